@@ -1,0 +1,69 @@
+# The doors. Each needs only git, a C compiler and rustup's cargo; what else the build needs is found or fetched here.
+#
+#   make demo    simulated engine + weir + load, in this terminal
+#   make test    every test that needs no network, no GPU and no other service
+#   make check   format, lints, docs, licences, floors
+#   make bench   benches/
+#   make e2e     against real parts: llama.cpp from a package registry
+#   make fuzz    the fuzz targets, one minute each (FUZZ_SECONDS)
+
+CARGO ?= cargo
+FUZZ_SECONDS ?= 60
+CARGO_TARGET_DIR ?= target
+# Programs that pip and rustup put into the home directory are found without a new login.
+export PATH := $(shell python3 -m site --user-base 2>/dev/null || echo $(HOME)/.local)/bin:$(HOME)/.cargo/bin:$(PATH)
+
+.PHONY: demo test check bench e2e fuzz build cmake
+
+demo: cmake
+	$(CARGO) build --release --locked
+	$(CARGO_TARGET_DIR)/release/weir demo $(DEMO_FLAGS)
+
+build: cmake
+	$(CARGO) build --release --locked
+
+# cargo-nextest shows more when it is there; documentation examples run in either case.
+test: cmake
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	  set -x; $(CARGO) nextest run --locked --no-fail-fast && $(CARGO) test --locked --doc; \
+	else \
+	  set -x; $(CARGO) test --locked --no-fail-fast; \
+	fi
+
+check: cmake
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+	$(CARGO) test --locked --test it layering
+	@if $(CARGO) deny --version >/dev/null 2>&1; then \
+	  set -x; $(CARGO) deny check; \
+	else \
+	  echo "make check: SKIPPED cargo-deny, which is not installed (cargo install --locked cargo-deny)"; \
+	fi
+
+bench: cmake
+	$(CARGO) bench --locked
+
+e2e: build
+	WEIR=$(CARGO_TARGET_DIR)/release/weir tests/real/e2e_llamacpp.sh
+
+fuzz: cmake
+	@ls fuzz/fuzz_targets >/dev/null 2>&1 || { echo "make fuzz: there is no fuzz target"; exit 1; }
+	@for target in fuzz/fuzz_targets/*.rs; do \
+	  name=$$(basename $$target .rs); \
+	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$name -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
+
+# zlib-ng, below pingora, is built with cmake.
+cmake:
+	@command -v cmake >/dev/null 2>&1 && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends cmake; \
+	elif command -v brew >/dev/null 2>&1; then \
+	  HOMEBREW_NO_AUTO_UPDATE=1 brew install cmake; \
+	elif command -v python3 >/dev/null 2>&1; then \
+	  python3 -m pip install --user --quiet --break-system-packages cmake 2>/dev/null \
+	    || python3 -m pip install --user --quiet cmake; \
+	fi >&2; \
+	command -v cmake >/dev/null 2>&1 \
+	  || { echo "The build needs cmake, and it could not be installed here: run 'sudo apt-get install cmake' (Debian, Ubuntu) or 'brew install cmake' (macOS)." >&2; exit 1; }

@@ -1,0 +1,287 @@
+//! The command line: what may be typed, and which part of weir answers.
+//!
+//! Data goes to standard output, talk to standard error. It holds no behaviour of its own: each command is a call.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{Config, ConfigErrors, Overrides};
+use crate::export::settings::LogLevel;
+use crate::units::Span;
+
+/// Measures the saturation of LLM inference servers from in front of them, under real traffic.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version, about, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs the proxy
+    Serve(Serve),
+    /// Runs a simulated inference engine: continuous batching in real time
+    Engine(Engine),
+    /// Runs a simulated engine, weir in front of it and a load, and prints what weir sees
+    Demo(Demo),
+    /// Checks a configuration file without binding a port or asking a backend
+    Check(Check),
+}
+
+/// Flags of `weir serve`; each wins over the file.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Configuration file; not needed when --backend is given
+    #[arg(long, value_name = "FILE", env = "WEIR_CONFIG", required_unless_present = "backend")]
+    pub config: Option<PathBuf>,
+    /// Address of the data port
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// Address of an inference server, http://HOST:PORT; repeat for more
+    #[arg(long, value_name = "URL")]
+    pub backend: Vec<String>,
+    /// Address of the admin port
+    #[arg(long, value_name = "ADDR", env = "WEIR_ADMIN_LISTEN")]
+    pub admin: Option<SocketAddr>,
+    /// What to do with what is measured [observe]
+    #[arg(long, value_name = "MODE")]
+    pub mode: Option<String>,
+    /// Objective for the time to first token, such as 1s
+    #[arg(long, value_name = "DUR", value_parser = duration)]
+    pub slo_ttft: Option<Duration>,
+    /// Objective for the time between tokens, such as 200ms
+    #[arg(long, value_name = "DUR", value_parser = duration)]
+    pub slo_itl: Option<Duration>,
+    /// Least important log line that is written
+    #[arg(long, value_name = "LEVEL", env = "WEIR_LOG")]
+    pub log: Option<LogWord>,
+}
+
+/// `--log`, as typed.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum LogWord {
+    /// Somebody must act
+    Error,
+    /// Somebody may care
+    Warn,
+    /// What happened
+    Info,
+}
+
+impl From<LogWord> for LogLevel {
+    fn from(word: LogWord) -> Self {
+        match word {
+            LogWord::Error => Self::Error,
+            LogWord::Warn => Self::Warn,
+            LogWord::Info => Self::Info,
+        }
+    }
+}
+
+/// Flags of `weir engine`.
+#[derive(Debug, Args)]
+pub struct Engine {
+    /// A built-in engine
+    #[arg(long, value_name = "NAME", default_value = "seed", conflicts_with = "params")]
+    pub profile: String,
+    /// Parameters of the step model, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub params: Option<PathBuf>,
+    /// Address to listen on
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8200")]
+    pub listen: SocketAddr,
+    /// API that is spoken
+    #[arg(long, value_enum, default_value_t = EngineDialect::Openai)]
+    pub dialect: EngineDialect,
+    /// Seed of everything random
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// The APIs a simulated engine can speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EngineDialect {
+    /// Chat completions, completions, responses and embeddings
+    Openai,
+    /// `/api/chat` and `/api/generate`
+    Ollama,
+    /// `/v1/messages`
+    Anthropic,
+}
+
+/// Flags of `weir demo`.
+#[derive(Clone, Debug, Args)]
+pub struct Demo {
+    /// A built-in engine
+    #[arg(long, value_name = "NAME", default_value = "seed")]
+    pub profile: String,
+    /// How many times faster than the real engine
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    pub speed: f64,
+    /// Seed of everything random
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// End after the verdict instead of staying up until Ctrl-C
+    #[arg(long)]
+    pub exit: bool,
+    /// Do not say which page to open
+    #[arg(long)]
+    pub no_browser_hint: bool,
+}
+
+/// Flags of `weir check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Configuration file
+    #[arg(long, value_name = "FILE", env = "WEIR_CONFIG")]
+    pub config: PathBuf,
+}
+
+impl Cli {
+    /// Does what was asked for; returns when it is done.
+    ///
+    /// # Errors
+    /// [`ConfigErrors`] for a bad configuration, anything else as the part that failed says it.
+    pub fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            Command::Serve(flags) => serve(&flags),
+            Command::Engine(flags) => engine(&flags),
+            Command::Demo(flags) => demo(&flags),
+            Command::Check(flags) => check(&flags),
+        }
+    }
+}
+
+impl Serve {
+    /// The flags as the configuration takes them.
+    pub fn overrides(&self) -> Overrides {
+        Overrides {
+            listen: self.listen,
+            backends: self.backend.clone(),
+            admin: self.admin,
+            mode: self.mode.clone(),
+            slo_ttft: self.slo_ttft,
+            slo_itl: self.slo_itl,
+            log_level: self.log.map(LogLevel::from),
+        }
+    }
+}
+
+fn serve(flags: &Serve) -> anyhow::Result<()> {
+    crate::app::serve(Config::load(flags.config.as_deref(), &flags.overrides())?)
+}
+
+fn engine(flags: &Engine) -> anyhow::Result<()> {
+    crate::app::engine(flags)
+}
+
+fn demo(flags: &Demo) -> anyhow::Result<()> {
+    crate::app::demo(flags)
+}
+
+fn check(flags: &Check) -> anyhow::Result<()> {
+    let config = Config::load(Some(&flags.config), &Overrides::default())?;
+    println!(
+        "{}: valid, {} backend(s), data port {}, admin port {}",
+        flags.config.display(),
+        config.backends.len(),
+        config.listen,
+        config.admin.listen
+    );
+    Ok(())
+}
+
+fn duration(typed: &str) -> Result<Duration, crate::units::UnitError> {
+    typed.parse::<Span>().map(|span| span.0)
+}
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0.
+    Done,
+    /// 1.
+    Failed,
+    /// 2: the command line was not understood.
+    Usage,
+    /// 78, `EX_CONFIG`: a supervisor should not try again.
+    BadConfig,
+}
+
+impl Exit {
+    /// What an error ends the process with.
+    pub fn of(why: &anyhow::Error) -> Self {
+        if why.is::<ConfigErrors>() { Self::BadConfig } else { Self::Failed }
+    }
+
+    /// The number that the shell sees.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::BadConfig => 78,
+        }
+    }
+
+    /// What is said on standard error: one line a fault of the configuration, else one sentence with its causes.
+    pub fn sentences(self, why: &anyhow::Error) -> String {
+        match self {
+            Self::BadConfig => why.to_string(),
+            _ => format!("weir: {why:#}"),
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        exit.code().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn backends_alone_are_enough() {
+        let cli = parse("weir serve --backend http://a --backend http://b --slo-ttft 500ms").unwrap();
+        let Command::Serve(flags) = cli.command else { panic!("not serve") };
+        assert_eq!(flags.overrides().backends, ["http://a", "http://b"]);
+        assert_eq!(flags.slo_ttft, Some(Duration::from_millis(500)));
+    }
+
+    #[test]
+    fn neither_file_nor_backend_is_a_usage_error() {
+        assert!(parse("weir serve").unwrap_err().use_stderr());
+        assert!(parse("weir serve --backend http://a --slo-ttft 5").unwrap_err().to_string().contains("has no unit"));
+        assert!(!parse("weir --version").unwrap_err().use_stderr());
+    }
+
+    #[test]
+    fn a_bad_configuration_has_its_own_exit_code() {
+        let flags = Overrides { backends: vec!["https://a".into()], ..Overrides::default() };
+        let why = anyhow::Error::from(Config::load(None, &flags).unwrap_err());
+        assert_eq!(Exit::of(&why), Exit::BadConfig);
+        assert_eq!(Exit::of(&anyhow::anyhow!("other")), Exit::Failed);
+        assert!(Exit::BadConfig.sentences(&why).starts_with("command line: --backend: `https://a`: TLS"));
+    }
+}

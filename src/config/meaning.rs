@@ -1,0 +1,256 @@
+//! From what was typed to what is meant: names made, addresses taken apart, contradictions found.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use super::fault::ConfigErrors;
+use super::file::{File, Reader, Server, Workers};
+use super::tree::Step;
+use super::{Config, Mode, Overrides, processors};
+use crate::export::settings::Metrics;
+use crate::proxy::settings::{Backend, BackendUrl, Health};
+use crate::slo::Slo;
+
+/// More threads than any machine has use for; a larger number is a slip of the finger.
+const MOST_WORKERS: usize = 1024;
+/// Indices of backends are 16 bits wide, and every backend has its own families.
+const MOST_BACKENDS: usize = 256;
+/// A label value that fits on a dashboard.
+const LONGEST_NAME: usize = 63;
+/// Every bound is one series a backend and model.
+const MOST_BUCKETS: usize = 64;
+
+/// The configuration, or every fault that the reader and the checks below have found.
+pub(super) fn of(file: File, overrides: &Overrides, mut reader: Reader) -> Result<Config, ConfigErrors> {
+    let reader_ref = &mut reader;
+    check_version(file.version, reader_ref);
+    let mut config = Config {
+        listen: overrides.listen.or(file.listen).unwrap_or(Config::default().listen),
+        workers: workers(file.workers.as_ref(), reader_ref),
+        mode: mode(file.mode.as_deref(), overrides, reader_ref),
+        slo: slo(&file, overrides, reader_ref),
+        backends: backends(file.backends, overrides, reader_ref),
+        balance: file.balance,
+        admission: file.admission,
+        limits: file.limits,
+        admin: file.admin,
+        log: file.log,
+        drain: file.drain,
+        metrics: file.metrics,
+        journal: file.journal,
+    };
+    config.admin.listen = overrides.admin.unwrap_or(config.admin.listen);
+    config.log.level = overrides.log_level.unwrap_or(config.log.level);
+    check_ports(&config, reader_ref);
+    check_limits(&config, reader_ref);
+    check_metrics(&config.metrics, reader_ref);
+    ConfigErrors::check(reader.into_faults()).map(|()| config)
+}
+
+fn check_version(version: Option<u64>, reader: &mut Reader) {
+    if let Some(other) = version.filter(|version| *version != 1) {
+        reader.report(&at(&["version"]), format!("version {other} is not known to this program, the only one is 1"));
+    }
+}
+
+fn workers(typed: Option<&Workers>, reader: &mut Reader) -> NonZeroUsize {
+    let number = match typed {
+        None | Some(Workers::Auto) => return processors(),
+        Some(Workers::Number(number)) => *number,
+    };
+    let fitting = usize::try_from(number).ok().filter(|n| *n <= MOST_WORKERS).and_then(NonZeroUsize::new);
+    fitting.unwrap_or_else(|| {
+        reader.report(
+            &at(&["workers"]),
+            format!("{number} workers: expected `auto` or a number from 1 to {MOST_WORKERS}"),
+        );
+        processors()
+    })
+}
+
+fn mode(typed: Option<&str>, overrides: &Overrides, reader: &mut Reader) -> Mode {
+    let fault = match overrides.mode.as_deref().or(typed) {
+        None | Some("observe") => return Mode::Observe,
+        Some("enforce") => {
+            "`enforce` is not in this version: it measures and forwards everything, write `observe`".to_owned()
+        }
+        Some(other) => format!("unknown value `{other}`{}", super::fault::suggestion(other, &["observe", "enforce"])),
+    };
+    match overrides.mode {
+        Some(_) => reader.report_flag("--mode", fault),
+        None => reader.report(&at(&["mode"]), fault),
+    }
+    Mode::Observe
+}
+
+fn slo(file: &File, overrides: &Overrides, reader: &mut Reader) -> Slo {
+    let default = Slo::default();
+    let slo = Slo {
+        ttft: overrides.slo_ttft.or(file.slo.ttft.map(|span| span.0)).unwrap_or(default.ttft),
+        itl: overrides.slo_itl.or(file.slo.itl.map(|span| span.0)).unwrap_or(default.itl),
+    };
+    for (key, flag, objective) in [
+        ("ttft", overrides.slo_ttft.map(|_| "--slo-ttft"), slo.ttft),
+        ("itl", overrides.slo_itl.map(|_| "--slo-itl"), slo.itl),
+    ] {
+        if objective.is_zero() {
+            let sentence = "an objective of zero is never met, write a span of time such as `1s`".to_owned();
+            match flag {
+                Some(flag) => reader.report_flag(flag, sentence),
+                None => reader.report(&at(&["slo", key]), sentence),
+            }
+        }
+    }
+    slo
+}
+
+fn backends(typed: Vec<Server>, overrides: &Overrides, reader: &mut Reader) -> Vec<Backend> {
+    if !overrides.backends.is_empty() {
+        return overrides.backends.iter().enumerate().filter_map(|(i, url)| from_flag(i, url, reader)).collect();
+    }
+    if typed.is_empty() && !reader.is_faulty(&at(&["backends"])) {
+        reader.report(&at(&["backends"]), "no backend: give one here or with `--backend http://HOST:PORT`".to_owned());
+    }
+    if typed.len() > MOST_BACKENDS {
+        reader.report(&at(&["backends"]), format!("{} backends, the most is {MOST_BACKENDS}", typed.len()));
+    }
+    let mut backends = Vec::<Backend>::with_capacity(typed.len());
+    for (index, server) in typed.into_iter().enumerate() {
+        if let Some(backend) = from_file(index, server, &backends, reader) {
+            backends.push(backend);
+        }
+    }
+    backends
+}
+
+fn from_flag(index: usize, url: &str, reader: &mut Reader) -> Option<Backend> {
+    match BackendUrl::parse(url) {
+        Ok(url) => {
+            let name = format!("backend-{index}");
+            Some(Backend { name, url, model_name: None, host: None, health: Health::default() })
+        }
+        Err(why) => {
+            reader.report_flag("--backend", why.to_string());
+            None
+        }
+    }
+}
+
+fn from_file(index: usize, server: Server, earlier: &[Backend], reader: &mut Reader) -> Option<Backend> {
+    let steps = |key: &str| vec![Step::Key("backends".to_owned()), Step::Index(index), Step::Key(key.to_owned())];
+    let name = server.name.unwrap_or_else(|| format!("backend-{index}"));
+    if !is_label(&name) {
+        let sentence = format!(
+            "`{name}` is not a name: 1 to {LONGEST_NAME} letters, digits, `.`, `_` or `-`, a letter or digit first"
+        );
+        reader.report(&steps("name"), sentence);
+    } else if earlier.iter().any(|backend| backend.name == name) {
+        reader.report(&steps("name"), format!("`{name}` is taken by an earlier backend"));
+    }
+    if server.host.as_deref().is_some_and(|host| host.is_empty() || !host.bytes().all(|b| b.is_ascii_graphic())) {
+        reader.report(&steps("host"), "not a Host header: letters, digits, `.`, `-` and a port".to_owned());
+    }
+    check_health(&server.health, &steps("health"), reader);
+    let Some(url) = server.url else {
+        if !reader.is_faulty(&steps("url")) {
+            reader.report(&steps("url"), "a backend needs an address such as `url: http://127.0.0.1:8200`".to_owned());
+        }
+        return None;
+    };
+    let url = BackendUrl::parse(&url).map_err(|why| reader.report(&steps("url"), why.to_string())).ok()?;
+    Some(Backend { name, url, model_name: server.model_name, host: server.host, health: server.health })
+}
+
+fn is_label(name: &str) -> bool {
+    let inside = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    name.len() <= LONGEST_NAME && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.bytes().all(inside)
+}
+
+fn check_health(health: &Health, steps: &[Step], reader: &mut Reader) {
+    let below = |key: &str| [steps, &[Step::Key(key.to_owned())]].concat();
+    if !health.path.starts_with('/') || !health.path.bytes().all(|b| b.is_ascii_graphic()) {
+        reader.report(&below("path"), format!("`{}` is not a path such as `/health`", health.path));
+    }
+    for (key, span) in [("interval", health.interval), ("timeout", health.timeout)] {
+        if span.is_zero() {
+            reader.report(&below(key), zero());
+        }
+    }
+}
+
+fn check_ports(config: &Config, reader: &mut Reader) {
+    let (data, admin) = (config.listen, config.admin.listen);
+    if data.port() != 0 && data == admin {
+        reader
+            .report(&at(&["admin", "listen"]), format!("`{admin}` is the data port too, give the admin port its own"));
+    }
+    for (index, backend) in config.backends.iter().enumerate() {
+        let url = &backend.url;
+        if data.port() == url.port && url.host.parse() == Ok(data.ip()) && !data.ip().is_unspecified() {
+            let steps = [Step::Key("backends".to_owned()), Step::Index(index), Step::Key("url".to_owned())];
+            reader.report(&steps, format!("`{url}` is the data port of this proxy: it would call itself"));
+        }
+    }
+}
+
+fn check_limits(config: &Config, reader: &mut Reader) {
+    let limits = &config.limits;
+    let spans: [(&[&str], Duration); 8] = [
+        (&["limits", "header_timeout"], limits.header_timeout),
+        (&["limits", "body_timeout"], limits.body_timeout),
+        (&["limits", "idle_timeout"], limits.idle_timeout),
+        (&["limits", "write_stall"], limits.write_stall),
+        (&["limits", "stream_stall"], limits.stream_stall),
+        (&["limits", "first_byte_timeout"], limits.first_byte_timeout),
+        (&["limits", "connect_timeout"], limits.connect_timeout),
+        (&["drain", "timeout"], config.drain.timeout),
+    ];
+    for (path, _) in spans.iter().filter(|(_, span)| span.is_zero()) {
+        reader.report(&at(path), zero());
+    }
+    if limits.max_connections == 0 {
+        reader.report(&at(&["limits", "max_connections"]), "no connection at all: expected a number from 1".to_owned());
+    }
+    if limits.max_connections_per_address == Some(0) {
+        let sentence = "no connection at all: expected a number from 1, or `null` for no limit".to_owned();
+        reader.report(&at(&["limits", "max_connections_per_address"]), sentence);
+    }
+    /// Below this, ordinary clients with a token and a trace are refused.
+    const LEAST_HEADER: usize = 1 << 10;
+    if limits.max_header < LEAST_HEADER {
+        reader.report(&at(&["limits", "max_header"]), "too little for an ordinary request: at least `1KiB`".to_owned());
+    }
+    if limits.max_body > limits.body_memory {
+        let sentence = "larger than `body_memory`: one allowed body would not fit".to_owned();
+        reader.report(&at(&["limits", "max_body"]), sentence);
+    }
+}
+
+fn check_metrics(metrics: &Metrics, reader: &mut Reader) {
+    for (index, family) in metrics.disable.iter().enumerate() {
+        if !family.starts_with("weir_") && !family.starts_with("process_") {
+            let steps = [at(&["metrics", "disable"]), vec![Step::Index(index)]].concat();
+            reader.report(&steps, format!("`{family}` is not a family of ours: they begin with `weir_` or `process_`"));
+        }
+    }
+    for (name, bounds) in metrics.buckets.named() {
+        if bounds.is_some_and(|bounds| !are_bounds(bounds)) {
+            let sentence = format!("expected 1 to {MOST_BUCKETS} numbers above 0 in ascending order");
+            reader.report(&at(&["metrics", "buckets", name]), sentence);
+        }
+    }
+}
+
+fn are_bounds(bounds: &[f64]) -> bool {
+    (1..=MOST_BUCKETS).contains(&bounds.len())
+        && bounds.iter().all(|bound| bound.is_finite() && *bound > 0.0)
+        && bounds.is_sorted_by(|a, b| a < b)
+}
+
+fn zero() -> String {
+    "a span of zero would end everything at once, write one such as `10s`".to_owned()
+}
+
+fn at(keys: &[&str]) -> Vec<Step> {
+    keys.iter().map(|key| Step::Key((*key).to_owned())).collect()
+}

@@ -1,0 +1,245 @@
+//! The admin port's server: its own listener, its own thread, hyper for HTTP/1.
+//!
+//! It never waits for the data path: it shares no runtime, no socket and no queue with it, and of its locks only the one
+//! that a scrape holds for the length of a copy. A connection has a deadline that every request moves on; idle, slow and
+//! stuck callers end by it. It holds no pages (routes.rs) and no rules about who may call (visitor.rs).
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::Instant;
+
+use super::Handles;
+use super::routes::{self, Answer, Desk, Page};
+use super::visitor::{Act, Admission, Ends};
+
+/// The running admin port. Dropping it stops the port and waits for its thread.
+#[derive(Debug)]
+pub struct AdminPort {
+    address: SocketAddr,
+    stop: Arc<Notify>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl AdminPort {
+    /// Serves the pages on `listener` from a thread of its own until dropped.
+    ///
+    /// Fails when the listener has no address, the runtime cannot be made or the thread cannot be started.
+    pub fn start(listener: std::net::TcpListener, admission: Admission, handles: Handles) -> io::Result<Self> {
+        let address = listener.local_addr()?;
+        listener.set_nonblocking(true)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let stop = Arc::new(Notify::new());
+        let stopped = stop.clone();
+        let room = Arc::new(Room { admission, desk: Desk::new(handles) });
+        let thread = std::thread::Builder::new().name("weir-admin".into()).spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = stopped.notified() => {}
+                    () = serve(listener, room) => {}
+                }
+            });
+        })?;
+        Ok(Self { address, stop, thread: Some(thread) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for AdminPort {
+    fn drop(&mut self) {
+        self.stop.notify_one();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the admin port's thread ended in a panic");
+        }
+    }
+}
+
+/// What every connection shares.
+struct Room {
+    admission: Admission,
+    desk: Desk,
+}
+
+/// The instant a connection is given up; each request moves it.
+#[derive(Debug)]
+struct Deadline(watch::Sender<Instant>);
+
+impl Deadline {
+    fn new(span: Duration) -> Self {
+        Self(watch::Sender::new(soon(span)))
+    }
+
+    fn extend(&self, span: Duration) {
+        self.0.send_replace(soon(span));
+    }
+
+    async fn passed(&self) {
+        loop {
+            let at = *self.0.borrow();
+            tokio::time::sleep_until(at).await;
+            if *self.0.borrow() <= at {
+                return;
+            }
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a timer of this port's own runtime, no stamp of anything measured")]
+fn soon(span: Duration) -> Instant {
+    Instant::now() + span
+}
+
+async fn serve(listener: std::net::TcpListener, room: Arc<Room>) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "the admin port cannot be served"),
+    };
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "the admin port could not accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        match places.clone().try_acquire_owned() {
+            Ok(place) => {
+                let room = room.clone();
+                tokio::spawn(async move {
+                    converse(stream, peer, room).await;
+                    drop(place);
+                });
+            }
+            Err(_) => turn_away(&stream),
+        }
+    }
+}
+
+/// Over the cap: the answer fits any send buffer, and whether it arrives is not waited for.
+fn turn_away(stream: &TcpStream) {
+    let _ = stream.try_write(FULL_HOUSE);
+}
+
+async fn converse(stream: TcpStream, peer: SocketAddr, room: Arc<Room>) {
+    let Ok(local) = stream.local_addr() else { return };
+    let ends = Ends { peer: peer.ip(), local: local.ip() };
+    let deadline = Arc::new(Deadline::new(HEAD_TIME));
+    let service = service_fn(|request| {
+        let (room, deadline) = (room.clone(), deadline.clone());
+        async move { Ok::<_, Infallible>(room.receive(request, ends, &deadline).await) }
+    });
+    let connection = http1::Builder::new()
+        .header_read_timeout(None)
+        .max_buf_size(HEAD_SIZE)
+        .half_close(false)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        ended = connection => {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "an admin connection broke");
+            }
+        }
+        () = deadline.passed() => tracing::debug!("an admin connection ran out of time"),
+    }
+}
+
+impl Room {
+    async fn receive(&self, request: Request<Incoming>, ends: Ends, deadline: &Deadline) -> Answer {
+        let page = Page::at(request.uri().path());
+        let patience = page.map_or(Duration::ZERO, |page| Desk::patience(page, request.uri()));
+        deadline.extend(ANSWER_TIME + patience);
+        let answer = self.answer(request, page, ends).await;
+        deadline.extend(IDLE_TIME);
+        answer
+    }
+
+    async fn answer(&self, request: Request<Incoming>, page: Option<Page>, ends: Ends) -> Answer {
+        let act = page.map_or(Act::Read, Page::act);
+        if let Err(turned) = self.admission.admit(&request, ends, act) {
+            let status = StatusCode::from_u16(turned.status()).unwrap_or(StatusCode::FORBIDDEN);
+            return routes::problem(status, &turned.to_string());
+        }
+        let Some(page) = page else { return routes::not_found() };
+        if !page.takes(request.method()) {
+            return routes::not_allowed(page);
+        }
+        let (head, body) = request.into_parts();
+        match tokio::time::timeout(BODY_TIME, whole(body)).await {
+            Err(_) => routes::problem(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
+            Ok(Err(refusal)) => refusal,
+            Ok(Ok(_)) => self.desk.answer(page, &head.uri, &head.headers).await,
+        }
+    }
+}
+
+/// The whole body, or 413 when it is too long and 400 when it breaks off.
+async fn whole(body: Incoming) -> Result<Bytes, Answer> {
+    let too_long = || routes::problem(StatusCode::PAYLOAD_TOO_LARGE, "a body on this port is 1 MiB at most");
+    if body.size_hint().lower() > BODY_SIZE as u64 {
+        return Err(too_long());
+    }
+    match Limited::new(body, BODY_SIZE).collect().await {
+        Ok(whole) => Ok(whole.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_long()),
+        Err(_) => Err(routes::problem(StatusCode::BAD_REQUEST, "the body broke off")),
+    }
+}
+
+/// A scraper, two probes, a browser and some terminals need a handful.
+const CONNECTIONS: usize = 64;
+const HEAD_SIZE: usize = 64 << 10;
+const BODY_SIZE: usize = 1 << 20;
+const HEAD_TIME: Duration = Duration::from_secs(10);
+const BODY_TIME: Duration = Duration::from_secs(10);
+/// Body and answer together.
+const ANSWER_TIME: Duration = Duration::from_secs(20);
+/// For writing the answer and then waiting for the next request; longer than the usual scrape interval of 15 s to 30 s.
+const IDLE_TIME: Duration = Duration::from_secs(75);
+/// No descriptors left: they come back when somebody else closes one.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const FULL_HOUSE: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_passes_when_nobody_moves_it() {
+        let started = soon(Duration::ZERO);
+        Deadline::new(HEAD_TIME).passed().await;
+        assert_eq!(soon(Duration::ZERO) - started, HEAD_TIME);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_that_was_moved_does_not_pass_at_the_old_instant() {
+        let started = soon(Duration::ZERO);
+        let deadline = Deadline::new(HEAD_TIME);
+        tokio::join!(deadline.passed(), async {
+            tokio::time::sleep(HEAD_TIME / 2).await;
+            deadline.extend(IDLE_TIME);
+        });
+        assert_eq!(soon(Duration::ZERO) - started, HEAD_TIME / 2 + IDLE_TIME);
+    }
+}

@@ -1,0 +1,66 @@
+//! The families of `/metrics`: name, type and help of each, in the order they are written.
+//!
+//! Only what has a source is listed; a family that would be a permanent zero is worse than none. metrics.md is the
+//! reference and a test compares the two. It holds no values (metrics.rs) and no labels.
+
+use super::sheet::{Family, Kind};
+
+macro_rules! families {
+    ($($(#[$group:meta])* $constant:ident = $kind:ident $name:literal: $help:literal;)+) => {
+        $($(#[$group])* #[doc = $help] pub const $constant: Family =
+            Family { name: $name, kind: Kind::$kind, help: $help };)+
+
+        /// Every family above.
+        pub const ALL: &[Family] = &[$($constant),+];
+    };
+}
+
+families! {
+    OFFERED = Counter "weir_requests_offered_total": "Well-formed client requests for a proxied generation route, before admission.";
+    ADMITTED = Counter "weir_requests_admitted_total": "Requests dispatched to the backend, directly or from the queue.";
+    SHED = Counter "weir_requests_shed_total": "Requests refused by weir before dispatch.";
+    ABANDONED = Counter "weir_requests_abandoned_total": "Requests whose client went away.";
+    FINISHED = Counter "weir_requests_finished_total": "Admitted requests that ended; code is the class sent to the client.";
+    SLO = Counter "weir_slo_requests_total": "Requests judged against the configured objectives.";
+    RETRIES = Counter "weir_upstream_retries_total": "Upstream attempts after the first; never after the first byte to the client.";
+    WITHOUT_FIRST_TOKEN = Counter "weir_streams_without_first_token_total": "Admitted streaming requests that ended before any content token.";
+    STALLS = Counter "weir_stream_stalls_total": "Times an open stream was overtaken by the others of its backend; evidence of preemption.";
+
+    MODE = Gauge "weir_mode": "1 for the active mode, 0 for the other.";
+    INFLIGHT = Gauge "weir_inflight_requests": "Requests at the backend now; prefill is no content token seen yet.";
+    PENDING = Gauge "weir_first_token_pending": "Dispatched requests, streamed from the engine, without a first token now.";
+    QUEUE_DEPTH = Gauge "weir_queue_depth": "Requests held in weir's queue now.";
+    QUEUE_BYTES = Gauge "weir_queue_bytes": "Body bytes held in the queue.";
+    QUEUE_OLDEST = Gauge "weir_queue_oldest_age_seconds": "Age of the oldest queued request; 0 when empty.";
+    STREAMS_STALLED = Gauge "weir_streams_stalled": "Open streams silent for longer than limits.stream_stall.";
+    DRAINING = Gauge "weir_draining": "1 while the process drains.";
+
+    TTFT = Histogram "weir_time_to_first_token_seconds": "From arrival to first content token, queue wait included.";
+    UPSTREAM_TTFT = Histogram "weir_upstream_time_to_first_token_seconds": "From dispatch to first content token, upstream streams only.";
+    ITL = Histogram "weir_inter_token_latency_seconds": "Gap between content events divided by the tokens in the event, weighted by tokens.";
+    TPOT = Histogram "weir_time_per_output_token_seconds": "Per request: time from first to last token over the tokens after the first.";
+    GAP = Histogram "weir_inter_event_gap_seconds": "Raw gap between consecutive content events of a stream.";
+    DURATION = Histogram "weir_request_duration_seconds": "From arrival to last byte, admitted requests.";
+    QUEUE_WAIT = Histogram "weir_queue_wait_seconds": "Time in weir's queue, whatever the exit; 0 is observed for direct admission.";
+    OVERHEAD = Histogram "weir_proxy_overhead_seconds": "weir's own processing, without queue and upstream.";
+
+    INPUT_TOKENS = Counter "weir_input_tokens_total": "Prompt tokens from usage.";
+    OUTPUT_TOKENS = Counter "weir_output_tokens_total": "Output tokens; chunks is counted events, used when usage is missing.";
+    REQUEST_INPUT = Histogram "weir_request_input_tokens": "Prompt length per request.";
+    REQUEST_OUTPUT = Histogram "weir_request_output_tokens": "Output length per request.";
+    CHUNKS = Counter "weir_stream_chunks_total": "Content events seen.";
+
+    BACKEND_UP = Gauge "weir_backend_up": "1 if the health check passes.";
+
+    MALFORMED = Counter "weir_requests_malformed_total": "Requests refused as malformed before they were offered, by status sent.";
+    CONNECTIONS = Gauge "weir_connections": "Client connections open now.";
+    ACCEPT_ERRORS = Counter "weir_accept_errors_total": "Failed accept calls of the data port.";
+    PANICS = Counter "weir_panics_total": "Panics caught, each one the end of one request or admin call.";
+    DROPPED = Counter "weir_entries_dropped_total": "Ledger entries closed by being dropped, without an explicit end.";
+    BODY_MEMORY = Gauge "weir_body_memory_bytes": "Request body bytes held now, against limits.body_memory.";
+    JOURNAL = Counter "weir_journal_records_total": "Journal records by what became of them.";
+    LABEL_OVERFLOW = Counter "weir_label_overflow_total": "Observations folded into the label value other.";
+    RELOAD_OK = Gauge "weir_config_last_reload_successful": "1 if the last reload of the configuration was accepted.";
+    RELOAD_AT = Gauge "weir_config_last_reload_success_timestamp_seconds": "Unix time of the last accepted reload; start-up counts.";
+    BUILD = Gauge "weir_build_info": "Constant 1, labelled with the build.";
+}

@@ -1,0 +1,263 @@
+//! `/metrics`: one snapshot of the ledger and the process's facts, written as Prometheus' text.
+//!
+//! One snapshot a scrape is what makes the identities of metrics.md section 3 exact: nothing is read twice, and no counter
+//! lives outside the ledger. Every child of a closed enumeration is written from the moment its backend and model are
+//! known, so that `rate()` sees the first event. Duration is the exception: only outcomes seen are written, as a histogram
+//! of zeros is eighteen series of nothing.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use super::families as f;
+use super::sheet::{Column, Family, Label, Sheet};
+use super::{Facts, Handles, Mode};
+use crate::measure::histogram::Buckets;
+use crate::measure::snapshot::{AccountBooks, Snapshot};
+use crate::measure::{
+    AbandonPhase, CodeClass, MalformedReason, NoTokenReason, Objective, Outcome, OverheadStage, Phase, Priority,
+    QueueExit, RetryReason, ShedReason, TokenSource, Verdict,
+};
+
+/// Media type of the exposition.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Writes expositions; keeps what does not change from scrape to scrape.
+pub struct Exposition {
+    disabled: HashSet<String>,
+    #[cfg(target_os = "linux")]
+    process: prometheus::process_collector::ProcessCollector,
+}
+
+impl Exposition {
+    /// An exposition without the families named in `disabled`.
+    pub fn new(disabled: &[String]) -> Self {
+        Self {
+            disabled: disabled.iter().cloned().collect(),
+            #[cfg(target_os = "linux")]
+            process: prometheus::process_collector::ProcessCollector::for_self(),
+        }
+    }
+
+    /// The exposition now.
+    pub fn render(&self, handles: &Handles) -> Result<String, prometheus::Error> {
+        let snapshot = handles.ledger.snapshot(handles.clock.now());
+        self.write(&snapshot, &handles.facts.facts(), handles.drain.draining())
+    }
+
+    /// The exposition of one snapshot.
+    pub fn write(&self, snapshot: &Snapshot, facts: &Facts, draining: bool) -> Result<String, prometheus::Error> {
+        let mut sheet = Sheet::new(&self.disabled);
+        write_ledger(&mut sheet, &snapshot.accounts);
+        write_state(&mut sheet, snapshot, facts, draining);
+        write_latency(&mut sheet, &snapshot.accounts);
+        write_tokens(&mut sheet, &snapshot.accounts);
+        write_process(&mut sheet, snapshot, facts);
+        #[cfg(target_os = "linux")]
+        sheet.extend(prometheus::core::Collector::collect(&self.process));
+        sheet.write()
+    }
+}
+
+fn write_ledger(sheet: &mut Sheet<'_>, accounts: &[AccountBooks]) {
+    let priorities = Priority::ALL.map(Priority::as_str);
+    let split = |sheet: &mut Sheet<'_>, family, label, values: &[&str], counts: fn(&AccountBooks) -> &[u64]| {
+        sheet.column(family, |out| {
+            for books in accounts {
+                per(out, books, label, values, counts(books));
+            }
+        });
+    };
+    split(sheet, &f::OFFERED, "priority", &priorities, |books| &books.offered);
+    split(sheet, &f::ADMITTED, "priority", &priorities, |books| &books.admitted);
+    sheet.column(&f::SHED, |out| accounts.iter().for_each(|books| write_shed(out, books)));
+    split(sheet, &f::ABANDONED, "phase", &AbandonPhase::ALL.map(AbandonPhase::as_str), |books| &books.abandoned);
+    sheet.column(&f::FINISHED, |out| accounts.iter().for_each(|books| write_finished(out, books)));
+    sheet.column(&f::SLO, |out| accounts.iter().for_each(|books| write_slo(out, books)));
+    split(sheet, &f::RETRIES, "reason", &RetryReason::ALL.map(RetryReason::as_str), |books| &books.retries);
+    let reasons = NoTokenReason::ALL.map(NoTokenReason::as_str);
+    split(sheet, &f::WITHOUT_FIRST_TOKEN, "reason", &reasons, |books| &books.without);
+    one(sheet, &f::STALLS, accounts, |books| books.stalls);
+}
+
+fn write_shed(out: &mut Column, books: &AccountBooks) {
+    for priority in Priority::ALL {
+        for reason in ShedReason::ALL {
+            let labels = [("priority", priority.as_str()), ("reason", reason.as_str())];
+            out.count(&common(books, labels), books.shed[priority.index()][reason.index()]);
+        }
+    }
+}
+
+fn write_finished(out: &mut Column, books: &AccountBooks) {
+    for outcome in Outcome::ALL {
+        for code in CodeClass::ALL {
+            let count = books.finished[outcome.index()][code.index()];
+            if outcome.can_end_with(code) || count > 0 {
+                out.count(&common(books, [("outcome", outcome.as_str()), ("code", code.as_str())]), count);
+            }
+        }
+    }
+}
+
+fn write_slo(out: &mut Column, books: &AccountBooks) {
+    for objective in Objective::ALL {
+        for verdict in Verdict::ALL {
+            let labels = [("slo", objective.as_str()), ("result", verdict.as_str())];
+            out.count(&common(books, labels), books.slo[objective.index()][verdict.index()]);
+        }
+    }
+}
+
+fn write_state(sheet: &mut Sheet<'_>, snapshot: &Snapshot, facts: &Facts, draining: bool) {
+    let accounts = &snapshot.accounts;
+    sheet.column(&f::MODE, |out| {
+        for mode in Mode::ALL {
+            out.count(&[("mode", mode.as_str())], u64::from(mode == facts.mode));
+        }
+    });
+    sheet.column(&f::INFLIGHT, |out| {
+        for books in accounts {
+            per(out, books, "phase", &Phase::ALL.map(Phase::as_str), &books.in_flight);
+        }
+    });
+    one(sheet, &f::PENDING, accounts, |books| books.pending);
+    sheet.column(&f::QUEUE_DEPTH, |out| {
+        for books in accounts {
+            per(out, books, "priority", &Priority::ALL.map(Priority::as_str), &books.queued);
+        }
+    });
+    one(sheet, &f::QUEUE_BYTES, accounts, |books| books.queue_bytes);
+    sheet.column(&f::QUEUE_OLDEST, |out| {
+        for books in &snapshot.accounts {
+            let age = books.oldest_queued.map_or(Duration::ZERO, |since| snapshot.at.since(since));
+            out.value(&common(books, []), age.as_secs_f64());
+        }
+    });
+    one(sheet, &f::STREAMS_STALLED, accounts, |books| books.stalled);
+    sheet.single(&f::DRAINING, f64::from(u8::from(draining)));
+}
+
+fn write_latency(sheet: &mut Sheet<'_>, accounts: &[AccountBooks]) {
+    sheet.column(&f::TTFT, |out| {
+        for books in accounts {
+            for (streaming, buckets) in ["false", "true"].into_iter().zip(&books.ttft) {
+                out.histogram(&common(books, [("streaming", streaming)]), buckets);
+            }
+        }
+    });
+    whole(sheet, &f::UPSTREAM_TTFT, accounts, |books| &books.upstream_ttft);
+    whole(sheet, &f::ITL, accounts, |books| &books.itl);
+    whole(sheet, &f::TPOT, accounts, |books| &books.tpot);
+    whole(sheet, &f::GAP, accounts, |books| &books.gap);
+    sheet.column(&f::DURATION, |out| {
+        for books in accounts {
+            for outcome in Outcome::ALL {
+                let buckets = &books.duration[outcome.index()];
+                if buckets.count() > 0 {
+                    out.histogram(&common(books, [("outcome", outcome.as_str())]), buckets);
+                }
+            }
+        }
+    });
+    sheet.column(&f::QUEUE_WAIT, |out| {
+        for books in accounts {
+            for exit in QueueExit::ALL {
+                out.histogram(&common(books, [("outcome", exit.as_str())]), &books.queue_wait[exit.index()]);
+            }
+        }
+    });
+    sheet.column(&f::OVERHEAD, |out| {
+        for books in accounts {
+            for stage in OverheadStage::ALL {
+                out.histogram(&common(books, [("stage", stage.as_str())]), &books.overhead[stage.index()]);
+            }
+        }
+    });
+}
+
+fn write_tokens(sheet: &mut Sheet<'_>, accounts: &[AccountBooks]) {
+    one(sheet, &f::INPUT_TOKENS, accounts, |books| books.input_tokens);
+    sheet.column(&f::OUTPUT_TOKENS, |out| {
+        for books in accounts {
+            per(out, books, "source", &TokenSource::ALL.map(TokenSource::as_str), &books.output_tokens);
+        }
+    });
+    whole(sheet, &f::REQUEST_INPUT, accounts, |books| &books.request_input);
+    whole(sheet, &f::REQUEST_OUTPUT, accounts, |books| &books.request_output);
+    one(sheet, &f::CHUNKS, accounts, |books| books.chunks);
+}
+
+fn write_process(sheet: &mut Sheet<'_>, snapshot: &Snapshot, facts: &Facts) {
+    sheet.column(&f::BACKEND_UP, |out| {
+        for (place, backend) in snapshot.backends.iter().enumerate() {
+            let up = facts.up.get(place).copied().unwrap_or(false);
+            out.count(&[("backend", backend)], u64::from(up));
+        }
+    });
+    sheet.column(&f::MALFORMED, |out| {
+        for reason in MalformedReason::ALL {
+            out.count(&[("code", reason.as_str())], snapshot.malformed[reason.index()]);
+        }
+    });
+    sheet.single(&f::CONNECTIONS, facts.connections as f64);
+    sheet.single(&f::ACCEPT_ERRORS, facts.accept_errors as f64);
+    sheet.single(&f::PANICS, facts.panics as f64);
+    sheet.single(&f::DROPPED, snapshot.dropped as f64);
+    sheet.single(&f::BODY_MEMORY, facts.body_memory as f64);
+    sheet.column(&f::JOURNAL, |out| {
+        if let Some(journal) = facts.journal {
+            out.count(&[("result", "written")], journal.written);
+            out.count(&[("result", "dropped")], journal.dropped);
+            out.count(&[("result", "failed")], journal.failed);
+        }
+    });
+    sheet.column(&f::LABEL_OVERFLOW, |out| out.count(&[("label", "model_name")], snapshot.overflow));
+    sheet.single(&f::RELOAD_OK, f64::from(u8::from(facts.reload_accepted)));
+    sheet.single(&f::RELOAD_AT, facts.reload_accepted_at);
+    sheet.column(&f::BUILD, |out| {
+        let version = env!("CARGO_PKG_VERSION");
+        out.count(&[("version", version), ("revision", REVISION), ("rustc", RUSTC)], 1);
+    });
+}
+
+/// One sample an account.
+fn one(sheet: &mut Sheet<'_>, family: &Family, accounts: &[AccountBooks], count: fn(&AccountBooks) -> u64) {
+    sheet.column(family, |out| {
+        for books in accounts {
+            out.count(&common(books, []), count(books));
+        }
+    });
+}
+
+/// One histogram an account.
+fn whole(sheet: &mut Sheet<'_>, family: &Family, accounts: &[AccountBooks], of: fn(&AccountBooks) -> &Buckets) {
+    sheet.column(family, |out| {
+        for books in accounts {
+            out.histogram(&common(books, []), of(books));
+        }
+    });
+}
+
+/// One sample a value of a closed enumeration.
+fn per(out: &mut Column, books: &AccountBooks, label: &'static str, values: &[&str], counts: &[u64]) {
+    for (value, count) in values.iter().zip(counts) {
+        out.count(&common(books, [(label, value)]), *count);
+    }
+}
+
+/// The common labels and `own`, in that order.
+fn common<'a, const N: usize>(books: &'a AccountBooks, own: [Label<'a>; N]) -> Vec<Label<'a>> {
+    let mut labels = vec![("backend", &*books.backend), ("model_name", &*books.model)];
+    labels.extend(own);
+    labels
+}
+
+/// Set by whoever builds a release; a plain checkout does not know.
+const REVISION: &str = match option_env!("WEIR_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
+const RUSTC: &str = match option_env!("WEIR_RUSTC") {
+    Some(rustc) => rustc,
+    None => "unknown",
+};

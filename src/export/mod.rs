@@ -1,0 +1,129 @@
+//! The face towards operators: metrics, status, the admin port, the log and the journal file.
+//!
+//! Everything here reads; the one thing it may change is the drain, and that through a trait. It does not know the proxy,
+//! the gate or the configuration: what it needs from them comes in as `Handles`, so that rooms of this floor stay blind to
+//! each other. It holds no counters of requests: those are the ledger's.
+
+pub mod access;
+pub mod admin;
+pub mod encoding;
+pub mod families;
+pub mod journal;
+pub mod logging;
+pub mod metrics;
+pub mod routes;
+pub mod settings;
+pub mod sheet;
+pub mod status;
+pub mod visitor;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::measure::Ledger;
+
+/// What the admin port reads and turns. One value per process, shared by every connection.
+#[derive(Clone)]
+pub struct Handles {
+    /// The process's clock, for the `now` of a snapshot.
+    pub clock: Clock,
+    /// The books.
+    pub ledger: Arc<Ledger>,
+    /// Facts that are not in the books.
+    pub facts: Arc<dyn ProcessFacts>,
+    /// What `/readyz` asks.
+    pub readiness: Arc<dyn Readiness>,
+    /// What `/drain` and `/undrain` turn.
+    pub drain: Arc<dyn DrainControl>,
+    /// The effective configuration as JSON, secrets masked by whoever makes it.
+    pub config: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Families left out of `/metrics`, by name.
+    pub disabled: Arc<[String]>,
+}
+
+/// Whether the gate's decision is enforced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Measure, and say what would be done.
+    #[default]
+    Observe,
+    /// Gate, queue and shed.
+    Enforce,
+}
+
+impl Mode {
+    /// Both modes.
+    pub const ALL: [Self; 2] = [Self::Observe, Self::Enforce];
+
+    /// The label value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Observe => "observe",
+            Self::Enforce => "enforce",
+        }
+    }
+}
+
+/// What the process knows beside the ledger. Counters only grow.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Facts {
+    /// The mode in force.
+    pub mode: Mode,
+    /// Health of each backend, in the configuration's order; a missing entry counts as down.
+    pub up: Vec<bool>,
+    /// Client connections open now.
+    pub connections: u64,
+    /// Failed `accept` calls.
+    pub accept_errors: u64,
+    /// Panics caught, each one a request or an admin call that ended there.
+    pub panics: u64,
+    /// Bytes of request bodies held now, against `limits.body_memory`.
+    pub body_memory: u64,
+    /// What became of the journal's records; `None` without a journal.
+    pub journal: Option<journal::JournalCounts>,
+    /// Whether the last reload of the configuration was accepted; start-up counts.
+    pub reload_accepted: bool,
+    /// Unix time of the last accepted reload, in seconds.
+    pub reload_accepted_at: f64,
+}
+
+/// Whoever can tell the facts, at the time of a scrape and without waiting for anything.
+pub trait ProcessFacts: Send + Sync {
+    /// The facts now.
+    fn facts(&self) -> Facts;
+}
+
+/// One named condition of readiness.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// Few words, ours: `backend gpu-0`, `not draining`.
+    pub name: String,
+    /// Whether it holds.
+    pub passed: bool,
+}
+
+/// Whoever knows whether new requests should come here.
+pub trait Readiness: Send + Sync {
+    /// Every condition; the process is ready when all hold.
+    fn checks(&self) -> Vec<Check>;
+}
+
+/// The drain as the admin port sees it.
+pub trait DrainControl: Send + Sync {
+    /// Begins to drain; again while draining changes nothing. Returns at once.
+    fn begin(&self);
+
+    /// Takes requests again; `false` when the process is already on its way out.
+    fn cancel(&self) -> bool;
+
+    /// Whether the process drains.
+    fn draining(&self) -> bool;
+
+    /// Requests and streams still under way.
+    fn underway(&self) -> usize;
+
+    /// Resolves when nothing is under way any more (`true`) or the drain was cancelled (`false`).
+    fn drained(&self) -> Pin<Box<dyn Future<Output = bool> + Send>>;
+}

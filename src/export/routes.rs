@@ -1,0 +1,280 @@
+//! The admin port's pages: which paths there are, what each answers.
+//!
+//! A request arrives here after its caller was let in and its body read. It holds no sockets and no deadlines; only
+//! `/drain?wait=` waits, and only for the drain.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderMap, Method, Response, StatusCode, Uri};
+use http_body_util::Full;
+use serde_json::json;
+
+use super::metrics::{self, Exposition};
+use super::visitor::Act;
+use super::{Handles, encoding, status};
+
+/// An answer of the admin port, whole.
+pub type Answer = Response<Full<Bytes>>;
+
+/// A path of the admin port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Page {
+    /// The exposition.
+    Metrics,
+    /// The process is alive; never depends on a backend.
+    Alive,
+    /// New requests should come here; `?verbose` lists the checks.
+    Ready,
+    /// The state of everything, as JSON.
+    Status,
+    /// The effective configuration.
+    Config,
+    /// Begins the drain; `?wait=120s` waits for its end.
+    Drain,
+    /// Cancels the drain.
+    Undrain,
+}
+
+impl Page {
+    /// Every path with its page.
+    pub const PATHS: [(&'static str, Self); 8] = [
+        ("/metrics", Self::Metrics),
+        ("/livez", Self::Alive),
+        ("/readyz", Self::Ready),
+        ("/healthz", Self::Alive),
+        ("/status", Self::Status),
+        ("/config", Self::Config),
+        ("/drain", Self::Drain),
+        ("/undrain", Self::Undrain),
+    ];
+
+    /// The page at a path.
+    pub fn at(path: &str) -> Option<Self> {
+        Self::PATHS.iter().find(|(known, _)| *known == path).map(|(_, page)| *page)
+    }
+
+    /// The methods it takes, as `Allow` lists them.
+    pub const fn allow(self) -> &'static str {
+        match self {
+            Self::Metrics | Self::Alive | Self::Ready | Self::Status | Self::Config => "GET, HEAD",
+            Self::Drain => "GET, POST",
+            Self::Undrain => "POST",
+        }
+    }
+
+    /// What calling it does.
+    pub const fn act(self) -> Act {
+        match self {
+            Self::Metrics | Self::Alive | Self::Ready | Self::Status | Self::Config => Act::Read,
+            Self::Drain => Act::Drain,
+            Self::Undrain => Act::Change,
+        }
+    }
+
+    /// Whether it takes this method.
+    pub fn takes(self, method: &Method) -> bool {
+        self.allow().split(", ").any(|allowed| allowed == method.as_str())
+    }
+}
+
+/// Answers pages from the handles; one per process.
+pub struct Desk {
+    handles: Handles,
+    exposition: Exposition,
+}
+
+impl Desk {
+    /// A desk over these handles.
+    pub fn new(handles: Handles) -> Self {
+        let exposition = Exposition::new(&handles.disabled);
+        Self { handles, exposition }
+    }
+
+    /// The answer of a page, for a method it takes.
+    pub async fn answer(&self, page: Page, uri: &Uri, headers: &HeaderMap) -> Answer {
+        match page {
+            Page::Metrics => self.metrics(headers),
+            Page::Alive => text(StatusCode::OK, "ok\n"),
+            Page::Ready => self.ready(uri),
+            Page::Status => body(StatusCode::OK, JSON, status::render(&self.handles)),
+            Page::Config => body(StatusCode::OK, JSON, (self.handles.config)()),
+            Page::Drain => self.drain(uri).await,
+            Page::Undrain => self.undrain(),
+        }
+    }
+
+    /// How long an answer may take at most, beyond the time every answer has.
+    pub fn patience(page: Page, uri: &Uri) -> Duration {
+        match page {
+            Page::Drain => wait(uri).ok().flatten().unwrap_or_default(),
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn metrics(&self, headers: &HeaderMap) -> Answer {
+        let exposition = match self.exposition.render(&self.handles) {
+            Ok(exposition) => exposition,
+            Err(error) => {
+                tracing::error!(%error, "the exposition could not be written");
+                return problem(StatusCode::INTERNAL_SERVER_ERROR, "the exposition could not be written; see the log");
+            }
+        };
+        let wants_gzip =
+            headers.get_all(ACCEPT_ENCODING).iter().filter_map(|v| v.to_str().ok()).any(encoding::takes_gzip);
+        let packed = wants_gzip.then(|| encoding::gzip(exposition.as_bytes())).flatten();
+        let mut answer = match packed {
+            Some(packed) => {
+                let mut answer = body(StatusCode::OK, metrics::CONTENT_TYPE, packed);
+                answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+                answer
+            }
+            None => body(StatusCode::OK, metrics::CONTENT_TYPE, exposition),
+        };
+        answer.headers_mut().insert(VARY, HeaderValue::from_static("accept-encoding"));
+        answer
+    }
+
+    fn ready(&self, uri: &Uri) -> Answer {
+        let checks = self.handles.readiness.checks();
+        let ready = checks.iter().all(|check| check.passed);
+        let verdict = if ready { "ready\n" } else { "not ready\n" };
+        let mut answer = String::new();
+        if parameter(uri, "verbose").is_some() {
+            for check in &checks {
+                let mark = if check.passed { "[+]" } else { "[-]" };
+                answer.push_str(&format!("{mark} {}\n", check.name));
+            }
+        }
+        answer.push_str(verdict);
+        text(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, answer)
+    }
+
+    async fn drain(&self, uri: &Uri) -> Answer {
+        let Ok(wait) = wait(uri) else {
+            return problem(StatusCode::BAD_REQUEST, "wait must be a duration like 120s, an hour at most");
+        };
+        let drain = &self.handles.drain;
+        drain.begin();
+        let Some(wait) = wait else { return self.drain_state(StatusCode::OK, "draining") };
+        match tokio::time::timeout(wait, drain.drained()).await {
+            Ok(true) => self.drain_state(StatusCode::OK, "empty"),
+            Ok(false) => self.drain_state(StatusCode::CONFLICT, "cancelled"),
+            Err(_) => self.drain_state(StatusCode::GATEWAY_TIMEOUT, "timeout"),
+        }
+    }
+
+    fn undrain(&self) -> Answer {
+        if self.handles.drain.cancel() {
+            self.drain_state(StatusCode::OK, "serving")
+        } else {
+            self.drain_state(StatusCode::CONFLICT, "stopping")
+        }
+    }
+
+    fn drain_state(&self, status: StatusCode, state: &str) -> Answer {
+        let drain = &self.handles.drain;
+        let state = json!({ "state": state, "draining": drain.draining(), "underway": drain.underway() });
+        body(status, JSON, line(&state))
+    }
+}
+
+/// 404 with the paths there are.
+pub fn not_found() -> Answer {
+    let paths: Vec<_> = Page::PATHS.iter().map(|(path, _)| path).collect();
+    body(StatusCode::NOT_FOUND, JSON, line(&json!({ "error": "no such admin path", "paths": paths })))
+}
+
+/// 405 with the methods the page takes.
+pub fn not_allowed(page: Page) -> Answer {
+    let mut answer = problem(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method");
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(page.allow()));
+    answer
+}
+
+/// Any other refusal: `{"error": sentence}`.
+pub fn problem(status: StatusCode, sentence: &str) -> Answer {
+    body(status, JSON, line(&json!({ "error": sentence })))
+}
+
+fn line(value: &serde_json::Value) -> String {
+    format!("{value}\n")
+}
+
+fn text(status: StatusCode, content: impl Into<Bytes>) -> Answer {
+    body(status, "text/plain; charset=utf-8", content)
+}
+
+fn body(status: StatusCode, content_type: &'static str, content: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(content.into()));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
+}
+
+/// The `wait` of a drain: `None` when absent, an error when it is no duration or longer than `LONGEST_WAIT`.
+fn wait(uri: &Uri) -> Result<Option<Duration>, NoDuration> {
+    let Some(value) = parameter(uri, "wait") else { return Ok(None) };
+    let duration = match value.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => humantime::parse_duration(value).map_err(|_| NoDuration)?,
+    };
+    if duration <= LONGEST_WAIT { Ok(Some(duration)) } else { Err(NoDuration) }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct NoDuration;
+
+/// The first value of a query parameter, undecoded; empty when it stands without `=`.
+fn parameter<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
+    let pairs = uri.query()?.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
+const JSON: &str = "application/json";
+
+/// Longer than any termination grace period; a hook that asks for more has a typo in it.
+const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uri(text: &str) -> Uri {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn wait_takes_durations_and_plain_seconds() {
+        assert_eq!(wait(&uri("/drain")), Ok(None));
+        assert_eq!(wait(&uri("/drain?wait=120s")), Ok(Some(Duration::from_secs(120))));
+        assert_eq!(wait(&uri("/drain?x=1&wait=5")), Ok(Some(Duration::from_secs(5))));
+        assert_eq!(wait(&uri("/drain?wait=0")), Ok(Some(Duration::ZERO)));
+    }
+
+    #[test]
+    fn wait_refuses_nonsense_and_more_than_an_hour() {
+        for query in ["wait=", "wait=-1s", "wait=soon", "wait=61min", "wait=18446744073709551616"] {
+            assert_eq!(wait(&uri(&format!("/drain?{query}"))), Err(NoDuration), "{query}");
+        }
+    }
+
+    #[test]
+    fn only_the_drain_is_given_more_time() {
+        assert_eq!(Desk::patience(Page::Drain, &uri("/drain?wait=7s")), Duration::from_secs(7));
+        assert_eq!(Desk::patience(Page::Drain, &uri("/drain?wait=x")), Duration::ZERO);
+        assert_eq!(Desk::patience(Page::Status, &uri("/status?wait=7s")), Duration::ZERO);
+    }
+
+    #[test]
+    fn every_path_finds_its_page_and_others_do_not() {
+        assert!(Page::PATHS.iter().all(|(path, page)| Page::at(path) == Some(*page)));
+        assert!(["/", "/metrics/", "/METRICS", "", "/v1/chat/completions"].iter().all(|p| Page::at(p).is_none()));
+    }
+}

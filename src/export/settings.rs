@@ -1,0 +1,133 @@
+//! What the exporters can be told: where the admin port is, what is logged, which families are shown, where the journal goes.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The admin port.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// Address of metrics, health, status and drain; loopback unless probes and scrapes come from elsewhere.
+    pub listen: SocketAddr,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9902)) }
+    }
+}
+
+/// What is written to standard error.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// One JSON object a line, or text for people.
+    pub format: LogFormat,
+    /// The least important line that is still written.
+    pub level: LogLevel,
+    /// Whether every finished request gets a line: lengths, times and outcome, never content.
+    pub access: bool,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// One JSON object a line.
+    #[default]
+    Json,
+    /// For people.
+    Text,
+}
+
+/// How important a line must be. Nothing below `info` is compiled into a release: debug lines could hold content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLevel {
+    /// Somebody must act.
+    Error,
+    /// Somebody may care.
+    Warn,
+    /// What happened.
+    #[default]
+    Info,
+}
+
+impl LogLevel {
+    /// The word in the file, which is also what a filter directive takes.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+        }
+    }
+}
+
+/// Which families are shown, and in which buckets.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// What `/metrics` on the data port answers.
+    pub passthrough: Passthrough,
+    /// Families left out of weir's own `/metrics`, by full name.
+    pub disable: Vec<String>,
+    /// Upper bounds that replace the built-in ones.
+    pub buckets: Buckets,
+}
+
+/// What `/metrics` on the data port answers; weir's own families are on the admin port in either case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Passthrough {
+    /// The engine's own page.
+    #[default]
+    Engine,
+    /// 404.
+    Off,
+}
+
+/// Upper bounds of histograms, ascending, in seconds or tokens; absent keeps the built-in set.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Buckets {
+    /// Times to first token, in seconds.
+    pub ttft: Option<Vec<f64>>,
+    /// Inter-token latency and TPOT, in seconds.
+    pub itl: Option<Vec<f64>>,
+    /// Gaps between content events, in seconds.
+    pub gap: Option<Vec<f64>>,
+    /// Request durations, in seconds.
+    pub duration: Option<Vec<f64>>,
+    /// Queue waits, in seconds.
+    pub wait: Option<Vec<f64>>,
+    /// Prompt and output lengths, in tokens.
+    pub tokens: Option<Vec<f64>>,
+    /// What weir itself adds, in seconds.
+    pub overhead: Option<Vec<f64>>,
+}
+
+impl Buckets {
+    /// Every set with its name, for checks.
+    pub fn named(&self) -> [(&'static str, Option<&[f64]>); 7] {
+        [
+            ("ttft", self.ttft.as_deref()),
+            ("itl", self.itl.as_deref()),
+            ("gap", self.gap.as_deref()),
+            ("duration", self.duration.as_deref()),
+            ("wait", self.wait.as_deref()),
+            ("tokens", self.tokens.as_deref()),
+            ("overhead", self.overhead.as_deref()),
+        ]
+    }
+}
+
+/// The journal: one JSON line a request, stamps and lengths, never content.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Journal {
+    /// The file that lines are appended to; absent, no journal is kept.
+    pub path: Option<PathBuf>,
+}

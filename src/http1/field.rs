@@ -1,0 +1,182 @@
+//! What a field name means to a proxy: one branch on the length, then one compare.
+
+/// What becomes of a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Passed on as it is.
+    Pass,
+    /// Means something between two neighbours only.
+    HopByHop,
+    Connection,
+    ContentLength,
+    TransferEncoding,
+    Host,
+    Expect,
+    Upgrade,
+    /// `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded`: who the client is, as the last hop saw it.
+    Forwarded,
+    Via,
+    RequestId,
+    AcceptEncoding,
+    /// Priority, tenant and objective, by any of their names: believed from trusted peers only.
+    Claim,
+    ContentType,
+    ContentEncoding,
+    Date,
+}
+
+/// Looks a name up, whatever its case.
+pub(super) fn kind(name: &[u8]) -> Kind {
+    let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+    match name.len() {
+        2 if is("te") => Kind::HopByHop,
+        3 if is("via") => Kind::Via,
+        4 if is("host") => Kind::Host,
+        4 if is("date") => Kind::Date,
+        6 if is("expect") => Kind::Expect,
+        7 if is("upgrade") => Kind::Upgrade,
+        7 if is("trailer") => Kind::HopByHop,
+        9 if is("forwarded") => Kind::Forwarded,
+        10 if is("connection") => Kind::Connection,
+        10 if is("keep-alive") => Kind::HopByHop,
+        12 if is("x-request-id") => Kind::RequestId,
+        12 if is("content-type") => Kind::ContentType,
+        14 if is("content-length") => Kind::ContentLength,
+        14 if is("http2-settings") => Kind::HopByHop,
+        15 if is("x-forwarded-for") => Kind::Forwarded,
+        15 if is("accept-encoding") => Kind::AcceptEncoding,
+        16 if is("x-forwarded-host") => Kind::Forwarded,
+        16 if is("proxy-connection") => Kind::HopByHop,
+        16 if is("content-encoding") => Kind::ContentEncoding,
+        17 if is("x-forwarded-proto") => Kind::Forwarded,
+        17 if is("transfer-encoding") => Kind::TransferEncoding,
+        18 if is("proxy-authenticate") => Kind::HopByHop,
+        19 if is("proxy-authorization") => Kind::HopByHop,
+        _ if name.first().is_some_and(|b| b | 0x20 == b'x') && is_claim(name) => Kind::Claim,
+        _ => Kind::Pass,
+    }
+}
+
+/// Every spelling under which priority, tenant or objective have been seen, underscores included: some servers read
+/// `x_weir_priority` as the same field.
+fn is_claim(name: &[u8]) -> bool {
+    CLAIMS.iter().any(|claim| {
+        let (exact, claim) = claim.strip_suffix('*').map_or((true, *claim), |prefix| (false, prefix));
+        let fits = if exact { name.len() == claim.len() } else { name.len() >= claim.len() };
+        fits && name.iter().zip(claim.bytes()).all(|(b, c)| dash(b.to_ascii_lowercase()) == c)
+    })
+}
+
+/// A trailing `*` stands for any rest.
+const CLAIMS: [&str; 9] = [
+    "x-weir-*",
+    "x-smg-priority",
+    "x-llm-d-inference-objective",
+    "x-llm-d-inference-fairness-id",
+    "x-llm-d-slo-ttft-ms",
+    "x-gateway-inference-objective",
+    "x-gateway-inference-fairness-id",
+    "x-slo-ttft-ms",
+    "x-slo-tpot-ms",
+];
+
+fn dash(b: u8) -> u8 {
+    if b == b'_' { b'-' } else { b }
+}
+
+/// A character of a token (RFC 9110, 5.6.2).
+pub(super) fn is_token_char(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
+}
+
+/// The value of a `Content-Length` field: 1 to 18 digits and nothing else.
+pub(super) fn content_length(value: &[u8]) -> Option<u64> {
+    if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(value.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
+}
+
+/// The names that `Connection` fields nominate for removal, and whether they ask to close.
+#[derive(Debug, Default)]
+pub(super) struct Nominated<'a> {
+    names: [&'a [u8]; NOMINATION_LIMIT],
+    count: usize,
+    pub close: bool,
+}
+
+impl<'a> Nominated<'a> {
+    /// Reads one `Connection` field's value. `Err`: not a list of tokens, too many, or one of them must not be removed.
+    pub fn read(&mut self, value: &'a [u8]) -> Result<(), ()> {
+        for name in value.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|name| !name.is_empty()) {
+            if !name.iter().all(|b| is_token_char(*b)) {
+                return Err(());
+            }
+            if name.eq_ignore_ascii_case(b"close") {
+                self.close = true;
+            } else if is_protected(name) {
+                return Err(());
+            } else if !name.eq_ignore_ascii_case(b"keep-alive") {
+                *self.names.get_mut(self.count).ok_or(())? = name;
+                self.count += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether `name` was nominated.
+    pub fn has(&self, name: &[u8]) -> bool {
+        self.names[..self.count].iter().any(|nominated| nominated.eq_ignore_ascii_case(name))
+    }
+}
+
+/// Fields that a neighbour must not be able to remove: they carry identity, framing or what weir adds.
+fn is_protected(name: &[u8]) -> bool {
+    matches!(kind(name), Kind::Host | Kind::ContentLength | Kind::Forwarded | Kind::Claim | Kind::Via | Kind::RequestId)
+        || name.eq_ignore_ascii_case(b"authorization")
+        || name.eq_ignore_ascii_case(b"traceparent")
+}
+
+const NOMINATION_LIMIT: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_known_in_any_case_and_unknown_ones_pass() {
+        assert_eq!(kind(b"Transfer-ENCODING"), Kind::TransferEncoding);
+        assert_eq!(kind(b"authorization"), Kind::Pass);
+        assert_eq!(kind(b""), Kind::Pass);
+    }
+
+    #[test]
+    fn claims_are_known_by_every_alias_and_with_underscores() {
+        for name in ["X-Weir-Priority", "x_weir_tenant", "x-weir-anything", "x-smg-priority", "X-LLM-D-SLO-TTFT-MS"] {
+            assert_eq!(kind(name.as_bytes()), Kind::Claim, "{name}");
+        }
+        for name in ["x-weird", "x-api-key", "x-llm-d-inference-objectives"] {
+            assert_eq!(kind(name.as_bytes()), Kind::Pass, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_content_length_is_digits_and_nothing_else() {
+        assert_eq!(content_length(b"0042"), Some(42));
+        for bad in ["", "+1", "1 ", "0x10", "5, 5", "1234567890123456789"] {
+            assert_eq!(content_length(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn nominations_are_bounded_and_cannot_remove_identity() {
+        let mut nominated = Nominated::default();
+        assert_eq!(nominated.read(b"close, X-Hop ,keep-alive"), Ok(()));
+        assert!(nominated.close && nominated.has(b"x-hop") && !nominated.has(b"keep-alive"));
+        for bad in ["Host", "authorization", "x-weir-priority", "a b", "x-forwarded-for"] {
+            assert_eq!(Nominated::default().read(bad.as_bytes()), Err(()), "{bad}");
+        }
+        let many = vec!["x"; 11].join(",");
+        assert_eq!(Nominated::default().read(many.as_bytes()), Err(()));
+    }
+}

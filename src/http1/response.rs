@@ -1,0 +1,263 @@
+//! The answer's head: what an engine may send, and what the client gets of it.
+
+use std::ops::Range;
+
+use super::field::{Kind, Nominated, content_length, kind};
+use super::relay::OutFraming;
+use super::request::Version;
+use super::{push_decimal, push_field};
+
+/// One head from the backend.
+#[derive(Clone, Debug)]
+pub enum Response {
+    /// A 1xx: another head follows.
+    Informational(u16),
+    Final(ResponseHead),
+}
+
+/// A valid final head. Ranges point into the head's bytes.
+#[derive(Clone, Debug)]
+pub struct ResponseHead {
+    pub status: u16,
+    /// The engine's connection may carry another request after this answer.
+    pub keep_alive: bool,
+    pub body: BodyKind,
+    pub content_type: Option<Range<usize>>,
+    pub content_encoding: Option<Range<usize>>,
+    pub has_date: bool,
+    pub has_request_id: bool,
+}
+
+/// Where the answer's body ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyKind {
+    /// No body; `declared` is the length that a HEAD's answer or a 304 speaks of.
+    None { declared: Option<u64> },
+    Length(u64),
+    Chunked,
+    UntilClose,
+}
+
+/// What the answer belongs to.
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseContext {
+    pub head_request: bool,
+    pub client: Version,
+}
+
+/// The head is not one that weir relays: the backend's fault, a 502.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadResponse;
+
+/// Reads a head and writes into `out` the status line and the fields that the client gets. Framing and weir's own fields
+/// are added by `finish_response_head`.
+///
+/// # Errors
+/// Syntax, framing or nominations that two readers could understand differently; an unasked 101.
+pub fn response_head(head: &[u8], context: &ResponseContext, out: &mut Vec<u8>) -> Result<Response, BadResponse> {
+    let mut fields = [const { std::mem::MaybeUninit::uninit() }; FIELD_LIMIT];
+    let mut parsed = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    match config.parse_response_with_uninit_headers(&mut parsed, head, &mut fields) {
+        Ok(httparse::Status::Complete(n)) if n == head.len() => {}
+        Ok(_) | Err(_) => return Err(BadResponse),
+    }
+    let status = parsed.code.filter(|code| (100..=999).contains(code) && *code != 101).ok_or(BadResponse)?;
+    let reading = Reading::of(parsed.headers)?;
+    let one_one = parsed.version == Some(1);
+    if reading.chunked && (reading.length.is_some() || !one_one) {
+        return Err(BadResponse);
+    }
+    out.extend_from_slice(b"HTTP/1.1 ");
+    push_decimal(out, u64::from(status));
+    out.extend_from_slice(b" ");
+    out.extend_from_slice(parsed.reason.unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+    for (i, field) in parsed.headers.iter().enumerate() {
+        let name = field.name.as_bytes();
+        let passes = !matches!(
+            reading.kinds[i],
+            Kind::HopByHop
+                | Kind::Connection
+                | Kind::ContentLength
+                | Kind::TransferEncoding
+                | Kind::Upgrade
+                | Kind::Claim
+        );
+        if passes && !reading.nominated.has(name) {
+            push_field(out, name, field.value);
+        }
+    }
+    if status < 200 {
+        return Ok(Response::Informational(status));
+    }
+    let body = match (reading.chunked, reading.length) {
+        _ if status == 204 => BodyKind::None { declared: None },
+        (_, declared) if context.head_request || status == 304 => BodyKind::None { declared },
+        (true, _) => BodyKind::Chunked,
+        (false, Some(n)) => BodyKind::Length(n),
+        (false, None) => BodyKind::UntilClose,
+    };
+    let range = |part: &[u8]| {
+        let from = part.as_ptr() as usize - head.as_ptr() as usize;
+        from..from + part.len()
+    };
+    Ok(Response::Final(ResponseHead {
+        status,
+        keep_alive: one_one && !reading.nominated.close && body != BodyKind::UntilClose,
+        body,
+        content_type: reading.content_type.map(range),
+        content_encoding: reading.content_encoding.map(range),
+        has_date: reading.has_date,
+        has_request_id: reading.has_request_id,
+    }))
+}
+
+/// Completes a head for the client: weir's own fields, a `Date` when the engine sent none (`date` is not empty), framing.
+pub fn finish_response_head(
+    out: &mut Vec<u8>,
+    framing: OutFraming,
+    close: bool,
+    date: &[u8],
+    extra: &[(&str, &[u8])],
+) {
+    if !date.is_empty() {
+        push_field(out, b"date", date);
+    }
+    out.extend_from_slice(b"via: 1.1 weir\r\n");
+    for (name, value) in extra {
+        push_field(out, name.as_bytes(), value);
+    }
+    match framing {
+        OutFraming::Length(n) => {
+            out.extend_from_slice(b"content-length: ");
+            push_decimal(out, n);
+            out.extend_from_slice(b"\r\n");
+        }
+        OutFraming::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        OutFraming::None | OutFraming::Close => {}
+    }
+    out.extend_from_slice(if close { b"connection: close\r\n\r\n" } else { b"\r\n" });
+}
+
+struct Reading<'a> {
+    kinds: [Kind; FIELD_LIMIT],
+    nominated: Nominated<'a>,
+    length: Option<u64>,
+    chunked: bool,
+    content_type: Option<&'a [u8]>,
+    content_encoding: Option<&'a [u8]>,
+    has_date: bool,
+    has_request_id: bool,
+}
+
+impl<'a> Reading<'a> {
+    fn of(fields: &[httparse::Header<'a>]) -> Result<Self, BadResponse> {
+        let mut reading = Self {
+            kinds: [Kind::Pass; FIELD_LIMIT],
+            nominated: Nominated::default(),
+            length: None,
+            chunked: false,
+            content_type: None,
+            content_encoding: None,
+            has_date: false,
+            has_request_id: false,
+        };
+        for (i, field) in fields.iter().enumerate() {
+            reading.kinds[i] = kind(field.name.as_bytes());
+            match reading.kinds[i] {
+                Kind::Connection => reading.nominated.read(field.value).map_err(|()| BadResponse)?,
+                Kind::ContentLength => {
+                    let n = content_length(field.value).ok_or(BadResponse)?;
+                    if reading.length.replace(n).is_some() {
+                        return Err(BadResponse);
+                    }
+                }
+                Kind::TransferEncoding => {
+                    if std::mem::replace(&mut reading.chunked, true) || !field.value.eq_ignore_ascii_case(b"chunked") {
+                        return Err(BadResponse);
+                    }
+                }
+                Kind::ContentType => reading.content_type = Some(field.value),
+                Kind::ContentEncoding => reading.content_encoding = Some(field.value),
+                Kind::Date => reading.has_date = true,
+                Kind::RequestId => reading.has_request_id = true,
+                _ => {}
+            }
+        }
+        Ok(reading)
+    }
+}
+
+const FIELD_LIMIT: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_for(head_request: bool, lines: &str) -> Result<(Response, String), BadResponse> {
+        let head = format!("{}\r\n\r\n", lines.replace('\n', "\r\n"));
+        let mut out = Vec::new();
+        let context = ResponseContext { head_request, client: Version::V11 };
+        let read = response_head(head.as_bytes(), &context, &mut out)?;
+        Ok((read, String::from_utf8(out).unwrap()))
+    }
+
+    fn last(lines: &str) -> (ResponseHead, String) {
+        match read_for(false, lines).unwrap() {
+            (Response::Final(head), out) => (head, out),
+            (Response::Informational(status), _) => panic!("{status}"),
+        }
+    }
+
+    #[test]
+    fn the_client_gets_the_fields_without_those_between_neighbours() {
+        let (head, out) = last(
+            "HTTP/1.1 200 OK\nServer: llama.cpp\nKeep-Alive: timeout=5\nTransfer-Encoding: chunked\nX-Weir-Backend: me\n\
+             Content-Type: text/event-stream\nConnection: x-gone\nX-Gone: 1",
+        );
+        assert_eq!(out, "HTTP/1.1 200 OK\r\nServer: llama.cpp\r\nContent-Type: text/event-stream\r\n");
+        assert_eq!(head.body, BodyKind::Chunked);
+        assert!(head.keep_alive && !head.has_date && head.content_type.is_some());
+    }
+
+    #[test]
+    fn a_framing_that_two_readers_could_understand_differently_is_bad() {
+        for bad in [
+            "Content-Length: 1\nContent-Length: 1",
+            "Content-Length: 1\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: gzip",
+            "Transfer-Encoding: chunked\nTransfer-Encoding: chunked",
+            "Content-Length: 1, 1",
+            "Connection: content-length",
+            "A: b\u{1}",
+        ] {
+            assert!(read_for(false, &format!("HTTP/1.1 200 OK\n{bad}")).is_err(), "{bad}");
+        }
+        assert!(read_for(false, "HTTP/1.0 200 OK\nTransfer-Encoding: chunked").is_err());
+        assert!(read_for(false, "HTTP/1.1 101 Switching Protocols").is_err());
+        assert!(read_for(false, "HTTP/1.1 20 OK").is_err());
+    }
+
+    #[test]
+    fn bodies_end_where_status_method_and_fields_say() {
+        assert_eq!(last("HTTP/1.1 200 OK\nContent-Length: 7").0.body, BodyKind::Length(7));
+        assert_eq!(last("HTTP/1.1 204 No Content\nContent-Length: 7").0.body, BodyKind::None { declared: None });
+        assert_eq!(last("HTTP/1.1 304 Not Modified\nContent-Length: 7").0.body, BodyKind::None { declared: Some(7) });
+        let until_close = last("HTTP/1.1 200 OK").0;
+        assert_eq!((until_close.body, until_close.keep_alive), (BodyKind::UntilClose, false));
+        let (Response::Final(head), _) = read_for(true, "HTTP/1.1 200 OK\nContent-Length: 7").unwrap() else { panic!() };
+        assert_eq!(head.body, BodyKind::None { declared: Some(7) });
+    }
+
+    #[test]
+    fn an_engine_of_http_1_0_or_one_that_closes_is_not_used_again() {
+        assert!(!last("HTTP/1.0 200 OK\nContent-Length: 1").0.keep_alive);
+        assert!(!last("HTTP/1.1 200 OK\nContent-Length: 1\nConnection: close").0.keep_alive);
+    }
+
+    #[test]
+    fn an_informational_head_is_told_from_the_final_one() {
+        assert!(matches!(read_for(false, "HTTP/1.1 103 Early Hints\nLink: x").unwrap().0, Response::Informational(103)));
+    }
+}

@@ -1,0 +1,7 @@
+#![forbid(unsafe_code)]
+pub mod backend;
+pub mod balance;
+pub mod clock;
+pub mod http1;
+pub mod slo;
+pub mod time;

@@ -1,0 +1,304 @@
+//! One synthetic request: out on a kept-alive connection, its answer stamped as it is read.
+//!
+//! The stream is read by `wire`'s scanner, the same that reads along in the proxy, so that both mean the same thing by a
+//! token. It holds no schedule and no retry of a failed request; only a request that met a dead kept-alive connection,
+//! which the server never saw, goes out once more.
+
+use std::error::Error as _;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+
+use super::body::Api;
+use super::link::Link;
+use super::record::{ErrorKind, Outcome, RequestRecord};
+use crate::clock::Clock;
+use crate::wire::{self, Dialect, Format, StreamScanner};
+
+/// Where a level is sent: a server's address and the path below which its interfaces lie. Plain HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    address: SocketAddr,
+    authority: String,
+    prefix: String,
+}
+
+/// Sends requests to one target and keeps connections for the next ones.
+pub struct Client {
+    target: Target,
+    headers: HeaderMap,
+    clock: Clock,
+    idle: Mutex<Vec<Link>>,
+}
+
+/// One request, ready to be sent.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// The interface, which says path and dialect.
+    pub api: Api,
+    /// The JSON body.
+    pub body: Bytes,
+    /// When to hang up on purpose.
+    pub give_up: GiveUp,
+    /// Keep the gap before each content event (8 bytes each).
+    pub keep_gaps: bool,
+}
+
+/// When a client leaves before its answer is complete.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GiveUp {
+    /// Never.
+    #[default]
+    Never,
+    /// Once this many content events were read.
+    AfterEvents(u64),
+    /// This long after the send.
+    After(Duration),
+}
+
+/// A target that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BadTarget {
+    /// Not an `http://host[:port][/path]` URL.
+    #[error("`{0}` is not a target: write http://host:port")]
+    Url(String),
+    /// The name has no address.
+    #[error("no address for `{0}`")]
+    Unknown(String, #[source] Option<io::Error>),
+}
+
+impl Target {
+    /// Reads `http://host[:port][/prefix]` and looks the name up once, so that a run measures no resolver.
+    ///
+    /// # Errors
+    /// The URL is not of this form, or the name has no address.
+    pub async fn resolve(url: &str) -> Result<Self, BadTarget> {
+        let bad = || BadTarget::Url(url.to_owned());
+        let uri: http::Uri = url.parse().map_err(|_| bad())?;
+        let host = uri.host().filter(|_| uri.scheme_str() == Some("http") && uri.query().is_none()).ok_or_else(bad)?;
+        let authority = uri.authority().ok_or_else(bad)?.as_str().rsplit('@').next().unwrap_or_default().to_owned();
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let unknown = |cause| BadTarget::Unknown(host.to_owned(), cause);
+        let mut found = tokio::net::lookup_host((bare, uri.port_u16().unwrap_or(80)))
+            .await
+            .map_err(|cause| unknown(Some(cause)))?;
+        let address = found.next().ok_or_else(|| unknown(None))?;
+        Ok(Self { address, authority, prefix: uri.path().trim_end_matches('/').to_owned() })
+    }
+}
+
+impl Client {
+    /// A client whose stamps are `clock`'s. `headers` go with every request (priority, tenant, authorization).
+    pub fn new(target: Target, headers: HeaderMap, clock: Clock) -> Self {
+        Self { target, headers, clock, idle: Mutex::default() }
+    }
+
+    /// The clock of all stamps.
+    pub const fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Sends `outgoing` and reads its answer to the end, writing into `record` as it goes.
+    ///
+    /// Dropped at any point it leaves a true record of how far the request got, and closes the connection: that is how
+    /// an engine is told that the client has left.
+    pub async fn exchange(&self, outgoing: &Outgoing, record: &mut RequestRecord) {
+        record.sent = Some(self.clock.now());
+        let outcome = match outgoing.give_up {
+            GiveUp::After(patience) => {
+                let answered = tokio::time::timeout(patience, self.outcome(outgoing, record)).await;
+                answered.unwrap_or(Outcome::Cancelled)
+            }
+            GiveUp::Never | GiveUp::AfterEvents(_) => self.outcome(outgoing, record).await,
+        };
+        record.end = self.clock.now();
+        record.outcome = outcome;
+    }
+
+    async fn outcome(&self, outgoing: &Outgoing, record: &mut RequestRecord) -> Outcome {
+        let (mut link, answer) = match self.send(outgoing, record).await {
+            Ok(sent) => sent,
+            Err(kind) => return Outcome::Error(kind),
+        };
+        record.first_byte = Some(self.clock.now());
+        record.status = Some(answer.status().as_u16());
+        let outcome = if answer.status().is_success() {
+            self.read_stream(&mut link, outgoing, answer, record).await
+        } else {
+            read_refusal(&mut link, answer, record).await
+        };
+        self.keep(link, &outcome).await;
+        outcome
+    }
+
+    async fn send(
+        &self,
+        outgoing: &Outgoing,
+        record: &mut RequestRecord,
+    ) -> Result<(Link, Response<Incoming>), ErrorKind> {
+        if let Some(mut link) = self.take_idle().await {
+            match link.send(self.request(outgoing)).await {
+                Ok(answer) => return Ok((link, answer)),
+                Err(error) if error.is_parse() => return Err(ErrorKind::Protocol),
+                Err(_) => record.resent += 1,
+            }
+        }
+        let mut link = Link::connect(self.target.address).await.map_err(|error| connect_error(&error))?;
+        match link.send(self.request(outgoing)).await {
+            Ok(answer) => Ok((link, answer)),
+            Err(error) => Err(if error.is_parse() { ErrorKind::Protocol } else { ErrorKind::NoAnswer }),
+        }
+    }
+
+    /// Reads the body through the scanner, stamping once a read.
+    async fn read_stream(
+        &self,
+        link: &mut Link,
+        outgoing: &Outgoing,
+        answer: Response<Incoming>,
+        record: &mut RequestRecord,
+    ) -> Outcome {
+        let format = format_of(answer.headers());
+        let mut scanner = StreamScanner::new(dialect(outgoing.api), format);
+        let mut body = answer.into_body();
+        let mut end = BodyEnd::Clean;
+        while let Some(frame) = link.drive(body.frame()).await {
+            let Ok(frame) = frame else {
+                end = BodyEnd::Broken;
+                break;
+            };
+            let Some(data) = frame.data_ref() else { continue };
+            let now = self.clock.now();
+            record.bytes += data.len() as u64;
+            scanner.feed(data, |emission| {
+                if format != Format::Json {
+                    record.on_emission(now, emission.tokens, outgoing.keep_gaps);
+                }
+            });
+            if matches!(outgoing.give_up, GiveUp::AfterEvents(enough) if record.content_events >= enough) {
+                return Outcome::Cancelled;
+            }
+        }
+        scanner.finish();
+        let reading = scanner.reading();
+        let usage = reading.usage.as_ref();
+        record.input_usage = usage.and_then(|usage| usage.input);
+        record.output_usage = usage.and_then(|usage| usage.output);
+        judge(&reading, format, end, record)
+    }
+
+    fn request(&self, outgoing: &Outgoing) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(outgoing.body.clone()));
+        *request.method_mut() = http::Method::POST;
+        let path = format!("{}{}", self.target.prefix, outgoing.api.path());
+        // The prefix was taken from a URI that parsed and the path is our own constant: together they are a path.
+        *request.uri_mut() = path.parse().unwrap_or_default();
+        let headers = request.headers_mut();
+        if let Ok(host) = HeaderValue::from_str(&self.target.authority) {
+            headers.insert(header::HOST, host);
+        }
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.extend(self.headers.clone());
+        request
+    }
+
+    async fn take_idle(&self) -> Option<Link> {
+        loop {
+            // The newest first: the others grow old and are found dead, which keeps the pool as small as the load needs.
+            let mut link = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            if link.is_usable().await {
+                return Some(link);
+            }
+        }
+    }
+
+    async fn keep(&self, mut link: Link, outcome: &Outcome) {
+        let read_to_the_end = !matches!(outcome, Outcome::Cancelled | Outcome::Truncated);
+        if read_to_the_end && link.is_usable().await {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(link);
+        }
+    }
+}
+
+/// How the body of an answer ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum BodyEnd {
+    Clean,
+    Broken,
+}
+
+/// What a successful status came to. A terminator completes the answer even if the connection then breaks; an error event
+/// is a failure whatever follows it.
+fn judge(reading: &wire::Reading, format: Format, end: BodyEnd, record: &RequestRecord) -> Outcome {
+    match &reading.error {
+        Some(wire::ErrorKind::Overloaded) if record.content_events == 0 => {
+            return Outcome::Shed { status: record.status.unwrap_or_default(), retry_after: None };
+        }
+        Some(_) => return Outcome::Error(ErrorKind::Stream),
+        None => {}
+    }
+    let body_says_nothing_of_its_end = matches!(format, Format::Json | Format::Opaque) || reading.opaque;
+    let ended_cleanly = end == BodyEnd::Clean && (reading.finished || body_says_nothing_of_its_end);
+    if reading.terminated || ended_cleanly { Outcome::Completed } else { Outcome::Truncated }
+}
+
+/// Reads a refusal or an error to its end, so that the connection can be used again.
+async fn read_refusal(link: &mut Link, answer: Response<Incoming>, record: &mut RequestRecord) -> Outcome {
+    let status = answer.status().as_u16();
+    let retry_after = answer.headers().get(header::RETRY_AFTER).and_then(seconds);
+    let mut body = answer.into_body();
+    while let Some(Ok(frame)) = link.drive(body.frame()).await {
+        record.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+        if record.bytes > LONGEST_REFUSAL {
+            break;
+        }
+    }
+    if SHED_STATUSES.contains(&status) {
+        Outcome::Shed { status, retry_after }
+    } else {
+        Outcome::Error(ErrorKind::Status)
+    }
+}
+
+fn format_of(headers: &HeaderMap) -> Format {
+    let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    Format::of(content_type, headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes))
+}
+
+fn seconds(value: &HeaderValue) -> Option<Duration> {
+    value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+const fn dialect(api: Api) -> Dialect {
+    match api {
+        Api::OpenaiChat => Dialect::OpenAiChat,
+        Api::OpenaiCompletions => Dialect::OpenAiCompletions,
+        Api::AnthropicMessages => Dialect::AnthropicMessages,
+        Api::OllamaChat => Dialect::OllamaChat,
+        Api::OllamaGenerate => Dialect::OllamaGenerate,
+    }
+}
+
+fn connect_error(error: &io::Error) -> ErrorKind {
+    let system = error.source().and_then(|source| source.downcast_ref::<io::Error>()).unwrap_or(error);
+    let out_of_descriptors = matches!(system.raw_os_error(), Some(EMFILE | ENFILE));
+    let out_of_ports = system.kind() == io::ErrorKind::AddrNotAvailable;
+    if out_of_descriptors || out_of_ports { ErrorKind::ClientLimit } else { ErrorKind::Connect }
+}
+
+/// Statuses that say "not now": RFC 6585, RFC 9110, and Anthropic's `overloaded_error`. 504 is not one of them: a request
+/// aborted late was dispatched.
+const SHED_STATUSES: [u16; 3] = [429, 503, 529];
+
+/// Bytes of a refusal that are read for the sake of its connection; beyond that a new connection is cheaper.
+const LONGEST_REFUSAL: u64 = 64 * 1024;
+
+/// "Too many open files", in this process and in the system: the same numbers on Linux and macOS.
+const EMFILE: i32 = 24;
+const ENFILE: i32 = 23;

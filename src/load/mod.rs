@@ -1,0 +1,17 @@
+//! Synthetic load: what `sweep`, `demo` and `probe` send, and what came back.
+//!
+//! Half of the room is pure (when to send: `schedule`; what to send: `workload`, `body`; what it meant: `record`,
+//! `summary`) and rehearses in virtual time. The other half has hands: `link` (one kept-alive connection), `client` (one
+//! request, stamped as its answer is read) and `runner` (one level, open or closed loop).
+//!
+//! It holds no search for the knee and no verdict: it runs the level it is told to and reports what it saw. Nothing in
+//! it is ever counted as client traffic.
+
+pub mod body;
+pub mod client;
+pub mod link;
+pub mod record;
+pub mod runner;
+pub mod schedule;
+pub mod summary;
+pub mod workload;

@@ -1,0 +1,433 @@
+//! What one level amounts to: rates, latencies, and how far its figures can be trusted.
+//!
+//! Pure arithmetic over the records of the level. It says when the level was limited by us instead of the server; it holds
+//! no comparison between levels and no knee.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::record::{ErrorKind, Outcome, RequestRecord};
+use crate::slo::Slo;
+use crate::time::Timestamp;
+
+/// A level in figures. Rates are per second, latencies in seconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LevelSummary {
+    /// Requests a second that were asked for; none in a closed loop.
+    pub requested_rate: Option<f64>,
+    /// Requests a second of the times that were drawn: a finite draw misses the requested rate by chance.
+    pub scheduled_rate: Option<f64>,
+    /// Requests a second that really went out.
+    pub achieved_rate: Option<f64>,
+    /// First send to last end, drain included, as vLLM counts it.
+    pub duration: f64,
+    /// How many requests there were and how they ended.
+    pub counts: Counts,
+    /// Completions a second over the whole run. A finite run under-reads: loadgen's N / (N/R + tail).
+    pub request_throughput: f64,
+    /// Output tokens of completed requests a second, over the whole run.
+    pub output_token_throughput: f64,
+    /// Prompt and output tokens of completed requests a second, over the whole run.
+    pub total_token_throughput: f64,
+    /// Completions within the SLO a second, when one was given.
+    pub goodput: Option<f64>,
+    /// Throughput between ramp and last send, when the run was long enough to have such a window.
+    pub steady: Option<Steady>,
+    /// Mean requests in flight: sum of end-to-end times / duration (Little).
+    pub mean_in_flight: f64,
+    /// Intended start to first content token. Unfinished requests count with their age: a lower bound.
+    pub ttft: Spread,
+    /// Send to first content token, of the requests that had one.
+    pub ttft_from_send: Spread,
+    /// Gap between content events divided by the tokens in the event, once a token. Empty unless gaps were kept.
+    pub itl: Spread,
+    /// (last − first) / (tokens − 1), once a request.
+    pub tpot: Spread,
+    /// Intended start to the end, completed and unfinished: a lower bound when any is unfinished.
+    pub e2e: Spread,
+    /// Send to the end, completed only.
+    pub e2e_from_send: Spread,
+    /// Intended start to the send: our own lateness.
+    pub schedule_delay: Spread,
+    /// Whether we kept up with our own schedule.
+    pub pace: Punctuality,
+}
+
+/// Requests by outcome; all but `offered` add up to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// All of them.
+    pub offered: u64,
+    /// See [`Outcome::Completed`].
+    pub completed: u64,
+    /// See [`Outcome::Shed`].
+    pub shed: u64,
+    /// Failed by the server's fault.
+    pub errors: u64,
+    /// Failed for want of our own descriptors or ports.
+    pub client_limited: u64,
+    /// See [`Outcome::Truncated`].
+    pub truncated: u64,
+    /// See [`Outcome::Unfinished`].
+    pub unfinished: u64,
+    /// See [`Outcome::Cancelled`].
+    pub cancelled: u64,
+}
+
+/// A distribution in seconds; all zero when `count` is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Spread {
+    /// Weight it rests on: requests, or tokens for the ITL.
+    pub count: u64,
+    /// Arithmetic mean.
+    pub mean: f64,
+    /// Median.
+    pub p50: f64,
+    /// 90th percentile.
+    pub p90: f64,
+    /// 99th percentile.
+    pub p99: f64,
+    /// The largest.
+    pub max: f64,
+}
+
+/// The window from the end of the ramp to the last send.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Steady {
+    /// Start of the window, seconds from the start of the level.
+    pub from: f64,
+    /// Length, seconds.
+    pub length: f64,
+    /// Requests completed in it.
+    pub completed: u64,
+    /// Completions a second.
+    pub request_throughput: f64,
+    /// Output tokens of those completions a second.
+    pub output_token_throughput: f64,
+}
+
+/// Whether the figures are the server's or ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Punctuality {
+    /// Sends were on time.
+    OnTime,
+    /// Late enough to be seen in the figures.
+    Late,
+    /// The client could not offer the load: the level proves nothing about the server.
+    ClientLimited,
+}
+
+impl LevelSummary {
+    /// Sums up a level. `requested_rate` is none for a closed loop.
+    pub fn new(records: &[RequestRecord], requested_rate: Option<f64>, slo: Option<Slo>) -> Self {
+        let counts = Counts::of(records);
+        let sends: Vec<Timestamp> = sorted(records.iter().filter_map(|record| record.sent));
+        let first_send = sends.first().copied().unwrap_or_default();
+        let last_end = records.iter().map(|record| record.end).max().unwrap_or_default();
+        let duration = last_end.since(first_send).as_secs_f64();
+        let a_second = |amount: u64| if duration > 0.0 { amount as f64 / duration } else { 0.0 };
+        let completed = || records.iter().filter(|record| record.outcome == Outcome::Completed);
+        let output: u64 = completed().map(RequestRecord::output_tokens).sum();
+        let input: u64 = completed().map(RequestRecord::input_tokens).sum();
+        let intended = sorted(records.iter().map(|record| record.intended));
+        let scheduled_rate = requested_rate.and_then(|_| rate_of(&intended));
+        let achieved_rate = rate_of(&sends);
+        let ttft = Spread::of(records.iter().filter_map(ttft_or_age));
+        let schedule_delay = Spread::of(records.iter().filter_map(RequestRecord::schedule_delay));
+        let busy: Duration = records.iter().map(|record| record.end.since(record.sent.unwrap_or(record.end))).sum();
+        let goodput = slo.map(|slo| a_second(completed().filter(|record| meets(record, slo)).count() as u64));
+        Self {
+            requested_rate,
+            scheduled_rate,
+            achieved_rate,
+            duration,
+            counts,
+            request_throughput: a_second(counts.completed),
+            output_token_throughput: a_second(output),
+            total_token_throughput: a_second(input + output),
+            goodput,
+            steady: Steady::of(records, &sends),
+            mean_in_flight: if duration > 0.0 { busy.as_secs_f64() / duration } else { 0.0 },
+            ttft,
+            ttft_from_send: Spread::of(completed().filter_map(RequestRecord::ttft_from_send)),
+            itl: Spread::weighted(records.iter().flat_map(gaps_per_token).collect()),
+            tpot: Spread::of(completed().filter_map(RequestRecord::tpot)),
+            e2e: Spread::of(records.iter().filter(|record| is_served_or_waiting(record)).map(RequestRecord::e2e)),
+            e2e_from_send: Spread::of(completed().filter_map(|record| Some(record.end.since(record.sent?)))),
+            schedule_delay,
+            pace: Punctuality::of(&schedule_delay, &ttft, scheduled_rate, achieved_rate, counts.client_limited),
+        }
+    }
+}
+
+impl Counts {
+    fn of(records: &[RequestRecord]) -> Self {
+        let mut counts = Self::default();
+        for record in records {
+            counts.add(&record.outcome);
+        }
+        counts
+    }
+
+    /// Books one more request that ended so.
+    pub fn add(&mut self, outcome: &Outcome) {
+        self.offered += 1;
+        let place = match outcome {
+            Outcome::Completed => &mut self.completed,
+            Outcome::Shed { .. } => &mut self.shed,
+            Outcome::Error(ErrorKind::ClientLimit) => &mut self.client_limited,
+            Outcome::Error(_) => &mut self.errors,
+            Outcome::Truncated => &mut self.truncated,
+            Outcome::Unfinished => &mut self.unfinished,
+            Outcome::Cancelled => &mut self.cancelled,
+        };
+        *place += 1;
+    }
+}
+
+impl Spread {
+    /// The distribution of some times, each counted once.
+    pub fn of(times: impl Iterator<Item = Duration>) -> Self {
+        Self::weighted(times.map(|time| (time.as_secs_f64(), 1)).collect())
+    }
+
+    /// Values in seconds with whole weights. A quantile q is the first value at which q of the weight is reached.
+    fn weighted(mut values: Vec<(f64, u64)>) -> Self {
+        values.sort_unstable_by(|left, right| left.0.total_cmp(&right.0));
+        let count: u64 = values.iter().map(|(_, weight)| weight).sum();
+        let Some(&(max, _)) = values.last().filter(|_| count > 0) else { return Self::default() };
+        let mean = values.iter().map(|(value, weight)| value * *weight as f64).sum::<f64>() / count as f64;
+        let mut ranks = [0.5, 0.9, 0.99].map(|q| ((q * count as f64).ceil() as u64, max));
+        let mut passed = 0;
+        let mut next = 0;
+        for (value, weight) in values {
+            passed += weight;
+            while next < ranks.len() && passed >= ranks[next].0 {
+                ranks[next].1 = value;
+                next += 1;
+            }
+        }
+        let [p50, p90, p99] = ranks.map(|(_, value)| value);
+        Self { count, mean, p50, p90, p99, max }
+    }
+}
+
+impl Steady {
+    /// None when the ramp leaves too little of the sending time, as it does beyond the knee of a short run.
+    fn of(records: &[RequestRecord], sends: &[Timestamp]) -> Option<Self> {
+        let completed = || records.iter().filter(|record| record.outcome == Outcome::Completed);
+        let e2e = Spread::of(completed().filter_map(|record| Some(record.end.since(record.sent?))));
+        let (first, last) = (*sends.first()?, *sends.last()?);
+        let from = first + Duration::from_secs_f64(RAMP_IN_E2E * e2e.p50);
+        let length = last.since(from).as_secs_f64();
+        let within = || completed().filter(|record| record.end > from && record.end <= last);
+        let count = within().count() as u64;
+        if count < LEAST_STEADY || length < LEAST_STEADY_SHARE * last.since(first).as_secs_f64() {
+            return None;
+        }
+        let tokens: u64 = within().map(RequestRecord::output_tokens).sum();
+        Some(Self {
+            from: from.since(Timestamp::ZERO).as_secs_f64(),
+            length,
+            completed: count,
+            request_throughput: count as f64 / length,
+            output_token_throughput: tokens as f64 / length,
+        })
+    }
+}
+
+impl Punctuality {
+    fn of(delay: &Spread, ttft: &Spread, scheduled: Option<f64>, achieved: Option<f64>, limited: u64) -> Self {
+        let tolerable = TOLERABLE_DELAY.max(TOLERABLE_SHARE * ttft.p50);
+        let falls_behind = matches!((scheduled, achieved), (Some(asked), Some(sent)) if sent < LEAST_ACHIEVED * asked);
+        if limited > 0 || falls_behind || delay.p99 > HOPELESS * tolerable {
+            Self::ClientLimited
+        } else if delay.p99 > tolerable {
+            Self::Late
+        } else {
+            Self::OnTime
+        }
+    }
+}
+
+/// Time to the first token, or the age at which an unfinished request was given up without one.
+fn ttft_or_age(record: &RequestRecord) -> Option<Duration> {
+    match record.outcome {
+        Outcome::Unfinished => Some(record.ttft().unwrap_or_else(|| record.e2e())),
+        _ => record.ttft(),
+    }
+}
+
+const fn is_served_or_waiting(record: &RequestRecord) -> bool {
+    matches!(record.outcome, Outcome::Completed | Outcome::Unfinished)
+}
+
+fn meets(record: &RequestRecord, slo: Slo) -> bool {
+    record.ttft().is_some_and(|ttft| ttft <= slo.ttft) && record.tpot().is_none_or(|tpot| tpot <= slo.itl)
+}
+
+/// Seconds per token of each gap, weighted by its tokens; where the usage says more tokens than events showed, every
+/// event is taken to hold its share.
+fn gaps_per_token(record: &RequestRecord) -> impl Iterator<Item = (f64, u64)> + '_ {
+    let scale = record.tokens_per_counted();
+    record.gaps.iter().map(move |gap| {
+        let tokens = f64::from(gap.tokens) * scale;
+        (f64::from(gap.micros) / 1e6 / tokens, (tokens.round() as u64).max(1))
+    })
+}
+
+/// Events a second of ordered times: their number less one over the time between first and last.
+fn rate_of(times: &[Timestamp]) -> Option<f64> {
+    let length = times.last()?.since(*times.first()?).as_secs_f64();
+    (length > 0.0).then(|| (times.len() - 1) as f64 / length)
+}
+
+fn sorted(times: impl Iterator<Item = Timestamp>) -> Vec<Timestamp> {
+    let mut times: Vec<Timestamp> = times.collect();
+    times.sort_unstable();
+    times
+}
+
+/// The ramp, in median end-to-end times: by then the first requests have been replaced once over.
+const RAMP_IN_E2E: f64 = 2.0;
+
+/// Completions below which a window's throughput is noise (20 have a Poisson error of 22 %).
+const LEAST_STEADY: u64 = 20;
+
+/// Share of the sending time that must be left after the ramp.
+const LEAST_STEADY_SHARE: f64 = 0.25;
+
+/// Delay of the 99th percentile that no reader of a TTFT minds, seconds.
+const TOLERABLE_DELAY: f64 = 0.010;
+
+/// The same, as a share of the median TTFT; the larger counts.
+const TOLERABLE_SHARE: f64 = 0.05;
+
+/// Times the tolerable delay at which the loop has closed behind our back.
+const HOPELESS: f64 = 10.0;
+
+/// Share of the scheduled rate that must really have gone out.
+const LEAST_ACHIEVED: f64 = 0.95;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::record::Gap;
+    use crate::load::workload::Workload;
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_nanos(millis * 1_000_000)
+    }
+
+    /// Intended at `start`, sent `late` after, first token 100 ms and end 500 ms after the send.
+    fn served(id: u64, start: u64, late: u64) -> RequestRecord {
+        let mut record = RequestRecord::offered(&Workload::default().draw(id), at(start));
+        record.sent = Some(at(start + late));
+        record.on_emission(at(start + late + 100), 1, true);
+        record.on_emission(at(start + late + 500), 1, true);
+        record.output_usage = Some(5);
+        record.end = at(start + late + 500);
+        record.outcome = Outcome::Completed;
+        record
+    }
+
+    fn level(late: u64) -> Vec<RequestRecord> {
+        (0..101).map(|id| served(id, id * 100, late)).collect()
+    }
+
+    fn summary(records: &[RequestRecord]) -> LevelSummary {
+        LevelSummary::new(records, Some(10.0), Some(Slo::default()))
+    }
+
+    fn close(left: f64, right: f64) -> bool {
+        (left - right).abs() < 1e-6
+    }
+
+    #[test]
+    fn a_finite_run_under_reads_and_the_steady_window_does_not() {
+        let summary = summary(&level(0));
+        assert!(close(summary.duration, 10.5));
+        assert!(close(summary.request_throughput, 101.0 / 10.5));
+        assert!(close(summary.output_token_throughput, 505.0 / 10.5));
+        assert!(close(summary.achieved_rate.unwrap(), 10.0));
+        assert!(close(summary.steady.unwrap().request_throughput, 10.0));
+        assert!(close(summary.goodput.unwrap(), 101.0 / 10.5));
+        assert_eq!(summary.pace, Punctuality::OnTime);
+    }
+
+    #[test]
+    fn our_own_lateness_is_in_the_ttft_and_not_in_the_one_from_the_send() {
+        let summary = summary(&level(40));
+        assert!(close(summary.ttft.p50, 0.140));
+        assert!(close(summary.ttft_from_send.p50, 0.100));
+        assert!(close(summary.schedule_delay.p99, 0.040));
+        assert_eq!(summary.pace, Punctuality::Late);
+    }
+
+    #[test]
+    fn a_client_without_descriptors_or_far_behind_limits_the_level() {
+        let mut records = level(0);
+        records[5].outcome = Outcome::Error(ErrorKind::ClientLimit);
+        assert_eq!(summary(&records).pace, Punctuality::ClientLimited);
+        assert_eq!(summary(&level(4000)).pace, Punctuality::ClientLimited);
+    }
+
+    #[test]
+    fn every_outcome_is_counted_apart_and_they_add_up() {
+        let mut records = level(0);
+        records[0].outcome = Outcome::Shed { status: 429, retry_after: None };
+        records[1].outcome = Outcome::Error(ErrorKind::Status);
+        records[2].outcome = Outcome::Truncated;
+        records[3].outcome = Outcome::Cancelled;
+        records[4].outcome = Outcome::Unfinished;
+        let Counts { offered, completed, shed, errors, client_limited, truncated, unfinished, cancelled } =
+            summary(&records).counts;
+        assert_eq!((offered, completed, client_limited), (101, 96, 0));
+        assert_eq!(offered, completed + shed + errors + truncated + unfinished + cancelled);
+    }
+
+    #[test]
+    fn an_unfinished_request_counts_with_its_age_and_a_refused_one_not_at_all() {
+        let mut waiting = RequestRecord::offered(&Workload::default().draw(0), at(0));
+        waiting.sent = Some(at(0));
+        waiting.end = at(30_000);
+        let mut refused = waiting.clone();
+        refused.outcome = Outcome::Shed { status: 503, retry_after: None };
+        let summary = summary(&[waiting, refused]);
+        assert_eq!((summary.ttft.count, summary.e2e.count), (1, 1));
+        assert!(close(summary.ttft.max, 30.0));
+    }
+
+    #[test]
+    fn itl_is_divided_by_the_tokens_of_the_event() {
+        let mut record = served(0, 0, 0);
+        record.output_usage = None;
+        record.gaps = vec![Gap { micros: 30_000, tokens: 3 }, Gap { micros: 20_000, tokens: 1 }];
+        let itl = summary(&[record]).itl;
+        assert_eq!(itl.count, 4);
+        assert!(close(itl.mean, 0.0125));
+        assert!(close(itl.p50, 0.010) && close(itl.max, 0.020));
+    }
+
+    #[test]
+    fn a_short_or_saturated_run_has_no_steady_window() {
+        assert_eq!(summary(&level(0)[..15]).steady, None);
+        let slow: Vec<_> = level(0)
+            .into_iter()
+            .map(|mut record| {
+                record.end = record.end + Duration::from_secs(20);
+                record
+            })
+            .collect();
+        assert_eq!(summary(&slow).steady, None);
+    }
+
+    #[test]
+    fn an_empty_level_is_all_zero_and_not_nan() {
+        let summary = LevelSummary::new(&[], None, None);
+        assert_eq!((summary.request_throughput, summary.ttft), (0.0, Spread::default()));
+        assert_eq!((summary.achieved_rate, summary.steady), (None, None));
+    }
+}

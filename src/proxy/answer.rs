@@ -1,0 +1,208 @@
+//! The backend's answer on its way through: heads are rewritten, bodies are checked, and the tap hears every payload byte.
+//!
+//! `http1` decides what is valid and what leaves; this file only puts its pieces in order: up to eight informational
+//! heads, one final head, one body. It writes nothing to a socket.
+
+use std::sync::Arc;
+
+use super::tap::Tap;
+use crate::http1::{
+    HeadEnd, OutFraming, Relay, Response, ResponseContext, ResponseHead, Version, finish_response_head, response_head,
+};
+use crate::time::Timestamp;
+use crate::wire::Format;
+
+/// One answer in transit.
+pub struct Answer {
+    state: State,
+    to: Recipient,
+    status: Option<u16>,
+    poolable: bool,
+    surplus: bool,
+    keeps_client: bool,
+}
+
+/// The client's side of the answer.
+pub struct Recipient {
+    /// The client's version decides framing.
+    pub version: Version,
+    /// A HEAD request: no body follows.
+    pub head_request: bool,
+    /// The connection ends with this answer: the client asked for it, or the process is leaving.
+    pub close: bool,
+    /// Returned as `x-request-id`.
+    pub request_id: Arc<str>,
+    /// Measured answers say who served them and how long the request was queued.
+    pub served_by: Option<Arc<str>>,
+    /// The `Date` value for engines that send none.
+    pub date: [u8; 29],
+}
+
+enum State {
+    Head { held: Vec<u8>, end: HeadEnd, informational: u8 },
+    Body(Relay),
+    Ended,
+}
+
+/// What one read from the backend amounts to.
+pub struct Heard<'a> {
+    /// Bytes for the client, in its framing.
+    pub out: &'a [u8],
+    /// A final head came: what is left of the request is not wanted any more.
+    pub request_may_stop: bool,
+}
+
+impl Answer {
+    /// An answer that has not begun.
+    pub fn new(to: Recipient) -> Self {
+        let state = State::Head { held: Vec::new(), end: HeadEnd::new(), informational: 0 };
+        Self { state, to, status: None, poolable: false, surplus: false, keeps_client: false }
+    }
+
+    /// Takes one read. `Err`: the backend broke the protocol, and nothing of this read may leave.
+    pub fn feed<'a>(
+        &mut self,
+        at: Timestamp,
+        read: &'a [u8],
+        scratch: &'a mut Vec<u8>,
+        tap: &mut Tap,
+    ) -> Result<Heard<'a>, ()> {
+        match &mut self.state {
+            State::Body(relay) => {
+                let fed = relay.feed(read, scratch, |payload| tap.scan(at, payload)).map_err(|_| ())?;
+                self.surplus |= fed.used < read.len();
+                if relay.ended() {
+                    self.state = State::Ended;
+                }
+                Ok(Heard { out: fed.out, request_may_stop: false })
+            }
+            State::Ended => {
+                self.surplus = true;
+                Ok(Heard { out: &[], request_may_stop: false })
+            }
+            State::Head { held, .. } if held.is_empty() => self.feed_head(at, read, scratch, tap),
+            State::Head { held, .. } => {
+                let mut whole = std::mem::take(held);
+                whole.extend_from_slice(read);
+                self.feed_head(at, &whole, scratch, tap)
+            }
+        }
+    }
+
+    /// The backend closed its side. `Ok`: that was the body's proper end, and these bytes complete it for the client.
+    pub fn on_eof<'a>(&mut self, scratch: &'a mut Vec<u8>) -> Result<&'a [u8], ()> {
+        let State::Body(relay) = &mut self.state else { return Err(()) };
+        let tail = relay.closed(scratch).map_err(|_| ())?;
+        self.state = State::Ended;
+        Ok(tail)
+    }
+
+    /// The final status, once its head was sent on.
+    pub fn status(&self) -> Option<u16> {
+        self.status
+    }
+
+    /// The framed end was reached.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, State::Ended)
+    }
+
+    /// The backend's connection may carry another request.
+    pub fn is_reusable(&self) -> bool {
+        self.has_ended() && self.poolable && !self.surplus
+    }
+
+    /// The client's connection may carry another request.
+    pub fn keeps_client(&self) -> bool {
+        self.has_ended() && self.keeps_client
+    }
+
+    /// A chunk of weir's own may follow what was sent.
+    pub fn takes_event(&self) -> bool {
+        matches!(&self.state, State::Body(relay) if relay.at_chunk_boundary())
+    }
+
+    /// All heads in `whole`, then the first piece of the body.
+    fn feed_head<'a>(
+        &mut self,
+        at: Timestamp,
+        whole: &[u8],
+        scratch: &'a mut Vec<u8>,
+        tap: &mut Tap,
+    ) -> Result<Heard<'a>, ()> {
+        scratch.clear();
+        let mut rest = whole;
+        let head = loop {
+            let State::Head { held, end, informational } = &mut self.state else { return Err(()) };
+            let Some(length) = end.find(rest).map_err(|_| ())? else {
+                *held = rest.to_vec();
+                return Ok(Heard { out: scratch, request_may_stop: false });
+            };
+            let (bytes, after) = rest.split_at(length);
+            let before = scratch.len();
+            let context = ResponseContext { head_request: self.to.head_request, client: self.to.version };
+            match response_head(bytes, &context, scratch).map_err(|_| ())? {
+                Response::Final(head) => {
+                    rest = after;
+                    break (head, bytes);
+                }
+                Response::Informational(status) => {
+                    *informational += 1;
+                    if *informational > INFORMATIONAL_LIMIT {
+                        return Err(());
+                    }
+                    if status == EARLY_HINTS && self.to.version == Version::V11 {
+                        scratch.extend_from_slice(b"\r\n");
+                    } else {
+                        scratch.truncate(before);
+                    }
+                    *end = HeadEnd::new();
+                    rest = after;
+                }
+            }
+        };
+        self.on_final_head(at, &head.0, head.1, scratch, tap);
+        let mut tail = Vec::new();
+        if let State::Body(relay) = &mut self.state {
+            let fed = relay.feed(rest, &mut tail, |payload| tap.scan(at, payload)).map_err(|_| ())?;
+            self.surplus |= fed.used < rest.len();
+            scratch.extend_from_slice(fed.out);
+            if relay.ended() {
+                self.state = State::Ended;
+            }
+        } else {
+            self.surplus |= !rest.is_empty();
+        }
+        Ok(Heard { out: scratch, request_may_stop: true })
+    }
+
+    fn on_final_head(&mut self, at: Timestamp, head: &ResponseHead, bytes: &[u8], out: &mut Vec<u8>, tap: &mut Tap) {
+        let relay = Relay::new(head.body, self.to.version);
+        let framing = relay.out_framing();
+        let close = self.to.close || framing == OutFraming::Close;
+        let content_type = head.content_type.clone().map_or(&[][..], |range| &bytes[range]);
+        let coding = head.content_encoding.clone().map(|range| &bytes[range]);
+        tap.on_head(at, head.status, Format::of(content_type, coding));
+        let id = [("x-request-id", self.to.request_id.as_bytes())];
+        let served;
+        let extra: &[(&str, &[u8])] = match &self.to.served_by {
+            _ if head.has_request_id && self.to.served_by.is_none() => &[],
+            None => &id,
+            Some(name) => {
+                served = [("x-weir-backend", name.as_bytes()), ("x-weir-queue-ms", &b"0"[..]), id[0]];
+                if head.has_request_id { &served[..2] } else { &served }
+            }
+        };
+        let date: &[u8] = if head.has_date { &[] } else { &self.to.date };
+        finish_response_head(out, framing, close, date, extra);
+        self.status = Some(head.status);
+        self.poolable = head.keep_alive;
+        self.keeps_client = !close;
+        self.state = if relay.ended() { State::Ended } else { State::Body(relay) };
+    }
+}
+
+/// More than this many heads before the final one is an engine out of its mind.
+const INFORMATIONAL_LIMIT: u8 = 8;
+/// 103: the one informational status that a client can use.
+const EARLY_HINTS: u16 = 103;

@@ -1,0 +1,188 @@
+//! How the process stops taking work: serving, then lame (the port answers 503), then stopped.
+//!
+//! One writer (signals, the admin port), many readers; the readers are connections that wait for their next request.
+//! Readiness goes at once, the 503s only after `drain.min_delay`, so that endpoints have time to be taken out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+/// Where the process is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Taking requests.
+    Serving,
+    /// Not ready any more, still taking requests while endpoints propagate.
+    Leaving,
+    /// New requests get 503 and `Connection: close`; open streams run on.
+    Lame,
+    /// Listeners are closed; idle connections return.
+    Stopped,
+}
+
+/// The drain's state and what it waits for.
+#[derive(Debug)]
+pub struct Drain {
+    phase: watch::Sender<Phase>,
+    exchanges: AtomicUsize,
+    idle: Notify,
+    final_: AtomicBool,
+}
+
+impl Drain {
+    /// A process that serves.
+    pub fn new() -> Arc<Self> {
+        let (phase, _) = watch::channel(Phase::Serving);
+        Arc::new(Self { phase, exchanges: AtomicUsize::new(0), idle: Notify::new(), final_: AtomicBool::new(false) })
+    }
+
+    /// The phase now.
+    pub fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// A reader that can wait for a change.
+    pub fn watch(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    /// Runs the drain: leaves, turns lame after `min_delay`, and returns when nothing is in flight or `timeout` is over.
+    /// `true`: everything that was in flight has ended. Cancelled by `undrain`, which makes it return `false`.
+    pub async fn run(&self, min_delay: Duration, timeout: Duration) -> bool {
+        self.advance(Phase::Leaving);
+        let mut watch = self.watch();
+        let undrained = async {
+            let _ = watch.wait_for(|phase| *phase == Phase::Serving).await;
+        };
+        tokio::select! {
+            () = undrained => false,
+            empty = async {
+                tokio::time::sleep(min_delay).await;
+                self.advance(Phase::Lame);
+                tokio::time::timeout(timeout.saturating_sub(min_delay), self.empty()).await.is_ok()
+            } => empty,
+        }
+    }
+
+    /// No cancelling any more: the process will end.
+    pub fn make_final(&self) {
+        self.final_.store(true, Relaxed);
+    }
+
+    /// Takes requests again, unless the process is about to end. Says whether it does.
+    pub fn undrain(&self) -> bool {
+        if self.final_.load(Relaxed) || self.phase() == Phase::Stopped {
+            return false;
+        }
+        self.phase.send_replace(Phase::Serving);
+        true
+    }
+
+    /// Closes the listeners.
+    pub fn stop(&self) {
+        self.phase.send_replace(Phase::Stopped);
+    }
+
+    /// Counts one exchange until the guard drops.
+    pub fn enter(self: &Arc<Self>) -> Underway {
+        self.exchanges.fetch_add(1, Relaxed);
+        Underway(self.clone())
+    }
+
+    /// Exchanges under way, pass-through ones included.
+    pub fn underway(&self) -> usize {
+        self.exchanges.load(Relaxed)
+    }
+
+    /// Resolves when no exchange is under way.
+    pub async fn empty(&self) {
+        loop {
+            let idle = self.idle.notified();
+            if self.underway() == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// Serving => Leaving => Lame => Stopped; never backwards.
+    fn advance(&self, to: Phase) {
+        self.phase.send_if_modified(|phase| {
+            let forward = *phase < to;
+            if forward {
+                *phase = to;
+            }
+            forward
+        });
+    }
+}
+
+/// One exchange under way.
+#[derive(Debug)]
+pub struct Underway(Arc<Drain>);
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        if self.0.exchanges.fetch_sub(1, Relaxed) == 1 {
+            self.0.idle.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DELAY: Duration = Duration::from_secs(5);
+    const TIMEOUT: Duration = Duration::from_secs(120);
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_process_has_drained_after_the_minimum_delay() {
+        let drain = Drain::new();
+        let start = tokio::time::Instant::now();
+        assert!(drain.run(DELAY, TIMEOUT).await);
+        assert_eq!(start.elapsed(), DELAY);
+        assert_eq!(drain.phase(), Phase::Lame);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_drain_ends_with_the_last_exchange_and_not_before() {
+        let drain = Drain::new();
+        let underway = drain.enter();
+        let run = tokio::spawn({
+            let drain = drain.clone();
+            async move { drain.run(DELAY, TIMEOUT).await }
+        });
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(!run.is_finished());
+        drop(underway);
+        assert!(run.await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_longer_than_the_timeout_makes_the_drain_fail() {
+        let drain = Drain::new();
+        let _underway = drain.enter();
+        let start = tokio::time::Instant::now();
+        assert!(!drain.run(DELAY, TIMEOUT).await);
+        assert_eq!(start.elapsed(), TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn undrain_cancels_unless_the_process_is_about_to_end() {
+        let drain = Drain::new();
+        let _underway = drain.enter();
+        let run = tokio::spawn({
+            let drain = drain.clone();
+            async move { drain.run(DELAY, TIMEOUT).await }
+        });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(drain.undrain());
+        assert!(!run.await.unwrap());
+        assert_eq!(drain.phase(), Phase::Serving);
+        drain.make_final();
+        assert!(!drain.undrain());
+    }
+}

@@ -1,0 +1,435 @@
+//! One request's way to a backend and its answer's way back: one task, one poll.
+//!
+//! Every source is polled again before the task sleeps, so a wake-up taken by one side never hides the other. The engine
+//! is read whether or not the client takes bytes, up to a bound, so that a stamp says when the engine spoke. What http1
+//! has not checked never leaves. This file holds no rule of HTTP and no word of any dialect: the first live in `http1/`,
+//! the second in the tap.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::Sleep;
+
+use super::answer::{Answer, Heard};
+use super::budget::Budget;
+use super::io::Io;
+use super::outbox::Outbox;
+use super::outgoing::Outgoing;
+use super::settings::Limits;
+use super::tap::Tap;
+use crate::clock::Clock;
+use crate::time::Timestamp;
+
+/// How an exchange ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The answer was relayed to its framed end, and every byte of it is written.
+    Whole,
+    /// The client went away.
+    ClientGone,
+    /// The client took nothing for `limits.write_stall`.
+    ClientStalled,
+    /// The backend's side broke; what had arrived before is written.
+    Broken(Break),
+}
+
+/// How the backend's side broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Break {
+    /// A clean close before the framed end.
+    Eof,
+    /// A reset, or any other error of the connection.
+    Reset,
+    /// Not HTTP as weir relays it.
+    Protocol,
+    /// A time limit passed.
+    Timeout,
+    /// The process's budget for unsent answers is spent.
+    Memory,
+}
+
+/// What an exchange works with and does not own.
+pub struct Bench<'a> {
+    pub clock: Clock,
+    pub limits: &'a Limits,
+    pub budget: &'a Arc<Budget>,
+    /// Bytes of the client's that belong to its next request.
+    pub early: &'a mut Early,
+    /// The connection's one timer.
+    pub timer: Pin<&'a mut Sleep>,
+}
+
+/// One request and its answer, between `d`, the client, and `u`, the backend.
+pub struct Exchange {
+    request: Outgoing,
+    answer: Answer,
+    outbox: Outbox,
+    /// Something was written that the layer below may still hold.
+    unflushed: bool,
+    /// The last time the client took a byte while something was owed to it.
+    taken: Timestamp,
+    dispatched: Timestamp,
+    armed: Timestamp,
+    broken: Option<Break>,
+    /// Bytes received from the backend.
+    received: u64,
+}
+
+impl Exchange {
+    /// An exchange that is about to be dispatched at `now`.
+    pub fn new(request: Outgoing, answer: Answer, now: Timestamp) -> Self {
+        Self {
+            request,
+            answer,
+            outbox: Outbox::default(),
+            unflushed: false,
+            taken: now,
+            dispatched: now,
+            armed: Timestamp::ZERO,
+            broken: None,
+            received: 0,
+        }
+    }
+
+    /// Drives both sides until the exchange has ended.
+    pub fn step<D: Io, U: Io>(
+        &mut self,
+        cx: &mut Context<'_>,
+        d: &mut D,
+        u: &mut U,
+        tap: &mut Tap,
+        bench: &mut Bench<'_>,
+    ) -> Poll<End> {
+        WORKBENCH.with_borrow_mut(|work| match self.turn(cx, d, u, tap, bench, work) {
+            Ok(()) => Poll::Pending,
+            Err(end) => Poll::Ready(end),
+        })
+    }
+
+    /// Bytes received from the backend: with none, a retry can be considered.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// The status of the final head, once it was sent on.
+    pub fn status(&self) -> Option<u16> {
+        self.answer.status()
+    }
+
+    /// The backend's connection may carry another request: everything was written, read to its framed end, and nothing
+    /// came beyond it.
+    pub fn is_reusable(&self) -> bool {
+        self.broken.is_none() && self.request.is_written() && self.answer.is_reusable()
+    }
+
+    /// The client's connection may carry another request.
+    pub fn keeps_client(&self) -> bool {
+        self.broken.is_none() && self.answer.keeps_client()
+    }
+
+    /// An event of weir's own may be put where the answer broke off.
+    pub fn takes_event(&self) -> bool {
+        self.outbox.is_empty() && self.answer.takes_event()
+    }
+
+    /// The request, for another try.
+    pub fn into_request(self) -> Outgoing {
+        self.request
+    }
+
+    /// `Ok`: every source is pending and has our waker. `Err`: the exchange has ended.
+    fn turn<D: Io, U: Io>(
+        &mut self,
+        cx: &mut Context<'_>,
+        d: &mut D,
+        u: &mut U,
+        tap: &mut Tap,
+        bench: &mut Bench<'_>,
+        work: &mut Work,
+    ) -> Result<(), End> {
+        loop {
+            let mut moved = self.push_request(cx, u);
+            moved |= self.pull_answer(cx, d, u, tap, bench, work)?;
+            moved |= self.drain_outbox(cx, d, bench)?;
+            if !self.is_receiving() && self.is_flushed() {
+                return Err(self.broken.map_or(End::Whole, End::Broken));
+            }
+            if moved {
+                continue;
+            }
+            self.watch_client(cx, d, tap, bench, work)?;
+            return self.keep_time(cx, tap, bench);
+        }
+    }
+
+    /// Writes what is left of the request. An error is not the end: an early answer may be waiting to be read.
+    fn push_request<U: Io>(&mut self, cx: &mut Context<'_>, u: &mut U) -> bool {
+        if self.request.is_settled() { false } else { self.request.push(cx, u) }
+    }
+
+    fn pull_answer<D: Io, U: Io>(
+        &mut self,
+        cx: &mut Context<'_>,
+        d: &mut D,
+        u: &mut U,
+        tap: &mut Tap,
+        bench: &mut Bench<'_>,
+        work: &mut Work,
+    ) -> Result<bool, End> {
+        if !self.is_receiving() {
+            return Ok(false);
+        }
+        if self.outbox.len() >= OUTBOX_LIMIT {
+            tap.on_suspended();
+            return Ok(false);
+        }
+        match u.rd(cx, &mut work.read) {
+            Poll::Ready(Ok(0)) => {
+                let tail = self.answer.on_eof(&mut work.scratch);
+                match tail {
+                    Ok(tail) => self.send(cx, d, tail, bench)?,
+                    Err(()) => self.broken = Some(Break::Eof),
+                }
+                Ok(true)
+            }
+            Poll::Ready(Ok(n)) => {
+                let at = bench.clock.now();
+                self.on_read(cx, d, at, &work.read[..n], &mut work.scratch, tap, bench)?;
+                Ok(true)
+            }
+            Poll::Ready(Err(_)) => {
+                self.broken = Some(Break::Reset);
+                Ok(true)
+            }
+            Poll::Pending => {
+                tap.on_caught_up();
+                Ok(false)
+            }
+        }
+    }
+
+    /// A read from the engine, stamped before any of it is written.
+    #[expect(clippy::too_many_arguments, reason = "the parts of the worker's bench are borrowed apart")]
+    fn on_read<D: Io>(
+        &mut self,
+        cx: &mut Context<'_>,
+        d: &mut D,
+        at: Timestamp,
+        read: &[u8],
+        scratch: &mut Vec<u8>,
+        tap: &mut Tap,
+        bench: &mut Bench<'_>,
+    ) -> Result<(), End> {
+        if self.received == 0 {
+            tap.on_first_byte(at);
+            self.request.release();
+        }
+        self.received += read.len() as u64;
+        match self.answer.feed(at, read, scratch, tap) {
+            Ok(Heard { out, request_may_stop }) => {
+                if request_may_stop {
+                    self.request.stop();
+                }
+                self.send(cx, d, out, bench)
+            }
+            Err(()) => {
+                self.broken = Some(Break::Protocol);
+                Ok(())
+            }
+        }
+    }
+
+    /// Straight to the socket when nothing is owed; only the unwritten rest is copied.
+    fn send<D: Io>(
+        &mut self,
+        cx: &mut Context<'_>,
+        d: &mut D,
+        out: &[u8],
+        bench: &mut Bench<'_>,
+    ) -> Result<(), End> {
+        if out.is_empty() {
+            return Ok(());
+        }
+        let mut rest = out;
+        if self.outbox.is_empty() {
+            match d.wr(cx, out) {
+                Poll::Ready(Ok(n)) => {
+                    self.unflushed = true;
+                    rest = &out[n..];
+                }
+                Poll::Ready(Err(_)) => return Err(End::ClientGone),
+                Poll::Pending => {}
+            }
+            if rest.is_empty() {
+                return Ok(());
+            }
+            self.taken = bench.clock.now();
+        }
+        if self.outbox.push(bench.budget, rest) {
+            Ok(())
+        } else {
+            self.broken = Some(Break::Memory);
+            Ok(())
+        }
+    }
+
+    fn drain_outbox<D: Io>(&mut self, cx: &mut Context<'_>, d: &mut D, bench: &mut Bench<'_>) -> Result<bool, End> {
+        let mut moved = false;
+        if !self.outbox.is_empty() {
+            moved = self.outbox.drain(cx, d).map_err(|_| End::ClientGone)? > 0;
+            if moved {
+                self.taken = bench.clock.now();
+                self.unflushed = true;
+            }
+        }
+        if self.unflushed {
+            match d.fl(cx) {
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(_)) => return Err(End::ClientGone),
+                Poll::Pending => {}
+            }
+        }
+        Ok(moved)
+    }
+
+    /// A FIN means that the client has gone. Once the stream's own end was relayed it may leave without harm.
+    fn watch_client<D: Io>(
+        &mut self,
+        cx: &mut Context<'_>,
+        d: &mut D,
+        tap: &Tap,
+        bench: &mut Bench<'_>,
+        work: &mut Work,
+    ) -> Result<(), End> {
+        if bench.early.half_closed {
+            return Ok(());
+        }
+        loop {
+            match d.rd(cx, &mut work.read) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(0)) if !bench.limits.half_close => {
+                    bench.early.half_closed = true;
+                    return Ok(());
+                }
+                Poll::Ready(Ok(0) | Err(_)) => {
+                    let served = tap.has_terminated() && self.is_flushed();
+                    return Err(if served { End::Broken(Break::Eof) } else { End::ClientGone });
+                }
+                Poll::Ready(Ok(n)) => {
+                    if !bench.early.keep(&work.read[..n]) {
+                        return Err(End::ClientGone);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends what is overdue; else sees to it that the timer fires at the next deadline.
+    fn keep_time(&mut self, cx: &mut Context<'_>, tap: &Tap, bench: &mut Bench<'_>) -> Result<(), End> {
+        loop {
+            let due = self.due(tap, bench.limits);
+            if self.armed != due {
+                self.armed = due;
+                bench.timer.as_mut().reset(bench.clock.instant(due));
+            }
+            if bench.timer.as_mut().poll(cx).is_pending() {
+                return Ok(());
+            }
+            if bench.clock.now() >= due {
+                return Err(self.overdue(due, bench.limits));
+            }
+            self.armed = Timestamp::ZERO;
+        }
+    }
+
+    /// The first moment at which something will have taken too long.
+    fn due(&self, tap: &Tap, limits: &Limits) -> Timestamp {
+        let mut due = self.dispatched + STREAM_AGE;
+        if !self.outbox.is_empty() {
+            return due.min(self.taken + limits.write_stall);
+        }
+        if self.received == 0 {
+            due = due.min(self.dispatched + limits.first_byte_timeout);
+        } else if !tap.has_events() || tap.has_emitted() {
+            due = due.min(coarse(tap.heard()) + limits.stream_stall + COARSE);
+        } else {
+            due = due.min(self.dispatched + limits.first_byte_timeout);
+        }
+        due
+    }
+
+    fn overdue(&self, due: Timestamp, limits: &Limits) -> End {
+        if !self.outbox.is_empty() && due == self.taken + limits.write_stall {
+            return End::ClientStalled;
+        }
+        End::Broken(Break::Timeout)
+    }
+
+    fn is_receiving(&self) -> bool {
+        self.broken.is_none() && !self.answer.has_ended()
+    }
+
+    fn is_flushed(&self) -> bool {
+        self.outbox.is_empty() && !self.unflushed
+    }
+}
+
+/// What a client sent ahead of its turn.
+#[derive(Default)]
+pub struct Early {
+    /// The beginning of its next request.
+    pub bytes: Vec<u8>,
+    /// More came than is kept: the connection cannot carry another request.
+    pub overflowed: bool,
+    /// Its FIN was seen and tolerated.
+    pub half_closed: bool,
+    dropped: usize,
+}
+
+impl Early {
+    /// Keeps a bounded beginning; past it bytes are dropped unparsed, so that a hang-up behind them stays visible.
+    /// `false`: so much came that the client cannot mean well.
+    fn keep(&mut self, bytes: &[u8]) -> bool {
+        if self.overflowed || self.bytes.len() + bytes.len() > EARLY_LIMIT {
+            self.overflowed = true;
+            self.dropped += bytes.len();
+        } else {
+            self.bytes.extend_from_slice(bytes);
+        }
+        self.dropped <= EARLY_ABUSE
+    }
+}
+
+/// One worker's buffers, shared by all its exchanges. Only the part that was just read is ever looked at: the rest holds
+/// bytes of others.
+pub(super) struct Work {
+    pub read: Box<[u8]>,
+    pub scratch: Vec<u8>,
+}
+
+thread_local! {
+    pub(super) static WORKBENCH: RefCell<Work> =
+        RefCell::new(Work { read: vec![0; READ].into_boxed_slice(), scratch: Vec::new() });
+}
+
+/// Stall deadlines move with every event; moving them in steps saves a timer reset per event.
+fn coarse(at: Timestamp) -> Timestamp {
+    let step = u64::try_from(COARSE.as_nanos()).unwrap_or(1);
+    Timestamp::from_nanos(at.as_nanos() / step * step)
+}
+
+/// One read from a socket. 4, 16 and 64 KiB measured alike.
+const READ: usize = 16 * 1024;
+/// What is held for a client that takes nothing; then the engine is no longer read.
+const OUTBOX_LIMIT: usize = 256 * 1024;
+/// Bytes of a next request that are kept.
+const EARLY_LIMIT: usize = 8 * 1024;
+/// Unasked bytes after which the exchange is aborted.
+const EARLY_ABUSE: usize = 1024 * 1024;
+/// No answer lasts longer.
+const STREAM_AGE: Duration = Duration::from_secs(60 * 60);
+/// Resolution of stall deadlines.
+const COARSE: Duration = Duration::from_secs(1);

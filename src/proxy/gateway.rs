@@ -1,0 +1,185 @@
+//! What all connections share, and what each worker has for itself.
+//!
+//! The gateway is process-wide and immutable but for counters; a worker is one thread with its own reactor, its own idle
+//! connections to the backends and its own shard of the books, so that nothing crosses threads while a request lives.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use tokio::sync::Semaphore;
+
+use super::budget::Budget;
+use super::drain::Drain;
+use super::health::Vitals;
+use super::listener::Addresses;
+use super::settings::Limits;
+use super::upstream::{Idle, Target};
+use crate::balance::Pool;
+use crate::clock::Clock;
+use crate::measure::{Ledger, Shard};
+use crate::time::Timestamp;
+
+/// The process-wide side of the data port.
+pub struct Gateway {
+    pub clock: Clock,
+    pub limits: Limits,
+    pub ledger: Arc<Ledger>,
+    pub pool: Arc<Pool>,
+    pub targets: Box<[Target]>,
+    pub drain: Arc<Drain>,
+    /// Bytes held for clients: request bodies and unsent answers.
+    pub memory: Arc<Budget>,
+    pub connections: Arc<Semaphore>,
+    /// Peers whose forwarding, priority, tenant and SLO headers are believed.
+    pub trust: Box<[IpNet]>,
+    /// `/metrics` on the data port goes to the engine; else it is not served there.
+    pub passes_metrics: bool,
+    /// Emission stamps are kept for the journal.
+    pub traces: bool,
+    /// One INFO line a request.
+    pub access_log: bool,
+    pub facts: Facts,
+    pub retries: RetryBudget,
+    /// What traffic has told about each backend.
+    pub vitals: Box<[Vitals]>,
+    pub addresses: Arc<Addresses>,
+    /// Called at each phase of a request. A test makes it panic; in a running process it does nothing.
+    pub hook: fn(Phase),
+}
+
+/// Where a request is when `Gateway::hook` is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The head was read and is valid.
+    Head,
+    /// The body is complete and the route is known.
+    Arrived,
+    /// A connection to the backend is in hand.
+    Dispatched,
+    /// The answer has ended, and the books are still open.
+    Ended,
+}
+
+/// Counters of the data port that belong to no request.
+#[derive(Debug, Default)]
+pub struct Facts {
+    pub open_connections: AtomicU64,
+    pub accept_errors: AtomicU64,
+    pub panics: AtomicU64,
+}
+
+impl Gateway {
+    /// Whether what `peer` says about others is believed.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.trust.iter().any(|net| net.contains(&peer))
+    }
+}
+
+/// One worker thread's own things.
+pub struct Worker {
+    pub gateway: Arc<Gateway>,
+    pub shard: Arc<Shard>,
+    pub idle: Idle,
+    date: ArcSwap<[u8; 29]>,
+    ids: AtomicU64,
+    id_seed: u64,
+}
+
+impl Worker {
+    /// Worker number `index`. `id_seed` makes request ids differ between processes.
+    pub fn new(gateway: Arc<Gateway>, index: usize, id_seed: u64) -> Arc<Self> {
+        let shard = gateway.ledger.shard(index);
+        let idle = Idle::new(gateway.targets.len());
+        let id_seed = id_seed.rotate_left(7).wrapping_add(index as u64);
+        let worker = Self { gateway, shard, idle, date: ArcSwap::from_pointee([b' '; 29]), ids: AtomicU64::new(0), id_seed };
+        worker.tick();
+        Arc::new(worker)
+    }
+
+    /// What happens once a second: old connections go, and the `Date` value is renewed.
+    pub fn tick(&self) {
+        self.idle.sweep(self.gateway.clock.now());
+        #[expect(clippy::disallowed_methods, reason = "the Date field is wall-clock time")]
+        let text = httpdate::fmt_http_date(std::time::SystemTime::now());
+        if let Ok(date) = text.into_bytes().try_into() {
+            self.date.store(Arc::new(date));
+        }
+    }
+
+    /// The value of a `Date` field.
+    pub fn date(&self) -> [u8; 29] {
+        **self.date.load()
+    }
+
+    /// A request id of our own: unique in this process, and with the seed as good as unique among processes.
+    pub fn make_id(&self) -> String {
+        let n = self.ids.fetch_add(1, Relaxed);
+        format!("weir-{:016x}-{n:x}", self.id_seed)
+    }
+}
+
+/// At most one retry in ten requests, and one a second: a backend that fails must not be hit twice as hard.
+#[derive(Debug)]
+pub struct RetryBudget {
+    /// In tenths of a retry.
+    tenths: AtomicI64,
+    refilled: AtomicU64,
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self { tenths: AtomicI64::new(RETRY_CAP), refilled: AtomicU64::new(0) }
+    }
+}
+
+impl RetryBudget {
+    /// A request was dispatched for the first time.
+    pub fn earn(&self) {
+        if self.tenths.load(Relaxed) < RETRY_CAP {
+            self.tenths.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Whether a retry may happen at `now`; takes it from the budget.
+    pub fn spend(&self, now: Timestamp) -> bool {
+        let second = now.as_nanos() / 1_000_000_000;
+        let before = self.refilled.swap(second, Relaxed);
+        let earned = i64::try_from(second.saturating_sub(before)).unwrap_or(0).min(RETRY_CAP / 10) * 10;
+        self.tenths
+            .fetch_update(Relaxed, Relaxed, |tenths| {
+                let have = (tenths + earned).min(RETRY_CAP);
+                (have >= 10).then_some(have - 10)
+            })
+            .is_ok()
+    }
+}
+
+/// The textual address put into `X-Forwarded-For`.
+pub fn address_text(peer: SocketAddr) -> String {
+    match peer.ip() {
+        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or_else(|| v6.to_string(), |v4| v4.to_string()),
+        IpAddr::V4(v4) => v4.to_string(),
+    }
+}
+
+/// Ten retries in store.
+const RETRY_CAP: i64 = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn retries_are_bounded_by_a_tenth_of_the_requests_and_one_a_second() {
+        let budget = RetryBudget::default();
+        let start = Timestamp::ZERO;
+        assert_eq!((0..50).filter(|_| budget.spend(start)).count(), 10, "what is in store");
+        (0..30).for_each(|_| budget.earn());
+        assert_eq!((0..50).filter(|_| budget.spend(start)).count(), 3);
+        assert_eq!((0..50).filter(|_| budget.spend(start + Duration::from_secs(2))).count(), 2);
+    }
+}

@@ -1,0 +1,70 @@
+//! One small trait over whatever carries bytes: a plain TCP socket, or pingora's stream (TLS, Unix sockets, later).
+//!
+//! The exchange is generic over it, so that the plain path holds no boxed stream and the TLS path needs no code of its
+//! own. Everything is poll-shaped: one task drives both sides of an exchange. It holds no buffer and no policy.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use pingora_core::protocols::Stream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// A byte stream in both directions.
+pub trait Io: Send + Unpin + 'static {
+    /// Reads into `into`; `Ready(Ok(0))` is the peer's FIN.
+    fn rd(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>>;
+    /// Writes a part of `from`, and says how much.
+    fn wr(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>>;
+    /// Pushes out what the layer below still holds. A TLS layer may take plaintext and keep the record: without this the
+    /// last event of a stream would stay behind until the next one.
+    fn fl(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Ends our direction: FIN, or close_notify and FIN.
+    fn end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+impl Io for TcpStream {
+    /// `poll_read`, not `try_read`: only the former drops readiness after a short read, which saves a second system call.
+    fn rd(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        read(Pin::new(self), cx, into)
+    }
+
+    fn wr(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(self).poll_write(cx, from)
+    }
+
+    fn fl(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self).poll_shutdown(cx)
+    }
+}
+
+/// pingora's stream behind the same trait.
+pub struct Piped(pub Stream);
+
+impl Io for Piped {
+    fn rd(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        read(Pin::new(&mut *self.0), cx, into)
+    }
+
+    fn wr(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0).poll_write(cx, from)
+    }
+
+    fn fl(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_flush(cx)
+    }
+
+    fn end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_shutdown(cx)
+    }
+}
+
+fn read<S: AsyncRead + ?Sized>(stream: Pin<&mut S>, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+    let mut buffer = ReadBuf::new(into);
+    stream.poll_read(cx, &mut buffer).map_ok(|()| buffer.filled().len())
+}

@@ -1,0 +1,194 @@
+//! The accept loop: caps before connections, descriptors that run out, and the end of it all.
+//!
+//! One per worker, over its own listening socket (SO_REUSEPORT). A connection's place is taken before it is accepted, so
+//! what is over the cap waits in the kernel and costs nothing here.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+
+use super::connection;
+use super::drain::Phase;
+use super::gateway::Worker;
+
+/// A listening socket that several workers may share the port of.
+///
+/// # Errors
+/// The address is in use, not ours, or not permitted.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Accepts until the process stops; returns when the last connection has ended, or after `LAST_CALL`.
+pub async fn accept_loop(listener: TcpListener, worker: Arc<Worker>) {
+    let gateway = worker.gateway.clone();
+    let mut stop = gateway.drain.watch();
+    let mut connections = JoinSet::new();
+    let mut backoff = Duration::ZERO;
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = stop.wait_for(|phase| *phase == Phase::Stopped) => break,
+            _ = seconds.tick() => {
+                worker.tick();
+                continue;
+            }
+            Some(ended) = connections.join_next() => {
+                on_ended(&worker, ended);
+                continue;
+            }
+            accepted = accept(&listener, &worker) => accepted,
+        };
+        match accepted {
+            Ok((permit, stream, peer)) => {
+                backoff = Duration::ZERO;
+                let Some(place) = gateway.addresses.enter(peer.ip()) else { continue };
+                let worker = worker.clone();
+                connections.spawn(async move {
+                    let _places = (permit, place);
+                    serve(stream, peer, worker).await;
+                });
+            }
+            Err(e) => {
+                gateway.facts.accept_errors.fetch_add(1, Relaxed);
+                if is_exhausted(&e) {
+                    backoff = (backoff * 2).clamp(Duration::from_millis(5), Duration::from_millis(200));
+                    tokio::time::sleep(backoff).await;
+                }
+            }
+        }
+    }
+    drop(listener);
+    let rest = async {
+        while let Some(ended) = connections.join_next().await {
+            on_ended(&worker, ended);
+        }
+    };
+    if tokio::time::timeout(LAST_CALL, rest).await.is_err() {
+        connections.shutdown().await;
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    worker: &Worker,
+) -> io::Result<(tokio::sync::OwnedSemaphorePermit, TcpStream, SocketAddr)> {
+    let permit = worker.gateway.connections.clone().acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, peer) = listener.accept().await?;
+    Ok((permit, stream, peer))
+}
+
+async fn serve(stream: TcpStream, peer: SocketAddr, worker: Arc<Worker>) {
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    // A stalled client is to be seen by us, not hidden in megabytes of the kernel's send buffer.
+    let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(NOT_SENT);
+    let open = &worker.gateway.facts.open_connections;
+    open.fetch_add(1, Relaxed);
+    let _open = Open(open);
+    connection::serve(stream, peer, &worker).await;
+}
+
+fn on_ended(worker: &Worker, ended: Result<(), tokio::task::JoinError>) {
+    if ended.is_err_and(|e| e.is_panic()) {
+        worker.gateway.facts.panics.fetch_add(1, Relaxed);
+        tracing::error!("a connection's task panicked; its books are closed and the others go on");
+    }
+}
+
+fn is_exhausted(e: &io::Error) -> bool {
+    // EMFILE, ENFILE, ENOBUFS, ENOMEM: descriptors or memory ran out. They come back when connections end.
+    matches!(e.raw_os_error(), Some(24 | 23 | 105 | 55 | 12))
+}
+
+struct Open<'a>(&'a std::sync::atomic::AtomicU64);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Connections per client address in the whole process, where a cap is set.
+#[derive(Debug)]
+pub struct Addresses {
+    cap: Option<usize>,
+    open: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl Addresses {
+    /// At most `cap` connections for each address; `None`: any number.
+    pub fn new(cap: Option<usize>) -> Self {
+        Self { cap, open: Mutex::default() }
+    }
+
+    fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        let Some(cap) = self.cap else { return Some(Place(None)) };
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(address).or_default();
+        if *count >= cap {
+            return None;
+        }
+        *count += 1;
+        Some(Place(Some((self.clone(), address))))
+    }
+}
+
+struct Place(Option<(Arc<Addresses>, IpAddr)>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some((addresses, address)) = &self.0 else { return };
+        let mut open = addresses.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(address) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(address);
+            }
+        }
+    }
+}
+
+/// Connections that the kernel holds while we are at the cap.
+const BACKLOG: u32 = 4096;
+/// Unsent bytes that the kernel takes from us per client before it says that it is full.
+const NOT_SENT: u32 = 64 * 1024;
+/// What is still open this long after the listener has closed is cut.
+const LAST_CALL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_at_its_cap_is_refused_and_gets_its_place_back() {
+        let addresses = Arc::new(Addresses::new(Some(2)));
+        let (a, b) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+        let first = addresses.enter(a);
+        let _second = addresses.enter(a);
+        assert!(addresses.enter(a).is_none());
+        assert!(addresses.enter(b).is_some(), "another address is not affected");
+        drop(first);
+        assert!(addresses.enter(a).is_some());
+    }
+
+    #[test]
+    fn without_a_cap_nobody_is_refused() {
+        let addresses = Arc::new(Addresses::new(None));
+        let places: Vec<_> = (0..10_000).map(|_| addresses.enter(IpAddr::from([127, 0, 0, 1]))).collect();
+        assert!(places.iter().all(Option::is_some));
+    }
+}

@@ -1,0 +1,118 @@
+//! The request as it leaves for a backend: one head, then the held body.
+//!
+//! A body of up to one piece leaves in the same write as its head. The bytes are kept until the first byte of an answer,
+//! because only until then can a retry be considered.
+
+use std::task::{Context, Poll};
+
+use super::held::{Held, PIECE};
+use super::io::Io;
+use crate::http1::finish_request_head;
+
+/// A request to be written, from its first byte again if need be.
+pub struct Outgoing {
+    head: Vec<u8>,
+    /// Where the part of the head ends that is the same for every backend.
+    common: usize,
+    body: Held,
+    /// Next buffer to write: 0 is `head`, then the body's pieces that are not inside `head`.
+    buffer: usize,
+    offset: usize,
+    whole_in_head: bool,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Writing,
+    Written,
+    /// Writing failed or became pointless; what the backend has is not the whole request.
+    Abandoned,
+}
+
+impl Outgoing {
+    /// A request whose rewritten head, without Host and framing, is `head`.
+    pub fn new(head: Vec<u8>, body: Held) -> Self {
+        let common = head.len();
+        Self { head, common, body, buffer: 0, offset: 0, whole_in_head: false, state: State::Writing }
+    }
+
+    /// Completes the head for one backend and begins at the first byte.
+    pub fn address(&mut self, host: &[u8], made_id: Option<&str>, has_length: bool) {
+        self.head.truncate(self.common);
+        let length = has_length.then_some(self.body.len() as u64);
+        finish_request_head(&mut self.head, host, made_id, length);
+        self.whole_in_head = self.body.len() <= PIECE;
+        if self.whole_in_head {
+            for piece in self.body.pieces() {
+                self.head.extend_from_slice(piece);
+            }
+        }
+        (self.buffer, self.offset, self.state) = (0, 0, State::Writing);
+    }
+
+    /// Writes what `to` takes. Says whether anything moved. An error abandons the writing: the answer decides.
+    pub fn push<U: Io>(&mut self, cx: &mut Context<'_>, to: &mut U) -> bool {
+        let mut moved = false;
+        while let Some(part) = self.part() {
+            match to.wr(cx, part) {
+                Poll::Ready(Ok(n)) if n > 0 => {
+                    moved = true;
+                    self.advance(n);
+                }
+                Poll::Ready(_) => {
+                    self.state = State::Abandoned;
+                    return true;
+                }
+                Poll::Pending => return moved,
+            }
+        }
+        match to.fl(cx) {
+            Poll::Ready(Ok(())) => self.state = State::Written,
+            Poll::Ready(Err(_)) => self.state = State::Abandoned,
+            Poll::Pending => return moved,
+        }
+        true
+    }
+
+    /// Nothing is left to be written, or it has become pointless.
+    pub fn is_settled(&self) -> bool {
+        self.state != State::Writing
+    }
+
+    /// Every byte went out.
+    pub fn is_written(&self) -> bool {
+        self.state == State::Written
+    }
+
+    /// The final answer came: the rest of the request is not wanted.
+    pub fn stop(&mut self) {
+        if self.state == State::Writing {
+            self.state = State::Abandoned;
+        }
+    }
+
+    /// An answer has begun: no retry can come any more, so what is written need not be kept.
+    pub fn release(&mut self) {
+        if self.is_settled() {
+            self.head = Vec::new();
+            self.body.clear();
+        }
+    }
+
+    fn part(&self) -> Option<&[u8]> {
+        let buffer = match self.buffer.checked_sub(1) {
+            None => &self.head,
+            Some(_) if self.whole_in_head => return None,
+            Some(i) => self.body.pieces().get(i)?,
+        };
+        Some(&buffer[self.offset..])
+    }
+
+    fn advance(&mut self, n: usize) {
+        self.offset += n;
+        if self.part().is_some_and(<[u8]>::is_empty) {
+            (self.buffer, self.offset) = (self.buffer + 1, 0);
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! weir's own answers: every refusal and failure, in the dialect of whoever asked.
+//!
+//! The one place where an error becomes HTTP. Each answer says what happened in one sentence, when to come back, and
+//! nothing that a client sent: no target, no header, no body.
+
+use crate::measure::{CodeClass, ShedReason};
+use crate::wire::Family;
+
+/// What weir has to say instead of an engine's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Refused before dispatch.
+    Shed(ShedReason),
+    /// The request head breaks a rule; status and sentence come from the gate.
+    Malformed { status: u16, sentence: &'static str },
+    /// The body is longer than `limits.max_body`.
+    BodyTooLarge,
+    /// The process's body budget is spent.
+    BodyMemory,
+    /// Head or body did not arrive in time.
+    SlowRequest,
+    /// The backend refused the connection, or closed it before the first byte of its answer.
+    BackendFailed,
+    /// The backend did not accept the connection, or did not answer, in time.
+    BackendTimeout,
+    /// The backend's answer is not HTTP as weir relays it.
+    BadAnswer,
+    /// The path is not served on this port.
+    NotHere,
+}
+
+impl Refusal {
+    /// The status sent.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::Shed(ShedReason::NoBackend | ShedReason::Draining) | Self::BodyMemory => 503,
+            Self::Shed(_) => 429,
+            Self::Malformed { status, .. } => status,
+            Self::BodyTooLarge => 413,
+            Self::SlowRequest => 408,
+            Self::BackendFailed | Self::BadAnswer => 502,
+            Self::BackendTimeout => 504,
+            Self::NotHere => 404,
+        }
+    }
+
+    /// The status's class, for the books.
+    pub fn code(self) -> CodeClass {
+        if self.status() < 500 { CodeClass::Client4xx } else { CodeClass::Server5xx }
+    }
+
+    /// The whole answer, head and body.
+    pub fn render(self, to: &Addressee<'_>) -> Vec<u8> {
+        let status = self.status();
+        let body = self.body(to.family);
+        let mut out = Vec::with_capacity(320 + body.len());
+        push(&mut out, &["HTTP/1.1 ", status_line(status), "\r\ncontent-type: application/json\r\n"]);
+        if !to.date.is_empty() {
+            push(&mut out, &["date: ", to.date, "\r\n"]);
+        }
+        if let Some(id) = to.request_id {
+            push(&mut out, &["x-request-id: ", id, "\r\n"]);
+        }
+        if let Some(seconds) = self.retry_after() {
+            push(&mut out, &["retry-after: ", seconds, "\r\n"]);
+        }
+        push(&mut out, &["x-weir-shed-reason: ", self.reason(), "\r\ncontent-length: ", &body.len().to_string(), "\r\n"]);
+        out.extend_from_slice(if to.close { b"connection: close\r\n\r\n" } else { b"\r\n" });
+        if !to.head_only {
+            out.extend_from_slice(body.as_bytes());
+        }
+        out
+    }
+
+    /// The machine-readable reason: the ledger's word where there is one.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Shed(reason) => reason.as_str(),
+            Self::Malformed { .. } => "malformed",
+            Self::BodyTooLarge => "body_too_large",
+            Self::BodyMemory => "body_memory",
+            Self::SlowRequest => "slow_request",
+            Self::BackendFailed => "backend_failed",
+            Self::BackendTimeout => "backend_timeout",
+            Self::BadAnswer => "bad_answer",
+            Self::NotHere => "not_here",
+        }
+    }
+
+    fn sentence(self) -> &'static str {
+        match self {
+            Self::Shed(ShedReason::NoBackend) => "no backend is up; try again later",
+            Self::Shed(ShedReason::Draining) => "this replica is shutting down; try again, another one will answer",
+            Self::Shed(_) => "the model server is at its capacity; try again later",
+            Self::Malformed { sentence, .. } => sentence,
+            Self::BodyTooLarge => "the request body is longer than this server accepts (limits.max_body)",
+            Self::BodyMemory => "too many request bodies are held at the moment; try again later",
+            Self::SlowRequest => "the request did not arrive completely within the time allowed",
+            Self::BackendFailed => "the backend closed the connection before it answered",
+            Self::BackendTimeout => "the backend did not answer in time",
+            Self::BadAnswer => "the backend's answer is not valid HTTP/1.1",
+            Self::NotHere => "this path is not served here",
+        }
+    }
+
+    /// Whole seconds until it makes sense to try again; `None` where trying the same again cannot help.
+    fn retry_after(self) -> Option<&'static str> {
+        match self {
+            Self::Shed(_) | Self::BodyMemory | Self::BackendFailed | Self::BackendTimeout | Self::BadAnswer => Some("1"),
+            Self::SlowRequest => Some("1"),
+            Self::Malformed { .. } | Self::BodyTooLarge | Self::NotHere => None,
+        }
+    }
+
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Malformed { .. } | Self::BodyTooLarge | Self::SlowRequest | Self::NotHere => "invalid_request_error",
+            Self::Shed(_) | Self::BodyMemory => "overloaded_error",
+            Self::BackendFailed | Self::BackendTimeout | Self::BadAnswer => "api_error",
+        }
+    }
+
+    /// The body in the caller's dialect. Sentences and reasons are ours and need no escaping.
+    fn body(self, family: Family) -> String {
+        body(family, self.kind(), self.sentence(), self.reason())
+    }
+}
+
+/// To whom an answer goes, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Addressee<'a> {
+    /// Whose form the body takes.
+    pub family: Family,
+    /// The request's id, when the head was good enough to have one.
+    pub request_id: Option<&'a str>,
+    /// The connection ends after this answer.
+    pub close: bool,
+    /// The request was a HEAD: no body may follow.
+    pub head_only: bool,
+    /// The `Date` field's value; empty leaves the field out.
+    pub date: &'a str,
+}
+
+/// The event that tells a client of a stream that the backend died in the middle of it.
+///
+/// Written only between two events; never followed by the dialect's terminator.
+pub fn error_event(family: Family, kind: &'static str, sentence: &'static str) -> String {
+    let data = body(family, kind, sentence, "backend_failed");
+    match family {
+        Family::Anthropic => format!("event: error\ndata: {data}\n\n"),
+        Family::Ollama => format!("{data}\n"),
+        Family::OpenAi | Family::Tgi => format!("data: {data}\n\n"),
+    }
+}
+
+fn body(family: Family, kind: &str, sentence: &str, code: &str) -> String {
+    match family {
+        Family::OpenAi => {
+            format!(r#"{{"error":{{"message":"{sentence}","type":"{kind}","param":null,"code":"{code}"}}}}"#)
+        }
+        Family::Anthropic => format!(r#"{{"type":"error","error":{{"type":"{kind}","message":"{sentence}"}}}}"#),
+        Family::Ollama => format!(r#"{{"error":"{sentence}"}}"#),
+        Family::Tgi => {
+            let kind = if kind == "overloaded_error" { "overloaded" } else { kind };
+            format!(r#"{{"error":"{sentence}","error_type":"{kind}"}}"#)
+        }
+    }
+}
+
+fn push(out: &mut Vec<u8>, parts: &[&str]) {
+    for part in parts {
+        out.extend_from_slice(part.as_bytes());
+    }
+}
+
+fn status_line(status: u16) -> &'static str {
+    match status {
+        400 => "400 Bad Request",
+        404 => "404 Not Found",
+        405 => "405 Method Not Allowed",
+        408 => "408 Request Timeout",
+        413 => "413 Content Too Large",
+        417 => "417 Expectation Failed",
+        429 => "429 Too Many Requests",
+        431 => "431 Request Header Fields Too Large",
+        501 => "501 Not Implemented",
+        502 => "502 Bad Gateway",
+        503 => "503 Service Unavailable",
+        504 => "504 Gateway Timeout",
+        505 => "505 HTTP Version Not Supported",
+        508 => "508 Loop Detected",
+        _ => "500 Internal Server Error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Refusal; 12] = [
+        Refusal::Shed(ShedReason::NoBackend),
+        Refusal::Shed(ShedReason::Draining),
+        Refusal::Shed(ShedReason::Saturated),
+        Refusal::Shed(ShedReason::Deadline),
+        Refusal::Malformed { status: 400, sentence: "a sentence" },
+        Refusal::BodyTooLarge,
+        Refusal::BodyMemory,
+        Refusal::SlowRequest,
+        Refusal::BackendFailed,
+        Refusal::BackendTimeout,
+        Refusal::BadAnswer,
+        Refusal::NotHere,
+    ];
+
+    fn to(family: Family) -> Addressee<'static> {
+        Addressee { family, request_id: Some("r-1"), close: false, head_only: false, date: "" }
+    }
+
+    #[test]
+    fn every_refusal_is_one_well_framed_answer_with_a_json_body_in_every_dialect() {
+        for family in [Family::OpenAi, Family::Anthropic, Family::Ollama, Family::Tgi] {
+            for refusal in ALL {
+                let text = String::from_utf8(refusal.render(&to(family))).unwrap();
+                let (head, body) = text.split_once("\r\n\r\n").unwrap();
+                assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
+                assert!(!head.contains("connection: close"), "the connection stays usable");
+                let json: serde_json::Value = serde_json::from_str(body).unwrap();
+                assert!(json.get("error").is_some(), "{body}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_shed_request_is_told_when_to_come_back_and_a_malformed_one_is_not() {
+        let shed = String::from_utf8(Refusal::Shed(ShedReason::NoBackend).render(&to(Family::OpenAi))).unwrap();
+        assert!(shed.starts_with("HTTP/1.1 503 ") && shed.contains("retry-after: 1\r\n"));
+        assert!(shed.contains("x-weir-shed-reason: no_backend\r\n"));
+        let bad = String::from_utf8(Refusal::BodyTooLarge.render(&to(Family::OpenAi))).unwrap();
+        assert!(bad.starts_with("HTTP/1.1 413 ") && !bad.contains("retry-after"));
+    }
+
+    #[test]
+    fn the_answer_to_a_head_request_has_no_body() {
+        let answer = Refusal::BackendFailed.render(&Addressee { head_only: true, ..to(Family::OpenAi) });
+        assert!(answer.ends_with(b"\r\n\r\n"));
+    }
+
+    #[test]
+    fn an_error_event_never_carries_a_terminator() {
+        for family in [Family::OpenAi, Family::Anthropic, Family::Ollama, Family::Tgi] {
+            let event = error_event(family, "api_error", "the backend went away");
+            assert!(event.ends_with('\n') && !event.contains("[DONE]"));
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Connections to the backends: a small pool of plain sockets per worker, and the rules for using one again.
+//!
+//! A pooled socket stays registered with the reactor that made it, so each worker has its own pool. Checkout asks the
+//! reactor whether the peer has closed or spoken out of turn, which costs no system call. TLS and Unix sockets will come
+//! from pingora's connector behind the same `Io`; there is none of it here yet.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use crate::backend::BackendId;
+use crate::time::Timestamp;
+
+/// Where a backend listens, and how requests for it are addressed.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The name used in labels and in `x-weir-backend`.
+    pub name: Arc<str>,
+    /// Host name or address.
+    pub host: Arc<str>,
+    /// TCP port.
+    pub port: u16,
+    /// Sent as `Host` instead of the client's, when set.
+    pub authority: Option<Arc<str>>,
+}
+
+impl Target {
+    /// A fresh connection. Names are resolved at each dial, so a moved service is found again.
+    ///
+    /// # Errors
+    /// Whatever the resolver or the kernel says; `PermissionDenied` when a name resolves to a link-local address, which
+    /// is where clouds keep their metadata services.
+    pub async fn connect(&self) -> io::Result<TcpStream> {
+        let mut last = io::Error::from(io::ErrorKind::NotFound);
+        for address in tokio::net::lookup_host((&*self.host, self.port)).await? {
+            if is_link_local(&address) {
+                last = io::ErrorKind::PermissionDenied.into();
+                continue;
+            }
+            match TcpStream::connect(address).await {
+                Ok(stream) => {
+                    stream.set_nodelay(true)?;
+                    return Ok(stream);
+                }
+                Err(e) => last = e,
+            }
+        }
+        Err(last)
+    }
+}
+
+/// One worker's idle connections, newest first per backend.
+#[derive(Debug)]
+pub struct Idle {
+    lists: Mutex<Box<[Vec<Resting>]>>,
+}
+
+#[derive(Debug)]
+struct Resting {
+    stream: TcpStream,
+    since: Timestamp,
+}
+
+impl Idle {
+    /// An empty pool for `backends` backends.
+    pub fn new(backends: usize) -> Self {
+        Self { lists: Mutex::new((0..backends).map(|_| Vec::new()).collect()) }
+    }
+
+    /// A connection that is fit to be used again, if there is one.
+    pub fn take(&self, backend: BackendId, now: Timestamp) -> Option<TcpStream> {
+        let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        let list = lists.get_mut(usize::from(backend.0))?;
+        while let Some(resting) = list.pop() {
+            if now.since(resting.since) < IDLE_LIMIT && is_silent(&resting.stream) {
+                return Some(resting.stream);
+            }
+        }
+        None
+    }
+
+    /// Puts back the connection of a finished exchange.
+    pub fn put(&self, backend: BackendId, stream: TcpStream, now: Timestamp) {
+        let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(list) = lists.get_mut(usize::from(backend.0)) {
+            if list.len() < IDLE_CAP {
+                list.push(Resting { stream, since: now });
+            }
+        }
+    }
+
+    /// Drops what has rested too long. Called once a second.
+    pub fn sweep(&self, now: Timestamp) {
+        let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        for list in lists.iter_mut() {
+            list.retain(|resting| now.since(resting.since) < IDLE_LIMIT);
+            if list.is_empty() && list.capacity() > 0 {
+                *list = Vec::new();
+            }
+        }
+    }
+}
+
+/// Nothing to read and not closed. Anything else, bytes included, makes the connection unfit.
+fn is_silent(stream: &TcpStream) -> bool {
+    matches!(stream.try_read(&mut [0; 1]), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+}
+
+fn is_link_local(address: &SocketAddr) -> bool {
+    match address.ip() {
+        std::net::IpAddr::V4(ip) => ip.is_link_local(),
+        std::net::IpAddr::V6(ip) => {
+            ip.to_ipv4_mapped().map_or(ip.segments()[0] & 0xffc0 == 0xfe80, |v4| v4.is_link_local())
+        }
+    }
+}
+
+/// uvicorn-based engines and llama.cpp close after 5 s; one second less, so that we never use what they are closing.
+const IDLE_LIMIT: Duration = Duration::from_secs(4);
+/// Per worker and backend.
+const IDLE_CAP: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    const A: BackendId = BackendId(0);
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (ours, listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn a_silent_connection_is_used_again_until_it_has_rested_too_long() {
+        let (pool, (ours, _theirs)) = (Idle::new(1), pair().await);
+        pool.put(A, ours, Timestamp::ZERO);
+        let ours = pool.take(A, Timestamp::ZERO + Duration::from_secs(3)).unwrap();
+        pool.put(A, ours, Timestamp::ZERO);
+        assert!(pool.take(A, Timestamp::ZERO + IDLE_LIMIT).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_closed_or_spoke_out_of_turn_is_not_used_again() {
+        let pool = Idle::new(1);
+        let (ours, theirs) = pair().await;
+        drop(theirs);
+        ours.readable().await.unwrap();
+        pool.put(A, ours, Timestamp::ZERO);
+        assert!(pool.take(A, Timestamp::ZERO).is_none());
+        let (ours, mut theirs) = pair().await;
+        theirs.write_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n").await.unwrap();
+        ours.readable().await.unwrap();
+        pool.put(A, ours, Timestamp::ZERO);
+        assert!(pool.take(A, Timestamp::ZERO).is_none());
+    }
+
+    #[tokio::test]
+    async fn the_pool_holds_no_more_than_its_cap_and_the_sweep_empties_it() {
+        let pool = Idle::new(1);
+        let mut peers = Vec::new();
+        for _ in 0..3 {
+            let (ours, theirs) = pair().await;
+            peers.push(theirs);
+            pool.put(A, ours, Timestamp::ZERO);
+        }
+        pool.sweep(Timestamp::ZERO + IDLE_LIMIT);
+        assert!(pool.take(A, Timestamp::ZERO).is_none());
+    }
+}

@@ -1,0 +1,276 @@
+//! The admin port over a real socket: endpoint x method x Host and Origin, limits, and the drain.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use weir::clock::Clock;
+use weir::export::admin::AdminPort;
+use weir::export::routes::Page;
+use weir::export::visitor::Admission;
+use weir::export::{Check, DrainControl, Facts, Handles, ProcessFacts, Readiness};
+
+use crate::books;
+
+/// A drain that ends when the test says so.
+struct Process {
+    draining: watch::Sender<bool>,
+    empty: watch::Sender<bool>,
+    stopping: AtomicBool,
+}
+
+impl Process {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            draining: watch::Sender::new(false),
+            empty: watch::Sender::new(false),
+            stopping: AtomicBool::new(false),
+        })
+    }
+}
+
+impl ProcessFacts for Process {
+    fn facts(&self) -> Facts {
+        Facts { up: vec![true], reload_accepted: true, ..Facts::default() }
+    }
+}
+
+impl Readiness for Process {
+    fn checks(&self) -> Vec<Check> {
+        vec![Check { name: "not draining".into(), passed: !*self.draining.borrow() }]
+    }
+}
+
+impl DrainControl for Process {
+    fn begin(&self) {
+        self.draining.send_replace(true);
+    }
+
+    fn cancel(&self) -> bool {
+        let cancelled = !self.stopping.load(SeqCst);
+        if cancelled {
+            self.draining.send_replace(false);
+        }
+        cancelled
+    }
+
+    fn draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    fn underway(&self) -> usize {
+        usize::from(!*self.empty.borrow())
+    }
+
+    fn drained(&self) -> Pin<Box<dyn Future<Output = bool> + Send>> {
+        let (mut draining, mut empty) = (self.draining.subscribe(), self.empty.subscribe());
+        Box::pin(async move {
+            tokio::select! {
+                _ = draining.wait_for(|draining| !draining) => false,
+                _ = empty.wait_for(|empty| *empty) => true,
+            }
+        })
+    }
+}
+
+struct Rig {
+    port: AdminPort,
+    process: Arc<Process>,
+}
+
+impl Rig {
+    fn start(admission: Admission) -> Self {
+        let process = Process::new();
+        let handles = Handles {
+            clock: Clock::start(),
+            ledger: books::ledger(),
+            facts: process.clone(),
+            readiness: process.clone(),
+            drain: process.clone(),
+            config: Arc::new(|| "{\"mode\":\"observe\"}".into()),
+            disabled: Arc::new([]),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self { port: AdminPort::start(listener, admission, handles).unwrap(), process }
+    }
+
+    fn open(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.port.address()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+    }
+
+    /// One request on its own connection; the answer is (status, whole text).
+    fn raw(&self, request: &[u8]) -> (u16, Vec<u8>) {
+        let mut stream = self.open();
+        stream.write_all(request).unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let status = std::str::from_utf8(&answer[9..12]).unwrap().parse().unwrap();
+        (status, answer)
+    }
+
+    fn ask(&self, method: &str, path: &str, headers: &str) -> (u16, String) {
+        let request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n");
+        let (status, answer) = self.raw(request.as_bytes());
+        (status, String::from_utf8_lossy(&answer).into_owned())
+    }
+
+    fn get(&self, path: &str) -> (u16, String) {
+        self.ask("GET", path, "Host: localhost\r\n")
+    }
+}
+
+#[test]
+fn every_path_answers_the_methods_it_lists_and_405_to_others() {
+    let rig = Rig::start(Admission::default());
+    for (path, page) in Page::PATHS {
+        for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"] {
+            let (status, answer) = rig.ask(method, path, "Host: 127.0.0.1\r\nContent-Length: 0\r\n");
+            if page.allow().split(", ").any(|allowed| allowed == method) {
+                assert!(status == 200 || (path == "/readyz" && status == 503), "{method} {path}: {answer}");
+            } else {
+                assert_eq!(status, 405, "{method} {path}");
+                assert!(answer.contains(&format!("allow: {}", page.allow())), "{answer}");
+            }
+        }
+        rig.process.cancel();
+    }
+}
+
+#[test]
+fn every_path_refuses_foreign_hosts_and_origins_whatever_the_method() {
+    let rig = Rig::start(Admission::default());
+    let foreign = [
+        ("Host: evil.example\r\n", 403),
+        ("Host: localhost\r\nOrigin: http://evil.example\r\n", 403),
+        ("Host: localhost\r\nOrigin: null\r\n", 403),
+        ("Host: localhost\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\n", 403),
+        ("", 400),
+        ("Host: localhost\r\nHost: localhost\r\n", 400),
+    ];
+    for path in Page::PATHS.iter().map(|(path, _)| *path).chain(["/nowhere"]) {
+        for method in ["GET", "POST"] {
+            for (headers, expected) in foreign {
+                let (status, answer) = rig.ask(method, path, headers);
+                assert_eq!(status, expected, "{method} {path} {headers}: {answer}");
+            }
+        }
+    }
+    assert!(!rig.process.draining(), "a refused caller must not have begun the drain");
+}
+
+#[test]
+fn an_unknown_path_is_404_with_the_list() {
+    let rig = Rig::start(Admission::default());
+    let (status, answer) = rig.get("/nope");
+    assert_eq!(status, 404);
+    assert!(Page::PATHS.iter().all(|(path, _)| answer.contains(path)), "{answer}");
+}
+
+#[test]
+fn changes_need_the_token_and_a_local_drain_does_not() {
+    let rig = Rig::start(Admission { token: Some("secret".into()), ..Admission::default() });
+    assert_eq!(rig.get("/drain").0, 200);
+    assert!(rig.process.draining());
+    assert_eq!(rig.ask("POST", "/undrain", "Host: localhost\r\n").0, 401);
+    assert!(rig.process.draining());
+    assert_eq!(rig.ask("POST", "/undrain", "Host: localhost\r\nAuthorization: Bearer secret\r\n").0, 200);
+    assert!(!rig.process.draining());
+}
+
+#[test]
+fn a_drain_that_waits_ends_with_the_last_request_or_the_wait_or_its_cancelling() {
+    let rig = Rig::start(Admission::default());
+    assert_eq!(rig.get("/drain?wait=50ms").0, 504);
+    assert_eq!(rig.get("/drain?wait=soon").0, 400);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| rig.get("/drain?wait=10s").0);
+        assert_eq!(rig.get("/livez").0, 200, "others are answered meanwhile");
+        while rig.process.draining.receiver_count() == 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(rig.ask("POST", "/undrain", "Host: localhost\r\n").0, 200);
+        assert_eq!(waiting.join().unwrap(), 409);
+    });
+    rig.process.empty.send_replace(true);
+    assert_eq!(rig.get("/drain?wait=10s").0, 200);
+    rig.process.stopping.store(true, SeqCst);
+    assert_eq!(rig.ask("POST", "/undrain", "Host: localhost\r\n").0, 409);
+}
+
+#[test]
+fn readiness_follows_the_checks_and_liveness_does_not() {
+    let rig = Rig::start(Admission::default());
+    assert_eq!(rig.get("/readyz").0, 200);
+    rig.process.begin();
+    let (status, answer) = rig.get("/readyz?verbose");
+    assert_eq!(status, 503);
+    assert!(answer.contains("[-] not draining"), "{answer}");
+    assert_eq!((rig.get("/livez").0, rig.get("/healthz").0), (200, 200));
+}
+
+#[test]
+fn metrics_are_packed_only_for_those_who_take_it() {
+    let rig = Rig::start(Admission::default());
+    let (_, plain) = rig.get("/metrics");
+    assert!(plain.contains("content-type: text/plain; version=0.0.4"), "{plain}");
+    assert!(plain.contains("weir_build_info{") && !plain.contains("content-encoding"));
+    let (status, packed) =
+        rig.raw(b"GET /metrics HTTP/1.1\r\nHost: [::1]\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n");
+    let start = packed.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(&packed[start..]).read_to_string(&mut text).unwrap();
+    assert_eq!(status, 200);
+    assert!(text.contains("weir_build_info{"));
+}
+
+#[test]
+fn a_body_of_a_mebibyte_is_read_and_more_is_413() {
+    let rig = Rig::start(Admission::default());
+    let post = |length: usize| {
+        let mut request =
+            format!("POST /drain HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n")
+                .into_bytes();
+        request.resize(request.len() + length.min(1 << 20), b'x');
+        rig.raw(&request).0
+    };
+    assert_eq!(post(1 << 20), 200);
+    assert_eq!(post((1 << 20) + 1), 413);
+}
+
+#[test]
+fn the_sixty_fifth_connection_is_turned_away_and_a_free_place_is_taken_again() {
+    let rig = Rig::start(Admission::default());
+    let idle: Vec<_> = (0..64).map(|_| rig.open()).collect();
+    let mut extra = rig.open();
+    let mut answer = String::new();
+    let _ = extra.read_to_string(&mut answer);
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    for stream in idle {
+        stream.shutdown(Shutdown::Both).unwrap();
+    }
+    let deadline = std::time::Duration::from_secs(5);
+    let served = (0..500).any(|_| {
+        let mut stream = rig.open();
+        let _ = stream.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        answer.starts_with("HTTP/1.1 200")
+    });
+    assert!(served, "no place became free within {deadline:?}");
+}
+
+#[test]
+fn stopping_the_port_ends_its_thread_even_with_callers_connected() {
+    let rig = Rig::start(Admission::default());
+    let mut stream = rig.open();
+    let Rig { port, .. } = rig;
+    drop(port);
+    let mut rest = Vec::new();
+    assert!(!matches!(stream.read_to_end(&mut rest), Ok(n) if n > 0));
+}

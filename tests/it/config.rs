@@ -1,0 +1,236 @@
+//! The configuration as a person meets it: the file we ship, and the sentences for what is wrong with another.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use weir::config::{Config, ConfigErrors, Overrides};
+
+const ONE_BACKEND: &str = "backends:\n  - {name: a, url: 'http://127.0.0.1:8200'}\n";
+
+fn shipped(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)
+}
+
+fn parse(text: &str) -> Result<Config, ConfigErrors> {
+    parse_with(text, &Overrides::default())
+}
+
+fn parse_with(text: &str, overrides: &Overrides) -> Result<Config, ConfigErrors> {
+    Config::parse(text, "weir.yaml", overrides, &|name| (name == "PORT").then(|| "8201".to_owned()))
+}
+
+/// What is said about `text`, line by line.
+fn said(text: &str) -> Vec<String> {
+    parse(text).unwrap_err().to_string().lines().map(str::to_owned).collect()
+}
+
+/// What is said about one backend and `rest`, whose lines begin at 3.
+fn said_beside_a_backend(rest: &str) -> Vec<String> {
+    said(&format!("{ONE_BACKEND}{rest}"))
+}
+
+#[test]
+fn the_shipped_file_says_the_defaults() {
+    let mut shipped = Config::load(Some(&shipped("weir.yaml")), &Overrides::default()).unwrap();
+    let backend = shipped.backends.pop().unwrap();
+    assert_eq!(shipped, Config::default());
+    let flag = Overrides { backends: vec!["http://127.0.0.1:8200".into()], ..Overrides::default() };
+    let mut from_flag = Config::load(None, &flag).unwrap().backends.pop().unwrap();
+    from_flag.name = "gpu-0".into();
+    assert_eq!(backend, from_flag);
+}
+
+#[test]
+fn the_shipped_file_mentions_every_key_in_force() {
+    let flag = Overrides { backends: vec!["http://127.0.0.1:8200".into()], ..Overrides::default() };
+    let effective = Config::load(None, &flag).unwrap().effective();
+    let text = std::fs::read_to_string(shipped("weir.yaml")).unwrap();
+    let mut keys = Vec::new();
+    collect_keys(&effective, &mut keys);
+    assert!(keys.len() > 50, "only {} keys", keys.len());
+    for key in keys {
+        assert!(
+            text.lines().any(|line| line.trim_start_matches([' ', '-']).starts_with(&format!("{key}:"))),
+            "`{key}` is missing"
+        );
+    }
+}
+
+fn collect_keys(value: &serde_json::Value, keys: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Object(entries) => {
+            for (key, inner) in entries {
+                keys.push(key.clone());
+                collect_keys(inner, keys);
+            }
+        }
+        serde_json::Value::Array(list) => list.iter().for_each(|inner| collect_keys(inner, keys)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_line_of_the_shipped_file_has_its_meaning_beside_it() {
+    let text = std::fs::read_to_string(shipped("weir.yaml")).unwrap();
+    for line in text.lines().filter(|line| line.contains(": ") && !line.starts_with('#')) {
+        assert!(line.contains(" # "), "no meaning: {line}");
+    }
+}
+
+#[test]
+fn the_examples_are_valid() {
+    let mut read = 0;
+    for entry in std::fs::read_dir(shipped("examples")).unwrap() {
+        let path = entry.unwrap().path();
+        Config::load(Some(&path), &Overrides::default()).unwrap_or_else(|why| panic!("{why}"));
+        read += 1;
+    }
+    assert!(read >= 2);
+}
+
+#[test]
+fn the_effective_configuration_reads_back() {
+    let config = parse(ONE_BACKEND).unwrap();
+    assert_eq!(parse(&config.effective().to_string()).unwrap(), config);
+}
+
+#[test]
+fn a_misspelt_key_is_answered_with_the_right_one_and_its_place() {
+    assert_eq!(
+        said_beside_a_backend("limits:\n  max_bdy: 1MiB\n"),
+        ["weir.yaml:4:3: limits.max_bdy: unknown key `max_bdy`, did you mean `max_body`?"]
+    );
+    assert_eq!(
+        said_beside_a_backend("balance: round-robin\n"),
+        ["weir.yaml:3:10: balance: unknown value `round-robin`, did you mean `round_robin`?"]
+    );
+}
+
+#[test]
+fn all_faults_are_told_in_the_order_of_the_file() {
+    let said = said(
+        "listen: here\nslo: {ttft: 1}\nbackends:\n  - {name: a b, url: 'https://x'}\n  - {name: ok, url: 'http://169.254.169.254'}\n  - {name: ok, uri: x}\nlimits:\n  max_header: 1B\n  half_close: maybe\n  colour: red\nmode: enforce\n",
+    );
+    let begins = [
+        "weir.yaml:1:9: listen: ",
+        "weir.yaml:2:13: slo.ttft: `1` has no unit: write a span of time",
+        "weir.yaml:4:12: backends[0].name: `a b` is not a name",
+        "weir.yaml:4:22: backends[0].url: `https://x`: TLS to a backend is not in this version",
+        "weir.yaml:5:21: backends[1].url: `http://169.254.169.254` is a link-local address",
+        "weir.yaml:6:5: backends[2].url: a backend needs an address",
+        "weir.yaml:6:16: backends[2].uri: unknown key `uri`, did you mean `url`?",
+        "weir.yaml:8:15: limits.max_header: too little",
+        "weir.yaml:9:15: limits.half_close: expected `true` or `false`, found string \"maybe\"",
+        "weir.yaml:10:3: limits.colour: unknown key `colour`, expected one of ",
+        "weir.yaml:11:7: mode: `enforce` is not in this version",
+    ];
+    assert_eq!(said.len(), begins.len(), "{said:#?}");
+    for (line, begin) in said.iter().zip(begins) {
+        assert!(line.starts_with(begin), "{line}\n  does not begin\n{begin}");
+    }
+}
+
+#[test]
+fn names_are_unique() {
+    let said = said("backends:\n  - {name: a, url: 'http://x'}\n  - {name: a, url: 'http://y'}\n");
+    assert_eq!(said, ["weir.yaml:3:12: backends[1].name: `a` is taken by an earlier backend"]);
+}
+
+#[test]
+fn no_backend_is_a_fault_unless_a_flag_gives_one() {
+    assert!(said("listen: 127.0.0.1:1\n")[0].contains("no backend: give one here or with `--backend"));
+    assert!(said("# nothing\n")[0].contains("no backend"));
+    let flag = Overrides { backends: vec!["http://x:1".into(), "http://y:2".into()], ..Overrides::default() };
+    let config = parse_with("", &flag).unwrap();
+    assert_eq!(config.backends.iter().map(|b| b.name.as_str()).collect::<Vec<_>>(), ["backend-0", "backend-1"]);
+}
+
+#[test]
+fn flags_win_over_the_file() {
+    let overrides = Overrides {
+        listen: Some("127.0.0.1:1".parse().unwrap()),
+        admin: Some("127.0.0.1:2".parse().unwrap()),
+        slo_ttft: Some(Duration::from_millis(5)),
+        backends: vec!["http://flag".into()],
+        ..Overrides::default()
+    };
+    let config =
+        parse_with(&format!("listen: 0.0.0.0:9\n{ONE_BACKEND}slo: {{ttft: 9s, itl: 9s}}\n"), &overrides).unwrap();
+    assert_eq!((config.listen.port(), config.admin.listen.port()), (1, 2));
+    assert_eq!((config.slo.ttft, config.slo.itl), (Duration::from_millis(5), Duration::from_secs(9)));
+    assert_eq!(config.backends[0].url.host, "flag");
+}
+
+#[test]
+fn variables_stand_for_text_and_for_numbers() {
+    let config =
+        parse("workers: ${N:-3}\nbackends:\n  - url: http://h:${PORT}\nlimits: {max_connections: \"${M:-7}\"}\n")
+            .unwrap();
+    assert_eq!((config.workers.get(), config.backends[0].url.port, config.limits.max_connections), (3, 8201, 7));
+}
+
+#[test]
+fn an_unset_variable_is_a_fault_at_its_place() {
+    let said = said("backends:\n  - url: http://h:${NOPE}\n");
+    assert_eq!(
+        said,
+        [
+            "weir.yaml:2:10: backends[0].url: the environment variable `NOPE` is not set: set it, or write `${NOPE:-default}`"
+        ]
+    );
+}
+
+#[test]
+fn a_key_given_twice_is_a_fault() {
+    let said = said_beside_a_backend("mode: observe\nmode: observe\n");
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].starts_with("weir.yaml:4:1: ") && said[0].contains("duplicate"), "{said:?}");
+}
+
+#[test]
+fn text_that_is_no_yaml_is_one_fault_with_its_place() {
+    let said = said("listen: [1, 2\nmode: x\n");
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].starts_with("weir.yaml:"), "{said:?}");
+}
+
+#[test]
+fn settings_that_contradict_are_faults() {
+    for (rest, begin) in [
+        ("admin: {listen: '0.0.0.0:8000'}\n", "weir.yaml:3:17: admin.listen: `0.0.0.0:8000` is the data port too"),
+        (
+            "listen: 127.0.0.1:8200\n",
+            "weir.yaml:2:20: backends[0].url: `http://127.0.0.1:8200` is the data port of this proxy",
+        ),
+        ("limits: {max_body: 3GiB}\n", "weir.yaml:3:20: limits.max_body: larger than `body_memory`"),
+        ("workers: 0\n", "weir.yaml:3:10: workers: 0 workers"),
+        ("metrics: {disable: [vllm_x]}\n", "weir.yaml:3:21: metrics.disable[0]: `vllm_x` is not a family of ours"),
+        ("metrics: {buckets: {ttft: [1, 0.5]}}\n", "weir.yaml:3:27: metrics.buckets.ttft: expected 1 to 64 numbers"),
+        ("drain: {timeout: 0s}\n", "weir.yaml:3:18: drain.timeout: a span of zero"),
+        ("version: 2\n", "weir.yaml:3:10: version: version 2 is not known"),
+    ] {
+        let said = said_beside_a_backend(rest);
+        assert_eq!(said.len(), 1, "{rest}{said:?}");
+        assert!(said[0].starts_with(begin), "{said:?}\n  does not begin\n{begin}");
+    }
+}
+
+#[test]
+fn neighbours_of_what_is_refused_are_accepted() {
+    for rest in [
+        "admin: {listen: '0.0.0.0:8001'}\n",
+        "limits: {max_body: 2GiB}\n",
+        "workers: 1\n",
+        "drain: {min_delay: 0s}\n",
+        "limits:\n",
+        "version: 1\n",
+    ] {
+        parse(&format!("{ONE_BACKEND}{rest}")).unwrap_or_else(|why| panic!("{rest}{why}"));
+    }
+}
+
+#[test]
+fn a_missing_file_says_so() {
+    let why = Config::load(Some(Path::new("/nonexistent/weir.yaml")), &Overrides::default()).unwrap_err();
+    assert!(why.to_string().starts_with("/nonexistent/weir.yaml: cannot be read: "), "{why}");
+}

@@ -1,0 +1,404 @@
+#!/usr/bin/env python3
+"""weir in front of a real llama.cpp server: counts must be exact, times are set beside the server's own.
+
+usage:  e2e_llamacpp.sh [--slots 4] [--tokens 32] [--direct]        (the shell script fetches what this needs)
+
+Levels: 1, 4, 8 and 16 requests at a time, then one open loop of Poisson arrivals, 540 streamed requests in all; then a few of
+every other dialect. The oracle is not weir: requests and tokens are counted by this client from `usage`, and by the server
+in its own /metrics; times are the server's `timings` of each answer (prompt_ms: prefill without waiting; predicted_ms: from
+the first token to the last). --direct sends the same load past weir, which shows what the machine itself does.
+
+Exit status 0: every check held. Thresholds stand at the head and were set before the first run.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import queue
+import random
+import re
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+
+LLSRV = os.path.join(os.path.dirname(os.path.abspath(__file__)), "llsrv.py")
+CLOSED_LEVELS = [(1, 60), (4, 140), (8, 140), (16, 140)]  # concurrency, requests
+OPEN_RATE, OPEN_REQUESTS = 8.0, 60
+TPOT_RELATIVE, TPOT_ABSOLUTE = 0.05, 0.0003  # weir's mean TPOT against the server's: either bound suffices
+TTFT_ABSOLUTE = 0.010  # weir's mean upstream TTFT above the server's prefill, one request at a time
+
+failures = []
+
+
+def check(holds, sentence):
+    print(("  ok      " if holds else "  FAILED  ") + sentence, flush=True)
+    if not holds:
+        failures.append(sentence)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def get(port, path):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def wait_until_up(port, path, process, seconds=30):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            sys.exit(f"{process.args[:3]} ended with {process.returncode}")
+        try:
+            if get(port, path)[0] == 200:
+                return
+        except OSError:
+            pass
+        time.sleep(0.05)
+    sys.exit(f"port {port} did not answer {path} within {seconds} s")
+
+
+class Page:
+    """One reading of a Prometheus page: sums over the series that have the labels."""
+
+    LINE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)")
+
+    def __init__(self, text):
+        self.series = []
+        for line in text.splitlines():
+            found = self.LINE.match(line)
+            if found:
+                labels = dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', found[2] or ""))
+                self.series.append((found[1], labels, float(found[3])))
+
+    def sum(self, name, **labels):
+        return sum(v for n, have, v in self.series if n == name and labels.items() <= have.items())
+
+
+def page(port):
+    return Page(get(port, "/metrics")[1].decode())
+
+
+def settled(admin):
+    """The page once nothing is in flight: the last byte reaches the client before the books are closed."""
+    end = time.monotonic() + 5
+    while True:
+        now = page(admin)
+        if now.sum("weir_inflight_requests") == 0 or time.monotonic() > end:
+            return now
+        time.sleep(0.05)
+
+
+def mean_of(before, after, name, **labels):
+    count = after.sum(name + "_count", **labels) - before.sum(name + "_count", **labels)
+    total = after.sum(name + "_sum", **labels) - before.sum(name + "_sum", **labels)
+    return (total / count if count else float("nan")), count
+
+
+def events(answer):
+    """The JSON of every `data:` line, with the time it was read at."""
+    for line in answer:
+        if line.startswith(b"data: ") and not line.startswith(b"data: [DONE]"):
+            yield time.monotonic(), json.loads(line[6:])
+
+
+class Sent:
+    """What the client saw of one request."""
+
+    def __init__(self):
+        self.status = 0
+        self.first = self.end = None
+        self.tokens = 0
+        self.timings = None
+        self.error = None
+
+
+def chat(port, number, tokens):
+    sent, begin = Sent(), time.monotonic()
+    body = json.dumps({
+        "model": "test-model",
+        "messages": [{"role": "user", "content": f"Tell story number {number} about a river, a mill and the sea."}],
+        "max_tokens": tokens,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "ignore_eos": True,
+        "cache_prompt": False,
+        "seed": number,
+    })
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    try:
+        connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        sent.status = answer.status
+        for at, event in events(answer):
+            if sent.first is None and any(c["delta"].get("content") for c in event.get("choices", [])):
+                sent.first = at - begin
+            sent.tokens = (event.get("usage") or {}).get("completion_tokens", sent.tokens)
+            sent.timings = event.get("timings") or sent.timings
+    except (OSError, http.client.HTTPException, ValueError) as why:
+        sent.error = repr(why)
+    finally:
+        connection.close()
+    sent.end = time.monotonic() - begin
+    return sent
+
+
+def closed(port, concurrency, requests, tokens):
+    numbers, results = queue.Queue(), queue.Queue()
+    for number in range(requests):
+        numbers.put(number)
+
+    def worker():
+        while True:
+            try:
+                number = numbers.get_nowait()
+            except queue.Empty:
+                return
+            results.put(chat(port, number, tokens))
+
+    threads = [threading.Thread(target=worker) for _ in range(concurrency)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return list(results.queue)
+
+
+def open_loop(port, rate, requests, tokens):
+    dice, results, threads, at = random.Random(1), queue.Queue(), [], time.monotonic()
+    for number in range(requests):
+        at += dice.expovariate(rate)
+        time.sleep(max(0.0, at - time.monotonic()))
+        threads.append(threading.Thread(target=lambda n=number: results.put(chat(port, n, tokens))))
+        threads[-1].start()
+    for thread in threads:
+        thread.join()
+    return list(results.queue)
+
+
+def level(name, load, data, admin, engine, tokens, alone):
+    server_before = page(engine).sum("llamacpp:tokens_predicted_total")
+    before = settled(admin) if admin else None
+    begin = time.monotonic()
+    results = load(data)
+    wall = time.monotonic() - begin
+    after = settled(admin) if admin else None
+    server_tokens = page(engine).sum("llamacpp:tokens_predicted_total") - server_before
+
+    errors = [r.error or r.status for r in results if r.error or r.status != 200]
+    counted = sum(r.tokens for r in results)
+    prefill = statistics.mean(r.timings["prompt_ms"] / 1e3 for r in results if r.timings)
+    tpot = statistics.mean(
+        r.timings["predicted_ms"] / 1e3 / (r.timings["predicted_n"] - 1) for r in results if r.timings)
+    felt = statistics.mean(r.first for r in results if r.first)
+    row = [name, len(results), f"{len(results) / wall:.1f}", f"{counted / wall:.0f}", prefill, felt, tpot]
+
+    print(f"{name}: {len(results)} requests in {wall:.1f} s")
+    check(not errors, f"no request failed ({errors[:3]})")
+    check(counted == len(results) * tokens, f"client: {counted} tokens, asked for {len(results) * tokens}")
+    check(server_tokens == counted, f"server: {server_tokens:.0f} tokens")
+    if not admin:
+        return row + [None, None]
+
+    for family, labels in [
+        ("weir_requests_offered_total", {}),
+        ("weir_requests_admitted_total", {}),
+        ("weir_requests_finished_total", {"outcome": "completed", "code": "2xx"}),
+    ]:
+        delta = after.sum(family, **labels) - before.sum(family, **labels)
+        check(delta == len(results), f"{family} {delta:.0f} of {len(results)}")
+    finished = after.sum("weir_requests_finished_total") - before.sum("weir_requests_finished_total")
+    check(finished == len(results), f"no other outcome: {finished:.0f} finished")
+    by_usage = after.sum("weir_output_tokens_total", source="usage") - before.sum("weir_output_tokens_total", source="usage")
+    by_chunks = after.sum("weir_output_tokens_total", source="chunks") - before.sum("weir_output_tokens_total", source="chunks")
+    check((by_usage, by_chunks) == (counted, 0), f"weir_output_tokens_total usage {by_usage:.0f}, chunks {by_chunks:.0f}")
+    weir_ttft, observed = mean_of(before, after, "weir_upstream_time_to_first_token_seconds")
+    check(observed == len(results), f"upstream TTFT observed {observed:.0f} times")
+    weir_tpot, observed = mean_of(before, after, "weir_time_per_output_token_seconds")
+    check(observed == len(results), f"TPOT observed {observed:.0f} times")
+    off = abs(weir_tpot - tpot)
+    check(off <= max(TPOT_RELATIVE * tpot, TPOT_ABSOLUTE),
+          f"TPOT {weir_tpot * 1e3:.3f} ms, server {tpot * 1e3:.3f} ms ({100 * (weir_tpot / tpot - 1):+.1f} %)")
+    # The mean TTFT that weir books must lie between what the engine spent and what the client felt.
+    check(prefill <= weir_ttft <= felt, f"TTFT: prefill {prefill * 1e3:.2f} <= weir {weir_ttft * 1e3:.2f} <= client {felt * 1e3:.2f} ms")
+    if alone:
+        check(weir_ttft - prefill <= TTFT_ABSOLUTE, f"TTFT alone is {(weir_ttft - prefill) * 1e3:.2f} ms above the prefill")
+    return row + [weir_ttft, weir_tpot]
+
+
+def table(rows):
+    print("\n%-14s %5s %7s %7s | %10s %10s %10s | %10s %10s" % (
+        "level", "n", "req/s", "tok/s", "prefill ms", "TTFT ms", "TPOT ms", "TTFT ms", "TPOT ms"))
+    print("%-14s %5s %7s %7s | %10s %10s %10s | %10s %10s" % ("", "", "", "", "server", "client", "server", "weir", "weir"))
+    ms = lambda seconds: "-" if seconds is None else f"{seconds * 1e3:.3f}"
+    for name, n, rate, speed, *times in rows:
+        print("%-14s %5d %7s %7s | %10s %10s %10s | %10s %10s" % (name, n, rate, speed, *map(ms, times)))
+    print()
+
+
+def post(port, path, body):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        if body.get("stream"):
+            return answer.status, [event for _, event in events(answer)]
+        return answer.status, [json.loads(answer.read())]
+    finally:
+        connection.close()
+
+
+def reported(answers):
+    """Output tokens by the answer's own account, in any dialect: the largest number given is the last."""
+    found = []
+    for answer in answers:
+        for holder in (answer, answer.get("response") or {}, answer.get("message") or {}):
+            usage = holder.get("usage") or {}
+            found += [usage.get(key) for key in ("completion_tokens", "output_tokens")] + [holder.get("tokens_predicted")]
+    return max((n for n in found if isinstance(n, int)), default=0)
+
+
+def dialects(data, admin, tokens):
+    message = [{"role": "user", "content": "Name three rivers."}]
+    plain = {"model": "test-model", "ignore_eos": True}
+    requests = [
+        ("chat", "/v1/chat/completions", plain | {"messages": message, "max_tokens": tokens, "stream_options": {"include_usage": True}}),
+        ("completions", "/v1/completions", plain | {"prompt": "A river", "max_tokens": tokens, "stream_options": {"include_usage": True}}),
+        ("responses", "/v1/responses", plain | {"input": "A river", "max_output_tokens": tokens}),
+        ("messages", "/v1/messages", plain | {"messages": message, "max_tokens": tokens}),
+        ("/completion", "/completion", plain | {"prompt": "A river", "n_predict": tokens}),
+    ]
+    for name, path, body in requests:
+        for stream in (True, False):
+            before, repeats, counted = settled(admin), 3, 0
+            if not stream:
+                body = {key: value for key, value in body.items() if key != "stream_options"}
+            for _ in range(repeats):
+                status, answers = post(data, path, body | {"stream": stream})
+                if status != 200:
+                    check(False, f"{name} stream={stream}: {status} {answers}")
+                counted += reported(answers)
+            after = settled(admin)
+            done = after.sum("weir_requests_finished_total", outcome="completed") - before.sum("weir_requests_finished_total", outcome="completed")
+            seen = after.sum("weir_output_tokens_total") - before.sum("weir_output_tokens_total")
+            check(done == repeats and seen == counted == repeats * tokens,
+                  f"{name} stream={stream}: {done:.0f} completed, {seen:.0f} tokens; the server says {counted}")
+
+
+def embeddings(data, admin):
+    before = settled(admin)
+    for inputs in ("a river", ["a mill", "the sea"], "salt"):
+        status, _ = post(data, "/v1/embeddings", {"model": "test-model", "input": inputs})
+        check(status == 200, f"embeddings: {status}")
+    after = settled(admin)
+    done = after.sum("weir_requests_finished_total", outcome="completed") - before.sum("weir_requests_finished_total", outcome="completed")
+    seen = after.sum("weir_output_tokens_total") - before.sum("weir_output_tokens_total")
+    check((done, seen) == (3, 0), f"embeddings: {done:.0f} completed, {seen:.0f} output tokens")
+
+
+def pass_through(data, admin):
+    before = settled(admin).sum("weir_requests_offered_total")
+    for path in ("/health", "/v1/models", "/metrics", "/props"):
+        check(get(data, path)[0] == 200, f"GET {path} passes through")
+    check(settled(admin).sum("weir_requests_offered_total") == before, "reads are not counted as requests")
+
+
+def identities(admin):
+    now = settled(admin)
+    offered, admitted = now.sum("weir_requests_offered_total"), now.sum("weir_requests_admitted_total")
+    shed, left = now.sum("weir_requests_shed_total"), now.sum("weir_requests_abandoned_total", phase="queue")
+    check(offered == admitted + shed + left + now.sum("weir_queue_depth"), "offered = admitted + shed + left + queued")
+    check(admitted == now.sum("weir_requests_finished_total") + now.sum("weir_inflight_requests"), "admitted = finished + in flight")
+    status = json.loads(get(admin, "/status")[1])
+    total = sum(backend["totals"]["offered"] for backend in status["backends"])
+    check(total == offered, f"/status says {total} offered, /metrics {offered:.0f}")
+    check(all(backend["up"] for backend in status["backends"]), "/status: every backend is up")
+
+
+class Process:
+    """A child that is ended by its own id, in any case."""
+
+    def __init__(self, *arguments):
+        self.arguments = arguments
+
+    def __enter__(self):
+        self.child = subprocess.Popen(self.arguments, stdout=subprocess.DEVNULL)
+        return self.child
+
+    def __exit__(self, *_):
+        self.child.send_signal(signal.SIGINT)
+        try:
+            self.child.wait(10)
+        except subprocess.TimeoutExpired:
+            self.child.kill()
+            self.child.wait()
+
+
+def engine_process(model, port, slots, *fields):
+    return Process(sys.executable, LLSRV, model, str(port), str(slots), "1024", "1", *fields)
+
+
+def weir_process(binary, data, admin, engine):
+    return Process(binary, "serve", "--listen", f"127.0.0.1:{data}", "--admin", f"127.0.0.1:{admin}", "--backend", f"http://127.0.0.1:{engine}")
+
+
+def measured_load(options, data, admin, engine):
+    rows = []
+    for concurrency, requests in CLOSED_LEVELS:
+        load = lambda port: closed(port, concurrency, requests, options.tokens)
+        rows.append(level(f"{concurrency} at a time", load, data, admin, engine, options.tokens, concurrency == 1))
+    load = lambda port: open_loop(port, OPEN_RATE, OPEN_REQUESTS, options.tokens)
+    rows.append(level(f"{OPEN_RATE:g}/s open", load, data, admin, engine, options.tokens, False))
+    table(rows)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weir", required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--slots", type=int, default=4)
+    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--direct", action="store_true")
+    options = parser.parse_args()
+
+    print(f"load average before: {os.getloadavg()[0]:.2f}")
+    engine, data, admin = free_port(), free_port(), free_port()
+    with engine_process(options.model, engine, options.slots) as server:
+        wait_until_up(engine, "/health", server)
+        if options.direct:
+            measured_load(options, engine, None, engine)
+        else:
+            with weir_process(options.weir, data, admin, engine) as weir:
+                wait_until_up(admin, "/readyz", weir)
+                measured_load(options, data, admin, engine)
+                dialects(data, admin, options.tokens)
+                pass_through(data, admin)
+                identities(admin)
+    if not options.direct:
+        engine, data, admin = free_port(), free_port(), free_port()
+        with engine_process(options.model, engine, options.slots, "embedding=1", "pooling_type=1") as server:
+            wait_until_up(engine, "/health", server)
+            with weir_process(options.weir, data, admin, engine) as weir:
+                wait_until_up(admin, "/readyz", weir)
+                embeddings(data, admin)
+                identities(admin)
+    print(f"load average after: {os.getloadavg()[0]:.2f}")
+    print(f"{len(failures)} check(s) failed" if failures else "every check held")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
