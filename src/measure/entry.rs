@@ -1,0 +1,649 @@
+//! One request's entry in the books: a guard whose every method is one transition.
+//!
+//! Queued => InFlight(prefill => decode) => closed. Dropping an entry that was not closed closes it: as abandoned in the
+//! queue before dispatch, as the backend's error after it, and it is counted, because only a panic or a cancelled task
+//! does that. Emissions are collected in the entry and reach the shard in batches, the first token at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::gaps::Gaps;
+use super::journal::{Emission, Record, Verdict as Written};
+use super::ledger::Account;
+use super::outcome::{
+    AbandonPhase, CodeClass, NoTokenReason, Objective, Outcome, OverheadStage, Phase, Priority, QueueExit, RetryReason,
+    ShedReason, TokenSource, Verdict,
+};
+use super::shard::{Shard, State};
+use super::timeline::{Timeline, Usage};
+use super::window::{Event, Latency};
+use crate::time::Timestamp;
+
+/// A request in the books, until one of its ends consumes it.
+pub struct Entry {
+    shard: Arc<Shard>,
+    account: Account,
+    row: u32,
+    priority: Priority,
+    state: Stage,
+    timeline: Timeline,
+    status: u16,
+    stream: bool,
+    counted: u64,
+    events: u64,
+    gaps: Gaps,
+    batch: [Pending; BATCH],
+    batched: u8,
+    flushed: Timestamp,
+    /// Tokens that the backend had delivered when this stream was last flushed.
+    delivered: u64,
+    journal: Option<Box<Journalled>>,
+}
+
+/// What is known of a request when it arrives.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// The last byte of the body was read.
+    pub at: Timestamp,
+    /// The client asked for a stream.
+    pub stream: bool,
+    /// Stamps of every emission are kept for the journal.
+    pub trace: bool,
+    /// Our word for the wire format.
+    pub dialect: &'static str,
+    /// Estimated prompt length in tokens.
+    pub prompt_tokens: Option<u64>,
+    /// The client's cap on the output, in tokens.
+    pub max_output: Option<u64>,
+    /// Sequences that the request asks for.
+    pub choices: u32,
+}
+
+/// How an admitted request ended.
+#[derive(Clone, Copy, Debug)]
+pub struct End {
+    pub outcome: Outcome,
+    /// Class of what was sent to the client.
+    pub code: CodeClass,
+    pub at: Timestamp,
+    /// Token counts that the engine reported.
+    pub usage: Option<Usage>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Queued,
+    Prefill,
+    Decode,
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Pending {
+    /// Nanoseconds since the event before; for the first event 0.
+    gap: u64,
+    tokens: u32,
+    limited: bool,
+}
+
+struct Journalled {
+    arrival: Arrival,
+    retries: [u64; RetryReason::COUNT],
+    overhead: [Option<u64>; OverheadStage::COUNT],
+    emissions: Vec<Emission>,
+    truncated: bool,
+}
+
+impl Entry {
+    /// A request has arrived.
+    pub fn offer(shard: &Arc<Shard>, account: Account, priority: Priority, arrival: Arrival) -> Self {
+        let mut state = shard.lock();
+        let row = state.place(account, &shard.bounds);
+        let books = &mut state.rows[row as usize].1;
+        books.offered[priority.index()] += 1;
+        books.queued[priority.index()] += 1;
+        *books.waiting.entry(arrival.at).or_default() += 1;
+        books.oldest_queued = books.waiting.keys().next().copied();
+        count(&mut state, account, Event::Offered, arrival.at, 1);
+        drop(state);
+        let journal = shard.keeps_journal().then(|| Journalled {
+            arrival,
+            retries: Default::default(),
+            overhead: Default::default(),
+            emissions: Vec::new(),
+            truncated: false,
+        });
+        Self {
+            shard: shard.clone(),
+            account,
+            row,
+            priority,
+            state: Stage::Queued,
+            timeline: Timeline::new(arrival.at),
+            status: 0,
+            stream: arrival.stream,
+            counted: 0,
+            events: 0,
+            gaps: Gaps::default(),
+            batch: [Pending::default(); BATCH],
+            batched: 0,
+            flushed: arrival.at,
+            delivered: 0,
+            journal: journal.map(Box::new),
+        }
+    }
+
+    /// Queued => InFlight: dispatched at `at`.
+    pub fn admit(&mut self, at: Timestamp) {
+        if self.state != Stage::Queued {
+            return;
+        }
+        self.state = Stage::Prefill;
+        self.timeline.admitted = Some(at);
+        let (shard, account, priority, stream) = (self.shard.clone(), self.account, self.priority.index(), self.stream);
+        let mut state = shard.lock();
+        self.leave_queue(&mut state, QueueExit::Admitted, at);
+        let books = &mut state.rows[self.row as usize].1;
+        books.admitted[priority] += 1;
+        books.in_flight[Phase::Prefill.index()] += 1;
+        books.pending += u64::from(stream);
+        count(&mut state, account, Event::Admitted, at, 1);
+    }
+
+    /// The first byte of an answer came.
+    pub fn on_first_byte(&mut self, at: Timestamp) {
+        self.timeline.first_byte.get_or_insert(at);
+    }
+
+    /// The final head came.
+    pub fn on_head(&mut self, at: Timestamp, status: u16) {
+        self.timeline.head.get_or_insert(at);
+        self.status = status;
+    }
+
+    /// A content event of `tokens` tokens. `limited`: its gap was stretched by a client that took nothing.
+    pub fn on_emission(&mut self, at: Timestamp, tokens: u32, limited: bool) {
+        self.events += 1;
+        self.counted += u64::from(tokens);
+        let gap = match self.timeline.last_token.replace(at) {
+            Some(last) => u64::try_from(at.since(last).as_nanos()).unwrap_or(u64::MAX),
+            None => 0,
+        };
+        if let Some(journal) = &mut self.journal {
+            journal.keep(Emission { gap, tokens, limited });
+        }
+        self.batch[usize::from(self.batched)] = Pending { gap, tokens, limited };
+        self.batched += 1;
+        if self.state == Stage::Prefill {
+            self.on_first_token(at);
+        } else if usize::from(self.batched) == BATCH || at.since(self.flushed) >= BATCH_AGE {
+            let shard = self.shard.clone();
+            self.flush(&mut shard.lock(), at);
+        }
+    }
+
+    /// The request went out once more.
+    pub fn retry(&mut self, reason: RetryReason) {
+        if let Some(journal) = &mut self.journal {
+            journal.retries[reason.index()] += 1;
+        }
+        self.shard.lock().rows[self.row as usize].1.retries[reason.index()] += 1;
+    }
+
+    /// weir's own work took `spent`.
+    pub fn on_overhead(&mut self, stage: OverheadStage, spent: Duration) {
+        let spent = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
+        if let Some(journal) = &mut self.journal {
+            journal.overhead[stage.index()] = Some(spent);
+        }
+        self.shard.lock().rows[self.row as usize].1.overhead[stage.index()].record(spent);
+    }
+
+    /// Queued => closed: refused.
+    pub fn shed(mut self, reason: ShedReason, at: Timestamp) {
+        let shard = self.shard.clone();
+        let mut state = shard.lock();
+        if self.leave_unserved(&mut state, QueueExit::Shed, at) {
+            state.rows[self.row as usize].1.shed[self.priority.index()][reason.index()] += 1;
+            let missed = &mut state.rows[self.row as usize].1.slo[Objective::Availability.index()];
+            missed[Verdict::Missed.index()] += 1;
+            count(&mut state, self.account, Event::Shed, at, 1);
+            self.write(&mut state, Written::Shed { reason });
+        }
+    }
+
+    /// Queued => closed: the client left before dispatch.
+    pub fn abandon(mut self, at: Timestamp) {
+        let shard = self.shard.clone();
+        self.abandon_in_queue(&mut shard.lock(), at);
+    }
+
+    /// InFlight => closed.
+    pub fn finish(mut self, end: End) {
+        let shard = self.shard.clone();
+        self.close(&mut shard.lock(), end);
+    }
+
+    /// The stamps so far.
+    pub fn timeline(&self) -> &Timeline {
+        &self.timeline
+    }
+
+    /// Prefill => Decode.
+    fn on_first_token(&mut self, at: Timestamp) {
+        self.state = Stage::Decode;
+        self.timeline.first_token = Some(at);
+        let shard = self.shard.clone();
+        let mut state = shard.lock();
+        let books = &mut state.rows[self.row as usize].1;
+        books.in_flight[Phase::Prefill.index()] -= 1;
+        books.in_flight[Phase::Decode.index()] += 1;
+        books.pending -= u64::from(self.stream);
+        let ttft = nanos(self.timeline.ttft());
+        let upstream = nanos(self.timeline.upstream_ttft());
+        books.ttft[usize::from(self.stream)].record(ttft);
+        books.upstream_ttft.record(upstream);
+        observe(&mut state, self.account, Latency::Ttft, at, ttft, 1);
+        observe(&mut state, self.account, Latency::UpstreamTtft, at, upstream, 1);
+        if let Some(backend) = state.backends.get_mut(usize::from(self.account.backend.0)) {
+            backend.decoding += 1;
+            self.delivered = backend.delivered;
+        }
+        self.flush(&mut state, at);
+    }
+
+    /// What is collected goes into the books.
+    fn flush(&mut self, state: &mut State, at: Timestamp) {
+        let batch = self.batch;
+        let batch = &batch[..usize::from(std::mem::take(&mut self.batched))];
+        self.flushed = at;
+        let tokens: u32 = batch.iter().map(|pending| pending.tokens).sum();
+        let first_is_first = self.events == batch.len() as u64;
+        let books = &mut state.rows[self.row as usize].1;
+        books.chunks += batch.len() as u64;
+        for pending in batch.iter().skip(usize::from(first_is_first)) {
+            if pending.limited {
+                books.limited_gaps += 1;
+                continue;
+            }
+            books.gap.record(pending.gap);
+            self.gaps.add(&self.shard.bounds.itl, pending.gap, pending.tokens);
+        }
+        count(state, self.account, Event::Tokens, at, tokens);
+        for pending in batch.iter().skip(usize::from(first_is_first)).filter(|pending| !pending.limited) {
+            let share = pending.gap / u64::from(pending.tokens.max(1));
+            observe(state, self.account, Latency::Itl, at, share, pending.tokens.max(1));
+        }
+        let Some(backend) = state.backends.get_mut(usize::from(self.account.backend.0)) else { return };
+        let overtaken = backend.delivered - self.delivered;
+        backend.delivered += u64::from(tokens);
+        self.delivered = backend.delivered;
+        let decoding = backend.decoding;
+        // Alone in its batch, an event came after a silence: only then can the others have overtaken it.
+        let alone = batch.len() == 1 && !first_is_first && !batch[0].limited;
+        if alone && overtaken > (OVERTAKEN_PER_STREAM * decoding).max(OVERTAKEN) {
+            state.rows[self.row as usize].1.stalls += 1;
+        }
+    }
+
+    fn close(&mut self, state: &mut State, end: End) {
+        if !matches!(self.state, Stage::Prefill | Stage::Decode) {
+            return self.abandon_in_queue(state, end.at);
+        }
+        self.flush(state, end.at);
+        let decoding = std::mem::replace(&mut self.state, Stage::Closed) == Stage::Decode;
+        self.timeline.ended = Some(end.at);
+        let phase = if decoding { Phase::Decode } else { Phase::Prefill };
+        let books = &mut state.rows[self.row as usize].1;
+        books.in_flight[phase.index()] -= 1;
+        books.pending -= u64::from(self.stream && !decoding);
+        books.finished[end.outcome.index()][end.code.index()] += 1;
+        if end.outcome == Outcome::ClientCancelled {
+            let phase = if decoding { AbandonPhase::Decode } else { AbandonPhase::Prefill };
+            books.abandoned[phase.index()] += 1;
+        }
+        let took = nanos(Some(end.at.since(self.timeline.arrived)));
+        books.duration[end.outcome.index()].record(took);
+        if self.stream && !decoding {
+            books.without[NoTokenReason::of(end.outcome, end.code).index()] += 1;
+        }
+        self.book_tokens(state, end);
+        self.judge(state, end);
+        observe(state, self.account, Latency::E2e, end.at, took, 1);
+        if end.outcome == Outcome::Completed {
+            count(state, self.account, Event::Completed, end.at, 1);
+        }
+        if let Some(backend) = state.backends.get_mut(usize::from(self.account.backend.0)).filter(|_| decoding) {
+            backend.decoding -= 1;
+        }
+        self.write(state, Written::Finished { outcome: end.outcome, code: end.code, usage: end.usage });
+    }
+
+    /// Totals by usage where it is believable, else by what was counted on the stream.
+    fn book_tokens(&mut self, state: &mut State, end: End) {
+        let usage = end.usage.unwrap_or_default();
+        let reported = usage.output.filter(|output| *output >= self.events);
+        let output = reported.unwrap_or(self.counted);
+        let source = if reported.is_some() { TokenSource::Usage } else { TokenSource::Chunks };
+        let books = &mut state.rows[self.row as usize].1;
+        std::mem::take(&mut self.gaps).observe(&mut books.itl, self.counted, reported);
+        books.output_tokens[source.index()] += output;
+        if output > 0 {
+            books.request_output.record(output);
+        }
+        if let Some(input) = usage.input {
+            books.input_tokens += input;
+            books.request_input.record(input);
+        }
+        if let Some(tpot) = self.timeline.tpot(output) {
+            books.tpot.record(nanos(Some(tpot)));
+        }
+        // What was counted live is in the window already; the rest of what is reported comes with the end.
+        let rest = u32::try_from(output.saturating_sub(self.counted)).unwrap_or(u32::MAX);
+        count(state, self.account, Event::Tokens, end.at, rest);
+    }
+
+    /// The table "SLO judgement" of metrics.md section 4.
+    fn judge(&mut self, state: &mut State, end: End) {
+        let slo = self.shard.slo;
+        let served = end.outcome == Outcome::Completed && end.code == CodeClass::Ok2xx;
+        let books = &mut state.rows[self.row as usize].1;
+        let mut verdict = |objective: Objective, met: bool| {
+            let verdict = if met { Verdict::Met } else { Verdict::Missed };
+            books.slo[objective.index()][verdict.index()] += 1;
+        };
+        match (self.timeline.ttft(), end.outcome) {
+            (_, Outcome::Deadline) => verdict(Objective::Ttft, false),
+            (Some(ttft), _) => verdict(Objective::Ttft, ttft <= slo.ttft),
+            (None, _) => {}
+        }
+        let tokens = end.usage.and_then(|usage| usage.output).unwrap_or(0).max(self.counted);
+        if let Some(tpot) = self.timeline.tpot(tokens).filter(|_| served) {
+            verdict(Objective::Itl, tpot <= slo.itl);
+        }
+        match end.outcome {
+            Outcome::Completed if served => verdict(Objective::Availability, true),
+            Outcome::Completed | Outcome::ClientCancelled => {}
+            _ => verdict(Objective::Availability, false),
+        }
+    }
+
+    fn abandon_in_queue(&mut self, state: &mut State, at: Timestamp) {
+        if self.leave_unserved(state, QueueExit::Abandoned, at) {
+            state.rows[self.row as usize].1.abandoned[AbandonPhase::Queue.index()] += 1;
+            self.write(state, Written::Abandoned);
+        }
+    }
+
+    /// Queued => Closed. `false`: it was not queued, and nothing changed.
+    fn leave_unserved(&mut self, state: &mut State, exit: QueueExit, at: Timestamp) -> bool {
+        if self.state != Stage::Queued {
+            return false;
+        }
+        self.state = Stage::Closed;
+        self.timeline.ended = Some(at);
+        self.leave_queue(state, exit, at);
+        true
+    }
+
+    fn leave_queue(&self, state: &mut State, exit: QueueExit, at: Timestamp) {
+        let arrived = self.timeline.arrived;
+        let books = &mut state.rows[self.row as usize].1;
+        books.queued[self.priority.index()] -= 1;
+        books.queue_wait[exit.index()].record(nanos(Some(at.since(arrived))));
+        if let Some(count) = books.waiting.get_mut(&arrived) {
+            *count -= 1;
+            if *count == 0 {
+                books.waiting.remove(&arrived);
+            }
+        }
+        books.oldest_queued = books.waiting.keys().next().copied();
+    }
+
+    fn write(&mut self, state: &mut State, verdict: Written) {
+        let Some(journal) = self.journal.take() else { return };
+        let (shard, account, priority, timeline, status) =
+            (self.shard.clone(), self.account, self.priority, self.timeline, self.status);
+        shard.journal(state, || Record {
+            account,
+            priority,
+            timeline,
+            status,
+            dialect: journal.arrival.dialect.into(),
+            stream: journal.arrival.stream,
+            prompt_tokens: journal.arrival.prompt_tokens,
+            max_output: journal.arrival.max_output,
+            choices: journal.arrival.choices,
+            retries: journal.retries,
+            overhead: journal.overhead,
+            emissions: journal.emissions,
+            truncated: journal.truncated,
+            verdict,
+        });
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if self.state == Stage::Closed {
+            return;
+        }
+        let shard = self.shard.clone();
+        let mut state = shard.lock();
+        state.dropped += 1;
+        // The last stamp there is: a guard that is dropped has no clock.
+        let at = self.timeline.last_token.or(self.timeline.admitted).unwrap_or(self.timeline.arrived);
+        let code = CodeClass::of_status(self.status);
+        self.close(&mut state, End { outcome: Outcome::UpstreamError, code, at, usage: None });
+    }
+}
+
+impl Journalled {
+    fn keep(&mut self, emission: Emission) {
+        if !self.arrival.trace {
+            return;
+        }
+        if self.emissions.len() < TRACE_LIMIT {
+            self.emissions.push(emission);
+        } else {
+            self.truncated = true;
+        }
+    }
+}
+
+fn count(state: &mut State, account: Account, event: Event, at: Timestamp, n: u32) {
+    if let Some(backend) = state.backends.get_mut(usize::from(account.backend.0)).filter(|_| n > 0) {
+        backend.window.count(event, at, n);
+    }
+}
+
+fn observe(state: &mut State, account: Account, latency: Latency, at: Timestamp, nanos: u64, n: u32) {
+    if let Some(backend) = state.backends.get_mut(usize::from(account.backend.0)) {
+        backend.window.observe(latency, at, nanos, n);
+    }
+}
+
+fn nanos(span: Option<Duration>) -> u64 {
+    span.map_or(0, |span| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// Emissions collected before one lock is taken for all of them.
+const BATCH: usize = 16;
+/// A stream is flushed at its first event after this long, so what is read is never older than this or one event.
+const BATCH_AGE: Duration = Duration::from_millis(50);
+/// A stream is overtaken when the backend delivered more than this between two of its events, and more than this many
+/// tokens for each decoding stream (metrics.md, weir_stream_stalls_total).
+const OVERTAKEN: u64 = 24;
+const OVERTAKEN_PER_STREAM: u64 = 8;
+/// Emissions kept for the journal.
+const TRACE_LIMIT: usize = 100_000;
+
+#[cfg(test)]
+mod tests {
+    use super::super::{BackendNames, BucketSettings, Ledger, Snapshot};
+    use super::*;
+    use crate::backend::BackendId;
+    use crate::slo::Slo;
+    use proptest::prelude::*;
+
+    fn ledger() -> Arc<Ledger> {
+        let names = [BackendNames { name: "gpu-0".into(), model_name: None }];
+        Ledger::new(2, &names, Slo::default(), BucketSettings::default(), None)
+    }
+
+    fn at(ms: u64) -> Timestamp {
+        Timestamp::ZERO + Duration::from_millis(ms)
+    }
+
+    fn offer(ledger: &Ledger, now: Timestamp) -> Entry {
+        let account = Account { backend: BackendId(0), model: ledger.model(BackendId(0), Some("m")) };
+        let arrival = Arrival {
+            at: now,
+            stream: true,
+            trace: false,
+            dialect: "openai.chat",
+            prompt_tokens: Some(10),
+            max_output: None,
+            choices: 1,
+        };
+        Entry::offer(&ledger.shard(0), account, Priority::Default, arrival)
+    }
+
+    fn end(outcome: Outcome, at: Timestamp, output: Option<u64>) -> End {
+        let usage = output.map(|output| Usage { input: Some(7), output: Some(output), cached: None });
+        End { outcome, code: CodeClass::Ok2xx, at, usage }
+    }
+
+    fn only(snapshot: &Snapshot) -> &super::super::Books {
+        snapshot.check().unwrap();
+        &snapshot.accounts[0].books
+    }
+
+    #[test]
+    fn a_streamed_request_is_booked_with_the_numbers_worked_out_by_hand() {
+        let ledger = ledger();
+        let mut entry = offer(&ledger, at(1000));
+        entry.admit(at(1000));
+        entry.on_first_byte(at(1080));
+        entry.on_head(at(1080), 200);
+        entry.on_emission(at(1090), 1, false);
+        let snapshot = ledger.snapshot(at(1090));
+        let books = only(&snapshot);
+        assert_eq!((books.in_flight, books.pending), ([0, 1], 0), "the first token is seen at once");
+        entry.on_emission(at(1100), 1, false);
+        entry.on_emission(at(1130), 2, false);
+        entry.finish(end(Outcome::Completed, at(1140), Some(4)));
+        let snapshot = ledger.snapshot(at(1140));
+        let books = only(&snapshot);
+        assert_eq!(books.finished(Outcome::Completed), 1);
+        assert_eq!((books.ttft[1].sum(), books.upstream_ttft.sum()), (90_000_000, 90_000_000));
+        assert_eq!((books.itl.count(), books.itl.sum()), (3, 40_000_000), "10 ms once, 15 ms twice");
+        assert_eq!((books.gap.count(), books.gap.sum()), (2, 40_000_000));
+        assert_eq!(books.tpot.sum(), 13_333_333, "(1130 - 1090) / 3");
+        assert_eq!((books.output_tokens, books.input_tokens, books.chunks), ([4, 0], 7, 3));
+        assert_eq!(books.slo[Objective::Ttft.index()], [1, 0]);
+    }
+
+    #[test]
+    fn gaps_that_a_client_stretched_are_counted_apart() {
+        let ledger = ledger();
+        let mut entry = offer(&ledger, at(0));
+        entry.admit(at(0));
+        entry.on_emission(at(10), 1, false);
+        entry.on_emission(at(5000), 1, true);
+        entry.on_emission(at(5010), 1, false);
+        entry.finish(end(Outcome::Completed, at(5020), None));
+        let snapshot = ledger.snapshot(at(5020));
+        let books = only(&snapshot);
+        assert_eq!((books.itl.count(), books.itl.sum(), books.limited_gaps), (1, 10_000_000, 1));
+        assert_eq!(books.output_tokens, [0, 3]);
+    }
+
+    #[test]
+    fn a_drop_closes_the_books_in_every_state() {
+        let ledger = ledger();
+        drop(offer(&ledger, at(0)));
+        let mut entry = offer(&ledger, at(1));
+        entry.admit(at(1));
+        drop(entry);
+        let mut entry = offer(&ledger, at(2));
+        entry.admit(at(2));
+        entry.on_emission(at(3), 1, false);
+        drop(entry);
+        let snapshot = ledger.snapshot(at(4));
+        let books = only(&snapshot);
+        assert_eq!(books.abandoned[AbandonPhase::Queue.index()], 1);
+        assert_eq!(books.finished(Outcome::UpstreamError), 2);
+        assert_eq!(snapshot.dropped, 3);
+        let mut ended = offer(&ledger, at(5));
+        ended.admit(at(5));
+        ended.finish(end(Outcome::Completed, at(6), None));
+        assert_eq!(ledger.snapshot(at(6)).dropped, 3, "an explicit end is no drop");
+    }
+
+    #[test]
+    fn a_stream_overtaken_by_the_others_counts_as_stalled_and_a_slow_engine_does_not() {
+        let ledger = ledger();
+        let mut silent = offer(&ledger, at(0));
+        silent.admit(at(0));
+        silent.on_emission(at(10), 1, false);
+        silent.on_emission(at(1000), 1, false);
+        assert_eq!(only(&ledger.snapshot(at(1000))).stalls, 0, "nobody else was served meanwhile");
+        let mut busy = offer(&ledger, at(0));
+        busy.admit(at(0));
+        for i in 0..100 {
+            busy.on_emission(at(1000 + i * 10), 1, false);
+        }
+        silent.on_emission(at(2000), 1, false);
+        assert_eq!(only(&ledger.snapshot(at(2000))).stalls, 1);
+    }
+
+    #[test]
+    fn an_answer_without_a_stream_counts_its_usage_and_has_no_first_token() {
+        let ledger = ledger();
+        let mut entry = offer(&ledger, at(0));
+        entry.stream = false;
+        entry.admit(at(0));
+        entry.finish(end(Outcome::Completed, at(50), Some(9)));
+        let snapshot = ledger.snapshot(at(50));
+        let books = only(&snapshot);
+        assert_eq!((books.output_tokens, books.ttft[0].count(), books.tpot.count()), ([9, 0], 0, 0));
+        assert_eq!(books.without.iter().sum::<u64>(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn the_identities_hold_after_every_transition(ops in prop::collection::vec((0_u8..9, any::<prop::sample::Index>()), 1..200)) {
+            let ledger = ledger();
+            let mut open: Vec<Entry> = Vec::new();
+            for (i, (op, which)) in ops.into_iter().enumerate() {
+                let now = at(i as u64 * 7);
+                if op <= 2 || open.is_empty() {
+                    open.push(offer(&ledger, now));
+                } else {
+                    let i = which.index(open.len());
+                    match op {
+                        3 => open[i].admit(now),
+                        4 => if open[i].state != Stage::Queued { open[i].on_emission(now, 2, false) },
+                        5 => drop(open.swap_remove(i)),
+                        6 => open.swap_remove(i).shed(ShedReason::QueueFull, now),
+                        7 => open.swap_remove(i).abandon(now),
+                        _ => open.swap_remove(i).finish(end(Outcome::ClientCancelled, now, None)),
+                    }
+                }
+                let checked = ledger.snapshot(now).check();
+                prop_assert!(checked.is_ok(), "{:?}", checked);
+            }
+            drop(open);
+            let snapshot = ledger.snapshot(at(10_000));
+            prop_assert!(snapshot.check().is_ok());
+            prop_assert_eq!(snapshot.accounts[0].in_flight(), 0);
+            prop_assert_eq!(snapshot.accounts[0].oldest_queued, None);
+        }
+    }
+
+    #[test]
+    fn an_entry_is_small() {
+        assert!(size_of::<Entry>() <= 640, "{}", size_of::<Entry>());
+    }
+}

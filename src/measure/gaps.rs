@@ -1,0 +1,94 @@
+//! The gaps of one stream, held until its number of tokens is known.
+//!
+//! An event of k tokens after a gap dt counts as k observations of dt/k. What k is may be known only at the end, from
+//! `usage`: so the gaps are kept per bucket, count and sum, and scaled then. With one token an event, or a running count
+//! in every event, the scale is 1 and the result is exact; else it is exact in its sum and count, and each bucket's gaps
+//! are taken at their mean. 300 bytes a stream, allocated at its second token.
+
+use super::histogram::{Bounds, Buckets};
+
+/// One stream's inter-token gaps, by bucket.
+#[derive(Debug, Default)]
+pub(super) struct Gaps {
+    places: Option<Box<[Held]>>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    /// Observations, one a token.
+    tokens: u32,
+    /// Their sum in nanoseconds.
+    sum: u64,
+}
+
+impl Gaps {
+    /// An event of `tokens` tokens after `gap` nanoseconds.
+    pub fn add(&mut self, bounds: &Bounds, gap: u64, tokens: u32) {
+        let tokens = tokens.max(1);
+        let places = self.places.get_or_insert_with(|| vec![Held::default(); bounds.upper().len() + 1].into());
+        let place = bounds.upper().partition_point(|bound| bound.saturating_mul(u64::from(tokens)) < gap);
+        places[place].tokens = places[place].tokens.saturating_add(tokens);
+        places[place].sum = places[place].sum.saturating_add(gap);
+    }
+
+    /// Observes everything in `into`. `counted` tokens were counted on the stream; `reported` is what the engine says.
+    pub fn observe(self, into: &mut Buckets, counted: u64, reported: Option<u64>) {
+        let Some(places) = self.places else { return };
+        let scale = reported.filter(|reported| counted > 0 && *reported > counted).map(|r| r as f64 / counted as f64);
+        for (place, held) in places.iter().enumerate().filter(|(_, held)| held.tokens > 0) {
+            match scale {
+                None => into.add_at(place, u64::from(held.tokens), u128::from(held.sum)),
+                Some(scale) => {
+                    let tokens = (f64::from(held.tokens) * scale).round().max(1.0) as u32;
+                    into.record_share(held.sum, tokens);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bounds() -> Bounds {
+        Bounds::seconds(&[0.01, 0.02, 0.04])
+    }
+
+    fn observed(gaps: Gaps, counted: u64, reported: Option<u64>) -> (Vec<u64>, u128) {
+        let mut buckets = Buckets::new(&bounds());
+        gaps.observe(&mut buckets, counted, reported);
+        (buckets.counts().to_vec(), buckets.sum())
+    }
+
+    #[test]
+    fn one_token_an_event_is_exact() {
+        let mut gaps = Gaps::default();
+        for gap in [10_000_000, 10_000_001, 40_000_001] {
+            gaps.add(&bounds(), gap, 1);
+        }
+        assert_eq!(observed(gaps, 4, None), (vec![1, 1, 0, 1], 60_000_002));
+    }
+
+    #[test]
+    fn an_event_of_three_tokens_after_30_ms_is_three_times_10_ms() {
+        let mut gaps = Gaps::default();
+        gaps.add(&bounds(), 30_000_000, 3);
+        assert_eq!(observed(gaps, 4, Some(4)), (vec![3, 0, 0, 0], 30_000_000));
+    }
+
+    #[test]
+    fn usage_above_the_events_scales_the_gaps_at_the_end() {
+        let mut gaps = Gaps::default();
+        gaps.add(&bounds(), 30_000_000, 1);
+        gaps.add(&bounds(), 30_000_000, 1);
+        assert_eq!(observed(gaps, 3, Some(9)), (vec![6, 0, 0, 0], 60_000_000));
+    }
+
+    #[test]
+    fn usage_below_the_events_is_not_believed() {
+        let mut gaps = Gaps::default();
+        gaps.add(&bounds(), 30_000_000, 1);
+        assert_eq!(observed(gaps, 2, Some(1)), (vec![0, 0, 1, 0], 30_000_000));
+    }
+}

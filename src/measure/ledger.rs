@@ -1,0 +1,196 @@
+//! The whole of the books: names, and one shard per worker.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use serde::{Deserialize, Serialize};
+
+use super::books::BucketSettings;
+use super::journal::Record;
+use super::shard::Shard;
+use super::snapshot::Snapshot;
+use crate::backend::{BackendId, ModelId};
+use crate::slo::Slo;
+use crate::time::Timestamp;
+
+/// Whose books a request is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Account {
+    pub backend: BackendId,
+    pub model: ModelId,
+}
+
+/// A backend's configured names.
+#[derive(Clone, Debug)]
+pub struct BackendNames {
+    /// The label value.
+    pub name: Arc<str>,
+    /// The model that it is configured to serve.
+    pub model_name: Option<Arc<str>>,
+}
+
+/// The books of the process.
+pub struct Ledger {
+    shards: Box<[Arc<Shard>]>,
+    backends: Box<[BackendNames]>,
+    models: RwLock<Models>,
+    overflow: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Models {
+    names: Vec<Arc<str>>,
+    ids: HashMap<Arc<str>, ModelId>,
+}
+
+impl Ledger {
+    /// Books with one shard for each worker. Names of `backends` are pinned: they are never folded into `other`.
+    pub fn new(
+        workers: usize,
+        backends: &[BackendNames],
+        slo: Slo,
+        bounds: BucketSettings,
+        journal: Option<SyncSender<Record>>,
+    ) -> Arc<Self> {
+        let bounds = bounds.with_objectives(&slo);
+        let shards = (0..workers.max(1)).map(|_| Shard::new(backends.len(), bounds.clone(), slo, journal.clone()));
+        let mut models = Models::default();
+        models.add(OTHER);
+        models.add(UNKNOWN);
+        for name in backends.iter().filter_map(|backend| backend.model_name.as_deref()) {
+            models.add(&label(name));
+        }
+        let ledger = Self {
+            shards: shards.collect(),
+            backends: backends.into(),
+            models: RwLock::new(models),
+            overflow: AtomicU64::new(0),
+        };
+        for (i, backend) in backends.iter().enumerate().filter(|(_, backend)| backend.model_name.is_some()) {
+            let account = BackendId(u16::try_from(i).unwrap_or(u16::MAX));
+            let model = ledger.model(account, backend.model_name.as_deref());
+            ledger.shards[0].open(Account { backend: account, model });
+        }
+        Arc::new(ledger)
+    }
+
+    /// The index of a model's name. Without a name it is the one that `backend` is configured to serve, else `unknown`;
+    /// past a hundred names it is `other`, and that is counted.
+    pub fn model(&self, backend: BackendId, name: Option<&str>) -> ModelId {
+        let configured = || self.backends.get(usize::from(backend.0)).and_then(|b| b.model_name.as_deref());
+        let name = name.filter(|name| !name.is_empty()).or_else(configured).unwrap_or(UNKNOWN);
+        if let Some(id) = self.models.read().unwrap_or_else(PoisonError::into_inner).ids.get(name) {
+            return *id;
+        }
+        let cleaned = label(name);
+        let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
+        match models.ids.get(&*cleaned).copied() {
+            Some(id) => id,
+            None if models.names.len() < MODEL_LIMIT + RESERVED => models.add(&cleaned),
+            None => {
+                self.overflow.fetch_add(1, Relaxed);
+                ModelId(0)
+            }
+        }
+    }
+
+    /// The name behind an index.
+    pub fn model_name(&self, model: ModelId) -> Arc<str> {
+        let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
+        models.names.get(usize::from(model.0)).cloned().unwrap_or_else(|| OTHER.into())
+    }
+
+    /// The shard of worker number `worker`.
+    pub fn shard(&self, worker: usize) -> Arc<Shard> {
+        self.shards[worker % self.shards.len()].clone()
+    }
+
+    /// Everything, added up.
+    pub fn snapshot(&self, now: Timestamp) -> Snapshot {
+        let mut snapshot = Snapshot::new(now, self.backends.iter().map(|backend| backend.name.clone()).collect());
+        for shard in &self.shards {
+            let state = shard.lock();
+            snapshot.add(&state, |model| self.model_name(model));
+        }
+        snapshot.overflow = self.overflow.load(Relaxed);
+        snapshot.finish();
+        snapshot
+    }
+
+    /// The configured names of the backends.
+    pub fn backends(&self) -> &[BackendNames] {
+        &self.backends
+    }
+}
+
+impl Models {
+    fn add(&mut self, name: &str) -> ModelId {
+        if let Some(id) = self.ids.get(name) {
+            return *id;
+        }
+        let id = ModelId(u16::try_from(self.names.len()).unwrap_or(u16::MAX));
+        let name: Arc<str> = name.into();
+        self.names.push(name.clone());
+        self.ids.insert(name, id);
+        id
+    }
+}
+
+/// A label value that is safe in every sink: no control characters, and of bounded length.
+fn label(name: &str) -> String {
+    let mut label: String = name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let mut end = label.len().min(NAME_LIMIT);
+    while !label.is_char_boundary(end) {
+        end -= 1;
+    }
+    label.truncate(end);
+    label
+}
+
+/// Where names over the limit go.
+const OTHER: &str = "other";
+/// A request that names no model, at a backend that is configured with none.
+const UNKNOWN: &str = "unknown";
+const RESERVED: usize = 2;
+const MODEL_LIMIT: usize = 100;
+const NAME_LIMIT: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger() -> Arc<Ledger> {
+        let names = [BackendNames { name: "gpu-0".into(), model_name: Some("pinned".into()) }];
+        Ledger::new(1, &names, Slo::default(), BucketSettings::default(), None)
+    }
+
+    const A: BackendId = BackendId(0);
+
+    #[test]
+    fn names_over_the_limit_fold_into_other_and_pinned_ones_do_not() {
+        let ledger = ledger();
+        for i in 0..150 {
+            ledger.model(A, Some(&format!("m{i}")));
+        }
+        assert_eq!(&*ledger.model_name(ledger.model(A, Some("m149"))), "other");
+        assert_eq!(&*ledger.model_name(ledger.model(A, Some("m3"))), "m3");
+        assert_eq!(&*ledger.model_name(ledger.model(A, Some("pinned"))), "pinned");
+        assert_eq!(ledger.snapshot(Timestamp::ZERO).overflow, 52);
+    }
+
+    #[test]
+    fn a_request_without_a_model_belongs_to_the_configured_one() {
+        let ledger = ledger();
+        assert_eq!(&*ledger.model_name(ledger.model(A, None)), "pinned");
+        assert_eq!(&*ledger.model_name(ledger.model(BackendId(9), Some(""))), "unknown");
+    }
+
+    #[test]
+    fn a_hostile_name_becomes_a_bounded_label_without_control_characters() {
+        let ledger = ledger();
+        let name = ledger.model_name(ledger.model(A, Some(&format!("a\n\0{}", "\u{20ac}".repeat(100)))));
+        assert!(name.len() <= 128 && !name.chars().any(char::is_control));
+    }
+}

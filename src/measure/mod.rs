@@ -1,0 +1,28 @@
+//! The books: what arrived, what became of it, and how long everything took.
+//!
+//! A request owns one `Entry`, a guard: each of its methods is one transition under one lock, and dropping it closes the
+//! books on every path. Entries write into their worker's `Shard`; a `Snapshot` is all shards added up. Because a request
+//! lives in one shard from arrival to end, the identities hold in each shard at every moment, and so in every sum.
+//! Nothing here reads a clock, and nothing knows a metric's name.
+
+mod books;
+mod entry;
+mod gaps;
+pub mod histogram;
+pub mod journal;
+mod ledger;
+mod outcome;
+mod shard;
+pub mod snapshot;
+mod timeline;
+mod window;
+
+pub use books::{BucketSettings, Books};
+pub use entry::{Arrival, End, Entry};
+pub use histogram::{Bounds, Buckets, LogHistogram, Unit};
+pub use ledger::{Account, BackendNames, Ledger};
+pub use outcome::*;
+pub use shard::Shard;
+pub use snapshot::Snapshot;
+pub use timeline::{Timeline, Usage};
+pub use window::{Quantiles, Rates, View};

@@ -1,0 +1,94 @@
+//! One worker's part of the books: a lock that only its worker and a scraper ever take.
+
+use std::collections::HashMap;
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::books::{Books, BucketSettings};
+use super::journal::Record;
+use super::ledger::Account;
+use super::outcome::MalformedReason;
+use super::window::Window;
+use crate::slo::Slo;
+
+/// Where one worker's requests are booked.
+pub struct Shard {
+    state: Mutex<State>,
+    pub(super) bounds: BucketSettings,
+    pub(super) slo: Slo,
+    journal: Option<SyncSender<Record>>,
+}
+
+/// What is under the lock.
+pub(super) struct State {
+    pub rows: Vec<(Account, Books)>,
+    places: HashMap<Account, u32>,
+    pub backends: Vec<Backend>,
+    pub malformed: [u64; MalformedReason::COUNT],
+    /// Entries dropped without an explicit end.
+    pub dropped: u64,
+    /// Journal records that found no room.
+    pub unjournalled: u64,
+}
+
+/// What is kept per backend.
+#[derive(Clone)]
+pub(super) struct Backend {
+    pub window: Window,
+    /// Tokens that streams of this backend have delivered, ever.
+    pub delivered: u64,
+    pub decoding: u64,
+}
+
+impl Shard {
+    pub(super) fn new(backends: usize, bounds: BucketSettings, slo: Slo, journal: Option<SyncSender<Record>>) -> Arc<Self> {
+        let backends = (0..backends).map(|_| Backend { window: Window::new(), delivered: 0, decoding: 0 }).collect();
+        let state = State {
+            rows: Vec::new(),
+            places: HashMap::new(),
+            backends,
+            malformed: Default::default(),
+            dropped: 0,
+            unjournalled: 0,
+        };
+        Arc::new(Self { state: Mutex::new(state), bounds, slo, journal })
+    }
+
+    /// A request was refused as malformed with `status`; it never enters the identities.
+    pub fn malformed(&self, status: u16) {
+        self.lock().malformed[MalformedReason::of_status(status).index()] += 1;
+    }
+
+    /// The books of `account` exist from now on, all of them zero.
+    pub fn open(&self, account: Account) {
+        self.lock().place(account, &self.bounds);
+    }
+
+    /// A poisoned lock is taken all the same: every transition is a few additions, and a panic cannot leave half of one.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands a record to the journal without ever waiting for it.
+    pub(super) fn journal(&self, state: &mut State, record: impl FnOnce() -> Record) {
+        let Some(sink) = &self.journal else { return };
+        match sink.try_send(record()) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => state.unjournalled += 1,
+        }
+    }
+
+    pub(super) fn keeps_journal(&self) -> bool {
+        self.journal.is_some()
+    }
+}
+
+impl State {
+    /// Row of `account`.
+    pub fn place(&mut self, account: Account, bounds: &BucketSettings) -> u32 {
+        *self.places.entry(account).or_insert_with(|| {
+            self.rows.push((account, Books::new(bounds)));
+            u32::try_from(self.rows.len() - 1).unwrap_or(u32::MAX)
+        })
+    }
+}

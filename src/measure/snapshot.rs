@@ -1,0 +1,106 @@
+//! The books at one moment: all shards added up.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use super::books::Books;
+use super::ledger::Account;
+use super::outcome::MalformedReason;
+use super::shard::State;
+use super::window::{View, Window};
+use crate::backend::ModelId;
+use crate::time::Timestamp;
+
+/// Everything that was booked until `at`.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub at: Timestamp,
+    /// Names of the backends, in the configuration's order.
+    pub backends: Vec<Arc<str>>,
+    /// The last minute of each backend.
+    pub recent: Vec<View>,
+    /// In the order of backend and model.
+    pub accounts: Vec<AccountBooks>,
+    pub malformed: [u64; MalformedReason::COUNT],
+    /// Entries that were dropped without an explicit end: each of them was a panic or a cancelled task.
+    pub dropped: u64,
+    /// Journal records that found no room.
+    pub unjournalled: u64,
+    /// Model names folded into `other`.
+    pub overflow: u64,
+    windows: Vec<Window>,
+}
+
+/// One account's books with its names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccountBooks {
+    pub account: Account,
+    pub backend: Arc<str>,
+    pub model: Arc<str>,
+    pub books: Books,
+}
+
+impl Deref for AccountBooks {
+    type Target = Books;
+
+    fn deref(&self) -> &Books {
+        &self.books
+    }
+}
+
+impl Snapshot {
+    pub(super) fn new(at: Timestamp, backends: Vec<Arc<str>>) -> Self {
+        let windows = backends.iter().map(|_| Window::new()).collect();
+        Self {
+            at,
+            backends,
+            recent: Vec::new(),
+            accounts: Vec::new(),
+            malformed: Default::default(),
+            dropped: 0,
+            unjournalled: 0,
+            overflow: 0,
+            windows,
+        }
+    }
+
+    /// Adds one shard, under its lock.
+    pub(super) fn add(&mut self, state: &State, name: impl Fn(ModelId) -> Arc<str>) {
+        for (account, books) in &state.rows {
+            match self.accounts.iter_mut().find(|known| known.account == *account) {
+                Some(known) => known.books.add(books),
+                None => {
+                    let backend = self.backends.get(usize::from(account.backend.0)).cloned();
+                    self.accounts.push(AccountBooks {
+                        account: *account,
+                        backend: backend.unwrap_or_else(|| "unknown".into()),
+                        model: name(account.model),
+                        books: books.clone(),
+                    });
+                }
+            }
+        }
+        for (window, backend) in self.windows.iter_mut().zip(&state.backends) {
+            window.merge(&backend.window);
+        }
+        self.malformed.iter_mut().zip(state.malformed).for_each(|(mine, theirs)| *mine += theirs);
+        self.dropped += state.dropped;
+        self.unjournalled += state.unjournalled;
+    }
+
+    pub(super) fn finish(&mut self) {
+        self.recent = self.windows.iter().map(|window| window.view(self.at)).collect();
+        self.windows = Vec::new();
+        self.accounts.sort_by_key(|account| account.account);
+    }
+
+    /// The identities, for every account.
+    ///
+    /// # Errors
+    /// The first account whose books do not balance, and how.
+    pub fn check(&self) -> Result<(), String> {
+        self.accounts.iter().try_for_each(|account| {
+            account.check().map_err(|what| format!("backend {}, model {}: {what}", account.backend, account.model))
+        })
+    }
+}
