@@ -10,6 +10,10 @@
 CARGO ?= cargo
 FUZZ_SECONDS ?= 60
 CARGO_TARGET_DIR ?= target
+FUZZ_HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+# What cargo-fuzz passes; so it need not be installed, nor a nightly compiler.
+FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+  -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table --cfg fuzzing -Ccodegen-units=1
 # Programs that pip and rustup put into the home directory are found without a new login.
 export PATH := $(shell python3 -m site --user-base 2>/dev/null || echo $(HOME)/.local)/bin:$(HOME)/.cargo/bin:$(PATH)
 
@@ -49,9 +53,11 @@ e2e: build
 
 fuzz: cmake
 	@ls fuzz/fuzz_targets >/dev/null 2>&1 || { echo "make fuzz: there is no fuzz target"; exit 1; }
+	@cd fuzz && RUSTC_BOOTSTRAP=1 RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) build --release --bins --target $(FUZZ_HOST) --target-dir target
 	@for target in fuzz/fuzz_targets/*.rs; do \
-	  name=$$(basename $$target .rs); \
-	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$name -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	  name=$$(basename $$target .rs); mkdir -p fuzz/corpus/$$name fuzz/artifacts/$$name; \
+	  fuzz/target/$(FUZZ_HOST)/release/$$name -max_total_time=$(FUZZ_SECONDS) \
+	    -artifact_prefix=fuzz/artifacts/$$name/ fuzz/corpus/$$name || exit 1; \
 	done
 
 # zlib-ng, below pingora, is built with cmake.

@@ -131,18 +131,19 @@ impl Engine {
         }
     }
 
-    /// Puts a sequence at the end of the waiting queue. It takes part from the next [`Engine::begin_step`] on.
+    /// Puts a sequence at the end of the waiting queue; a prompt of 0 tokens counts as 1. It takes part from the next [`Engine::begin_step`] on.
     ///
     /// An id that is still in use replaces its former sequence, which is cancelled.
     ///
     /// # Errors
     /// [`NeverFits`] when the sequence could never finish; nothing is queued then.
     pub fn submit(&mut self, id: SequenceId, prompt_tokens: u32, output_tokens: u32) -> Result<(), NeverFits> {
+        let prompt_tokens = prompt_tokens.max(1);
         if output_tokens == 0 || output_tokens > self.params.room_after(prompt_tokens) {
             return Err(NeverFits { prompt_tokens, output_tokens, kv_tokens: self.params.kv_tokens.get() });
         }
         self.cancel(id);
-        let sequence = Sequence::new(id, prompt_tokens.max(1), output_tokens);
+        let sequence = Sequence::new(id, prompt_tokens, output_tokens);
         let place = match self.vacant.pop() {
             Some(place) => {
                 self.sequences[place] = sequence;
@@ -317,8 +318,8 @@ impl Engine {
                 self.vacant.push(place);
                 continue;
             }
-            // The one beyond the prompt is the KV entry of its first decode.
-            if self.kv_in_use + sequence.to_compute + 1 > self.params.kv_tokens.get() {
+            // One more than the prompt has to be free: the KV entry of its first decode.
+            if self.params.kv_tokens.get() - self.kv_in_use <= sequence.to_compute {
                 return;
             }
             sequence.held = sequence.to_compute;
@@ -407,4 +408,234 @@ impl Sequence {
 struct Share {
     place: Place,
     prefill: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params() -> Params {
+        let some = |count| NonZeroU32::new(count).unwrap();
+        Params {
+            base: 0.010,
+            per_decode: 0.001,
+            per_prefill_token: 0.0001,
+            per_kv_token: 0.0,
+            max_num_seqs: some(4),
+            max_num_batched_tokens: some(100),
+            kv_tokens: some(1000),
+        }
+    }
+
+    fn with_limits(max_num_seqs: u32, max_num_batched_tokens: u32, kv_tokens: u32) -> Engine {
+        let some = |count| NonZeroU32::new(count).unwrap();
+        Engine::new(Params {
+            max_num_seqs: some(max_num_seqs),
+            max_num_batched_tokens: some(max_num_batched_tokens),
+            kv_tokens: some(kv_tokens),
+            ..params()
+        })
+    }
+
+    fn millis(step: Step) -> f64 {
+        step.duration.as_secs_f64() * 1e3
+    }
+
+    fn emitted(engine: &mut Engine) -> Vec<(SequenceId, u32, bool)> {
+        engine.step().unwrap().1.iter().map(|emission| (emission.id, emission.index, emission.finished)).collect()
+    }
+
+    /// Runs until idle and returns who finished, in order.
+    fn finishers(engine: &mut Engine) -> Vec<SequenceId> {
+        let mut order = Vec::new();
+        while let Some((_, emissions)) = engine.step() {
+            order.extend(emissions.iter().filter(|emission| emission.finished).map(|emission| emission.id));
+        }
+        order
+    }
+
+    #[test]
+    fn step_times_match_the_formula_by_hand() {
+        let mut engine = Engine::new(params());
+        engine.submit(1, 30, 3).unwrap();
+        let (step, emissions) = engine.step().unwrap();
+        assert!((millis(step) - 13.0).abs() < 1e-6, "10 + 30 * 0.1");
+        assert_eq!(emissions, [Emission { id: 1, index: 0, finished: false }]);
+
+        engine.submit(2, 50, 1).unwrap();
+        let (step, emissions) = engine.step().unwrap();
+        assert!((millis(step) - 16.0).abs() < 1e-6, "10 + 1 decode + 50 * 0.1");
+        assert_eq!((step.decodes, step.prefill_tokens), (1, 50));
+        assert_eq!(emissions.len(), 2);
+
+        let (step, emissions) = engine.step().unwrap();
+        assert!((millis(step) - 11.0).abs() < 1e-6, "sequence 2 has left");
+        assert_eq!(emissions, [Emission { id: 1, index: 2, finished: true }]);
+        assert_eq!(engine.step(), None);
+    }
+
+    #[test]
+    fn kv_tokens_in_use_lengthen_the_step() {
+        let mut engine = Engine::new(Params { per_kv_token: 0.00001, ..params() });
+        engine.submit(1, 100, 2).unwrap();
+        assert!((millis(engine.step().unwrap().0) - 21.0).abs() < 1e-6, "10 + 100 * 0.1 + 100 * 0.01");
+        assert!((millis(engine.step().unwrap().0) - 12.01).abs() < 1e-6, "10 + 1 + 101 * 0.01");
+    }
+
+    #[test]
+    fn a_slowdown_stretches_the_steps_that_follow() {
+        let mut engine = Engine::new(params());
+        engine.submit(1, 30, 1).unwrap();
+        engine.set_slowdown(2.0);
+        assert!((millis(engine.step().unwrap().0) - 26.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_long_prompt_is_prefilled_in_chunks_and_emits_after_the_last() {
+        let mut engine = Engine::new(params());
+        engine.submit(1, 250, 1).unwrap();
+        let works: Vec<_> = std::iter::from_fn(|| engine.step().map(|(step, out)| (step.prefill_tokens, out.len()))).collect();
+        assert_eq!(works, [(100, 0), (100, 0), (50, 1)]);
+    }
+
+    #[test]
+    fn decodes_come_before_prefill_chunks() {
+        let mut engine = Engine::new(params());
+        engine.submit(1, 10, 10).unwrap();
+        engine.step();
+        engine.submit(2, 300, 1).unwrap();
+        let step = engine.begin_step().unwrap();
+        assert_eq!((step.decodes, step.prefill_tokens), (1, 99), "the chunk gets what the decode leaves");
+    }
+
+    #[test]
+    fn admission_is_first_come_first_served() {
+        let mut engine = with_limits(1, 100, 1000);
+        for id in [7, 3, 5] {
+            engine.submit(id, 10, 2).unwrap();
+        }
+        engine.begin_step();
+        assert_eq!((engine.running(), engine.waiting()), (1, 2));
+        assert_eq!(finishers(&mut engine), [7, 3, 5]);
+    }
+
+    #[test]
+    fn a_prompt_that_does_not_fit_yet_holds_up_the_shorter_one_behind_it() {
+        let mut engine = with_limits(4, 1000, 100);
+        engine.submit(1, 60, 5).unwrap();
+        engine.submit(2, 60, 5).unwrap();
+        engine.submit(3, 5, 1).unwrap();
+        assert_eq!(finishers(&mut engine), [1, 3, 2], "3 enters beside 2, once 2 could enter");
+    }
+
+    #[test]
+    fn the_last_admitted_is_preempted_and_recomputed_when_kv_runs_out() {
+        let mut engine = with_limits(4, 100, 25);
+        engine.submit(1, 10, 8).unwrap();
+        engine.submit(2, 10, 4).unwrap();
+        assert_eq!(emitted(&mut engine), [(1, 0, false), (2, 0, false)]);
+        assert_eq!(engine.kv_tokens_in_use(), 20);
+        assert_eq!(emitted(&mut engine), [(1, 1, false), (2, 1, false)]);
+        assert_eq!(emitted(&mut engine), [(1, 2, false), (2, 2, false)], "24 of 25 held");
+        assert_eq!(emitted(&mut engine), [(1, 3, false)], "1 takes the last token, 2 is out");
+        assert_eq!((engine.preemptions(), engine.running(), engine.waiting()), (1, 1, 1));
+        let mut last = Vec::new();
+        while let Some((step, emissions)) = engine.step() {
+            last.push((step.prefill_tokens, emissions.to_vec()));
+        }
+        let resumed = last.iter().find(|(prefill, _)| *prefill > 0).unwrap();
+        assert_eq!(resumed.0, 13, "prompt and what had been generated");
+        assert!(resumed.1.contains(&Emission { id: 2, index: 3, finished: true }), "goes on where it was");
+        assert_eq!((engine.kv_tokens_in_use(), engine.preemptions()), (0, 1));
+    }
+
+    #[test]
+    fn nobody_is_preempted_while_kv_is_left() {
+        let mut engine = with_limits(4, 100, 26);
+        engine.submit(1, 10, 4).unwrap();
+        engine.submit(2, 10, 4).unwrap();
+        assert_eq!(finishers(&mut engine), [1, 2]);
+        assert_eq!(engine.preemptions(), 0);
+    }
+
+    #[test]
+    fn cancel_frees_slot_and_kv_at_once() {
+        let mut engine = with_limits(1, 100, 1000);
+        engine.submit(1, 10, 100).unwrap();
+        engine.submit(2, 20, 1).unwrap();
+        engine.begin_step();
+        assert!(engine.cancel(1), "in the middle of its step");
+        assert_eq!((engine.running(), engine.kv_tokens_in_use()), (0, 0));
+        assert_eq!(engine.finish_step(), [], "its token is not emitted");
+        assert_eq!(emitted(&mut engine), [(2, 0, true)]);
+    }
+
+    #[test]
+    fn a_place_that_is_taken_over_in_mid_step_does_not_emit_for_its_predecessor() {
+        let mut engine = with_limits(2, 100, 1000);
+        engine.submit(1, 10, 100).unwrap();
+        engine.begin_step();
+        engine.cancel(1);
+        engine.submit(2, 10, 2).unwrap();
+        assert_eq!(engine.finish_step(), []);
+        assert_eq!(emitted(&mut engine), [(2, 0, false)]);
+    }
+
+    #[test]
+    fn cancel_in_the_queue_leaves_the_others_in_order() {
+        let mut engine = with_limits(1, 100, 1000);
+        for id in 1..=4 {
+            engine.submit(id, 10, 1).unwrap();
+        }
+        assert!(engine.cancel(2));
+        assert_eq!(engine.waiting(), 3);
+        assert!(!engine.cancel(2), "once only");
+        assert!(!engine.cancel(99));
+        assert_eq!(finishers(&mut engine), [1, 3, 4]);
+        assert_eq!(engine.waiting(), 0);
+    }
+
+    #[test]
+    fn what_can_never_finish_is_refused() {
+        let mut engine = with_limits(4, 100, 50);
+        assert!(engine.submit(1, 45, 6).is_err());
+        assert!(engine.submit(1, 50, 1).is_err());
+        assert!(engine.submit(1, 5, 0).is_err());
+        assert!(engine.submit(1, 45, 5).is_ok());
+        assert_eq!(finishers(&mut engine), [1]);
+    }
+
+    #[test]
+    fn the_same_calls_give_the_same_steps() {
+        let play = || {
+            let mut engine = with_limits(3, 64, 90);
+            let mut log = Vec::new();
+            for round in 0..200_u64 {
+                engine.submit(round, 5 + (round * 7 % 30) as u32, 1 + (round * 13 % 20) as u32).unwrap();
+                if round % 5 == 0 {
+                    engine.cancel(round / 2);
+                }
+                if let Some((step, emissions)) = engine.step() {
+                    log.push((step, emissions.to_vec()));
+                }
+            }
+            (log, engine.preemptions())
+        };
+        assert_eq!(play(), play());
+    }
+
+    #[test]
+    fn tables_do_not_grow_when_sequences_come_and_go() {
+        let mut engine = Engine::new(params());
+        for id in 0..10_000 {
+            engine.submit(id, 10, 2).unwrap();
+            engine.step();
+            if id % 3 == 0 {
+                engine.cancel(id);
+            }
+            engine.step();
+        }
+        assert!(engine.sequences.len() <= 8, "{} places", engine.sequences.len());
+        assert_eq!(engine.kv_tokens_in_use(), 0);
+    }
 }

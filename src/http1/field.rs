@@ -19,14 +19,44 @@ pub(super) enum Kind {
     RequestId,
     AcceptEncoding,
     /// Priority, tenant and objective, by any of their names: believed from trusted peers only.
-    Claim,
+    Claim(Claim),
     ContentType,
     ContentEncoding,
+    TraceParent,
     Date,
 }
 
+/// What a caller claims for its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    Priority,
+    Tenant,
+    SloTtft,
+    /// Reserved, and without a meaning for weir.
+    Other,
+}
+
 /// Looks a name up, whatever its case.
+///
+/// A gateway interface in the style of CGI takes `content_length` for `content-length`: a field that only such a server
+/// would understand is not passed on.
 pub(super) fn kind(name: &[u8]) -> Kind {
+    if !name.contains(&b'_') {
+        return dashed(name);
+    }
+    let mut spelled = [0; LONGEST_NAME];
+    let known = spelled.get_mut(..name.len()).map_or(Kind::Pass, |spelled| {
+        spelled.iter_mut().zip(name).for_each(|(to, from)| *to = dash(*from));
+        dashed(spelled)
+    });
+    match known {
+        Kind::Pass => claim(name).map_or(Kind::Pass, Kind::Claim),
+        Kind::Claim(_) => known,
+        _ => Kind::HopByHop,
+    }
+}
+
+fn dashed(name: &[u8]) -> Kind {
     let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
     match name.len() {
         2 if is("te") => Kind::HopByHop,
@@ -39,6 +69,7 @@ pub(super) fn kind(name: &[u8]) -> Kind {
         9 if is("forwarded") => Kind::Forwarded,
         10 if is("connection") => Kind::Connection,
         10 if is("keep-alive") => Kind::HopByHop,
+        11 if is("traceparent") => Kind::TraceParent,
         12 if is("x-request-id") => Kind::RequestId,
         12 if is("content-type") => Kind::ContentType,
         14 if is("content-length") => Kind::ContentLength,
@@ -52,33 +83,42 @@ pub(super) fn kind(name: &[u8]) -> Kind {
         17 if is("transfer-encoding") => Kind::TransferEncoding,
         18 if is("proxy-authenticate") => Kind::HopByHop,
         19 if is("proxy-authorization") => Kind::HopByHop,
-        _ if name.first().is_some_and(|b| b | 0x20 == b'x') && is_claim(name) => Kind::Claim,
-        _ => Kind::Pass,
+        _ => claim(name).map_or(Kind::Pass, Kind::Claim),
     }
 }
 
 /// Every spelling under which priority, tenant or objective have been seen, underscores included: some servers read
 /// `x_weir_priority` as the same field.
-fn is_claim(name: &[u8]) -> bool {
-    CLAIMS.iter().any(|claim| {
-        let (exact, claim) = claim.strip_suffix('*').map_or((true, *claim), |prefix| (false, prefix));
-        let fits = if exact { name.len() == claim.len() } else { name.len() >= claim.len() };
-        fits && name.iter().zip(claim.bytes()).all(|(b, c)| dash(b.to_ascii_lowercase()) == c)
-    })
+fn claim(name: &[u8]) -> Option<Claim> {
+    if !matches!(name, [b'x' | b'X', b'-' | b'_', ..]) {
+        return None;
+    }
+    let fits = |known: &str| {
+        let (known, exact) = known.strip_suffix('*').map_or((known, true), |prefix| (prefix, false));
+        let length_fits = if exact { name.len() == known.len() } else { name.len() >= known.len() };
+        length_fits && name.iter().zip(known.bytes()).all(|(b, c)| dash(b.to_ascii_lowercase()) == c)
+    };
+    CLAIMS.iter().find(|(known, _)| fits(known)).map(|(_, claim)| *claim)
 }
 
-/// A trailing `*` stands for any rest.
-const CLAIMS: [&str; 9] = [
-    "x-weir-*",
-    "x-smg-priority",
-    "x-llm-d-inference-objective",
-    "x-llm-d-inference-fairness-id",
-    "x-llm-d-slo-ttft-ms",
-    "x-gateway-inference-objective",
-    "x-gateway-inference-fairness-id",
-    "x-slo-ttft-ms",
-    "x-slo-tpot-ms",
+/// The first that fits counts; a trailing `*` stands for any rest.
+const CLAIMS: [(&str, Claim); 12] = [
+    ("x-weir-priority", Claim::Priority),
+    ("x-weir-tenant", Claim::Tenant),
+    ("x-weir-slo-ttft-ms", Claim::SloTtft),
+    ("x-weir-*", Claim::Other),
+    ("x-smg-priority", Claim::Priority),
+    ("x-llm-d-inference-objective", Claim::Priority),
+    ("x-llm-d-inference-fairness-id", Claim::Tenant),
+    ("x-llm-d-slo-ttft-ms", Claim::SloTtft),
+    ("x-gateway-inference-objective", Claim::Priority),
+    ("x-gateway-inference-fairness-id", Claim::Tenant),
+    ("x-slo-ttft-ms", Claim::SloTtft),
+    ("x-slo-tpot-ms", Claim::Other),
 ];
+
+/// Of `proxy-authorization`; longer names are claims or mean nothing here.
+const LONGEST_NAME: usize = 19;
 
 fn dash(b: u8) -> u8 {
     if b == b'_' { b'-' } else { b }
@@ -132,9 +172,19 @@ impl<'a> Nominated<'a> {
 
 /// Fields that a neighbour must not be able to remove: they carry identity, framing or what weir adds.
 fn is_protected(name: &[u8]) -> bool {
-    matches!(kind(name), Kind::Host | Kind::ContentLength | Kind::Forwarded | Kind::Claim | Kind::Via | Kind::RequestId)
+    let carries = matches!(
+        kind(name),
+        Kind::Host
+            | Kind::ContentLength
+            | Kind::Forwarded
+            | Kind::Claim(_)
+            | Kind::Via
+            | Kind::RequestId
+            | Kind::TraceParent
+    );
+    carries
         || name.eq_ignore_ascii_case(b"authorization")
-        || name.eq_ignore_ascii_case(b"traceparent")
+        || name.get(..12).is_some_and(|start| start.eq_ignore_ascii_case(b"x-forwarded-"))
 }
 
 const NOMINATION_LIMIT: usize = 10;
@@ -153,9 +203,11 @@ mod tests {
     #[test]
     fn claims_are_known_by_every_alias_and_with_underscores() {
         for name in ["X-Weir-Priority", "x_weir_tenant", "x-weir-anything", "x-smg-priority", "X-LLM-D-SLO-TTFT-MS"] {
-            assert_eq!(kind(name.as_bytes()), Kind::Claim, "{name}");
+            assert!(matches!(kind(name.as_bytes()), Kind::Claim(_)), "{name}");
         }
-        for name in ["x-weird", "x-api-key", "x-llm-d-inference-objectives"] {
+        assert_eq!(kind(b"X_Weir-Tenant"), Kind::Claim(Claim::Tenant));
+        assert_eq!(kind(b"x-llm-d-slo-ttft-ms"), Kind::Claim(Claim::SloTtft));
+        for name in ["x-weird", "x-api-key", "y-weir-tenant", "x-llm-d-inference-objectives"] {
             assert_eq!(kind(name.as_bytes()), Kind::Pass, "{name}");
         }
     }
@@ -173,7 +225,7 @@ mod tests {
         let mut nominated = Nominated::default();
         assert_eq!(nominated.read(b"close, X-Hop ,keep-alive"), Ok(()));
         assert!(nominated.close && nominated.has(b"x-hop") && !nominated.has(b"keep-alive"));
-        for bad in ["Host", "authorization", "x-weir-priority", "a b", "x-forwarded-for"] {
+        for bad in ["Host", "authorization", "traceparent", "x-weir-priority", "a b", "x-forwarded-for"] {
             assert_eq!(Nominated::default().read(bad.as_bytes()), Err(()), "{bad}");
         }
         let many = vec!["x"; 11].join(",");

@@ -22,6 +22,8 @@ enum Inbound {
     Chunked(Chunks),
     UntilClose,
     Ended,
+    /// Nothing leaves any more.
+    Broken,
 }
 
 /// How the body is framed for the client.
@@ -78,7 +80,10 @@ impl Relay {
         match &mut self.inbound {
             Inbound::Chunked(chunks) => {
                 let verbatim = self.out == OutFraming::Chunked;
-                let fed = dechunk(chunks, verbatim, read, scratch, on_payload)?;
+                let Ok(fed) = dechunk(chunks, verbatim, read, scratch, on_payload) else {
+                    self.inbound = Inbound::Broken;
+                    return Err(Broken);
+                };
                 if chunks.ended() {
                     self.inbound = Inbound::Ended;
                 }
@@ -105,6 +110,7 @@ impl Relay {
                 Ok(Fed { out: scratch, used: read.len() })
             }
             Inbound::Ended => Ok(Fed { out: &[], used: 0 }),
+            Inbound::Broken => Err(Broken),
         }
     }
 
@@ -123,7 +129,7 @@ impl Relay {
                 Ok(scratch)
             }
             Inbound::Ended => Ok(scratch),
-            Inbound::Length(_) | Inbound::Chunked(_) => Err(Broken),
+            Inbound::Length(_) | Inbound::Chunked(_) | Inbound::Broken => Err(Broken),
         }
     }
 
@@ -137,7 +143,7 @@ impl Relay {
         match &self.inbound {
             Inbound::Chunked(chunks) => chunks.at_boundary(),
             Inbound::UntilClose => true,
-            Inbound::Length(_) | Inbound::Ended => false,
+            Inbound::Length(_) | Inbound::Ended | Inbound::Broken => false,
         }
     }
 
@@ -330,6 +336,15 @@ mod tests {
         for kind in [BodyKind::Length(5), BodyKind::Chunked] {
             assert_eq!(Relay::new(kind, Version::V11).closed(&mut scratch), Err(Broken));
         }
+    }
+
+    #[test]
+    fn nothing_follows_a_violation_and_a_valid_read_is_followed() {
+        let (mut relay, mut scratch) = (Relay::new(BodyKind::Chunked, Version::V11), Vec::new());
+        assert!(relay.feed(b"1\r\na\r\n", &mut scratch, |_| {}).is_ok());
+        assert_eq!(relay.feed(b"x", &mut scratch, |_| {}), Err(Broken));
+        assert_eq!(relay.feed(b"1\r\na\r\n", &mut scratch, |_| panic!("payload")), Err(Broken));
+        assert!(!relay.ended() && !relay.at_chunk_boundary());
     }
 
     #[test]

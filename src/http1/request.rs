@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::field::{Kind, Nominated, content_length, is_token_char, kind};
+use super::field::{Claim, Kind, Nominated, content_length, is_token_char, kind};
 use super::gate::Reject;
 use super::{push_decimal, push_field};
 
@@ -48,9 +48,20 @@ pub struct RequestHead {
     pub expect_continue: bool,
     /// The connection may carry another request.
     pub keep_alive: bool,
+    /// The Host field, or the authority of an absolute target that came without one.
     pub host: Option<Range<usize>>,
     /// A valid `x-request-id`.
     pub request_id: Option<Range<usize>>,
+    /// As received; passed on in any case.
+    pub traceparent: Option<Range<usize>>,
+    /// As received; passed on unless nominated.
+    pub content_type: Option<Range<usize>>,
+    /// What a trusted peer claims, by any of the field's names; the first one counts. Always `None` from anybody else.
+    pub priority: Option<Range<usize>>,
+    /// See `priority`.
+    pub tenant: Option<Range<usize>>,
+    /// See `priority`; milliseconds as text, not yet parsed.
+    pub slo_ttft: Option<Range<usize>>,
 }
 
 /// Who is at the other end of the connection.
@@ -101,11 +112,15 @@ pub fn request_head(
     for (i, field) in parsed.headers.iter().enumerate() {
         let name = field.name.as_bytes();
         let keep = match reading.kinds[i] {
-            Kind::Pass | Kind::Via | Kind::AcceptEncoding | Kind::ContentType | Kind::ContentEncoding | Kind::Date => {
-                reading.kinds[i] != unread && !reading.nominated.has(name)
-            }
+            Kind::Pass
+            | Kind::Via
+            | Kind::AcceptEncoding
+            | Kind::ContentType
+            | Kind::ContentEncoding
+            | Kind::TraceParent
+            | Kind::Date => reading.kinds[i] != unread && !reading.nominated.has(name),
             Kind::RequestId => reading.request_id.is_some(),
-            Kind::Forwarded | Kind::Claim => peer.trusted,
+            Kind::Forwarded | Kind::Claim(_) => peer.trusted,
             _ => false,
         };
         if reading.kinds[i] == Kind::Via && passed_here(field.value, peer.via) {
@@ -136,6 +151,11 @@ pub fn request_head(
         keep_alive: version == Version::V11 && !reading.nominated.close,
         host: host.map(range),
         request_id: reading.request_id.map(range),
+        traceparent: reading.traceparent.map(range),
+        content_type: reading.content_type.map(range),
+        priority: reading.priority.filter(|_| peer.trusted).map(range),
+        tenant: reading.tenant.filter(|_| peer.trusted).map(range),
+        slo_ttft: reading.slo_ttft.filter(|_| peer.trusted).map(range),
     })
 }
 
@@ -207,6 +227,11 @@ struct Reading<'a> {
     expect_continue: bool,
     host: Option<&'a [u8]>,
     request_id: Option<&'a [u8]>,
+    traceparent: Option<&'a [u8]>,
+    content_type: Option<&'a [u8]>,
+    priority: Option<&'a [u8]>,
+    tenant: Option<&'a [u8]>,
+    slo_ttft: Option<&'a [u8]>,
     has_forwarded_proto: bool,
     has_forwarded_host: bool,
 }
@@ -220,10 +245,15 @@ impl<'a> Reading<'a> {
             expect_continue: false,
             host: None,
             request_id: None,
+            traceparent: None,
+            content_type: None,
+            priority: None,
+            tenant: None,
+            slo_ttft: None,
             has_forwarded_proto: false,
             has_forwarded_host: false,
         };
-        let (mut length, mut encodings) = (None, 0);
+        let (mut length, mut encodings, mut ids) = (None, 0, 0);
         for (i, field) in fields.iter().enumerate() {
             let (name, value) = (field.name.as_bytes(), field.value);
             reading.kinds[i] = kind(name);
@@ -242,7 +272,8 @@ impl<'a> Reading<'a> {
                     }
                 }
                 Kind::Host => {
-                    if reading.host.replace(value).is_some() || !is_authority(value) {
+                    let repeated = reading.host.replace(value).is_some();
+                    if repeated || !is_authority(value) {
                         return Err(Reject::Host);
                     }
                 }
@@ -252,14 +283,18 @@ impl<'a> Reading<'a> {
                     }
                     reading.expect_continue = true;
                 }
-                Kind::Upgrade if value.eq_ignore_ascii_case(b"websocket") => return Err(Reject::WebSocket),
+                Kind::Upgrade if offers_websocket(value) => return Err(Reject::WebSocket),
+                Kind::TraceParent => first(&mut reading.traceparent, value),
+                Kind::ContentType => first(&mut reading.content_type, value),
+                Kind::Claim(Claim::Priority) => first(&mut reading.priority, value),
+                Kind::Claim(Claim::Tenant) => first(&mut reading.tenant, value),
+                Kind::Claim(Claim::SloTtft) => first(&mut reading.slo_ttft, value),
                 Kind::RequestId => {
-                    let valid = (1..=REQUEST_ID_LIMIT).contains(&value.len()) && value.iter().all(|b| is_token_char(*b));
-                    // Twice, or not a token: none of them is kept, and weir makes one.
-                    reading.request_id = (valid && reading.request_id.is_none()).then_some(value);
-                    if reading.request_id.is_none() {
-                        reading.kinds[..=i].iter_mut().filter(|k| **k == Kind::RequestId).for_each(|k| *k = Kind::HopByHop);
-                    }
+                    let valid =
+                        (1..=REQUEST_ID_LIMIT).contains(&value.len()) && value.iter().all(|b| is_token_char(*b));
+                    // More than one, or not a token: none of them is kept, and weir makes one.
+                    ids += 1;
+                    reading.request_id = (valid && ids == 1).then_some(value);
                 }
                 Kind::Forwarded => {
                     reading.has_forwarded_proto |= name.eq_ignore_ascii_case(b"x-forwarded-proto");
@@ -319,7 +354,19 @@ fn is_authority(value: &[u8]) -> bool {
 
 /// One of the elements of a `Via` value is this process's own.
 fn passed_here(value: &[u8], via: &str) -> bool {
-    memchr::memmem::find(value, via.as_bytes()).is_some()
+    elements(value).any(|element| element.eq_ignore_ascii_case(via.as_bytes()))
+}
+
+fn offers_websocket(value: &[u8]) -> bool {
+    elements(value).any(|element| starts_with_ignoring_case(element, b"websocket"))
+}
+
+fn elements(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|b| *b == b',').map(<[u8]>::trim_ascii)
+}
+
+fn first<'a>(seen: &mut Option<&'a [u8]>, value: &'a [u8]) {
+    seen.get_or_insert(value);
 }
 
 const FIELD_LIMIT: usize = 100;
@@ -370,7 +417,25 @@ mod tests {
         assert!(out.contains("X-Forwarded-For: 1.2.3.4\r\n") && out.contains("x-weir-tenant: t\r\n"));
         assert!(out.contains("x-forwarded-for: 192.0.2.7\r\n") && !out.contains("proto: http\r\n"));
         let (_, out) = read(lines).unwrap();
-        assert!(!out.contains("1.2.3.4") && !out.contains("x-weir-tenant") && out.contains("x-forwarded-proto: http\r\n"));
+        assert!(
+            !out.contains("1.2.3.4") && !out.contains("x-weir-tenant") && out.contains("x-forwarded-proto: http\r\n")
+        );
+    }
+
+    #[test]
+    fn claims_are_captured_from_a_trusted_peer_only() {
+        let lines = "GET / HTTP/1.1\nHost: a\nx-smg-priority: bulk\nx-weir-priority: system\n\
+                     x-llm-d-inference-fairness-id: t\nX_Weir_Slo-Ttft-Ms: 250\ntraceparent: 00-1-2-00";
+        let head = format!("{}\r\n\r\n", lines.replace('\n', "\r\n"));
+        let text = |range: Option<Range<usize>>| range.map(|range| head[range].to_owned());
+        let (read_here, _) = read_as(&Peer { trusted: true, ..PEER }, lines).unwrap();
+        assert_eq!(text(read_here.priority).as_deref(), Some("bulk"), "the first one counts");
+        assert_eq!(text(read_here.tenant).as_deref(), Some("t"));
+        assert_eq!(text(read_here.slo_ttft).as_deref(), Some("250"));
+        let (read_here, out) = read(lines).unwrap();
+        assert_eq!((read_here.priority, read_here.tenant, read_here.slo_ttft), (None, None, None));
+        assert_eq!(text(read_here.traceparent).as_deref(), Some("00-1-2-00"));
+        assert!(out.contains("traceparent: 00-1-2-00\r\n") && !out.contains("250"));
     }
 
     #[test]
@@ -430,16 +495,45 @@ mod tests {
         assert!(!read("POST / HTTP/1.0\nExpect: 100-continue").unwrap().0.expect_continue);
         assert_eq!(refused("GET / HTTP/1.1\nHost: a\nConnection: host"), Reject::Nomination);
         assert_eq!(refused("GET / HTTP/1.1\nHost: a\nConnection: upgrade\nUpgrade: websocket"), Reject::WebSocket);
+        assert_eq!(refused("GET / HTTP/1.1\nHost: a\nUpgrade: h2c, WebSocket"), Reject::WebSocket);
+        assert!(!read("GET / HTTP/1.1\nHost: a\nUpgrade: h2c").unwrap().1.contains("h2c"));
         assert_eq!(refused("GET / HTTP/1.1\nHost: a\nVia: 1.1 x, 1.1 weir (abc)"), Reject::Loop);
         assert!(read("GET / HTTP/1.1\nHost: a\nVia: 1.1 weir (other)").is_ok(), "another weir may stand before us");
     }
 
     #[test]
     fn only_a_single_token_is_a_request_id() {
-        for bad in ["x-request-id: a b", "x-request-id:", "x-request-id: a\nx-request-id: b"] {
+        for bad in [
+            "x-request-id: a b",
+            "x-request-id:",
+            "x-request-id: a\nx-request-id: b",
+            "x-request-id: a\nx-request-id: b\nx-request-id: c",
+            "x-request-id: a b\nx-request-id: c",
+        ] {
             let (head, out) = read(&format!("GET / HTTP/1.1\nHost: a\n{bad}")).unwrap();
             assert!(head.request_id.is_none() && !out.contains("request-id"), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_underscore_does_not_carry_a_field_past_the_rules_for_its_name() {
+        let (head, out) = read(
+            "POST / HTTP/1.1\nHost: a\nContent_Length: 9\nTransfer_Encoding: chunked\nX_Forwarded-For: 1.2.3.4\n\
+             X_Weir_Tenant: t\nX_Other: kept",
+        )
+        .unwrap();
+        assert_eq!(head.body, RequestBody::None);
+        let fields =
+            "x-forwarded-for: 192.0.2.7\r\nx-forwarded-proto: http\r\nx-forwarded-host: a\r\nvia: 1.1 weir (abc)\r\n";
+        assert_eq!(out, format!("POST / HTTP/1.1\r\nX_Other: kept\r\n{fields}"));
+    }
+
+    #[test]
+    fn no_forwarding_field_may_be_nominated_and_another_may() {
+        for name in ["X-Forwarded-Port", "x-forwarded-for", "x-weir-any", "Via"] {
+            assert_eq!(refused(&format!("GET / HTTP/1.1\nHost: a\nConnection: {name}")), Reject::Nomination, "{name}");
+        }
+        assert!(read("GET / HTTP/1.1\nHost: a\nConnection: x-forwarder").is_ok());
     }
 
     #[test]

@@ -32,7 +32,9 @@ pub struct ResponseHead {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyKind {
     /// No body; `declared` is the length that a HEAD's answer or a 304 speaks of.
-    None { declared: Option<u64> },
+    None {
+        declared: Option<u64>,
+    },
     Length(u64),
     Chunked,
     UntilClose,
@@ -55,6 +57,10 @@ pub struct BadResponse;
 /// # Errors
 /// Syntax, framing or nominations that two readers could understand differently; an unasked 101.
 pub fn response_head(head: &[u8], context: &ResponseContext, out: &mut Vec<u8>) -> Result<Response, BadResponse> {
+    // The parser would skip empty lines, which only a request line may follow.
+    if !head.starts_with(b"HTTP/1.") {
+        return Err(BadResponse);
+    }
     let mut fields = [const { std::mem::MaybeUninit::uninit() }; FIELD_LIMIT];
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
@@ -82,7 +88,7 @@ pub fn response_head(head: &[u8], context: &ResponseContext, out: &mut Vec<u8>) 
                 | Kind::ContentLength
                 | Kind::TransferEncoding
                 | Kind::Upgrade
-                | Kind::Claim
+                | Kind::Claim(_)
         );
         if passes && !reading.nominated.has(name) {
             push_field(out, name, field.value);
@@ -114,13 +120,7 @@ pub fn response_head(head: &[u8], context: &ResponseContext, out: &mut Vec<u8>) 
 }
 
 /// Completes a head for the client: weir's own fields, a `Date` when the engine sent none (`date` is not empty), framing.
-pub fn finish_response_head(
-    out: &mut Vec<u8>,
-    framing: OutFraming,
-    close: bool,
-    date: &[u8],
-    extra: &[(&str, &[u8])],
-) {
+pub fn finish_response_head(out: &mut Vec<u8>, framing: OutFraming, close: bool, date: &[u8], extra: &[(&str, &[u8])]) {
     if !date.is_empty() {
         push_field(out, b"date", date);
     }
@@ -174,7 +174,8 @@ impl<'a> Reading<'a> {
                     }
                 }
                 Kind::TransferEncoding => {
-                    if std::mem::replace(&mut reading.chunked, true) || !field.value.eq_ignore_ascii_case(b"chunked") {
+                    let repeated = std::mem::replace(&mut reading.chunked, true);
+                    if repeated || !field.value.eq_ignore_ascii_case(b"chunked") {
                         return Err(BadResponse);
                     }
                 }
@@ -237,6 +238,7 @@ mod tests {
         assert!(read_for(false, "HTTP/1.0 200 OK\nTransfer-Encoding: chunked").is_err());
         assert!(read_for(false, "HTTP/1.1 101 Switching Protocols").is_err());
         assert!(read_for(false, "HTTP/1.1 20 OK").is_err());
+        assert!(read_for(false, "\nHTTP/1.1 200 OK").is_err());
     }
 
     #[test]
@@ -246,7 +248,9 @@ mod tests {
         assert_eq!(last("HTTP/1.1 304 Not Modified\nContent-Length: 7").0.body, BodyKind::None { declared: Some(7) });
         let until_close = last("HTTP/1.1 200 OK").0;
         assert_eq!((until_close.body, until_close.keep_alive), (BodyKind::UntilClose, false));
-        let (Response::Final(head), _) = read_for(true, "HTTP/1.1 200 OK\nContent-Length: 7").unwrap() else { panic!() };
+        let (Response::Final(head), _) = read_for(true, "HTTP/1.1 200 OK\nContent-Length: 7").unwrap() else {
+            panic!()
+        };
         assert_eq!(head.body, BodyKind::None { declared: Some(7) });
     }
 
@@ -258,6 +262,9 @@ mod tests {
 
     #[test]
     fn an_informational_head_is_told_from_the_final_one() {
-        assert!(matches!(read_for(false, "HTTP/1.1 103 Early Hints\nLink: x").unwrap().0, Response::Informational(103)));
+        assert!(matches!(
+            read_for(false, "HTTP/1.1 103 Early Hints\nLink: x").unwrap().0,
+            Response::Informational(103)
+        ));
     }
 }

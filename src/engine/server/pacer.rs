@@ -1,0 +1,235 @@
+//! Plays the model in real time: one thread owns it, waits for each step's end, and hands the tokens out.
+//!
+//! The end of a step is computed from the end of the one before, never from when the thread woke up, so lateness does not
+//! add up. It is a thread of its own and not a task because the runtime's timer rounds up to a millisecond, which is a
+//! tenth of a step; a parked thread wakes some 60 microseconds late. It holds no HTTP and no text.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::Settings;
+use super::ask::Ask;
+use super::meter::Meter;
+use crate::clock::Clock;
+use crate::engine::model::{Engine, SequenceId};
+use crate::time::Timestamp;
+
+/// A token of one of a request's choices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// Which choice, from 0.
+    pub choice: u32,
+    /// Which token of it, from 0.
+    pub index: u32,
+    /// On the choice's last token: why it is the last.
+    pub finish: Option<Finish>,
+}
+
+/// Why a choice ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// It came to its own end.
+    Stop,
+    /// It reached `max_tokens`, or the end of KV memory.
+    Length,
+}
+
+/// The way to the thread that plays. It ends when the last `Pacer` and [`Ticket`] are gone.
+#[derive(Clone, Debug)]
+pub struct Pacer {
+    commands: Sender<Command>,
+    next: Arc<AtomicU64>,
+    meter: Arc<Mutex<Meter>>,
+}
+
+impl Pacer {
+    /// Submits a request's choices, each with its length and why it will end there. Tokens come out of the receiver;
+    /// it closes early only if the thread has died or a choice could never fit. Dropping the ticket cancels.
+    pub fn submit(
+        &self,
+        ask: &Ask,
+        outputs: &[(u32, Finish)],
+        arrival: Timestamp,
+    ) -> (Ticket, UnboundedReceiver<Token>) {
+        let (tokens, receiver) = unbounded_channel();
+        let count = outputs.len() as u64;
+        let first = self.next.fetch_add(count, Ordering::Relaxed);
+        for ((choice, &(output, finish)), id) in (0..).zip(outputs).zip(first..) {
+            let stream = Stream { tokens: tokens.clone(), choice, finish, arrival, latest: arrival };
+            // A thread that has died closes the channel, which is how the request learns of it.
+            let _ = self.commands.send(Command::Submit { id, prompt: ask.prompt_of(choice), output, stream });
+        }
+        (Ticket { commands: self.commands.clone(), first, count, live: true }, receiver)
+    }
+
+    /// What has been counted so far.
+    pub fn meter(&self) -> MutexGuard<'_, Meter> {
+        lock(&self.meter)
+    }
+}
+
+/// A request's place in the engine; dropping it takes its choices out, unless they have all finished.
+#[derive(Debug)]
+pub struct Ticket {
+    commands: Sender<Command>,
+    first: SequenceId,
+    count: u64,
+    live: bool,
+}
+
+impl Ticket {
+    /// Every choice has finished: there is nothing left to cancel.
+    pub fn on_finish(&mut self) {
+        self.live = false;
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if self.live {
+            let _ = self.commands.send(Command::Cancel { first: self.first, count: self.count });
+        }
+    }
+}
+
+/// Starts the thread.
+///
+/// # Errors
+/// When the system has no thread left.
+pub fn start(settings: &Settings) -> io::Result<(Pacer, JoinHandle<()>)> {
+    let (commands, receiver) = mpsc::channel();
+    let meter = Arc::new(Mutex::new(Meter::default()));
+    let player = Player {
+        clock: settings.clock,
+        speed: settings.speed,
+        engine: Engine::new(settings.setup.params),
+        streams: HashMap::new(),
+        commands: receiver,
+        meter: Arc::clone(&meter),
+        due: None,
+    };
+    let thread = thread::Builder::new().name("engine-pacer".to_owned()).spawn(move || player.play())?;
+    Ok((Pacer { commands, next: Arc::new(AtomicU64::new(0)), meter }, thread))
+}
+
+#[derive(Debug)]
+enum Command {
+    Submit { id: SequenceId, prompt: u32, output: u32, stream: Stream },
+    Cancel { first: SequenceId, count: u64 },
+}
+
+/// Where a sequence's tokens go.
+#[derive(Debug)]
+struct Stream {
+    tokens: UnboundedSender<Token>,
+    choice: u32,
+    finish: Finish,
+    arrival: Timestamp,
+    latest: Timestamp,
+}
+
+struct Player {
+    clock: Clock,
+    speed: f64,
+    engine: Engine,
+    streams: HashMap<SequenceId, Stream>,
+    commands: Receiver<Command>,
+    meter: Arc<Mutex<Meter>>,
+    /// When the step under way ends; `None` while the engine idles.
+    due: Option<Timestamp>,
+}
+
+impl Player {
+    fn play(mut self) {
+        while let Some(command) = self.wait() {
+            match command {
+                Some(command) => self.obey(command),
+                None => self.finish_step(),
+            }
+            if self.due.is_none() {
+                self.obey_pending();
+                self.begin_step(self.clock.now());
+            }
+        }
+    }
+
+    /// The next command, `Some(None)` when the step is due first, `None` when nobody is left to give commands.
+    fn wait(&self) -> Option<Option<Command>> {
+        let Some(due) = self.due else { return self.commands.recv().ok().map(Some) };
+        match self.commands.recv_timeout(due.since(self.clock.now())) {
+            Ok(command) => Some(Some(command)),
+            Err(RecvTimeoutError::Timeout) => Some(None),
+            Err(RecvTimeoutError::Disconnected) => None,
+        }
+    }
+
+    fn obey_pending(&mut self) {
+        while let Ok(command) = self.commands.try_recv() {
+            self.obey(command);
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Submit { id, prompt, output, stream } => {
+                // A sequence that can never fit loses its sender here, and its request sees the channel close.
+                if self.engine.submit(id, prompt, output).is_ok() {
+                    self.streams.insert(id, stream);
+                    lock(&self.meter).on_submit(prompt);
+                }
+            }
+            Command::Cancel { first, count } => {
+                let (engine, streams) = (&mut self.engine, &mut self.streams);
+                let cancelled = (first..first + count).filter(|&id| streams.remove(&id).is_some() && engine.cancel(id));
+                let cancelled = cancelled.count() as u64;
+                lock(&self.meter).on_abort(cancelled);
+            }
+        }
+        lock(&self.meter).on_state(&self.engine);
+    }
+
+    /// Ends the step that is due and begins the next one at the same ideal instant.
+    fn finish_step(&mut self) {
+        let Some(due) = self.due.take() else { return };
+        self.obey_pending();
+        let now = self.clock.now();
+        let lateness = now.since(due);
+        {
+            let mut meter = lock(&self.meter);
+            meter.on_step(lateness);
+            for emission in self.engine.finish_step() {
+                let Some(stream) = self.streams.get_mut(&emission.id) else { continue };
+                let gap = now.since(std::mem::replace(&mut stream.latest, now));
+                let finish = emission.finished.then_some(stream.finish);
+                meter.on_token(emission.index, gap, now.since(stream.arrival), finish);
+                // A receiver that is gone has a ticket on its way to cancel the rest.
+                let _ = stream.tokens.send(Token { choice: stream.choice, index: emission.index, finish });
+                if emission.finished {
+                    self.streams.remove(&emission.id);
+                }
+            }
+        }
+        // After a pause of the whole process, a burst of steps would be no engine's behaviour: time starts afresh.
+        let resume = if lateness > WORST_LATENESS { now } else { due };
+        self.begin_step(resume);
+    }
+
+    fn begin_step(&mut self, at: Timestamp) {
+        self.due = self.engine.begin_step().map(|step| at + step.duration.div_f64(self.speed));
+        lock(&self.meter).on_state(&self.engine);
+    }
+}
+
+fn lock(meter: &Mutex<Meter>) -> MutexGuard<'_, Meter> {
+    meter.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Longer than any scheduling hiccup of a machine that keeps up, short against a suspended one.
+const WORST_LATENESS: Duration = Duration::from_secs(1);

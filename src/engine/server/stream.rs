@@ -1,0 +1,218 @@
+//! One request's answer while it streams: tokens in, events out, a stamp on each.
+//!
+//! hyper asks for the next piece when its writer has room, so a stamp is taken immediately before the bytes are handed
+//! over, and a client that does not read makes tokens wait in the channel, unstamped. Dropped before its end, for
+//! whatever reason, it takes the request out of the engine.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::dialect::{Answer, Dialect, Stamp};
+use super::fault::Breakage;
+use super::pacer::{Ticket, Token};
+use super::recorder::{End, Record, Recorder};
+use crate::clock::Clock;
+use crate::time::Timestamp;
+
+/// A streamed answer.
+pub struct Stream {
+    /// How it is told.
+    pub dialect: &'static dyn Dialect,
+    /// What has been told.
+    pub answer: Answer,
+    /// Its place in the engine.
+    pub ticket: Ticket,
+    /// The token that was waited for before the head was sent, if one was.
+    pub early: Option<Token>,
+    /// The tokens to come.
+    pub tokens: UnboundedReceiver<Token>,
+    /// Whether events carry their stamps.
+    pub stamped: bool,
+    /// How and after how many tokens it is to break.
+    pub breakage: Option<(u64, Breakage)>,
+    /// Tells the connection to end in a reset.
+    pub reset: Arc<AtomicBool>,
+    /// Its account.
+    pub account: Account,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Room for the next event.
+    pub out: BytesMut,
+}
+
+/// Where a stream stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing has been told.
+    Silent,
+    /// Tokens are being told.
+    Telling,
+    /// The connection is about to be broken; hyper may flush first.
+    Breaking,
+    /// The connection is broken at the next turn.
+    Broken,
+    /// Nothing will be told any more.
+    Over,
+}
+
+impl Stream {
+    /// The next piece of the body.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        match self.phase {
+            Phase::Over => return Poll::Ready(None),
+            Phase::Broken => return Poll::Ready(Some(Err(io::ErrorKind::BrokenPipe.into()))),
+            // Breaking => Broken: hyper writes out what it has whenever a body has nothing to add.
+            Phase::Breaking => {
+                self.phase = Phase::Broken;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Phase::Silent | Phase::Telling => {}
+        }
+        if let Some((after, how)) = self.breakage
+            && self.answer.output_tokens() >= after
+        {
+            return self.break_off(how, cx);
+        }
+        let next = match self.early.take() {
+            Some(token) => Some(token),
+            None => std::task::ready!(self.tokens.poll_recv(cx)),
+        };
+        let Some(token) = next else {
+            // The engine gave the request up: the client must not take this for an end.
+            self.phase = Phase::Over;
+            return Poll::Ready(Some(Err(io::ErrorKind::BrokenPipe.into())));
+        };
+        Poll::Ready(Some(Ok(self.tell(&token))))
+    }
+
+    /// Whether the last piece has been given out.
+    pub fn is_over(&self) -> bool {
+        self.phase == Phase::Over
+    }
+
+    fn tell(&mut self, token: &Token) -> Bytes {
+        let now = self.account.clock.now();
+        let stamp = Stamp(self.stamped.then_some(now.as_nanos()));
+        if self.phase == Phase::Silent {
+            self.dialect.put_opening(&mut self.out, &self.answer, stamp);
+            self.phase = Phase::Telling;
+        }
+        self.answer.on_token(token, self.account.age(now));
+        self.dialect.put_token(&mut self.out, &self.answer, token, stamp);
+        if self.answer.finished() {
+            self.dialect.put_closing(&mut self.out, &self.answer, stamp);
+            self.ticket.on_finish();
+            self.phase = Phase::Over;
+        }
+        self.account.on_token(now);
+        let piece = self.give_out();
+        if self.is_over() {
+            self.account.close(End::Finished, now);
+        }
+        piece
+    }
+
+    fn break_off(&mut self, how: Breakage, cx: &Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        self.account.end = End::Broken;
+        match how {
+            Breakage::Stall => Poll::Pending,
+            Breakage::Truncate => {
+                self.phase = Phase::Over;
+                Poll::Ready(None)
+            }
+            Breakage::ErrorEvent => {
+                self.phase = Phase::Over;
+                self.dialect.put_error_event(&mut self.out);
+                Poll::Ready(Some(Ok(self.give_out())))
+            }
+            Breakage::Reset | Breakage::Cut => {
+                self.reset.store(how == Breakage::Reset, Ordering::Relaxed);
+                self.phase = Phase::Broken;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    }
+
+    fn give_out(&mut self) -> Bytes {
+        let piece = self.out.split().freeze();
+        self.account.on_piece(&piece);
+        piece
+    }
+}
+
+/// What a request leaves in the recorder, if there is one. Dropped unclosed, it says the request was cancelled.
+pub struct Account {
+    clock: Clock,
+    recorder: Option<Arc<Recorder>>,
+    draft: Option<Record>,
+    arrival: Timestamp,
+    /// What dropping it will say.
+    pub end: End,
+}
+
+impl Account {
+    /// Opens the account of a request that has just arrived.
+    pub fn open(recorder: Option<Arc<Recorder>>, clock: Clock, request_id: &str, body: &Bytes) -> Self {
+        let arrival = clock.now();
+        let draft = recorder.as_ref().map(|recorder| {
+            recorder.on_arrival();
+            let request_body = if recorder.keeps_bodies() { body.clone() } else { Bytes::new() };
+            Record {
+                request_id: request_id.to_owned(),
+                arrival,
+                emissions: Vec::new(),
+                end: End::Cancelled,
+                ended: arrival,
+                request_body,
+                response_body: Vec::new(),
+            }
+        });
+        Self { clock, recorder, draft, arrival, end: End::Cancelled }
+    }
+
+    /// When the request arrived.
+    pub fn arrival(&self) -> Timestamp {
+        self.arrival
+    }
+
+    /// Nanoseconds since its arrival.
+    pub fn age(&self, now: Timestamp) -> u64 {
+        now.as_nanos().saturating_sub(self.arrival.as_nanos())
+    }
+
+    /// A token was handed over.
+    pub fn on_token(&mut self, now: Timestamp) {
+        if let Some(draft) = &mut self.draft {
+            draft.emissions.push(now);
+        }
+    }
+
+    /// A piece of the body was handed over.
+    pub fn on_piece(&mut self, piece: &[u8]) {
+        if let (Some(draft), Some(recorder)) = (&mut self.draft, &self.recorder)
+            && recorder.keeps_bodies()
+        {
+            draft.response_body.extend_from_slice(piece);
+        }
+    }
+
+    /// Hands the record in; what follows is not recorded.
+    pub fn close(&mut self, end: End, now: Timestamp) {
+        if let (Some(draft), Some(recorder)) = (self.draft.take(), &self.recorder) {
+            recorder.on_end(Record { end, ended: now, ..draft });
+        }
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.close(self.end, self.clock.now());
+    }
+}
