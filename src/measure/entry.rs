@@ -162,7 +162,12 @@ impl Entry {
     }
 
     /// A content event of `tokens` tokens. `limited`: its gap was stretched by a client that took nothing.
+    ///
+    /// Nothing is booked of an answer that is not 2xx, nor before dispatch: such events are no tokens.
     pub fn on_emission(&mut self, at: Timestamp, tokens: u32, limited: bool) {
+        if !matches!(self.state, Stage::Prefill | Stage::Decode) || !matches!(self.status, 0 | 200..=299) {
+            return;
+        }
         self.events += 1;
         self.counted += u64::from(tokens);
         let gap = match self.timeline.last_token.replace(at) {
@@ -212,10 +217,11 @@ impl Entry {
         }
     }
 
-    /// Queued => closed: the client left before dispatch.
+    /// Queued or InFlight => closed: the client left. After dispatch that is a cancellation.
     pub fn abandon(mut self, at: Timestamp) {
         let shard = self.shard.clone();
-        self.abandon_in_queue(&mut shard.lock(), at);
+        let code = CodeClass::of_status(self.status);
+        self.close(&mut shard.lock(), End { outcome: Outcome::ClientCancelled, code, at, usage: None });
     }
 
     /// InFlight => closed.
@@ -257,7 +263,7 @@ impl Entry {
         let batch = self.batch;
         let batch = &batch[..usize::from(std::mem::take(&mut self.batched))];
         self.flushed = at;
-        let tokens: u32 = batch.iter().map(|pending| pending.tokens).sum();
+        let tokens = batch.iter().fold(0_u32, |sum, pending| sum.saturating_add(pending.tokens));
         let first_is_first = self.events == batch.len() as u64;
         let books = &mut state.rows[self.row as usize].1;
         books.chunks += batch.len() as u64;
@@ -276,12 +282,14 @@ impl Entry {
         }
         let Some(backend) = state.backends.get_mut(usize::from(self.account.backend.0)) else { return };
         let overtaken = backend.delivered - self.delivered;
-        backend.delivered += u64::from(tokens);
+        backend.delivered = backend.delivered.saturating_add(u64::from(tokens));
         self.delivered = backend.delivered;
         let decoding = backend.decoding;
-        // Alone in its batch, an event came after a silence: only then can the others have overtaken it.
-        let alone = batch.len() == 1 && !first_is_first && !batch[0].limited;
-        if alone && overtaken > (OVERTAKEN_PER_STREAM * decoding).max(OVERTAKEN) {
+        // An event after a silence ends its batch, as the batch is over age then. Events before the silence may share the
+        // batch, so what the others delivered in up to BATCH_AGE before it counts too: little against eight each.
+        let after_silence =
+            batch.last().is_some_and(|last| !last.limited && u128::from(last.gap) >= BATCH_AGE.as_nanos());
+        if after_silence && overtaken > (OVERTAKEN_PER_STREAM * decoding).max(OVERTAKEN) {
             state.rows[self.row as usize].1.stalls += 1;
         }
     }
@@ -327,12 +335,13 @@ impl Entry {
         let source = if reported.is_some() { TokenSource::Usage } else { TokenSource::Chunks };
         let books = &mut state.rows[self.row as usize].1;
         std::mem::take(&mut self.gaps).observe(&mut books.itl, self.counted, reported);
-        books.output_tokens[source.index()] += output;
+        let total = &mut books.output_tokens[source.index()];
+        *total = total.saturating_add(output);
         if output > 0 {
             books.request_output.record(output);
         }
         if let Some(input) = usage.input {
-            books.input_tokens += input;
+            books.input_tokens = books.input_tokens.saturating_add(input);
             books.request_input.record(input);
         }
         if let Some(tpot) = self.timeline.tpot(output) {
@@ -360,6 +369,11 @@ impl Entry {
         let tokens = end.usage.and_then(|usage| usage.output).unwrap_or(0).max(self.counted);
         if let Some(tpot) = self.timeline.tpot(tokens).filter(|_| served) {
             verdict(Objective::Itl, tpot <= slo.itl);
+        }
+        if served && tokens > 0 {
+            let steps = u32::try_from(tokens - 1).unwrap_or(u32::MAX);
+            let allowed = slo.ttft.saturating_add(slo.itl.saturating_mul(steps));
+            verdict(Objective::E2e, end.at.since(self.timeline.arrived) <= allowed);
         }
         match end.outcome {
             Outcome::Completed if served => verdict(Objective::Availability, true),

@@ -34,17 +34,27 @@ impl Gaps {
     /// Observes everything in `into`. `counted` tokens were counted on the stream; `reported` is what the engine says.
     pub fn observe(self, into: &mut Buckets, counted: u64, reported: Option<u64>) {
         let Some(places) = self.places else { return };
-        let scale = reported.filter(|reported| counted > 0 && *reported > counted).map(|r| r as f64 / counted as f64);
+        let scale = reported.filter(|reported| counted > 0 && *reported > counted);
+        let (mut held_so_far, mut observed) = (0_u64, 0_u64);
         for (place, held) in places.iter().enumerate().filter(|(_, held)| held.tokens > 0) {
             match scale {
                 None => into.add_at(place, u64::from(held.tokens), u128::from(held.sum)),
-                Some(scale) => {
-                    let tokens = (f64::from(held.tokens) * scale).round().max(1.0) as u32;
-                    into.record_share(held.sum, tokens);
+                Some(reported) => {
+                    // Rounded on the running total: rounded by bucket, nine buckets of one gap would lose or gain a half each.
+                    held_so_far += u64::from(held.tokens);
+                    let due = scaled(held_so_far, reported, counted);
+                    into.record_share(held.sum, u32::try_from(due - observed).unwrap_or(u32::MAX));
+                    observed = due;
                 }
             }
         }
     }
+}
+
+/// `held` x `reported` / `counted`, rounded.
+fn scaled(held: u64, reported: u64, counted: u64) -> u64 {
+    let (held, reported, counted) = (u128::from(held), u128::from(reported), u128::from(counted));
+    u64::try_from((held * reported + counted / 2) / counted).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -83,6 +93,16 @@ mod tests {
         gaps.add(&bounds(), 30_000_000, 1);
         gaps.add(&bounds(), 30_000_000, 1);
         assert_eq!(observed(gaps, 3, Some(9)), (vec![6, 0, 0, 0], 60_000_000));
+    }
+
+    #[test]
+    fn a_scale_that_is_no_whole_number_keeps_the_count_over_many_buckets() {
+        let mut gaps = Gaps::default();
+        for gap in [5_000_000, 15_000_000, 30_000_000, 50_000_000] {
+            gaps.add(&bounds(), gap, 1);
+        }
+        let (counts, sum) = observed(gaps, 5, Some(7));
+        assert_eq!((counts.iter().sum::<u64>(), sum), (6, 100_000_000), "4 x 7/5 is 5.6");
     }
 
     #[test]
