@@ -103,8 +103,8 @@ fn ask(body: &Value, prompt: u32) -> Result<Ask, BadRequest> {
         None | Some(Value::Null) => None,
         Some(value) => match value.as_i64() {
             // -1 is "as long as it takes", -2 "until the context is full".
-            Some(..0) => None,
-            Some(number @ 1..) => Some(u32::try_from(number).unwrap_or(u32::MAX)),
+            Some(number) if number < 0 => None,
+            Some(number) if number > 0 => Some(u32::try_from(number).unwrap_or(u32::MAX)),
             _ => return Err(BadRequest("num_predict must be a whole number other than 0".to_owned())),
         },
     };

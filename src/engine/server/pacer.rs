@@ -163,7 +163,11 @@ impl Player {
     /// The next command, `Some(None)` when the step is due first, `None` when nobody is left to give commands.
     fn wait(&self) -> Option<Option<Command>> {
         let Some(due) = self.due else { return self.commands.recv().ok().map(Some) };
-        match self.commands.recv_timeout(due.since(self.clock.now())) {
+        let left = due.since(self.clock.now());
+        if left.is_zero() {
+            return Some(None);
+        }
+        match self.commands.recv_timeout(left) {
             Ok(command) => Some(Some(command)),
             Err(RecvTimeoutError::Timeout) => Some(None),
             Err(RecvTimeoutError::Disconnected) => None,

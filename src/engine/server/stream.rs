@@ -52,9 +52,7 @@ pub enum Phase {
     Silent,
     /// Tokens are being told.
     Telling,
-    /// The connection is about to be broken; hyper may flush first.
-    Breaking,
-    /// The connection is broken at the next turn.
+    /// The connection is broken at the next turn; until then hyper writes out what it has.
     Broken,
     /// Nothing will be told any more.
     Over,
@@ -66,12 +64,6 @@ impl Stream {
         match self.phase {
             Phase::Over => return Poll::Ready(None),
             Phase::Broken => return Poll::Ready(Some(Err(io::ErrorKind::BrokenPipe.into()))),
-            // Breaking => Broken: hyper writes out what it has whenever a body has nothing to add.
-            Phase::Breaking => {
-                self.phase = Phase::Broken;
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
             Phase::Silent | Phase::Telling => {}
         }
         if let Some((after, how)) = self.breakage
@@ -131,6 +123,7 @@ impl Stream {
                 self.dialect.put_error_event(&mut self.out);
                 Poll::Ready(Some(Ok(self.give_out())))
             }
+            // hyper flushes whenever a body has nothing to add, so the tokens before the break do get out.
             Breakage::Reset | Breakage::Cut => {
                 self.reset.store(how == Breakage::Reset, Ordering::Relaxed);
                 self.phase = Phase::Broken;
