@@ -1,8 +1,31 @@
+//! weir: a sidecar reverse proxy that measures the saturation of LLM inference servers under real traffic.
+//!
+//! The life of a request: `proxy::listener` accepts, `proxy::connection` reads head and body under the rules of `http1`,
+//! `wire` says what is asked for, `measure` opens the books, `balance` picks a backend, `proxy::exchange` moves the bytes
+//! while `proxy::tap` reads along, and the books close. `export` shows them.
+//!
+//! Imports go down the floors, never up and never sideways between hands:
+//! F0 `time` `units` `backend` `slo` · F1 `http1` `wire` `measure` `engine::model` `load::schedule` · F3 `balance` ·
+//! F5 `proxy` `export` `engine::server` `load::runner` (with `clock`) · F6 `cli` `app` `demo` `config`.
+//!
+//! Absent: a clock below F5, a metric counted in a callback, a text of a client's in a log, TLS and HTTP/2 (later).
+
 #![forbid(unsafe_code)]
+
+pub mod app;
 pub mod backend;
 pub mod balance;
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod demo;
+pub mod engine;
+pub mod export;
 pub mod http1;
+pub mod load;
 pub mod measure;
+pub mod proxy;
 pub mod slo;
 pub mod time;
+pub mod units;
+pub mod wire;

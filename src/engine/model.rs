@@ -1,9 +1,9 @@
 //! Continuous batching, one step at a time, in virtual time.
 //!
-//! The model holds what an inference engine's scheduler holds: a FIFO of waiting sequences, the running batch in order of
-//! admission, and a count of the KV tokens in use. It is asked for the next step, says how long that step takes, and
-//! says at its end which sequences emitted. It holds no clock, no dice and no text: the server plays it in real time,
-//! the rehearsal in virtual time, and the same calls give the same answers to both.
+//! The model holds what an inference engine's scheduler holds: a FIFO of waiting sequences, the running batch in
+//! order of admission, and a count of the KV tokens in use. It is asked for the next step, says how long that step
+//! takes, and says at its end which sequences emitted. It holds no clock, no dice and no text: the server plays it in
+//! real time, the rehearsal in virtual time, and the same calls give the same answers to both.
 //!
 //! Source of the rules: vLLM's V1 scheduler, reduced to what decides timing. Step time in seconds is
 //! `a + b*decodes + c*prefill_tokens + d*kv_tokens_in_use` ([`Params`] names the four). Not modelled: prefix caching,
@@ -131,7 +131,8 @@ impl Engine {
         }
     }
 
-    /// Puts a sequence at the end of the waiting queue; a prompt of 0 tokens counts as 1. It takes part from the next [`Engine::begin_step`] on.
+    /// Puts a sequence at the end of the waiting queue; a prompt of 0 tokens counts as 1. It takes part from the next
+    /// [`Engine::begin_step`] on.
     ///
     /// An id that is still in use replaces its former sequence, which is cancelled.
     ///
@@ -494,7 +495,8 @@ mod tests {
     fn a_long_prompt_is_prefilled_in_chunks_and_emits_after_the_last() {
         let mut engine = Engine::new(params());
         engine.submit(1, 250, 1).unwrap();
-        let works: Vec<_> = std::iter::from_fn(|| engine.step().map(|(step, out)| (step.prefill_tokens, out.len()))).collect();
+        let works: Vec<_> =
+            std::iter::from_fn(|| engine.step().map(|(step, out)| (step.prefill_tokens, out.len()))).collect();
         assert_eq!(works, [(100, 0), (100, 0), (50, 1)]);
     }
 

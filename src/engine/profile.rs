@@ -60,8 +60,8 @@ impl Setup {
     /// Reads an engine file: YAML, of which JSON is a part.
     ///
     /// # Errors
-    /// [`BadSetup::Syntax`] with line and column for what does not parse or has an unknown key; [`BadSetup::Value`] for a
-    /// number that no engine can have.
+    /// [`BadSetup::Syntax`] with line and column for what does not parse or has an unknown key; [`BadSetup::Value`]
+    /// for a number that no engine can have.
     pub fn parse(text: &str) -> Result<Self, BadSetup> {
         let setup: Self = serde_saphyr::from_str(text).map_err(|error| BadSetup::Syntax(error.to_string()))?;
         let Params { base, per_decode, per_prefill_token, per_kv_token, .. } = setup.params;
@@ -121,8 +121,8 @@ pub struct LengthLaw {
 }
 
 impl LengthLaw {
-    /// Draws a length between `least` and `most`. The location is `ln(mean) - sigma^2 / 2`, which makes `mean` the mean of
-    /// the law before it is cut off.
+    /// Draws a length between `least` and `most`. The location is `ln(mean) - sigma^2 / 2`, which makes `mean` the
+    /// mean of the law before it is cut off.
     pub fn draw(&self, least: u32, most: u32, dice: &mut impl Rng) -> u32 {
         let normal: f64 = StandardNormal.sample(dice);
         let length = (self.mean.ln() - self.sigma * self.sigma / 2.0 + self.sigma * normal).exp();
@@ -145,7 +145,9 @@ pub enum BadSetup {
     #[error("engine file: {0}")]
     Syntax(String),
     /// A number out of range.
-    #[error("engine file: {field} is out of range (times and lengths are finite, not negative, and base and means are above zero)")]
+    #[error(
+        "engine file: {field} is out of range (no time or length is negative or infinite; base and means are above zero)"
+    )]
     Value {
         /// Which one.
         field: &'static str,

@@ -30,9 +30,7 @@ families! {
     INFLIGHT = Gauge "weir_inflight_requests": "Requests at the backend now; prefill is no content token seen yet.";
     PENDING = Gauge "weir_first_token_pending": "Dispatched requests, streamed from the engine, without a first token now.";
     QUEUE_DEPTH = Gauge "weir_queue_depth": "Requests held in weir's queue now.";
-    QUEUE_BYTES = Gauge "weir_queue_bytes": "Body bytes held in the queue.";
     QUEUE_OLDEST = Gauge "weir_queue_oldest_age_seconds": "Age of the oldest queued request; 0 when empty.";
-    STREAMS_STALLED = Gauge "weir_streams_stalled": "Open streams silent for longer than limits.stream_stall.";
     DRAINING = Gauge "weir_draining": "1 while the process drains.";
 
     TTFT = Histogram "weir_time_to_first_token_seconds": "From arrival to first content token, queue wait included.";

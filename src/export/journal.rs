@@ -82,6 +82,11 @@ impl Journal {
     pub fn counts(&self) -> JournalCounts {
         self.counts.read()
     }
+
+    /// The channel itself, for the books, which count what finds no room.
+    pub fn sender(&self) -> SyncSender<Record> {
+        self.sender.clone()
+    }
 }
 
 impl JournalFile {

@@ -126,14 +126,12 @@ fn write_state(sheet: &mut Sheet<'_>, snapshot: &Snapshot, facts: &Facts, draini
             per(out, books, "priority", &Priority::ALL.map(Priority::as_str), &books.queued);
         }
     });
-    one(sheet, &f::QUEUE_BYTES, accounts, |books| books.queue_bytes);
     sheet.column(&f::QUEUE_OLDEST, |out| {
         for books in &snapshot.accounts {
             let age = books.oldest_queued.map_or(Duration::ZERO, |since| snapshot.at.since(since));
             out.value(&common(books, []), age.as_secs_f64());
         }
     });
-    one(sheet, &f::STREAMS_STALLED, accounts, |books| books.stalled);
     sheet.single(&f::DRAINING, f64::from(u8::from(draining)));
 }
 

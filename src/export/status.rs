@@ -8,9 +8,8 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::{Facts, Handles};
-use crate::measure::histogram::LogHistogram;
-use crate::measure::snapshot::{AccountBooks, Rates, Snapshot};
-use crate::measure::{AbandonPhase, Outcome, Phase, ShedReason};
+use crate::measure::snapshot::{AccountBooks, Snapshot};
+use crate::measure::{AbandonPhase, Outcome, Phase, Quantiles, Rates, ShedReason, View};
 
 /// The status now, as one line of JSON.
 pub fn render(handles: &Handles) -> String {
@@ -22,7 +21,8 @@ pub fn render(handles: &Handles) -> String {
 pub fn describe(snapshot: &Snapshot, facts: &Facts, draining: bool) -> Value {
     let backends = snapshot.backends.iter().enumerate().map(|(place, name)| {
         let accounts: Vec<_> = snapshot.accounts.iter().filter(|books| books.backend == *name).collect();
-        backend(name, facts.up.get(place).copied().unwrap_or(false), &accounts, snapshot)
+        let recent = snapshot.recent.get(place).cloned().unwrap_or_default();
+        backend(name, facts.up.get(place).copied().unwrap_or(false), &accounts, &recent, snapshot)
     });
     json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -33,23 +33,23 @@ pub fn describe(snapshot: &Snapshot, facts: &Facts, draining: bool) -> Value {
     })
 }
 
-fn backend(name: &str, up: bool, accounts: &[&AccountBooks], snapshot: &Snapshot) -> Value {
+fn backend(name: &str, up: bool, accounts: &[&AccountBooks], recent: &View, snapshot: &Snapshot) -> Value {
     let phase = |phase: Phase| sum(accounts, |books| books.in_flight[phase.index()]);
     let oldest = accounts.iter().filter_map(|books| books.oldest_queued).min();
     let oldest = oldest.map_or(Duration::ZERO, |since| snapshot.at.since(since));
     json!({
         "name": name,
         "up": up,
-        "rates_10s": rates(accounts, |books| &books.recent.rates_10s),
-        "rates_60s": rates(accounts, |books| &books.recent.rates_60s),
+        "rates_10s": rates(&recent.rates_10s),
+        "rates_60s": rates(&recent.rates_60s),
         "in_flight": phase(Phase::Prefill) + phase(Phase::Decode),
         "pending": sum(accounts, |books| books.pending),
         "decoding": phase(Phase::Decode),
         "queue": { "depth": sum(accounts, |books| books.queued.iter().sum()), "oldest_s": oldest.as_secs_f64() },
-        "ttft_s": quantiles(accounts, |books| &books.recent.ttft),
-        "upstream_ttft_s": quantiles(accounts, |books| &books.recent.upstream_ttft),
-        "itl_s": quantiles(accounts, |books| &books.recent.itl),
-        "e2e_s": quantiles(accounts, |books| &books.recent.e2e),
+        "ttft_s": quantiles(recent.ttft),
+        "upstream_ttft_s": quantiles(recent.upstream_ttft),
+        "itl_s": quantiles(recent.itl),
+        "e2e_s": quantiles(recent.e2e),
         "saturation": { "state": "unknown", "ratio": null, "since_s": null },
         "limits": { "first_token_window": null, "kv_cap_tokens": null },
         "totals": totals(accounts),
@@ -70,23 +70,19 @@ fn totals(accounts: &[&AccountBooks]) -> Value {
     })
 }
 
-fn rates(accounts: &[&AccountBooks], of: fn(&AccountBooks) -> &Rates) -> Value {
-    let sum = |rate: fn(&Rates) -> f64| accounts.iter().map(|books| rate(of(books))).fold(0.0, |a, b| a + b);
+fn rates(rates: &Rates) -> Value {
     json!({
-        "offered": sum(|rates| rates.offered),
-        "admitted": sum(|rates| rates.admitted),
-        "completed": sum(|rates| rates.completed),
-        "shed": sum(|rates| rates.shed),
-        "output_tokens": sum(|rates| rates.output_tokens),
+        "offered": rates.offered,
+        "admitted": rates.admitted,
+        "completed": rates.completed,
+        "shed": rates.shed,
+        "output_tokens": rates.output_tokens,
     })
 }
 
 /// p50, p90 and p99 in seconds; null when nothing was seen.
-fn quantiles(accounts: &[&AccountBooks], of: fn(&AccountBooks) -> &LogHistogram) -> Value {
-    let mut merged = LogHistogram::new();
-    accounts.iter().for_each(|books| merged.merge(of(books)));
-    let quantile = |q| merged.quantile(q).map(|nanos| nanos as f64 / 1e9);
-    json!({ "p50": quantile(0.5), "p90": quantile(0.9), "p99": quantile(0.99) })
+fn quantiles(of: Option<Quantiles>) -> Value {
+    json!({ "p50": of.map(|q| q.p50), "p90": of.map(|q| q.p90), "p99": of.map(|q| q.p99) })
 }
 
 fn sum(accounts: &[&AccountBooks], count: impl Fn(&AccountBooks) -> u64) -> u64 {

@@ -262,8 +262,22 @@ mod tests {
     #[test]
     fn malformed_codings_are_refused() {
         for bad in [
-            &b"\r\n"[..], b"x\r\n", b"5\nhello", b"5\r\nhello!", b"5\r\nhello\n", b"123456789\r\n", b"-1\r\n", b"0x5\r\n",
-            b"5;\n", b"5;a\0\r\n", b"0\r\n x: folded\r\n", b"0\r\nx y: v\r\n", b"0\r\nx: a\nb\r\n", b"0\r\n\n", b" 5\r\n", b"5 \r\n",
+            &b"\r\n"[..],
+            b"x\r\n",
+            b"5\nhello",
+            b"5\r\nhello!",
+            b"5\r\nhello\n",
+            b"123456789\r\n",
+            b"-1\r\n",
+            b"0x5\r\n",
+            b"5;\n",
+            b"5;a\0\r\n",
+            b"0\r\n x: folded\r\n",
+            b"0\r\nx y: v\r\n",
+            b"0\r\nx: a\nb\r\n",
+            b"0\r\n\n",
+            b" 5\r\n",
+            b"5 \r\n",
         ] {
             assert!(body(&[bad]).is_err(), "{:?}", String::from_utf8_lossy(bad));
         }

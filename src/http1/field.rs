@@ -228,7 +228,7 @@ mod tests {
         for bad in ["Host", "authorization", "traceparent", "x-weir-priority", "a b", "x-forwarded-for"] {
             assert_eq!(Nominated::default().read(bad.as_bytes()), Err(()), "{bad}");
         }
-        let many = vec!["x"; 11].join(",");
+        let many = ["x"; 11].join(",");
         assert_eq!(Nominated::default().read(many.as_bytes()), Err(()));
     }
 }

@@ -10,29 +10,53 @@ use memchr::memchr3;
 /// sent can reach a log or an answer through it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reject {
+    /// A CR without LF or an LF without CR, in the head.
     BareLineBreak,
+    /// A NUL in the head.
     NulByte,
+    /// More than 64 KiB before the empty line.
     HeadTooLong,
+    /// More than 8 KiB before the first CRLF.
     RequestLineTooLong,
+    /// More than 100 fields.
     TooManyFields,
+    /// Not method, target and version with one space between; or empty lines before it.
     RequestLine,
+    /// A name that is no token, a folded line, a space before the colon, a control character in a value.
     FieldSyntax,
+    /// Neither HTTP/1.1 nor HTTP/1.0.
     Version,
+    /// TRACE or CONNECT.
     MethodRefused,
+    /// A method outside the list.
     MethodUnknown,
+    /// Neither an absolute path nor an http or https URL with one; or bytes that no target may have.
     Target,
+    /// None on HTTP/1.1, more than one, or not a host and port.
     Host,
+    /// The target names another authority than the Host field.
     AuthorityMismatch,
+    /// Not 1 to 18 digits, or more than one.
     ContentLength,
+    /// Anything but one `chunked`; or any, on HTTP/1.0.
     TransferEncoding,
+    /// Two framings at once.
     LengthAndEncoding,
+    /// A body that is not empty, on GET or HEAD: servers disagree on whether it is read.
     BodyNotAllowed,
+    /// An `Expect` other than `100-continue`.
     Expectation,
+    /// `Connection` nominates what must not be removed, more than 10 names, or what is no token.
     Nomination,
+    /// A handshake for a protocol that is not relayed.
     WebSocket,
+    /// A `Via` element is this process's own.
     Loop,
+    /// A size line or the end of a chunk's data is malformed.
     ChunkSyntax,
+    /// Extensions of more than 256 bytes in a chunk or 4 KiB in a body.
     ChunkExtension,
+    /// A trailer section of more than 64 KiB, or one that breaks the rules of fields.
     TrailerTooLong,
 }
 
@@ -191,6 +215,9 @@ mod tests {
     #[test]
     fn long_heads_are_refused_before_they_end() {
         assert_eq!(HeadEnd::new().find(&vec![b'a'; 8 * 1024 + 3]), Err(Reject::RequestLineTooLong));
+        let line = |n: usize| ["a".repeat(n).as_bytes(), &GOOD[14..]].concat();
+        assert_eq!(HeadEnd::new().find(&line(8 * 1024 + 1)), Err(Reject::RequestLineTooLong), "in one read");
+        assert!(HeadEnd::new().find(&line(8 * 1024)).is_ok());
         let mut long = b"GET / HTTP/1.1\r\nx: ".to_vec();
         long.resize(64 * 1024, b'a');
         assert_eq!(HeadEnd::new().find(&long), Ok(None));

@@ -11,6 +11,7 @@ use super::{push_decimal, push_field};
 
 /// The methods that are passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
 pub enum Method {
     Get,
     Head,
@@ -24,25 +25,33 @@ pub enum Method {
 /// The client's HTTP version. What leaves is always HTTP/1.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
+    /// HTTP/1.0: no chunked coding, no interim answers, one request a connection.
     V10,
+    /// HTTP/1.1.
     V11,
 }
 
 /// Where the request's body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestBody {
+    /// Neither Content-Length nor Transfer-Encoding.
     None,
+    /// So many bytes.
     Length(u64),
+    /// As `ChunkedBody` finds.
     Chunked,
 }
 
 /// A valid request head. Ranges point into the head's bytes.
 #[derive(Clone, Debug)]
 pub struct RequestHead {
+    /// One of those that are passed on.
     pub method: Method,
     /// The target in origin form, as received.
     pub target: Range<usize>,
+    /// What the client speaks.
     pub version: Version,
+    /// Where the body ends.
     pub body: RequestBody,
     /// `Expect: 100-continue`: the client waits for an interim answer before it sends the body.
     pub expect_continue: bool,

@@ -12,38 +12,51 @@ use super::{push_decimal, push_field};
 pub enum Response {
     /// A 1xx: another head follows.
     Informational(u16),
+    /// The answer itself.
     Final(ResponseHead),
 }
 
 /// A valid final head. Ranges point into the head's bytes.
 #[derive(Clone, Debug)]
 pub struct ResponseHead {
+    /// Three digits, 200 or more.
     pub status: u16,
     /// The engine's connection may carry another request after this answer.
     pub keep_alive: bool,
+    /// Where the body ends.
     pub body: BodyKind,
+    /// The value as received.
     pub content_type: Option<Range<usize>>,
+    /// The value as received.
     pub content_encoding: Option<Range<usize>>,
+    /// The engine sent a `Date`.
     pub has_date: bool,
+    /// The engine sent an `x-request-id`, and it is passed on.
     pub has_request_id: bool,
 }
 
 /// Where the answer's body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyKind {
-    /// No body; `declared` is the length that a HEAD's answer or a 304 speaks of.
+    /// No body: the answer to a HEAD, a 204 or a 304.
     None {
+        /// The length that a HEAD's answer or a 304 speaks of.
         declared: Option<u64>,
     },
+    /// So many bytes.
     Length(u64),
+    /// The chunked coding.
     Chunked,
+    /// Everything until the engine closes.
     UntilClose,
 }
 
 /// What the answer belongs to.
 #[derive(Clone, Copy, Debug)]
 pub struct ResponseContext {
+    /// The request was a HEAD: there is no body, whatever the fields say.
     pub head_request: bool,
+    /// What the client speaks.
     pub client: Version,
 }
 

@@ -108,7 +108,7 @@ impl Connection<'_> {
 
     /// Reads until a head is complete: the bytes received, and where it ends.
     async fn read_head<D: Io>(&mut self, client: &mut D, mut timer: Pin<&mut Sleep>) -> Result<(Vec<u8>, usize), Stop> {
-        let gateway = self.gateway();
+        let gateway = self.worker.gateway.clone();
         let (limits, clock) = (&gateway.limits, gateway.clock);
         let mut received = std::mem::take(&mut self.early.bytes);
         let mut end = HeadEnd::new();
@@ -164,7 +164,8 @@ impl Connection<'_> {
     ) -> Result<Request, (Stop, Family)> {
         let gateway = self.worker.gateway.clone();
         let mut out = Vec::with_capacity(length + 256);
-        let peer = Peer { forwarded_for: &self.address, trusted: self.trusted, proto: "http" };
+        let via = self.worker.via();
+        let peer = Peer { forwarded_for: &self.address, trusted: self.trusted, proto: "http", via: &via };
         let measured = |method: &[u8], target: &[u8]| matches!(route(method, target, b""), Route::Inference(_));
         let head = request_head(&received[..length], &peer, measured, &mut out)
             .map_err(|reject| (Stop::malformed(reject), Family::OpenAi))?;
@@ -194,7 +195,7 @@ impl Connection<'_> {
         Ok(Request {
             path,
             host: head.host.clone().map_or_else(Vec::new, |range| received[range].to_vec()),
-            has_length: head.body != RequestBody::None,
+            has_length: head.needs_length(),
             head,
             out,
             id,
@@ -374,6 +375,7 @@ impl Connection<'_> {
             let mut exchange = Exchange::new(outgoing, Answer::new(self.recipient(&request, backend, keep)), gateway.clock.now());
             let mut bench = Bench {
                 clock: gateway.clock,
+                vitals: &gateway.vitals[usize::from(backend.0)],
                 limits: &gateway.limits,
                 budget: &gateway.memory,
                 early: &mut self.early,
@@ -488,8 +490,8 @@ impl Connection<'_> {
                 });
             }
             if early.bytes.is_empty() {
-                let gone = |early: &mut Early| poll_read(cx, client, |bytes| early.bytes.extend_from_slice(bytes));
-                if gateway.limits.half_close && gone(early) == Poll::Ready(false) {
+                let read = poll_read(cx, client, |bytes| early.bytes.extend_from_slice(bytes));
+                if gateway.limits.half_close && read == Poll::Ready(false) {
                     return Poll::Ready(Dialled::ClientGone);
                 }
             }

@@ -15,6 +15,7 @@ use tokio::time::Sleep;
 
 use super::answer::{Answer, Heard};
 use super::budget::Budget;
+use super::health::Vitals;
 use super::io::Io;
 use super::outbox::Outbox;
 use super::outgoing::Outgoing;
@@ -54,6 +55,7 @@ pub enum Break {
 /// What an exchange works with and does not own.
 pub struct Bench<'a> {
     pub clock: Clock,
+    pub vitals: &'a Vitals,
     pub limits: &'a Limits,
     pub budget: &'a Arc<Budget>,
     /// Bytes of the client's that belong to its next request.
@@ -228,6 +230,7 @@ impl Exchange {
             self.request.release();
         }
         self.received += read.len() as u64;
+        bench.vitals.on_heard(at);
         match self.answer.feed(at, read, scratch, tap) {
             Ok(Heard { out, request_may_stop }) => {
                 if request_may_stop {

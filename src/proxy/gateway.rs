@@ -42,6 +42,8 @@ pub struct Gateway {
     /// One INFO line a request.
     pub access_log: bool,
     pub facts: Facts,
+    /// Tells this process from every other weir.
+    pub via_id: u64,
     pub retries: RetryBudget,
     /// What traffic has told about each backend.
     pub vitals: Box<[Vitals]>,
@@ -86,6 +88,7 @@ pub struct Worker {
     date: ArcSwap<[u8; 29]>,
     ids: AtomicU64,
     id_seed: u64,
+    via_id: u64,
 }
 
 impl Worker {
@@ -93,8 +96,9 @@ impl Worker {
     pub fn new(gateway: Arc<Gateway>, index: usize, id_seed: u64) -> Arc<Self> {
         let shard = gateway.ledger.shard(index);
         let idle = Idle::new(gateway.targets.len());
+        let via_id = gateway.via_id;
         let id_seed = id_seed.rotate_left(7).wrapping_add(index as u64);
-        let worker = Self { gateway, shard, idle, date: ArcSwap::from_pointee([b' '; 29]), ids: AtomicU64::new(0), id_seed };
+        let worker = Self { gateway, shard, idle, date: ArcSwap::from_pointee([b' '; 29]), ids: AtomicU64::new(0), id_seed, via_id };
         worker.tick();
         Arc::new(worker)
     }
@@ -112,6 +116,11 @@ impl Worker {
     /// The value of a `Date` field.
     pub fn date(&self) -> [u8; 29] {
         **self.date.load()
+    }
+
+    /// This process's element of a `Via` field. The comment tells it from another weir on the same way.
+    pub fn via(&self) -> String {
+        format!("1.1 weir ({:016x})", self.via_id)
     }
 
     /// A request id of our own: unique in this process, and with the seed as good as unique among processes.

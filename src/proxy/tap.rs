@@ -78,6 +78,7 @@ impl Tap {
             return;
         };
         let limited = self.lag != Lag::None;
+        let events = matches!(self.format, Format::Sse | Format::Ndjson);
         let mut emissions = 0_u32;
         scanner.feed(payload, |emission| {
             entry.on_emission(at, emission.tokens, limited);
@@ -94,7 +95,7 @@ impl Tap {
                     permit.on_first_token();
                 }
             }
-        } else if !self.has_events() || scanner.reading().at_event_boundary {
+        } else if !events || scanner.at_event_boundary() {
             self.heard = at;
         }
     }
@@ -128,13 +129,13 @@ impl Tap {
 
     /// The stream's own end was seen: what follows cannot change the outcome.
     pub fn has_terminated(&self) -> bool {
-        self.scanner.as_ref().is_some_and(|scanner| scanner.reading().terminated)
+        self.scanner.as_ref().is_some_and(StreamScanner::has_terminated)
     }
 
     /// An event of ours may follow: the engine's last event is whole. `None` where the answer is not a stream.
     pub fn event_boundary(&self) -> Option<Dialect> {
         let scanner = self.scanner.as_ref()?;
-        (self.has_events() && scanner.reading().at_event_boundary).then_some(self.dialect).flatten()
+        (self.has_events() && scanner.at_event_boundary()).then_some(self.dialect).flatten()
     }
 
     /// Books a retry.

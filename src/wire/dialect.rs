@@ -1,77 +1,102 @@
-//! The names of the APIs weir understands. A dialect belongs to a path, not to an engine: llama.cpp alone speaks four.
+//! Which wire format a path speaks, and how its answers are framed.
 
-/// Whose API a request speaks, and so what its answer looks like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// A wire format. It belongs to a path, not to an engine: one engine speaks several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
-    /// `/v1/chat/completions`
     OpenAiChat,
-    /// `/v1/completions`
     OpenAiCompletions,
-    /// `/v1/responses`
     OpenAiResponses,
-    /// `/v1/embeddings` and its relatives that only read: rerank, score, pooling, classify.
     OpenAiEmbeddings,
-    /// `/v1/messages`
     AnthropicMessages,
-    /// `/api/chat`
     OllamaChat,
-    /// `/api/generate`
     OllamaGenerate,
-    /// `/api/embed`, `/api/embeddings`
     OllamaEmbed,
-    /// `/generate_stream`, and `/generate` with `inputs`
     Tgi,
-    /// `/generate` with `text` or `input_ids`
     SglangNative,
-    /// `/completion`, `/completions`, `/infill`
     LlamacppNative,
 }
 
-/// Dialects that report an error in the same form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Whose form an error takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
-    /// `{"error":{"message",…}}`; also the form for a path we do not know.
     OpenAi,
-    /// `{"type":"error","error":{…}}`, in a stream under `event: error`.
     Anthropic,
-    /// `{"error":"…"}`
     Ollama,
-    /// `{"error":"…","error_type":"…"}`
     Tgi,
 }
 
-impl Dialect {
-    /// Every dialect, in the order of the declaration.
-    pub const ALL: [Self; 11] = [
-        Self::OpenAiChat,
-        Self::OpenAiCompletions,
-        Self::OpenAiResponses,
-        Self::OpenAiEmbeddings,
-        Self::AnthropicMessages,
-        Self::OllamaChat,
-        Self::OllamaGenerate,
-        Self::OllamaEmbed,
-        Self::Tgi,
-        Self::SglangNative,
-        Self::LlamacppNative,
-    ];
+/// What a request line asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Measured.
+    Inference(Endpoint),
+    /// Relayed and not counted.
+    PassThrough,
+}
 
-    /// The form of its errors.
+/// An inference path. Most name their dialect; `/generate` is shared by two engines, and its body decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    Known(Dialect),
+    /// `/generate_stream`: TGI, always a stream.
+    TgiStream,
+    /// `/generate`: TGI with `inputs`, SGLang with `text` or `input_ids`.
+    Generate,
+}
+
+/// How an answer's body is to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Sse,
+    Ndjson,
+    Json,
+    /// Compressed: relayed unread.
+    Opaque,
+}
+
+/// Recognises a request by method and target; `prefix` may stand before every path.
+pub fn route(method: &[u8], target: &[u8], prefix: &[u8]) -> Route {
+    let path = target.split(|b| *b == b'?').next().unwrap_or(target);
+    let Some(path) = path.strip_prefix(prefix).filter(|_| method == b"POST") else { return Route::PassThrough };
+    let known = match path {
+        b"/v1/chat/completions" | b"/chat/completions" => Dialect::OpenAiChat,
+        b"/v1/completions" => Dialect::OpenAiCompletions,
+        b"/v1/responses" => Dialect::OpenAiResponses,
+        b"/v1/embeddings" | b"/v1/rerank" | b"/score" | b"/pooling" | b"/classify" => Dialect::OpenAiEmbeddings,
+        b"/v1/messages" => Dialect::AnthropicMessages,
+        b"/api/chat" => Dialect::OllamaChat,
+        b"/api/generate" => Dialect::OllamaGenerate,
+        b"/api/embed" | b"/api/embeddings" => Dialect::OllamaEmbed,
+        b"/completion" | b"/completions" | b"/infill" => Dialect::LlamacppNative,
+        b"/generate_stream" => return Route::Inference(Endpoint::TgiStream),
+        b"/generate" => return Route::Inference(Endpoint::Generate),
+        _ => return Route::PassThrough,
+    };
+    Route::Inference(Endpoint::Known(known))
+}
+
+impl Endpoint {
+    /// Whose form an error takes before the body is known.
+    pub fn family(self) -> Family {
+        match self {
+            Self::Known(dialect) => dialect.family(),
+            Self::TgiStream | Self::Generate => Family::Tgi,
+        }
+    }
+}
+
+impl Dialect {
+    /// Whose form an error takes.
     pub const fn family(self) -> Family {
         match self {
-            Self::OpenAiChat
-            | Self::OpenAiCompletions
-            | Self::OpenAiResponses
-            | Self::OpenAiEmbeddings
-            | Self::SglangNative
-            | Self::LlamacppNative => Family::OpenAi,
             Self::AnthropicMessages => Family::Anthropic,
             Self::OllamaChat | Self::OllamaGenerate | Self::OllamaEmbed => Family::Ollama,
             Self::Tgi => Family::Tgi,
+            _ => Family::OpenAi,
         }
     }
 
-    /// Its name in logs and journals.
+    /// Our word for it, in logs and journals.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::OpenAiChat => "openai.chat",
@@ -87,15 +112,21 @@ impl Dialect {
             Self::LlamacppNative => "llamacpp.native",
         }
     }
+}
 
-    /// Whether it answers with output tokens at all.
-    pub const fn generates(self) -> bool {
-        !matches!(self, Self::OpenAiEmbeddings | Self::OllamaEmbed)
-    }
-
-    /// What a missing `stream` field means.
-    pub(super) const fn streams_by_default(self) -> bool {
-        matches!(self, Self::OllamaChat | Self::OllamaGenerate)
+impl Format {
+    /// By the answer's `Content-Type` and `Content-Encoding`. The answer decides what was sent, not the request.
+    pub fn of(content_type: &[u8], content_encoding: Option<&[u8]>) -> Self {
+        if content_encoding.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity") && !coding.is_empty()) {
+            return Self::Opaque;
+        }
+        let media = content_type.split(|b| *b == b';').next().unwrap_or(content_type).trim_ascii();
+        let is = |name: &str| media.eq_ignore_ascii_case(name.as_bytes());
+        match () {
+            () if is("text/event-stream") => Self::Sse,
+            () if is("application/x-ndjson") || is("application/ndjson") => Self::Ndjson,
+            () => Self::Json,
+        }
     }
 }
 
@@ -104,9 +135,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_distinct() {
-        for (i, one) in Dialect::ALL.iter().enumerate() {
-            assert!(Dialect::ALL[i + 1..].iter().all(|other| other.as_str() != one.as_str()));
+    fn a_path_is_known_without_its_query_and_only_when_posted() {
+        let chat = Route::Inference(Endpoint::Known(Dialect::OpenAiChat));
+        assert_eq!(route(b"POST", b"/v1/chat/completions?x=1", b""), chat);
+        assert_eq!(route(b"POST", b"/llm/v1/chat/completions", b"/llm"), chat);
+        for (method, target) in [("GET", "/v1/chat/completions"), ("POST", "/v1/messages/count_tokens"), ("POST", "/tokenize")] {
+            assert_eq!(route(method.as_bytes(), target.as_bytes(), b""), Route::PassThrough, "{target}");
         }
+    }
+
+    #[test]
+    fn the_answers_type_decides_how_it_is_read() {
+        assert_eq!(Format::of(b"Text/Event-Stream; charset=utf-8", None), Format::Sse);
+        assert_eq!(Format::of(b"application/x-ndjson", None), Format::Ndjson);
+        assert_eq!(Format::of(b"application/json", None), Format::Json);
+        assert_eq!(Format::of(b"text/event-stream", Some(b"gzip")), Format::Opaque);
     }
 }

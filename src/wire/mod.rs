@@ -1,38 +1,16 @@
-//! What is said over HTTP: which requests are inference, what they ask for, and what a streamed answer says.
+//! The wire formats: what a request asks for, and what an answer says, read along without touching a byte.
 //!
-//! Bytes go in, in whatever pieces they arrive; out come a [`RequestShape`], [`Emission`]s and a [`Reading`]. Everything
-//! reads along and nothing is re-serialised: the bytes themselves go on untouched, and whatever is not understood is
-//! passed over, never refused.
-//!
-//! Invariant: no scanner here holds a body, an event or a line. State is of fixed size (a stream with several choices
-//! keeps some 50 bytes for each further one), so what a peer sends cannot make weir hold memory.
-//!
-//! Invariant: the pieces in which bytes arrive change nothing. Each scanner is a machine over single bytes; running
-//! ahead with `memchr` inside one piece is a shortcut through the same states.
-//!
-//! It holds no HTTP framing (that is `http1/`), no clock and no books (`measure/`).
+//! `route` knows a dialect by its path; `RequestScanner` reads the few fields of a body that matter; `StreamScanner` finds
+//! content events, token counts, the end and the errors of an answer, cut anywhere. Nothing here copies a prompt, keeps a
+//! text, or can fail the request that it reads.
 
-mod anthropic;
 mod dialect;
 mod event;
-mod format;
 mod json;
-mod llamacpp;
-mod ndjson;
-mod ollama;
-mod openai;
 mod request;
-mod responses;
-mod route;
-mod sglang;
-mod sse;
 mod stream;
-mod tally;
-mod tgi;
 
-pub use dialect::{Dialect, Family};
-pub use format::Format;
+pub use dialect::{Dialect, Endpoint, Family, Format, Route, route};
+pub use event::ErrorKind;
 pub use request::{PromptLength, RequestScanner, RequestShape};
-pub use route::{Endpoint, Route, route};
-pub use stream::{Emission, ErrorKind, Reading, StreamScanner};
-pub use tally::Usage;
+pub use stream::{Emission, Reading, StreamScanner, Usage};

@@ -54,8 +54,9 @@ impl Engine {
     async fn send(&self, path: &str, headers: &str, body: &str) -> TcpStream {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let length = body.len();
-        let request =
-            format!("POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}");
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}"
+        );
         stream.write_all(request.as_bytes()).await.unwrap();
         stream
     }
@@ -103,11 +104,15 @@ impl Answer {
         let (head, rest) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
         let mut lines = head.lines();
         let status = lines.next().and_then(|line| line.split(' ').nth(1)).map_or(0, |status| status.parse().unwrap());
-        let headers: HashMap<_, _> =
-            lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
+        let headers: HashMap<_, _> = lines
+            .filter_map(|line| line.split_once(": "))
+            .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
+            .collect();
         let (body, complete) = match headers.get("transfer-encoding") {
             Some(_) => unchunked(rest),
-            None => (rest.to_owned(), headers.get("content-length").is_some_and(|length| length.parse() == Ok(rest.len()))),
+            None => {
+                (rest.to_owned(), headers.get("content-length").is_some_and(|length| length.parse() == Ok(rest.len())))
+            }
         };
         Self { status, headers, body, complete, reset }
     }
@@ -142,7 +147,8 @@ fn unchunked(mut rest: &str) -> (String, bool) {
 }
 
 fn chat(max_tokens: u32) -> Value {
-    json!({"messages": [{"role": "user", "content": "twelve bytes"}], "stream": true, "max_tokens": max_tokens, "ignore_eos": true})
+    let messages = json!([{"role": "user", "content": "twelve bytes"}]);
+    json!({"messages": messages, "stream": true, "max_tokens": max_tokens, "ignore_eos": true})
 }
 
 fn and(mut body: Value, more: Value) -> Value {
@@ -157,7 +163,9 @@ fn content(event: &Value) -> &str {
 #[tokio::test]
 async fn a_chat_stream_has_role_tokens_finish_usage_and_done() {
     let engine = Engine::start().await;
-    let answer = engine.post(CHAT, "x-request-id: r1\r\n", and(chat(5), json!({"stream_options": {"include_usage": true}}))).await;
+    let answer = engine
+        .post(CHAT, "x-request-id: r1\r\n", and(chat(5), json!({"stream_options": {"include_usage": true}})))
+        .await;
     assert_eq!((answer.status, answer.complete), (200, true));
     assert_eq!(answer.headers["content-type"], "text/event-stream; charset=utf-8");
     assert_eq!(answer.headers["x-request-id"], "r1");
@@ -221,7 +229,8 @@ async fn answers_in_one_piece_in_every_dialect() {
     assert_eq!(document["choices"][0]["message"]["content"].as_str().unwrap().split(' ').count(), 3);
     assert_eq!(document["usage"]["completion_tokens"], 3);
 
-    let document = engine.post("/v1/completions", "", whole(json!({"prompt": "x", "max_tokens": 2, "n": 2}))).await.json();
+    let document =
+        engine.post("/v1/completions", "", whole(json!({"prompt": "x", "max_tokens": 2, "n": 2}))).await.json();
     assert_eq!(document["choices"].as_array().unwrap().len(), 2);
     assert_eq!(document["usage"]["completion_tokens"], 4);
 
@@ -235,7 +244,8 @@ async fn answers_in_one_piece_in_every_dialect() {
     assert_eq!((&document["done"], &document["eval_count"]), (&json!(true), &json!(3)));
     assert_eq!(document["message"]["content"].as_str().unwrap().split(' ').count(), 3);
 
-    let document = engine.post("/api/generate", "", whole(json!({"prompt": "x", "options": {"num_predict": 2}}))).await.json();
+    let document =
+        engine.post("/api/generate", "", whole(json!({"prompt": "x", "options": {"num_predict": 2}}))).await.json();
     assert_eq!(document["response"].as_str().unwrap().split(' ').count(), 2);
     engine.stop().await;
 }
@@ -380,7 +390,9 @@ async fn a_finished_request_is_not_counted_as_aborted() {
     let engine = Engine::start().await;
     engine.post(CHAT, "", chat(3)).await;
     engine.post(CHAT, "", and(chat(3), json!({"stream": false}))).await;
-    let success = |reason| format!("vllm:request_success_total{{engine=\"0\",model_name=\"weir-sim\",finished_reason=\"{reason}\"}}");
+    let success = |reason| {
+        format!("vllm:request_success_total{{engine=\"0\",model_name=\"weir-sim\",finished_reason=\"{reason}\"}}")
+    };
     assert_eq!(engine.metric(&success("abort")).await, 0.0);
     assert_eq!(engine.metric(&success("length")).await, 2.0);
     assert_eq!(engine.metric("vllm:generation_tokens_total").await, 6.0);
@@ -476,7 +488,8 @@ async fn refusals_hangs_and_late_heads_are_played() {
     drop(hung);
     assert!(engine.recorder.ended("h").await.emissions.is_empty());
 
-    let mut stalled = engine.send(CHAT, "x-request-id: s\r\nx-engine-fault: stall-after=1\r\n", &chat(3).to_string()).await;
+    let mut stalled =
+        engine.send(CHAT, "x-request-id: s\r\nx-engine-fault: stall-after=1\r\n", &chat(3).to_string()).await;
     assert!(stalled.read(&mut [0; 4096]).await.unwrap() > 0);
     drop(stalled);
     assert!(engine.recorder.ended("s").await.emissions.len() <= 1);

@@ -1,5 +1,5 @@
 //! Every raw request of the corpora through the head and body readers: refused, or hyper sees the same requests in what
-//! weir would forward. A corpus that is absent prints one line.
+//! weir would forward. Every raw answer likewise, towards hyper as the client. A corpus that is absent prints one line.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,10 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use weir::http1::{
+    HeadEnd, Relay, Response as Answered, ResponseContext, Version, finish_response_head, response_head,
+};
 
 #[path = "http1_reading.rs"]
 mod http1_reading;
@@ -37,6 +40,28 @@ fn smuggling_gadgets_are_refused_or_seen_alike() {
 #[test]
 fn our_own_requests_are_refused_or_seen_alike() {
     compare("own/h1", &files(&own()));
+}
+
+/// An answer that weir refuses or that stays incomplete reaches nobody as a whole one.
+#[test]
+fn llhttp_answers_are_refused_or_seen_alike() {
+    let cases = files(&shared("llhttp/response"));
+    if cases.is_empty() {
+        return println!("llhttp answers: absent, not compared");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (mut refused, mut relayed) = (0, 0);
+    for (name, bytes) in &cases {
+        let Some(answer) = relay_answer(bytes) else {
+            refused += 1;
+            continue;
+        };
+        relayed += 1;
+        let seen = runtime.block_on(answer_by_hyper(answer.sent)).unwrap();
+        assert_eq!(seen, (answer.status, answer.body), "{name}");
+    }
+    println!("llhttp answers: {} cases, {refused} refused or incomplete, {relayed} compared", cases.len());
+    assert!(refused > 0 && relayed > 0, "both happen in this corpus");
 }
 
 /// Where the manifest allows nothing but a refusal at the head or the body, there is one, with a status that it names.
@@ -118,6 +143,48 @@ async fn by_hyper(bytes: Vec<u8>) -> Vec<Sighting> {
     }
     let seen = seen.lock().unwrap();
     seen.clone()
+}
+
+struct Answer {
+    status: u16,
+    body: Vec<u8>,
+    sent: Vec<u8>,
+}
+
+/// What a client of HTTP/1.1 gets; `None` when it gets no whole answer.
+fn relay_answer(bytes: &[u8]) -> Option<Answer> {
+    let end = HeadEnd::new().find(bytes).ok()??;
+    let context = ResponseContext { head_request: false, client: Version::V11 };
+    let mut sent = Vec::new();
+    let Ok(Answered::Final(head)) = response_head(&bytes[..end], &context, &mut sent) else { return None };
+    let (mut relay, mut scratch) = (Relay::new(head.body, context.client), Vec::new());
+    finish_response_head(&mut sent, relay.out_framing(), true, b"", &[]);
+    let mut body = Vec::new();
+    sent.extend_from_slice(relay.feed(&bytes[end..], &mut scratch, |part| body.extend_from_slice(part)).ok()?.out);
+    sent.extend_from_slice(relay.closed(&mut scratch).ok()?);
+    Some(Answer { status: head.status, body, sent })
+}
+
+async fn answer_by_hyper(bytes: Vec<u8>) -> hyper::Result<(u16, Vec<u8>)> {
+    let (client, mut server) = tokio::io::duplex(bytes.len() + 64 * 1024);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(client)).await?;
+    let exchange = async {
+        let answer = sender.send_request(Request::new(Empty::<Bytes>::new())).await?;
+        Ok((answer.status().as_u16(), answer.into_body().collect().await?.to_bytes().to_vec()))
+    };
+    let engine = async {
+        let mut request = [0; 1024];
+        assert!(server.read(&mut request).await.unwrap() > 0, "a request");
+        server.write_all(&bytes).await.unwrap();
+        server.shutdown().await.unwrap();
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        biased;
+        seen = exchange => seen,
+        () = engine => unreachable!("it waits for the client"),
+        () = async { let _ = connection.await; std::future::pending::<()>().await } => unreachable!("as above"),
+    }
 }
 
 fn shared(name: &str) -> PathBuf {

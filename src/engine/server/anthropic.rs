@@ -14,7 +14,8 @@ pub struct Messages;
 impl Dialect for Messages {
     fn ask(&self, body: &Value) -> Result<Ask, BadRequest> {
         let prompt = prompt_tokens(&[Some(messages(body)?), body.get("system")]);
-        let max_tokens = count(body, "max_tokens")?.ok_or_else(|| BadRequest("max_tokens: field required".to_owned()))?;
+        let max_tokens =
+            count(body, "max_tokens")?.ok_or_else(|| BadRequest("max_tokens: field required".to_owned()))?;
         Ok(Ask {
             stream: flag(body, "stream", false),
             prompts: vec![prompt],

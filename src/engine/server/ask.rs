@@ -39,9 +39,9 @@ impl Ask {
 
     /// How long each choice gets, and why it ends there.
     ///
-    /// Without `ignore_eos` a choice stops at a length drawn from the profile's law, or at `max_tokens` if that is less. The
-    /// dice are seeded by `seed` and the request's number, so a length does not depend on what else is going on. KV
-    /// memory ends every choice.
+    /// Without `ignore_eos` a choice stops at a length drawn from the profile's law, or at `max_tokens` if that is
+    /// less. The dice are seeded by `seed` and the request's number, so a length does not depend on what else is
+    /// going on. KV memory ends every choice.
     pub fn outputs(&self, setup: &Setup, seed: u64, number: u64) -> Vec<(u32, Finish)> {
         let mut dice = ChaCha8Rng::seed_from_u64(seed);
         dice.set_stream(number);
@@ -62,7 +62,8 @@ impl Ask {
 #[error("{0}")]
 pub struct BadRequest(pub String);
 
-/// A whole number of at least 1 under `key`; absent or null is `None`. What does not fit 32 bits is as good as the largest.
+/// A whole number of at least 1 under `key`; absent or null is `None`. What does not fit 32 bits is as good as the
+/// largest.
 pub fn count(body: &Value, key: &str) -> Result<Option<u32>, BadRequest> {
     match body.get(key) {
         None | Some(Value::Null) => Ok(None),
@@ -78,7 +79,8 @@ pub fn flag(body: &Value, key: &str, default: bool) -> bool {
     body.get(key).and_then(Value::as_bool).unwrap_or(default)
 }
 
-/// Prompt tokens of a text, of a list of messages or of content parts: a quarter of the bytes of what is said, at least 1.
+/// Prompt tokens of a text, of a list of messages or of content parts: a quarter of the bytes of what is said, at
+/// least 1.
 pub fn prompt_tokens(said: &[Option<&Value>]) -> u32 {
     let bytes: usize = said.iter().flatten().map(|value| text_bytes(value)).sum();
     u32::try_from(bytes / 4).unwrap_or(u32::MAX).max(1)
@@ -147,7 +149,8 @@ mod tests {
 
     #[test]
     fn text_is_counted_wherever_a_message_holds_it() {
-        let said = json!([{"role": "user", "content": "12345678"}, {"role": "user", "content": [{"type": "text", "text": "1234"}]}]);
+        let parts = json!([{"type": "text", "text": "1234"}, {"type": "image_url", "image_url": {"url": "x"}}]);
+        let said = json!([{"role": "user", "content": "12345678"}, {"role": "user", "content": parts}]);
         assert_eq!(prompt_tokens(&[Some(&said)]), 3);
         assert_eq!(prompt_tokens(&[Some(&json!("")), None]), 1);
     }

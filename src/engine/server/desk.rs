@@ -80,7 +80,8 @@ impl Desk {
         body: Incoming,
         reset: Arc<AtomicBool>,
     ) -> Result<Response<Body>, Refusal> {
-        let body = Limited::new(body, LARGEST_BODY).collect().await.map_err(|error| Refusal::of_body(&*error))?.to_bytes();
+        let body =
+            Limited::new(body, LARGEST_BODY).collect().await.map_err(|error| Refusal::of_body(&*error))?.to_bytes();
         let request_id = String::from_utf8_lossy(request_id.as_bytes());
         let mut account = Account::open(self.settings.recorder.clone(), self.settings.clock, &request_id, &body);
         let fault = self.fault(headers)?;
@@ -118,8 +119,7 @@ impl Desk {
         };
         let stamped = self.settings.stamps || headers.get("x-engine-stamps").is_some_and(|value| value == "1");
         let (phase, out) = (Phase::Silent, BytesMut::with_capacity(BUFFER));
-        let stream =
-            Stream { dialect, answer, ticket, early, tokens, stamped, breakage, reset, account, phase, out };
+        let stream = Stream { dialect, answer, ticket, early, tokens, stamped, breakage, reset, account, phase, out };
         Ok(response(200, dialect.stream_type(), Body::Told(Box::new(stream))))
     }
 

@@ -86,8 +86,8 @@ impl Meter {
         self.preemptions = engine.preemptions();
     }
 
-    /// The Prometheus text format. `model` is the model's name, quoted and escaped as JSON, which for the characters the
-    /// format cares about is the same.
+    /// The Prometheus text format. `model` is the model's name, quoted and escaped as JSON, which for the characters
+    /// the format cares about is the same.
     pub fn exposition(&self, model: &str) -> String {
         let mut out = String::new();
         // Writing into a String cannot fail.
@@ -100,7 +100,12 @@ impl Meter {
         let mut one = |kind: &str, name: &str, help: &str, value: f64| {
             write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name}{{{labels}}} {value:?}\n")
         };
-        one("gauge", "vllm:num_requests_running", "Number of requests in model execution batches.", self.running as f64)?;
+        one(
+            "gauge",
+            "vllm:num_requests_running",
+            "Number of requests in model execution batches.",
+            self.running as f64,
+        )?;
         one("gauge", "vllm:num_requests_waiting", "Number of requests waiting to be processed.", self.waiting as f64)?;
         one("gauge", "vllm:kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", self.kv_usage)?;
         one("counter", "vllm:num_preemptions_total", "Cumulative number of preemptions.", self.preemptions as f64)?;
@@ -160,12 +165,11 @@ impl Histogram {
 
 // The first three are vLLM's own bounds, in seconds.
 const TTFT_BOUNDS: &[f64] = &[
-    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0,
-    640.0, 2560.0,
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
+    160.0, 640.0, 2560.0,
 ];
-const ITL_BOUNDS: &[f64] = &[
-    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
-];
+const ITL_BOUNDS: &[f64] =
+    &[0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0];
 const E2E_BOUNDS: &[f64] = &[
     0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0, 960.0,
     1920.0, 7680.0,

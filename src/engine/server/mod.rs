@@ -63,9 +63,9 @@ pub struct Settings {
     pub speed: f64,
     /// Every streamed event carries `t_ns`, as if each request had sent `x-engine-stamps: 1`.
     pub stamps: bool,
-    /// Obey `x-engine-fault`: `hang`, `status=503`, `slow-head` (with the first token), `slow-head=MS`, and for streams,
-    /// after N tokens, `reset-after=N` (RST), `cut-after=N` (FIN in mid-body), `truncate-after=N` (the body ends, the
-    /// stream does not), `error-event-after=N`, `stall-after=N` (silence).
+    /// Obey `x-engine-fault`: `hang`, `status=503`, `slow-head` (with the first token), `slow-head=MS`, and for
+    /// streams, after N tokens, `reset-after=N` (RST), `cut-after=N` (FIN in mid-body), `truncate-after=N` (the body
+    /// ends, the stream does not), `error-event-after=N`, `stall-after=N` (silence).
     pub faults: bool,
     /// The clock of all stamps. Give it the clock of whatever they are to be compared with.
     pub clock: Clock,
@@ -102,7 +102,7 @@ impl Settings {
     pub fn sentence(&self, address: SocketAddr) -> String {
         let params = &self.setup.params;
         format!(
-            "simulated engine '{}' ({} slots, {} KV tokens, speed {}) at http://{address}{}; metrics at http://{address}/metrics",
+            "simulated engine '{}' ({} slots, {} KV tokens, speed {}) at http://{address}{}; its metrics: http://{address}/metrics",
             self.name,
             params.max_num_seqs,
             params.kv_tokens,
@@ -239,7 +239,9 @@ mod tests {
     fn the_sentence_names_engine_and_address() {
         let settings = Settings::profile("seed", Clock::start()).unwrap();
         let sentence = settings.sentence("127.0.0.1:8200".parse().unwrap());
-        assert!(sentence.starts_with("simulated engine 'seed' (91 slots, 400000 KV tokens, speed 1) at http://127.0.0.1:8200/v1/chat"));
+        assert!(sentence.starts_with(
+            "simulated engine 'seed' (91 slots, 400000 KV tokens, speed 1) at http://127.0.0.1:8200/v1/chat"
+        ));
     }
 
     #[test]

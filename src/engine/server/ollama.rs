@@ -109,7 +109,14 @@ fn ask(body: &Value, prompt: u32) -> Result<Ask, BadRequest> {
         },
     };
     let ignore_eos = flag(body, "ignore_eos", false);
-    Ok(Ask { stream: flag(body, "stream", true), prompts: vec![prompt], n: 1, max_tokens: most, ignore_eos, ..Ask::default() })
+    Ok(Ask {
+        stream: flag(body, "stream", true),
+        prompts: vec![prompt],
+        n: 1,
+        max_tokens: most,
+        ignore_eos,
+        ..Ask::default()
+    })
 }
 
 fn put_head(out: &mut BytesMut, answer: &Answer) {

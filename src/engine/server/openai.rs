@@ -209,10 +209,7 @@ fn put_document(
 
 fn put_usage(out: &mut BytesMut, prompt: u64, output: u64) {
     let total = prompt + output;
-    put!(
-        out,
-        "\"usage\":{{\"prompt_tokens\":{prompt},\"total_tokens\":{total},\"completion_tokens\":{output}}}"
-    );
+    put!(out, "\"usage\":{{\"prompt_tokens\":{prompt},\"total_tokens\":{total},\"completion_tokens\":{output}}}");
 }
 
 fn reason(finish: Option<Finish>) -> &'static str {

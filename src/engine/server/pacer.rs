@@ -1,8 +1,8 @@
 //! Plays the model in real time: one thread owns it, waits for each step's end, and hands the tokens out.
 //!
-//! The end of a step is computed from the end of the one before, never from when the thread woke up, so lateness does not
-//! add up. It is a thread of its own and not a task because the runtime's timer rounds up to a millisecond, which is a
-//! tenth of a step; a parked thread wakes some 60 microseconds late. It holds no HTTP and no text.
+//! The end of a step is computed from the end of the one before, never from when the thread woke up, so lateness does
+//! not add up. It is a thread of its own and not a task because the runtime's timer rounds up to a millisecond, which
+//! is a tenth of a step; a parked thread wakes some 60 microseconds late. It holds no HTTP and no text.
 
 use std::collections::HashMap;
 use std::io;
@@ -61,11 +61,12 @@ impl Pacer {
         let (tokens, receiver) = unbounded_channel();
         let count = outputs.len() as u64;
         let first = self.next.fetch_add(count, Ordering::Relaxed);
-        for ((choice, &(output, finish)), id) in (0..).zip(outputs).zip(first..) {
+        let choices = (0..).zip(outputs).map(|(choice, &(output, finish))| {
             let stream = Stream { tokens: tokens.clone(), choice, finish, arrival, latest: arrival };
-            // A thread that has died closes the channel, which is how the request learns of it.
-            let _ = self.commands.send(Command::Submit { id, prompt: ask.prompt_of(choice), output, stream });
-        }
+            Choice { prompt: ask.prompt_of(choice), output, stream }
+        });
+        // A thread that has died closes the channel, which is how the request learns of it.
+        let _ = self.commands.send(Command::Submit { first, choices: choices.collect() });
         (Ticket { commands: self.commands.clone(), first, count, live: true }, receiver)
     }
 
@@ -121,8 +122,22 @@ pub fn start(settings: &Settings) -> io::Result<(Pacer, JoinHandle<()>)> {
 
 #[derive(Debug)]
 enum Command {
-    Submit { id: SequenceId, prompt: u32, output: u32, stream: Stream },
-    Cancel { first: SequenceId, count: u64 },
+    /// One command for all choices: they enter the queue together, never with a step's beginning in between.
+    Submit {
+        first: SequenceId,
+        choices: Vec<Choice>,
+    },
+    Cancel {
+        first: SequenceId,
+        count: u64,
+    },
+}
+
+#[derive(Debug)]
+struct Choice {
+    prompt: u32,
+    output: u32,
+    stream: Stream,
 }
 
 /// Where a sequence's tokens go.
@@ -154,10 +169,16 @@ impl Player {
                 None => self.finish_step(),
             }
             if self.due.is_none() {
-                self.obey_pending();
-                self.begin_step(self.clock.now());
+                self.wake_up();
             }
         }
+    }
+
+    /// Begins a step now, if there is anything to do: what follows an idle time.
+    fn wake_up(&mut self) {
+        self.obey_pending();
+        let meter = Arc::clone(&self.meter);
+        self.begin_step(self.clock.now(), &mut lock(&meter));
     }
 
     /// The next command, `Some(None)` when the step is due first, `None` when nobody is left to give commands.
@@ -182,11 +203,13 @@ impl Player {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Submit { id, prompt, output, stream } => {
-                // A sequence that can never fit loses its sender here, and its request sees the channel close.
-                if self.engine.submit(id, prompt, output).is_ok() {
-                    self.streams.insert(id, stream);
-                    lock(&self.meter).on_submit(prompt);
+            Command::Submit { first, choices } => {
+                for (id, Choice { prompt, output, stream }) in (first..).zip(choices) {
+                    // A sequence that can never fit loses its sender here, and its request sees the channel close.
+                    if self.engine.submit(id, prompt, output).is_ok() {
+                        self.streams.insert(id, stream);
+                        lock(&self.meter).on_submit(prompt);
+                    }
                 }
             }
             Command::Cancel { first, count } => {
@@ -200,34 +223,35 @@ impl Player {
     }
 
     /// Ends the step that is due and begins the next one at the same ideal instant.
+    ///
+    /// The meter stays locked from the first token to the next step's beginning, so whoever has read a token and then
+    /// asks for the metrics finds the state after it.
     fn finish_step(&mut self) {
         let Some(due) = self.due.take() else { return };
         self.obey_pending();
         let now = self.clock.now();
         let lateness = now.since(due);
-        {
-            let mut meter = lock(&self.meter);
-            meter.on_step(lateness);
-            for emission in self.engine.finish_step() {
-                let Some(stream) = self.streams.get_mut(&emission.id) else { continue };
-                let gap = now.since(std::mem::replace(&mut stream.latest, now));
-                let finish = emission.finished.then_some(stream.finish);
-                meter.on_token(emission.index, gap, now.since(stream.arrival), finish);
-                // A receiver that is gone has a ticket on its way to cancel the rest.
-                let _ = stream.tokens.send(Token { choice: stream.choice, index: emission.index, finish });
-                if emission.finished {
-                    self.streams.remove(&emission.id);
-                }
+        let meter = Arc::clone(&self.meter);
+        let mut meter = lock(&meter);
+        meter.on_step(lateness);
+        for emission in self.engine.finish_step() {
+            let Some(stream) = self.streams.get_mut(&emission.id) else { continue };
+            let gap = now.since(std::mem::replace(&mut stream.latest, now));
+            let finish = emission.finished.then_some(stream.finish);
+            meter.on_token(emission.index, gap, now.since(stream.arrival), finish);
+            // A receiver that is gone has a ticket on its way to cancel the rest.
+            let _ = stream.tokens.send(Token { choice: stream.choice, index: emission.index, finish });
+            if emission.finished {
+                self.streams.remove(&emission.id);
             }
         }
         // After a pause of the whole process, a burst of steps would be no engine's behaviour: time starts afresh.
-        let resume = if lateness > WORST_LATENESS { now } else { due };
-        self.begin_step(resume);
+        self.begin_step(if lateness > WORST_LATENESS { now } else { due }, &mut meter);
     }
 
-    fn begin_step(&mut self, at: Timestamp) {
+    fn begin_step(&mut self, at: Timestamp, meter: &mut Meter) {
         self.due = self.engine.begin_step().map(|step| at + step.duration.div_f64(self.speed));
-        lock(&self.meter).on_state(&self.engine);
+        meter.on_state(&self.engine);
     }
 }
 

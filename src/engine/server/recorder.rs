@@ -24,8 +24,8 @@ pub struct Record {
     pub request_id: String,
     /// When its body had been read.
     pub arrival: Timestamp,
-    /// One stamp a token, all choices in one list: immediately before its bytes went to the socket's writer. For an answer
-    /// that does not stream, when the token was made.
+    /// One stamp a token, all choices in one list: immediately before its bytes went to the socket's writer. For an
+    /// answer that does not stream, when the token was made.
     pub emissions: Vec<Timestamp>,
     /// How it ended.
     pub end: End,

@@ -1,0 +1,347 @@
+//! The composition root: a configuration becomes running parts, and running parts come to their end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
+
+use anyhow::Context as _;
+use tokio::sync::Semaphore;
+
+use crate::backend::BackendId;
+use crate::balance::Pool;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::export::admin::AdminPort;
+use crate::export::journal::{Journal, JournalFile};
+use crate::export::settings::Passthrough;
+use crate::export::{self, visitor};
+use crate::measure::{BackendNames, Bounds, BucketSettings, Ledger};
+use crate::proxy::drain::{Drain, Phase};
+use crate::proxy::gateway::{Facts, Gateway, RetryBudget, Worker};
+use crate::proxy::health::{self, Check, Vitals};
+use crate::proxy::listener::{self, Addresses};
+use crate::proxy::upstream::Target;
+use crate::proxy::Budget;
+
+/// A weir that runs.
+pub struct Running {
+    /// Where clients connect.
+    pub address: SocketAddr,
+    /// Where the admin port listens.
+    pub admin: SocketAddr,
+    pub gateway: Arc<Gateway>,
+    workers: Vec<JoinHandle<()>>,
+    port: Option<AdminPort>,
+    journal: Option<JournalFile>,
+}
+
+/// Serves until a signal ends it.
+///
+/// # Errors
+/// A port cannot be bound, a thread cannot be started, or the log is set up already.
+pub fn serve(config: Config) -> anyhow::Result<()> {
+    export::logging::init(config.log.format, config.log.level)?;
+    export::logging::on_panic(Arc::default());
+    let drain = config.drain.clone();
+    let running = start(config, |_| {})?;
+    tracing::info!(listen = %running.address, admin = %running.admin, "weir is serving");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            interrupted = tokio::signal::ctrl_c() => return interrupted,
+        }
+        running.gateway.drain.make_final();
+        tracing::info!("draining");
+        tokio::select! {
+            empty = running.gateway.drain.run(drain.min_delay, drain.timeout) => tracing::info!(empty, "drained"),
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        std::io::Result::Ok(())
+    })?;
+    running.stop();
+    Ok(())
+}
+
+/// Starts every part. `adjust` may change the gateway before it is shared: that is how tests set their hook.
+///
+/// # Errors
+/// A port cannot be bound or a thread cannot be started.
+pub fn start(config: Config, adjust: impl FnOnce(&mut Gateway)) -> anyhow::Result<Running> {
+    let clock = Clock::start();
+    let names: Vec<BackendNames> = config.backends.iter().map(names).collect();
+    let (journal, file) = match &config.journal.path {
+        Some(path) => {
+            let (journal, file) = Journal::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+            (Some(journal), Some(file))
+        }
+        None => (None, None),
+    };
+    let workers = config.workers.get();
+    let sink = journal.as_ref().map(Journal::sender);
+    let ledger = Ledger::new(workers, &names, config.slo, bounds(&config), sink);
+    let mut gateway = Gateway {
+        clock,
+        limits: config.limits.clone(),
+        ledger: ledger.clone(),
+        pool: Pool::new(config.balance, config.backends.len()),
+        targets: config.backends.iter().map(target).collect(),
+        drain: Drain::new(),
+        memory: Arc::new(Budget::new(config.limits.body_memory)),
+        connections: Arc::new(Semaphore::new(connection_cap(config.limits.max_connections))),
+        trust: config.admission.trust.clone().into(),
+        passes_metrics: config.metrics.passthrough == Passthrough::Engine,
+        traces: config.journal.path.is_some(),
+        access_log: config.log.access,
+        facts: Facts::default(),
+        via_id: rand::random(),
+        retries: RetryBudget::default(),
+        vitals: config.backends.iter().map(|_| Vitals::default()).collect(),
+        addresses: Arc::new(Addresses::new(config.limits.max_connections_per_address)),
+        hook: |_| {},
+    };
+    adjust(&mut gateway);
+    let gateway = Arc::new(gateway);
+    let admin = std::net::TcpListener::bind(config.admin.listen)
+        .with_context(|| format!("the admin port cannot be bound to {}", config.admin.listen))?;
+    let handles = handles(&config, &gateway, journal);
+    let no_token = visitor::Admission { hosts: Vec::new(), token: None, neighbours: Vec::new() };
+    let port = AdminPort::start(admin, no_token, handles)?;
+    let (address, threads) = start_workers(&config, &gateway)?;
+    Ok(Running { address, admin: port.address(), gateway, workers: threads, port: Some(port), journal: file })
+}
+
+/// Plays a simulated engine until Ctrl-C.
+///
+/// # Errors
+/// The profile or its file is not known, or the port cannot be bound.
+pub fn engine(flags: &crate::cli::Engine) -> anyhow::Result<()> {
+    use crate::engine::profile::Setup;
+    use crate::engine::server::{self, Family, Settings};
+    let clock = Clock::start();
+    let mut settings = match &flags.params {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            Settings::setup("params", Setup::parse(&text)?, clock)
+        }
+        None => Settings::profile(&flags.profile, clock)?,
+    };
+    settings.seed = flags.seed;
+    settings.dialect = match flags.dialect {
+        crate::cli::EngineDialect::Openai => Family::OpenAi,
+        crate::cli::EngineDialect::Ollama => Family::Ollama,
+        crate::cli::EngineDialect::Anthropic => Family::Anthropic,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind(flags.listen)
+            .await
+            .with_context(|| format!("the engine cannot be bound to {}", flags.listen))?;
+        eprintln!("{}", settings.sentence(listener.local_addr()?));
+        let stop = async {
+            let _ = tokio::signal::ctrl_c().await;
+        };
+        Ok(server::serve(listener, settings, stop).await?)
+    })
+}
+
+/// The demonstration: see `demo`.
+///
+/// # Errors
+/// The profile is not known, or a part cannot be started.
+pub fn demo(flags: &crate::cli::Demo) -> anyhow::Result<()> {
+    crate::demo::run(flags)
+}
+
+impl Running {
+    /// Closes the listeners, ends what is open after a moment, and waits for every thread.
+    pub fn stop(mut self) {
+        self.gateway.drain.stop();
+        for worker in self.workers.drain(..) {
+            if worker.join().is_err() {
+                tracing::error!("a worker thread ended in a panic");
+            }
+        }
+        drop(self.port.take());
+        drop(self.gateway);
+        if let Some(journal) = self.journal.take() {
+            journal.finish();
+        }
+    }
+}
+
+/// One thread, one reactor and one listening socket each, all on one port.
+fn start_workers(config: &Config, gateway: &Arc<Gateway>) -> anyhow::Result<(SocketAddr, Vec<JoinHandle<()>>)> {
+    let (bound, addresses) = std::sync::mpsc::channel();
+    let mut address = config.listen;
+    let mut threads = Vec::new();
+    for index in 0..config.workers.get() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (gateway, bound) = (gateway.clone(), bound.clone());
+        let checks: Vec<_> = config.backends.iter().map(check).collect();
+        let seed = rand::random();
+        let thread = std::thread::Builder::new().name(format!("weir-{index}")).spawn(move || {
+            runtime.block_on(async move {
+                let listener = match listener::bind(address) {
+                    Ok(listener) => listener,
+                    Err(e) => return drop(bound.send(Err(e))),
+                };
+                if bound.send(listener.local_addr()).is_err() {
+                    return;
+                }
+                if index == 0 {
+                    for (i, check) in checks.into_iter().enumerate() {
+                        let backend = BackendId(u16::try_from(i).unwrap_or(u16::MAX));
+                        tokio::spawn(health::watch(gateway.clone(), backend, check));
+                    }
+                }
+                listener::accept_loop(listener, Worker::new(gateway, index, seed)).await;
+            });
+        })?;
+        threads.push(thread);
+        address = addresses.recv()?.with_context(|| format!("the data port cannot be bound to {address}"))?;
+    }
+    Ok((address, threads))
+}
+
+fn handles(config: &Config, gateway: &Arc<Gateway>, journal: Option<Journal>) -> export::Handles {
+    let seen = Arc::new(Seen { gateway: gateway.clone(), journal, drain: config.drain.clone(), started: unix_time() });
+    let effective = config.effective().to_string();
+    export::Handles {
+        clock: gateway.clock,
+        ledger: gateway.ledger.clone(),
+        facts: seen.clone(),
+        readiness: seen.clone(),
+        drain: seen,
+        config: Arc::new(move || effective.clone()),
+        disabled: config.metrics.disable.clone().into(),
+    }
+}
+
+/// The gateway as the admin port sees it.
+struct Seen {
+    gateway: Arc<Gateway>,
+    journal: Option<Journal>,
+    drain: crate::proxy::settings::DrainSettings,
+    started: f64,
+}
+
+impl export::ProcessFacts for Seen {
+    fn facts(&self) -> export::Facts {
+        let gateway = &self.gateway;
+        export::Facts {
+            mode: export::Mode::Observe,
+            up: gateway.pool.ups().collect(),
+            connections: gateway.facts.open_connections.load(Relaxed),
+            accept_errors: gateway.facts.accept_errors.load(Relaxed),
+            panics: gateway.facts.panics.load(Relaxed),
+            body_memory: gateway.memory.used() as u64,
+            journal: self.journal.as_ref().map(Journal::counts),
+            reload_accepted: true,
+            reload_accepted_at: self.started,
+        }
+    }
+}
+
+impl export::Readiness for Seen {
+    fn checks(&self) -> Vec<export::Check> {
+        let serving = self.gateway.drain.phase() == Phase::Serving;
+        vec![
+            export::Check { name: "not draining".into(), passed: serving },
+            export::Check { name: "a backend is up".into(), passed: self.gateway.pool.ups().any(|up| up) },
+        ]
+    }
+}
+
+impl export::DrainControl for Seen {
+    fn begin(&self) {
+        let (drain, settings) = (self.gateway.drain.clone(), self.drain.clone());
+        if drain.phase() == Phase::Serving {
+            tokio::spawn(async move { drain.run(settings.min_delay, settings.timeout).await });
+        }
+    }
+
+    fn cancel(&self) -> bool {
+        self.gateway.drain.undrain()
+    }
+
+    fn draining(&self) -> bool {
+        self.gateway.drain.phase() != Phase::Serving
+    }
+
+    fn underway(&self) -> usize {
+        self.gateway.drain.underway()
+    }
+
+    fn drained(&self) -> std::pin::Pin<Box<dyn Future<Output = bool> + Send>> {
+        let drain = self.gateway.drain.clone();
+        Box::pin(async move {
+            let mut watch = drain.watch();
+            tokio::select! {
+                _ = watch.wait_for(|phase| *phase == Phase::Serving) => false,
+                () = drain.empty() => true,
+            }
+        })
+    }
+}
+
+fn names(backend: &crate::proxy::settings::Backend) -> BackendNames {
+    BackendNames { name: backend.name.as_str().into(), model_name: backend.model_name.as_deref().map(Into::into) }
+}
+
+fn target(backend: &crate::proxy::settings::Backend) -> Target {
+    Target {
+        name: backend.name.as_str().into(),
+        host: backend.url.host.as_str().into(),
+        port: backend.url.port,
+        authority: backend.host.as_deref().map(Into::into),
+    }
+}
+
+fn check(backend: &crate::proxy::settings::Backend) -> Check {
+    let health = &backend.health;
+    Check { path: health.path.clone(), interval: health.interval, timeout: health.timeout }
+}
+
+fn bounds(config: &Config) -> BucketSettings {
+    let mut bounds = BucketSettings::default();
+    let typed = &config.metrics.buckets;
+    let set = |slot: &mut Bounds, typed: &Option<Vec<f64>>| {
+        if let Some(upper) = typed {
+            *slot = Bounds::seconds(upper);
+        }
+    };
+    set(&mut bounds.ttft, &typed.ttft);
+    set(&mut bounds.itl, &typed.itl);
+    set(&mut bounds.gap, &typed.gap);
+    set(&mut bounds.duration, &typed.duration);
+    set(&mut bounds.wait, &typed.wait);
+    set(&mut bounds.overhead, &typed.overhead);
+    if let Some(upper) = &typed.tokens {
+        bounds.tokens = Bounds::tokens(&upper.iter().map(|n| *n as u64).collect::<Vec<_>>());
+    }
+    bounds
+}
+
+/// Every exchange needs two descriptors; what is left over is for the admin port, health checks and files.
+fn connection_cap(configured: usize) -> usize {
+    let hard = rlimit::Resource::NOFILE.get_hard().unwrap_or(u64::MAX);
+    let _ = rlimit::Resource::NOFILE.set(hard, hard);
+    let _ = rlimit::Resource::CORE.set(0, 0);
+    let descriptors = usize::try_from(hard).unwrap_or(usize::MAX);
+    let fits = descriptors.saturating_sub(DESCRIPTOR_RESERVE) / 10 * 8 / 2;
+    if fits < configured {
+        tracing::warn!(configured, fits, "fewer descriptors than limits.max_connections needs; the cap is lowered");
+    }
+    configured.min(fits).clamp(1, Semaphore::MAX_PERMITS)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a Unix time for people and Prometheus")]
+fn unix_time() -> f64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+const DESCRIPTOR_RESERVE: usize = 256;

@@ -1,0 +1,133 @@
+//! `weir demo`: a simulated engine, weir in front of it, and a load at several levels around the engine's capacity.
+//!
+//! The table is read off weir's own books, not off the load's. One process, loopback only.
+
+use std::net::SocketAddr;
+
+use crate::app;
+use crate::cli::Demo;
+use crate::clock::Clock;
+use crate::config::{Config, Overrides};
+use crate::engine::server::{self, Settings};
+use crate::load::client::Target;
+use crate::load::runner::{Level, run_level};
+use crate::load::schedule::Rate;
+use crate::measure::{Buckets, Outcome, Snapshot};
+
+/// Runs the levels and prints a line for each.
+///
+/// # Errors
+/// The profile is not known, or a part cannot be started.
+pub fn run(flags: &Demo) -> anyhow::Result<()> {
+    let clock = Clock::start();
+    let mut settings = Settings::profile(&flags.profile, clock)?;
+    settings.seed = flags.seed;
+    settings.speed = flags.speed;
+    let capacity = crate::engine::profile::Profile::named(&flags.profile)?.capacity * flags.speed;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind(loopback()).await?;
+        let engine = listener.local_addr()?;
+        tokio::spawn(server::serve(listener, settings, std::future::pending()));
+        let overrides = Overrides {
+            listen: Some(loopback()),
+            admin: Some(loopback()),
+            backends: vec![format!("http://{engine}")],
+            ..Overrides::default()
+        };
+        let running = app::start(Config::load(None, &overrides)?, |_| {})?;
+        println!("engine {} (capacity {capacity:.1} req/s) behind weir on {}", flags.profile, running.address);
+        println!("metrics and status: http://{}/metrics  http://{}/status", running.admin, running.admin);
+        println!("{HEADER}");
+        let target = Target::resolve(&format!("http://{}", running.address)).await?;
+        for share in SHARES {
+            let rate = capacity * share;
+            let before = running.gateway.ledger.snapshot(running.gateway.clock.now());
+            let level = Level::open(Rate::new(rate)?, (rate * LEVEL_SECONDS).ceil() as u64);
+            let mut peak = 0;
+            run_level(&target, &level, std::future::pending(), |_| {
+                let now = running.gateway.ledger.snapshot(running.gateway.clock.now());
+                peak = peak.max(now.accounts.iter().map(|books| books.in_flight()).sum());
+            })
+            .await;
+            let after = running.gateway.ledger.snapshot(running.gateway.clock.now());
+            println!("{}", row(rate, &before, &after, peak));
+        }
+        if !flags.exit {
+            println!("Ctrl-C ends it");
+            tokio::signal::ctrl_c().await?;
+        }
+        tokio::task::spawn_blocking(move || running.stop()).await?;
+        Ok(())
+    })
+}
+
+/// One level, as the difference of two snapshots.
+fn row(rate: f64, before: &Snapshot, after: &Snapshot, peak: u64) -> String {
+    let span = after.at.since(before.at).as_secs_f64();
+    let total = |snapshot: &Snapshot, of: fn(&crate::measure::Books) -> u64| {
+        snapshot.accounts.iter().map(|account| of(account)).sum::<u64>()
+    };
+    let grown = |of: fn(&crate::measure::Books) -> u64| (total(after, of) - total(before, of)) as f64;
+    let completed = grown(|books| books.finished(Outcome::Completed));
+    let ttft = Grown::of(before, after, |books| &books.ttft[1]);
+    let itl = Grown::of(before, after, |books| &books.itl);
+    format!(
+        "{rate:>9.1} {:>9.2} {:>9.2} {:>10.1} {:>10.1} {:>8.1} {:>9.0} {peak:>9}",
+        grown(|books| books.offered()) / LEVEL_SECONDS,
+        completed / span,
+        ttft.mean() * 1e3,
+        ttft.quantile(0.99) * 1e3,
+        itl.mean() * 1e3,
+        grown(|books| books.output_tokens.iter().sum()) / span,
+    )
+}
+
+/// What a histogram gained between two snapshots.
+struct Grown {
+    upper: Vec<f64>,
+    counts: Vec<u64>,
+    sum: f64,
+}
+
+impl Grown {
+    fn of(before: &Snapshot, after: &Snapshot, of: fn(&crate::measure::Books) -> &Buckets) -> Self {
+        let mut grown = Self { upper: Vec::new(), counts: Vec::new(), sum: 0.0 };
+        for (snapshot, sign) in [(after, 1_i64), (before, -1)] {
+            for buckets in snapshot.accounts.iter().map(|account| of(account)) {
+                grown.upper = buckets.bounds().upper().iter().map(|nanos| *nanos as f64 / 1e9).collect();
+                grown.counts.resize(buckets.counts().len(), 0);
+                for (mine, theirs) in grown.counts.iter_mut().zip(buckets.counts()) {
+                    *mine = mine.wrapping_add_signed(sign * i64::try_from(*theirs).unwrap_or(0));
+                }
+                grown.sum += sign as f64 * buckets.sum_outward();
+            }
+        }
+        grown
+    }
+
+    fn mean(&self) -> f64 {
+        let count: u64 = self.counts.iter().sum();
+        if count == 0 { 0.0 } else { self.sum / count as f64 }
+    }
+
+    /// The upper bound of the bucket that holds the quantile; the last finite bound for what is above all.
+    fn quantile(&self, q: f64) -> f64 {
+        let rank = (self.counts.iter().sum::<u64>() as f64 * q).ceil() as u64;
+        let mut below = 0;
+        let place = self.counts.iter().position(|count| {
+            below += count;
+            below >= rank
+        });
+        place.and_then(|place| self.upper.get(place).or(self.upper.last())).copied().unwrap_or(0.0)
+    }
+}
+
+fn loopback() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+const HEADER: &str = "requested   offered completed  TTFT mean  TTFT p99<   ITL ms  tokens/s in-flight\n    req/s     req/s     req/s         ms         ms     mean                 peak";
+/// Levels as shares of the engine's capacity.
+const SHARES: [f64; 5] = [0.5, 0.8, 1.0, 1.5, 2.0];
+const LEVEL_SECONDS: f64 = 8.0;
