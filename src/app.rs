@@ -17,12 +17,12 @@ use crate::export::journal::{Journal, JournalFile};
 use crate::export::settings::Passthrough;
 use crate::export::{self, visitor};
 use crate::measure::{BackendNames, Bounds, BucketSettings, Ledger};
+use crate::proxy::Budget;
 use crate::proxy::drain::{Drain, Phase};
 use crate::proxy::gateway::{Facts, Gateway, RetryBudget, Worker};
 use crate::proxy::health::{self, Check, Vitals};
 use crate::proxy::listener::{self, Addresses};
 use crate::proxy::upstream::Target;
-use crate::proxy::Budget;
 
 /// A weir that runs.
 pub struct Running {

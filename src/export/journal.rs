@@ -296,6 +296,7 @@ mod tests {
     }
 
     fn record() -> Record {
-        Record { id: 1 }
+        let line = r#"{"account":{"backend":0,"model":0},"priority":"default","timeline":{"arrived":1,"admitted":null,"first_byte":null,"head":null,"first_token":null,"last_token":null,"ended":2},"status":0,"dialect":"openai.chat","stream":true,"prompt_tokens":null,"max_output":null,"choices":1,"retries":[0,0],"overhead":[null,null],"emissions":[],"truncated":false,"verdict":{"end":"abandoned"}}"#;
+        serde_json::from_str(line).unwrap()
     }
 }

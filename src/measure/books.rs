@@ -180,7 +180,11 @@ impl Books {
         let finished: u64 = self.finished.iter().flatten().sum();
         let cancelled = self.finished(Outcome::ClientCancelled);
         let hung_up = self.abandoned[AbandonPhase::Prefill.index()] + self.abandoned[AbandonPhase::Decode.index()];
-        equal("offered = admitted + shed + abandoned + queued", self.offered(), self.admitted() + shed + left + queued)?;
+        equal(
+            "offered = admitted + shed + abandoned + queued",
+            self.offered(),
+            self.admitted() + shed + left + queued,
+        )?;
         equal("admitted = finished + in flight", self.admitted(), finished + self.in_flight())?;
         equal("client_cancelled = abandoned in prefill and decode", cancelled, hung_up)
     }
@@ -205,7 +209,6 @@ impl Books {
     }
 }
 
-
 fn add<const N: usize>(mine: &mut [u64; N], theirs: &[u64; N]) {
     mine.iter_mut().zip(theirs).for_each(|(a, b)| *a += b);
 }
@@ -219,9 +222,8 @@ const TTFT: [f64; 20] = [
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0,
 ];
 const ITL: [f64; 23] = [
-    0.001, 0.002, 0.004, 0.006, 0.008, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5,
-    0.75, 1.0, 2.5, 5.0,
+    0.001, 0.002, 0.004, 0.006, 0.008, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4,
+    0.5, 0.75, 1.0, 2.5, 5.0,
 ];
-const WAIT: [f64; 15] =
-    [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
+const WAIT: [f64; 15] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
 const OVERHEAD: [f64; 10] = [0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1];

@@ -3,8 +3,8 @@
 //! A record holds everything that the books were told, so that replaying a journal through `Entry` gives the same books.
 //! Writing it to a file is somebody else's work.
 
-use std::collections::BinaryHeap;
 use std::borrow::Cow;
+use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -75,7 +75,8 @@ impl From<Emission> for (u64, u32, u8) {
 pub fn replay(records: &[Record], ledger: &Ledger) {
     let shard = ledger.shard(0);
     let mut entries: Vec<Option<Entry>> = records.iter().map(|_| None).collect();
-    let mut due: BinaryHeap<Due> = records.iter().enumerate().map(|(i, r)| Due::new(r.timeline.arrived, i, 0)).collect();
+    let mut due: BinaryHeap<Due> =
+        records.iter().enumerate().map(|(i, r)| Due::new(r.timeline.arrived, i, 0)).collect();
     while let Some(Event { at, record: i, step }) = due.pop().map(|due| due.0.0) {
         let record = &records[i];
         let entry = &mut entries[i];

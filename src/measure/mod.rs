@@ -17,7 +17,7 @@ pub mod snapshot;
 mod timeline;
 mod window;
 
-pub use books::{BucketSettings, Books};
+pub use books::{Books, BucketSettings};
 pub use entry::{Arrival, End, Entry};
 pub use histogram::{Bounds, Buckets, LogHistogram, Unit};
 pub use ledger::{Account, BackendNames, Ledger};

@@ -41,7 +41,12 @@ pub(super) struct Backend {
 }
 
 impl Shard {
-    pub(super) fn new(backends: usize, bounds: BucketSettings, slo: Slo, journal: Option<SyncSender<Record>>) -> Arc<Self> {
+    pub(super) fn new(
+        backends: usize,
+        bounds: BucketSettings,
+        slo: Slo,
+        journal: Option<SyncSender<Record>>,
+    ) -> Arc<Self> {
         let backends = (0..backends).map(|_| Backend { window: Window::new(), delivered: 0, decoding: 0 }).collect();
         let state = State {
             rows: Vec::new(),

@@ -39,9 +39,10 @@ impl Charge {
 
     /// Takes `bytes` more. `false`: the budget is spent and nothing was taken.
     pub fn add(&mut self, bytes: usize) -> bool {
-        let taken = self.budget.used.fetch_update(Relaxed, Relaxed, |used| {
-            used.checked_add(bytes).filter(|sum| *sum <= self.budget.limit)
-        });
+        let taken = self
+            .budget
+            .used
+            .fetch_update(Relaxed, Relaxed, |used| used.checked_add(bytes).filter(|sum| *sum <= self.budget.limit));
         if taken.is_ok() {
             self.bytes += bytes;
         }

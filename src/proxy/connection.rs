@@ -341,7 +341,8 @@ impl Connection<'_> {
                         (permit, may_retry, dispatched) = (other, false, now);
                         continue;
                     }
-                    let refusal = if ending == Ending::Timeout { Refusal::BackendTimeout } else { Refusal::BackendFailed };
+                    let refusal =
+                        if ending == Ending::Timeout { Refusal::BackendTimeout } else { Refusal::BackendFailed };
                     if let Some(mut entry) = entry.or_else(|| self.offer(&request, backend)) {
                         entry.admit(dispatched);
                         let dialect = request.shape.as_ref().map(|shape| shape.dialect);
@@ -372,7 +373,8 @@ impl Connection<'_> {
             let host = target.authority.as_ref().map_or(&request.host[..], |authority| authority.as_bytes());
             let made = request.id_is_made.then_some(&*request.id);
             outgoing.address(host, made, request.has_length);
-            let mut exchange = Exchange::new(outgoing, Answer::new(self.recipient(&request, backend, keep)), gateway.clock.now());
+            let mut exchange =
+                Exchange::new(outgoing, Answer::new(self.recipient(&request, backend, keep)), gateway.clock.now());
             let mut bench = Bench {
                 clock: gateway.clock,
                 vitals: &gateway.vitals[usize::from(backend.0)],
@@ -382,7 +384,8 @@ impl Connection<'_> {
                 timer: timer.as_mut(),
             };
             let end = poll_fn(|cx| exchange.step(cx, client, &mut link.stream, &mut tap, &mut bench)).await;
-            let stale = link.reused && exchange.received() == 0 && matches!(end, End::Broken(Break::Eof | Break::Reset));
+            let stale =
+                link.reused && exchange.received() == 0 && matches!(end, End::Broken(Break::Eof | Break::Reset));
             if stale && may_retry && gateway.retries.spend(gateway.clock.now()) {
                 may_retry = false;
                 if let Some(entry) = tap.entry_mut() {
@@ -495,7 +498,11 @@ impl Connection<'_> {
                     return Poll::Ready(Dialled::ClientGone);
                 }
             }
-            if timer.as_mut().poll(cx).is_ready() { Poll::Ready(Dialled::Failed(Ending::Timeout)) } else { Poll::Pending }
+            if timer.as_mut().poll(cx).is_ready() {
+                Poll::Ready(Dialled::Failed(Ending::Timeout))
+            } else {
+                Poll::Pending
+            }
         })
         .await
     }
@@ -540,7 +547,13 @@ impl Connection<'_> {
     }
 
     /// The access log: fields of ours and numbers, no path, no query, no header.
-    fn note(&self, request: &Request, backend: BackendId, outcome: Option<crate::measure::Outcome>, status: Option<u16>) {
+    fn note(
+        &self,
+        request: &Request,
+        backend: BackendId,
+        outcome: Option<crate::measure::Outcome>,
+        status: Option<u16>,
+    ) {
         let gateway = self.gateway();
         if !gateway.access_log {
             return;

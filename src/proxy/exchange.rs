@@ -246,13 +246,7 @@ impl Exchange {
     }
 
     /// Straight to the socket when nothing is owed; only the unwritten rest is copied.
-    fn send<D: Io>(
-        &mut self,
-        cx: &mut Context<'_>,
-        d: &mut D,
-        out: &[u8],
-        bench: &mut Bench<'_>,
-    ) -> Result<(), End> {
+    fn send<D: Io>(&mut self, cx: &mut Context<'_>, d: &mut D, out: &[u8], bench: &mut Bench<'_>) -> Result<(), End> {
         if out.is_empty() {
             return Ok(());
         }

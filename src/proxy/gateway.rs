@@ -98,7 +98,15 @@ impl Worker {
         let idle = Idle::new(gateway.targets.len());
         let via_id = gateway.via_id;
         let id_seed = id_seed.rotate_left(7).wrapping_add(index as u64);
-        let worker = Self { gateway, shard, idle, date: ArcSwap::from_pointee([b' '; 29]), ids: AtomicU64::new(0), id_seed, via_id };
+        let worker = Self {
+            gateway,
+            shard,
+            idle,
+            date: ArcSwap::from_pointee([b' '; 29]),
+            ids: AtomicU64::new(0),
+            id_seed,
+            via_id,
+        };
         worker.tick();
         Arc::new(worker)
     }

@@ -3,7 +3,7 @@
 //! The one place where an error becomes HTTP. Each answer says what happened in one sentence, when to come back, and
 //! nothing that a client sent: no target, no header, no body.
 
-use crate::measure::{CodeClass, ShedReason};
+use crate::measure::ShedReason;
 use crate::wire::Family;
 
 /// What weir has to say instead of an engine's answer.
@@ -44,11 +44,6 @@ impl Refusal {
         }
     }
 
-    /// The status's class, for the books.
-    pub fn code(self) -> CodeClass {
-        if self.status() < 500 { CodeClass::Client4xx } else { CodeClass::Server5xx }
-    }
-
     /// The whole answer, head and body.
     pub fn render(self, to: &Addressee<'_>) -> Vec<u8> {
         let status = self.status();
@@ -64,7 +59,10 @@ impl Refusal {
         if let Some(seconds) = self.retry_after() {
             push(&mut out, &["retry-after: ", seconds, "\r\n"]);
         }
-        push(&mut out, &["x-weir-shed-reason: ", self.reason(), "\r\ncontent-length: ", &body.len().to_string(), "\r\n"]);
+        push(
+            &mut out,
+            &["x-weir-shed-reason: ", self.reason(), "\r\ncontent-length: ", &body.len().to_string(), "\r\n"],
+        );
         out.extend_from_slice(if to.close { b"connection: close\r\n\r\n" } else { b"\r\n" });
         if !to.head_only {
             out.extend_from_slice(body.as_bytes());
@@ -106,7 +104,9 @@ impl Refusal {
     /// Whole seconds until it makes sense to try again; `None` where trying the same again cannot help.
     fn retry_after(self) -> Option<&'static str> {
         match self {
-            Self::Shed(_) | Self::BodyMemory | Self::BackendFailed | Self::BackendTimeout | Self::BadAnswer => Some("1"),
+            Self::Shed(_) | Self::BodyMemory | Self::BackendFailed | Self::BackendTimeout | Self::BadAnswer => {
+                Some("1")
+            }
             Self::SlowRequest => Some("1"),
             Self::Malformed { .. } | Self::BodyTooLarge | Self::NotHere => None,
         }

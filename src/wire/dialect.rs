@@ -139,7 +139,9 @@ mod tests {
         let chat = Route::Inference(Endpoint::Known(Dialect::OpenAiChat));
         assert_eq!(route(b"POST", b"/v1/chat/completions?x=1", b""), chat);
         assert_eq!(route(b"POST", b"/llm/v1/chat/completions", b"/llm"), chat);
-        for (method, target) in [("GET", "/v1/chat/completions"), ("POST", "/v1/messages/count_tokens"), ("POST", "/tokenize")] {
+        for (method, target) in
+            [("GET", "/v1/chat/completions"), ("POST", "/v1/messages/count_tokens"), ("POST", "/tokenize")]
+        {
             assert_eq!(route(method.as_bytes(), target.as_bytes(), b""), Route::PassThrough, "{target}");
         }
     }

@@ -278,7 +278,9 @@ fn kind(raw: &[u8]) -> Kind {
         b"response.completed" | b"response.incomplete" => Kind::Completed,
         b"response.failed" => Kind::Failed,
         b"error" => Kind::Error,
-        b"response.output_text.delta" | b"response.refusal.delta" | b"response.function_call_arguments.delta" => Kind::Delta,
+        b"response.output_text.delta" | b"response.refusal.delta" | b"response.function_call_arguments.delta" => {
+            Kind::Delta
+        }
         _ if raw.starts_with(b"response.reasoning") && raw.ends_with(b".delta") => Kind::Delta,
         _ => Kind::Other,
     }

@@ -24,7 +24,10 @@ pub(super) enum Scalar<'a> {
     Number(Option<u64>),
     /// A string: its length in bytes once unescaped, and its bytes as written (escapes included), if they were wanted and
     /// did not exceed the bound.
-    Text { length: usize, raw: Option<&'a [u8]> },
+    Text {
+        length: usize,
+        raw: Option<&'a [u8]>,
+    },
 }
 
 /// Who hears what was found.
@@ -133,7 +136,9 @@ impl Walker {
 
     /// One structural byte, white space before it included.
     fn mark<G: Grammar>(&mut self, bytes: &[u8], grammar: &mut G) -> usize {
-        let Some(at) = bytes.iter().position(|b| !matches!(b, b' ' | b'\n' | b'\t' | b'\r')) else { return bytes.len() };
+        let Some(at) = bytes.iter().position(|b| !matches!(b, b' ' | b'\n' | b'\t' | b'\r')) else {
+            return bytes.len();
+        };
         let b = bytes[at];
         match (self.state, b) {
             (State::FirstKey | State::Key, b'"') => self.begin(State::InKey),
@@ -506,7 +511,8 @@ mod tests {
 
     #[test]
     fn broken_documents_do_not_end() {
-        for bad in ["{", "{\"a\"}", "{\"a\":tru}", "{\"a\":01}", "[1,]", "{,}", "{\"a\":1,}", "}", "nul ", "{\"a\":1}}"] {
+        for bad in ["{", "{\"a\"}", "{\"a\":tru}", "{\"a\":01}", "[1,]", "{,}", "{\"a\":1,}", "}", "nul ", "{\"a\":1}}"]
+        {
             assert!(!walk(&[bad.as_bytes(), b" "]).1, "{bad}");
         }
     }

@@ -45,13 +45,19 @@ pub struct RequestScanner {
 impl RequestScanner {
     /// A scanner for a body sent to `endpoint`.
     pub fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, walker: Walker::default(), found: Found::default() }
+        let found = Found { mark: b"\xef\xbb\xbf", ..Found::default() };
+        Self { endpoint, walker: Walker::default(), found }
     }
 
     /// The next piece.
     pub fn feed(&mut self, mut bytes: &[u8]) {
-        if !std::mem::replace(&mut self.found.begun, true) {
-            bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        // A byte order mark, whole or cut. Its bytes cannot begin a JSON document, so none of them is missed.
+        while let Some(rest) = self.found.mark.first().and_then(|expected| bytes.strip_prefix(&[*expected])) {
+            self.found.mark = &self.found.mark[1..];
+            bytes = rest;
+        }
+        if !bytes.is_empty() {
+            self.found.mark = &[];
         }
         self.walker.feed(bytes, &mut self.found);
     }
@@ -97,7 +103,8 @@ impl RequestShape {
 
 #[derive(Debug, Default)]
 struct Found {
-    begun: bool,
+    /// What of a byte order mark may still come.
+    mark: &'static [u8],
     model: Option<Box<str>>,
     stream: Option<bool>,
     preferred_cap: Option<u64>,
@@ -193,7 +200,9 @@ impl Grammar for Found {
             (STREAM, Scalar::Null) => self.stream = None,
             (CAP, Scalar::Number(cap)) => self.cap = usable(cap),
             (PREFERRED_CAP, Scalar::Number(cap)) => self.preferred_cap = usable(cap),
-            (N, Scalar::Number(Some(n))) => self.n = self.n.max(Some(u32::try_from(n).unwrap_or(u32::MAX).min(N_LIMIT))),
+            (N, Scalar::Number(Some(n))) => {
+                self.n = self.n.max(Some(u32::try_from(n).unwrap_or(u32::MAX).min(N_LIMIT)))
+            }
             (INCLUDE_USAGE, Scalar::Bool(on)) => self.include_usage = on,
             (CONTINUOUS_USAGE, Scalar::Bool(on)) => self.continuous_usage = on,
             (PROMPT | PROMPTS | CONTENT | PART, Scalar::Text { length, .. }) => self.bytes += length as u64,
@@ -291,7 +300,8 @@ mod tests {
     fn a_generate_request_is_told_by_its_body() {
         let tgi = scan(Endpoint::Generate, r#"{"inputs":"abcd","parameters":{"max_new_tokens":7}}"#);
         assert_eq!((tgi.dialect, tgi.max_output, tgi.stream), (Dialect::Tgi, Some(7), false));
-        let sglang = scan(Endpoint::Generate, r#"{"input_ids":[1,2],"sampling_params":{"max_new_tokens":8},"stream":true}"#);
+        let sglang =
+            scan(Endpoint::Generate, r#"{"input_ids":[1,2],"sampling_params":{"max_new_tokens":8},"stream":true}"#);
         assert_eq!((sglang.dialect, sglang.max_output, sglang.stream), (Dialect::SglangNative, Some(8), true));
         assert!(scan(Endpoint::TgiStream, r#"{"inputs":"a"}"#).stream);
         let ollama = Endpoint::Known(Dialect::OllamaChat);
@@ -308,6 +318,9 @@ mod tests {
         assert_eq!(scan(CHAT, "\u{feff}{\"model\":\"a\"}").model.as_deref(), Some("a"));
         let long = format!(r#"{{"model":"{}"}}"#, "x".repeat(300));
         assert!(scan(CHAT, &long).model.unwrap().len() <= 256);
-        assert_eq!(scan(CHAT, r#"{"messages":[{"content":[{"type":"image_url","image_url":{"url":"x"}}]}]}"#).prompt, PromptLength::Unknown);
+        assert_eq!(
+            scan(CHAT, r#"{"messages":[{"content":[{"type":"image_url","image_url":{"url":"x"}}]}]}"#).prompt,
+            PromptLength::Unknown
+        );
     }
 }

@@ -290,7 +290,9 @@ impl StreamScanner {
 impl Totals {
     /// Takes one whole object in; a content event comes back as an emission.
     fn add(&mut self, dialect: Dialect, event: Event, streamed: bool) -> Option<Emission> {
-        if event.error.is_some() || (dialect == Dialect::OpenAiResponses && matches!(event.kind, Kind::Error | Kind::Failed)) {
+        if event.error.is_some()
+            || (dialect == Dialect::OpenAiResponses && matches!(event.kind, Kind::Error | Kind::Failed))
+        {
             self.error = self.error.or(event.error).or(Some(ErrorKind::Error));
         }
         self.seen |= event.seen;
@@ -313,10 +315,9 @@ impl Totals {
             return None;
         }
         let (content, terminated) = match dialect {
-            Dialect::OpenAiResponses => (
-                event.kind == Kind::Delta && event.text > 0,
-                matches!(event.kind, Kind::Completed | Kind::Failed),
-            ),
+            Dialect::OpenAiResponses => {
+                (event.kind == Kind::Delta && event.text > 0, matches!(event.kind, Kind::Completed | Kind::Failed))
+            }
             Dialect::AnthropicMessages => {
                 (event.kind == Kind::BlockDelta && event.delta, event.kind == Kind::MessageStop)
             }
@@ -497,7 +498,15 @@ mod tests {
         },
         Golden {
             error: Some(ErrorKind::Overloaded),
-            ..golden("anthropic_error_midstream.derived.sse", Dialect::AnthropicMessages, 0, 0, Some(12), Some(1), false)
+            ..golden(
+                "anthropic_error_midstream.derived.sse",
+                Dialect::AnthropicMessages,
+                0,
+                0,
+                Some(12),
+                Some(1),
+                false,
+            )
         },
         Golden {
             error: Some(ErrorKind::Error),
@@ -577,7 +586,10 @@ mod tests {
     #[test]
     fn running_counts_give_the_tokens_of_each_event() {
         let event = |n: u32, total: u32| {
-            format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{}\"}}}}],\"usage\":{{\"completion_tokens\":{total}}}}}\n\n", "x".repeat(n as usize))
+            format!(
+                "data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{}\"}}}}],\"usage\":{{\"completion_tokens\":{total}}}}}\n\n",
+                "x".repeat(n as usize)
+            )
         };
         let stream = [event(1, 1), event(1, 4), event(1, 5)].concat();
         let (reading, emissions) = read(Dialect::OpenAiChat, Format::Sse, &[stream.as_bytes()]);
@@ -596,7 +608,8 @@ mod tests {
 
     #[test]
     fn a_terminator_inside_a_text_is_text_and_comments_are_signs_of_life() {
-        let stream = b": ping\n\ndata: {\"choices\":[{\"delta\":{\"content\":\"data: [DONE]\"}}]}\n\ndata: nonsense\n\n";
+        let stream =
+            b": ping\n\ndata: {\"choices\":[{\"delta\":{\"content\":\"data: [DONE]\"}}]}\n\ndata: nonsense\n\n";
         let (reading, _) = read(Dialect::OpenAiChat, Format::Sse, &[stream]);
         assert_eq!((reading.content_events, reading.terminated, reading.at_event_boundary), (1, false, true));
         let (reading, _) = read(Dialect::OpenAiChat, Format::Sse, &[b"data: [DONE]"]);

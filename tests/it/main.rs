@@ -1,0 +1,17 @@
+//! One integration binary: real sockets on port 0, our own engine, no sleeps.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test that cannot go on should say so and stop"
+)]
+
+mod admin;
+mod books;
+mod config;
+mod engine_server;
+mod http1_corpora;
+mod layering;
+mod load_client;
+mod relay;

@@ -1,0 +1,229 @@
+//! weir in front of the simulated engine, over real sockets: bytes, books, refusals.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+
+use weir::app::{Running, start};
+use weir::clock::Clock;
+use weir::config::{Config, Overrides};
+use weir::engine::server::{Settings, serve};
+use weir::measure::Outcome;
+use weir::proxy::gateway::Phase;
+
+/// An engine that runs fifty times faster than the real one.
+fn engine() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut settings = Settings::profile("seed", Clock::start()).unwrap();
+            settings.speed = 50.0;
+            settings.faults = true;
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            serve(listener, settings, std::future::pending()).await
+        })
+    });
+    address
+}
+
+fn weir(backends: &[SocketAddr], hook: fn(Phase)) -> Running {
+    let local = Some("127.0.0.1:0".parse().unwrap());
+    let backends = backends.iter().map(|backend| format!("http://{backend}")).collect();
+    let overrides = Overrides { listen: local, admin: local, backends, ..Overrides::default() };
+    start(Config::load(None, &overrides).unwrap(), |gateway| gateway.hook = hook).unwrap()
+}
+
+fn ask(address: SocketAddr, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(request).unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn post(path: &str, extra: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!("POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{extra}content-length: {length}\r\n\r\n{body}")
+        .into_bytes()
+}
+
+fn chat(tokens: u32) -> String {
+    format!(
+        r#"{{"model":"m","messages":[{{"role":"user","content":"hello"}}],"stream":true,"max_tokens":{tokens},"ignore_eos":true,"stream_options":{{"include_usage":true}}}}"#
+    )
+}
+
+fn quiet(_: Phase) {}
+
+/// Waits until nothing is under way, so that the books of the last request are closed.
+fn settled(running: &Running) -> weir::measure::Snapshot {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(running.gateway.drain.empty());
+    let snapshot = running.gateway.ledger.snapshot(running.gateway.clock.now());
+    snapshot.check().unwrap();
+    snapshot
+}
+
+#[test]
+fn a_streamed_request_arrives_whole_and_its_tokens_are_counted_exactly() {
+    let running = weir(&[engine()], quiet);
+    let answer = ask(running.address, &post("/v1/chat/completions", "", &chat(17)));
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("x-weir-backend: backend-0") && answer.contains("data: [DONE]"));
+    assert!(answer.ends_with("0\r\n\r\n"));
+    let snapshot = settled(&running);
+    let books = &snapshot.accounts[0].books;
+    assert_eq!((books.offered(), books.finished(Outcome::Completed)), (1, 1));
+    assert_eq!(books.output_tokens, [17, 0]);
+    assert_eq!((books.ttft[1].count(), books.itl.count(), books.chunks), (1, 16, 17));
+    running.stop();
+}
+
+#[test]
+fn every_dialect_of_the_engine_is_counted() {
+    let running = weir(&[engine()], quiet);
+    for (path, body) in [
+        (
+            "/v1/completions",
+            r#"{"prompt":"a","max_tokens":5,"ignore_eos":true,"stream":true,"stream_options":{"include_usage":true}}"#,
+        ),
+        ("/v1/chat/completions", r#"{"messages":[{"role":"user","content":"a"}],"max_tokens":5,"ignore_eos":true}"#),
+        (
+            "/v1/messages",
+            r#"{"messages":[{"role":"user","content":"a"}],"max_tokens":5,"ignore_eos":true,"stream":true}"#,
+        ),
+        ("/api/chat", r#"{"messages":[{"role":"user","content":"a"}],"options":{"num_predict":5},"ignore_eos":true}"#),
+        ("/api/generate", r#"{"prompt":"a","options":{"num_predict":5},"ignore_eos":true,"stream":false}"#),
+    ] {
+        let answer = ask(running.address, &post(path, "", body));
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+    }
+    let snapshot = settled(&running);
+    let completed: u64 = snapshot.accounts.iter().map(|account| account.finished(Outcome::Completed)).sum();
+    assert_eq!(completed, 5);
+    running.stop();
+}
+
+#[test]
+fn a_chunked_upload_and_a_byte_by_byte_request_are_one_request() {
+    let running = weir(&[engine()], quiet);
+    let body = chat(3);
+    let chunked = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n{:x};x=y\r\n{body}\r\n0\r\nt: v\r\n\r\n",
+        body.len()
+    );
+    assert!(ask(running.address, chunked.as_bytes()).contains("[DONE]"));
+    let mut stream = TcpStream::connect(running.address).unwrap();
+    stream.set_nodelay(true).unwrap();
+    for byte in post("/v1/chat/completions", "", &body) {
+        stream.write_all(&[byte]).unwrap();
+    }
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("[DONE]"));
+    assert_eq!(settled(&running).accounts[0].finished(Outcome::Completed), 2);
+    running.stop();
+}
+
+#[test]
+fn malformed_requests_are_answered_in_the_callers_dialect_and_never_offered() {
+    let running = weir(&[engine()], quiet);
+    for (request, status) in [
+        (&b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n"[..], "400"),
+        (b"GET / HTTP/1.1\nhost: a\n\n", "400"),
+        (b"TRACE / HTTP/1.1\r\nhost: a\r\n\r\n", "405"),
+        (b"POST /v1/messages HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999999\r\n\r\n", "413"),
+    ] {
+        let answer = ask(running.address, request);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+        assert!(answer.contains("\"error\""), "{answer}");
+    }
+    let snapshot = settled(&running);
+    assert_eq!(snapshot.accounts.iter().map(|account| account.offered()).sum::<u64>(), 0);
+    assert_eq!(snapshot.malformed.iter().sum::<u64>(), 4);
+    running.stop();
+}
+
+#[test]
+fn a_dead_backend_is_a_502_and_with_another_one_the_request_is_served() {
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let alone = weir(&[dead], quiet);
+    let answer = ask(alone.address, &post("/v1/chat/completions", "", &chat(3)));
+    assert!(answer.starts_with("HTTP/1.1 50"), "{answer}");
+    settled(&alone);
+    alone.stop();
+    let both = weir(&[dead, engine()], quiet);
+    for _ in 0..4 {
+        assert!(ask(both.address, &post("/v1/chat/completions", "", &chat(3))).contains("[DONE]"));
+    }
+    let served: u64 = settled(&both).accounts.iter().map(|account| account.finished(Outcome::Completed)).sum();
+    assert_eq!(served, 4);
+    both.stop();
+}
+
+#[test]
+fn a_stream_that_breaks_is_visibly_broken_and_never_completed() {
+    let running = weir(&[engine()], quiet);
+    let answer = ask(running.address, &post("/v1/chat/completions", "x-engine-fault: reset-after=3\r\n", &chat(50)));
+    assert!(answer.contains("backend_failed") || !answer.contains("[DONE]"), "{answer}");
+    assert!(!answer.ends_with("0\r\n\r\n"));
+    assert_eq!(settled(&running).accounts[0].finished(Outcome::Completed), 0);
+    running.stop();
+}
+
+#[test]
+fn a_panic_in_each_phase_ends_one_request_and_leaves_the_books_exact() {
+    for phase in [Phase::Head, Phase::Arrived, Phase::Dispatched, Phase::Ended] {
+        let hook: fn(Phase) = match phase {
+            Phase::Head => |phase| assert!(phase != Phase::Head, "injected"),
+            Phase::Arrived => |phase| assert!(phase != Phase::Arrived, "injected"),
+            Phase::Dispatched => |phase| assert!(phase != Phase::Dispatched, "injected"),
+            Phase::Ended => |phase| assert!(phase != Phase::Ended, "injected"),
+        };
+        let running = weir(&[engine()], hook);
+        ask(running.address, &post("/v1/chat/completions", "", &chat(3)));
+        let snapshot = settled(&running);
+        assert!(snapshot.accounts.iter().all(|account| account.in_flight() == 0), "{phase:?}");
+        running.stop();
+    }
+}
+
+#[test]
+fn the_same_exchange_runs_over_pingoras_stream() {
+    let running = Arc::new(weir(&[engine()], quiet));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let gateway = running.gateway.clone();
+    let server = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (stream, peer) = tokio::net::TcpListener::from_std(listener).unwrap().accept().await.unwrap();
+            let stream = pingora_core::protocols::l4::stream::Stream::from(stream);
+            let worker = weir::proxy::gateway::Worker::new(gateway, 0, 7);
+            weir::proxy::serve(weir::proxy::io::Piped(Box::new(stream)), peer, &worker).await;
+        });
+    });
+    assert!(ask(address, &post("/v1/chat/completions", "", &chat(9))).contains("[DONE]"));
+    server.join().unwrap();
+    assert_eq!(settled(&running).accounts[0].output_tokens, [9, 0]);
+}
+
+#[test]
+fn no_prompt_and_no_key_is_in_metrics_or_status() {
+    let running = weir(&[engine()], quiet);
+    let body = chat(3).replace("hello", "canary-prompt");
+    ask(running.address, &post("/v1/chat/completions?key=canary-query", "authorization: Bearer canary-key\r\n", &body));
+    settled(&running);
+    for page in ["/metrics", "/status", "/config"] {
+        let shown = ask(
+            running.admin,
+            format!("GET {page} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n").as_bytes(),
+        );
+        assert!(shown.starts_with("HTTP/1.1 200") && !shown.contains("canary"), "{page}");
+    }
+    running.stop();
+}
