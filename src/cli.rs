@@ -50,7 +50,7 @@ pub struct Serve {
     /// Address of the admin port
     #[arg(long, value_name = "ADDR", env = "WEIR_ADMIN_LISTEN")]
     pub admin: Option<SocketAddr>,
-    /// What to do with what is measured [observe]
+    /// What to do with what is measured (observe)
     #[arg(long, value_name = "MODE")]
     pub mode: Option<String>,
     /// Objective for the time to first token, such as 1s

@@ -1,7 +1,7 @@
 //! The two units a person types: sizes (`64MiB`) and spans of time (`1m 30s`).
 //!
 //! What was typed and what is meant are two types: [`ByteSize`] and [`Span`] read and print the human form, the settings
-//! hold `u64` and `Duration`. The modules [`size`], [`span`], [`size_option`] and [`span_option`] join both in
+//! hold `u64` and `Duration`. The modules `size`, `span`, `size_option` and `span_option` join both in
 //! `#[serde(with = "…")]`. A bare number is refused, because nobody remembers whether 30 was seconds or milliseconds.
 
 use std::fmt;

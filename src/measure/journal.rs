@@ -218,7 +218,8 @@ mod tests {
         }
         let outcome = Outcome::ALL[usize::from(ending) % Outcome::COUNT];
         let tokens: u64 = gaps.iter().map(|(_, tokens, _)| u64::from(*tokens)).sum();
-        let usage = (ending % 2 == 0).then_some(Usage { input: Some(5), output: Some(tokens * 2), cached: None });
+        let usage =
+            ending.is_multiple_of(2).then_some(Usage { input: Some(5), output: Some(tokens * 2), cached: None });
         entry.finish(End { outcome, code: CodeClass::Ok2xx, at: at(now + 7), usage });
     }
 

@@ -45,7 +45,7 @@ pub async fn serve<D: Io>(mut client: D, peer: SocketAddr, worker: &Arc<Worker>)
         match connection.request(&mut client, timer.as_mut()).await {
             Next::Request => connection.served += 1,
             Next::Close => return,
-            Next::ClosePolitely => return close_politely(&mut client, timer.as_mut()).await,
+            Next::ClosePolitely => return close_politely(&mut client).await,
         }
     }
 }
@@ -124,7 +124,7 @@ impl Connection<'_> {
                     begun = true;
                     timer.as_mut().reset(clock.instant(clock.now() + limits.header_timeout));
                 }
-                if let Some(length) = end.find(&received).map_err(|reject| Stop::malformed(reject))? {
+                if let Some(length) = end.find(&received).map_err(Stop::malformed)? {
                     return Ok((received, length));
                 }
             }
@@ -172,10 +172,10 @@ impl Connection<'_> {
         (gateway.hook)(Phase::Head);
         let path = self.path_kind(&head, &received[..length]);
         let family = path.family();
-        if let RequestBody::Length(n) = head.body {
-            if n > gateway.limits.max_body as u64 {
-                return Err((Stop::Refuse(Refusal::BodyTooLarge), family));
-            }
+        if let RequestBody::Length(n) = head.body
+            && n > gateway.limits.max_body as u64
+        {
+            return Err((Stop::Refuse(Refusal::BodyTooLarge), family));
         }
         let rest = received.split_off(length);
         if head.expect_continue && rest.is_empty() && head.body != RequestBody::None {
@@ -746,21 +746,18 @@ async fn write_all<D: Io>(client: &mut D, mut timer: Pin<&mut Sleep>, bytes: &[u
 
 /// FIN, then read and drop what the client still sends, for a moment: closing with unread bytes is a reset, and a reset
 /// destroys the answer on its way.
-async fn close_politely<D: Io>(client: &mut D, mut timer: Pin<&mut Sleep>) {
-    let deadline = tokio::time::timeout(POLITE_TIME, async {
-        if poll_fn(|cx| client.end(cx)).await.is_err() {
-            return;
+async fn close_politely<D: Io>(client: &mut D) {
+    let mut timer = pin!(tokio::time::sleep(POLITE_TIME));
+    if poll_fn(|cx| client.end(cx)).await.is_err() {
+        return;
+    }
+    let mut dropped = 0;
+    while dropped < POLITE_BYTES {
+        match read_some(client, timer.as_mut(), |bytes| dropped += bytes.len()).await {
+            ReadEnd::Some => {}
+            ReadEnd::Closed | ReadEnd::Overdue => return,
         }
-        let mut dropped = 0;
-        timer.as_mut().reset(tokio::time::Instant::now() + POLITE_TIME);
-        while dropped < POLITE_BYTES {
-            match read_some(client, timer.as_mut(), |bytes| dropped += bytes.len()).await {
-                ReadEnd::Some => {}
-                ReadEnd::Closed | ReadEnd::Overdue => return,
-            }
-        }
-    });
-    let _ = deadline.await;
+    }
 }
 
 fn is_metrics(target: &[u8]) -> bool {

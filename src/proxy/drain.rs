@@ -133,6 +133,8 @@ impl Drop for Underway {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::disallowed_methods, reason = "virtual time is what is measured here")]
+
     use super::*;
 
     const DELAY: Duration = Duration::from_secs(5);

@@ -85,10 +85,8 @@ impl Idle {
     /// Puts back the connection of a finished exchange.
     pub fn put(&self, backend: BackendId, stream: TcpStream, now: Timestamp) {
         let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(list) = lists.get_mut(usize::from(backend.0)) {
-            if list.len() < IDLE_CAP {
-                list.push(Resting { stream, since: now });
-            }
+        if let Some(list) = lists.get_mut(usize::from(backend.0)).filter(|list| list.len() < IDLE_CAP) {
+            list.push(Resting { stream, since: now });
         }
     }
 

@@ -254,7 +254,7 @@ fn the_sixty_fifth_connection_is_turned_away_and_a_free_place_is_taken_again() {
     for stream in idle {
         stream.shutdown(Shutdown::Both).unwrap();
     }
-    let deadline = std::time::Duration::from_secs(5);
+    let deadline = Duration::from_secs(5);
     let served = (0..500).any(|_| {
         let mut stream = rig.open();
         let _ = stream.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
