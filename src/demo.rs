@@ -44,14 +44,21 @@ pub fn run(flags: &Demo) -> anyhow::Result<()> {
             let rate = capacity * share;
             let before = running.gateway.ledger.snapshot(running.gateway.clock.now());
             let level = Level::open(Rate::new(rate)?, (rate * LEVEL_SECONDS).ceil() as u64);
-            let mut peak = 0;
+            let (mut peak, mut steady) = (0, Vec::new());
             run_level(&target, &level, std::future::pending(), |_| {
                 let now = running.gateway.ledger.snapshot(running.gateway.clock.now());
                 peak = peak.max(now.accounts.iter().map(|books| books.in_flight()).sum());
+                let elapsed = now.at.since(before.at).as_secs_f64();
+                if (RAMP_SECONDS..=LEVEL_SECONDS).contains(&elapsed) {
+                    steady.truncate(1);
+                    steady.push(now);
+                }
             })
             .await;
             let after = running.gateway.ledger.snapshot(running.gateway.clock.now());
-            println!("{}", row(rate, &before, &after, peak));
+            if let [from, to] = &steady[..] {
+                println!("{}", row(rate, (from, to), &before, &after, peak));
+            }
         }
         if !flags.exit {
             println!("Ctrl-C ends it");
@@ -62,24 +69,23 @@ pub fn run(flags: &Demo) -> anyhow::Result<()> {
     })
 }
 
-/// One level, as the difference of two snapshots.
-fn row(rate: f64, before: &Snapshot, after: &Snapshot, peak: u64) -> String {
-    let span = after.at.since(before.at).as_secs_f64();
+/// One level: rates over its steady window, so that neither ramp nor drain is in them; latencies over all of it.
+fn row(rate: f64, (from, to): (&Snapshot, &Snapshot), before: &Snapshot, after: &Snapshot, peak: u64) -> String {
+    let span = to.at.since(from.at).as_secs_f64();
     let total = |snapshot: &Snapshot, of: fn(&crate::measure::Books) -> u64| {
         snapshot.accounts.iter().map(|account| of(account)).sum::<u64>()
     };
-    let grown = |of: fn(&crate::measure::Books) -> u64| (total(after, of) - total(before, of)) as f64;
-    let completed = grown(|books| books.finished(Outcome::Completed));
+    let grown = |of: fn(&crate::measure::Books) -> u64| (total(to, of) - total(from, of)) as f64 / span;
     let ttft = Grown::of(before, after, |books| &books.ttft[1]);
     let itl = Grown::of(before, after, |books| &books.itl);
     format!(
         "{rate:>9.1} {:>9.2} {:>9.2} {:>10.1} {:>10.1} {:>8.1} {:>9.0} {peak:>9}",
-        grown(|books| books.offered()) / LEVEL_SECONDS,
-        completed / span,
+        grown(|books| books.offered()),
+        grown(|books| books.finished(Outcome::Completed)),
         ttft.mean() * 1e3,
         ttft.quantile(0.99) * 1e3,
         itl.mean() * 1e3,
-        grown(|books| books.output_tokens.iter().sum()) / span,
+        grown(|books| books.output_tokens.iter().sum()),
     )
 }
 
@@ -130,4 +136,6 @@ fn loopback() -> SocketAddr {
 const HEADER: &str = "requested   offered completed  TTFT mean  TTFT p99<   ITL ms  tokens/s in-flight\n    req/s     req/s     req/s         ms         ms     mean                 peak";
 /// Levels as shares of the engine's capacity.
 const SHARES: [f64; 5] = [0.5, 0.8, 1.0, 1.5, 2.0];
-const LEVEL_SECONDS: f64 = 8.0;
+const LEVEL_SECONDS: f64 = 14.0;
+/// Until a level has filled the engine: about the length of one answer.
+const RAMP_SECONDS: f64 = 5.0;
