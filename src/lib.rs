@@ -5,7 +5,7 @@
 //! while `proxy::tap` reads along, and the books close. `export` shows them.
 //!
 //! Imports go down the floors, never up and never sideways between hands:
-//! F0 `time` `units` `backend` `slo` · F1 `http1` `wire` `measure` `engine::model` `load::schedule` · F3 `balance` ·
+//! F0 `time` `units` `backend` `slo` · F1 `http1` `wire` `measure` `engine::model` `load::schedule` · F2 `estimate` · F3 `balance` ·
 //! F5 `proxy` `export` `engine::server` `load::runner` (with `clock`) · F6 `cli` `app` `demo` `config`.
 //!
 //! Absent: a clock below F5, a metric counted in a callback, a text of a client's in a log, TLS and HTTP/2 (later).
@@ -20,6 +20,7 @@ pub mod clock;
 pub mod config;
 pub mod demo;
 pub mod engine;
+pub mod estimate;
 pub mod export;
 pub mod http1;
 pub mod load;
