@@ -298,6 +298,7 @@ fn target(backend: &crate::proxy::settings::Backend) -> Target {
         host: backend.url.host.as_str().into(),
         port: backend.url.port,
         authority: backend.host.as_deref().map(Into::into),
+        prefix: backend.url.prefix.as_str().into(),
     }
 }
 

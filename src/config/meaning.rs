@@ -217,8 +217,13 @@ fn check_limits(config: &Config, reader: &mut Reader) {
     }
     /// Below this, ordinary clients with a token and a trace are refused.
     const LEAST_HEADER: usize = 1 << 10;
+    /// What the search for a head's end stops at.
+    const MOST_HEADER: usize = 64 << 10;
     if limits.max_header < LEAST_HEADER {
         reader.report(&at(&["limits", "max_header"]), "too little for an ordinary request: at least `1KiB`".to_owned());
+    }
+    if limits.max_header > MOST_HEADER {
+        reader.report(&at(&["limits", "max_header"]), "more than is ever read of a head: at most `64KiB`".to_owned());
     }
     if limits.max_body > limits.body_memory {
         let sentence = "larger than `body_memory`: one allowed body would not fit".to_owned();

@@ -170,7 +170,8 @@ impl<'a> Nominated<'a> {
     }
 }
 
-/// Fields that a neighbour must not be able to remove: they carry identity, framing or what weir adds.
+/// Fields that a neighbour must not be able to remove: they carry identity, framing, the meaning of the body, or what weir
+/// adds. A request without its key would be somebody else's, or nobody's.
 fn is_protected(name: &[u8]) -> bool {
     let carries = matches!(
         kind(name),
@@ -181,9 +182,13 @@ fn is_protected(name: &[u8]) -> bool {
             | Kind::Via
             | Kind::RequestId
             | Kind::TraceParent
+            | Kind::ContentType
+            | Kind::ContentEncoding
     );
     carries
-        || name.eq_ignore_ascii_case(b"authorization")
+        || [&b"authorization"[..], b"x-api-key", b"api-key", b"cookie", b"set-cookie"]
+            .into_iter()
+            .any(|known| name.eq_ignore_ascii_case(known))
         || name.get(..12).is_some_and(|start| start.eq_ignore_ascii_case(b"x-forwarded-"))
 }
 
@@ -225,7 +230,20 @@ mod tests {
         let mut nominated = Nominated::default();
         assert_eq!(nominated.read(b"close, X-Hop ,keep-alive"), Ok(()));
         assert!(nominated.close && nominated.has(b"x-hop") && !nominated.has(b"keep-alive"));
-        for bad in ["Host", "authorization", "traceparent", "x-weir-priority", "a b", "x-forwarded-for"] {
+        for bad in [
+            "Host",
+            "authorization",
+            "traceparent",
+            "x-weir-priority",
+            "a b",
+            "x-forwarded-for",
+            "X-API-Key",
+            "api-key",
+            "cookie",
+            "Set-Cookie",
+            "content-type",
+            "Content-Encoding",
+        ] {
             assert_eq!(Nominated::default().read(bad.as_bytes()), Err(()), "{bad}");
         }
         let many = ["x"; 11].join(",");

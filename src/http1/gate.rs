@@ -14,7 +14,7 @@ pub enum Reject {
     BareLineBreak,
     /// A NUL in the head.
     NulByte,
-    /// More than 64 KiB before the empty line.
+    /// More before the empty line than is accepted: 64 KiB, or what is configured below that.
     HeadTooLong,
     /// More than 8 KiB before the first CRLF.
     RequestLineTooLong,
@@ -79,7 +79,7 @@ impl Reject {
         match self {
             Self::BareLineBreak => "a line of the request head ends in a bare CR or LF; expected CRLF",
             Self::NulByte => "the request head contains a NUL byte",
-            Self::HeadTooLong => "the request head is longer than 64 KiB",
+            Self::HeadTooLong => "the request head is longer than this server accepts (limits.max_header)",
             Self::RequestLineTooLong => "the request line is longer than 8 KiB",
             Self::TooManyFields => "the request head has more than 100 fields",
             Self::RequestLine => "the request line is malformed; expected METHOD TARGET HTTP/1.1",

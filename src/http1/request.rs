@@ -82,7 +82,7 @@ pub struct Peer<'a> {
     pub trusted: bool,
     /// `http` or `https`.
     pub proto: &'static str,
-    /// This process's element of a `Via` field, as in `1.1 weir (id)`.
+    /// This process's element of a `Via` field, as in `1.1 weir-id`; its second word is what a loop is known by.
     pub via: &'a str,
 }
 
@@ -361,9 +361,16 @@ fn is_authority(value: &[u8]) -> bool {
     !value.is_empty() && value.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(b))
 }
 
-/// One of the elements of a `Via` value is this process's own.
+/// One of the elements of a `Via` value is this process's own: same pseudonym, whatever the hops between have made of
+/// protocol, blanks and comment.
 fn passed_here(value: &[u8], via: &str) -> bool {
-    elements(value).any(|element| element.eq_ignore_ascii_case(via.as_bytes()))
+    let own = received_by(via.as_bytes());
+    own.is_some() && elements(value).any(|element| received_by(element) == own)
+}
+
+/// The second word of a `Via` element (RFC 9110, 7.6.3).
+fn received_by(element: &[u8]) -> Option<&[u8]> {
+    element.split(|b| matches!(b, b' ' | b'\t')).filter(|word| !word.is_empty()).nth(1)
 }
 
 fn offers_websocket(value: &[u8]) -> bool {
@@ -385,7 +392,7 @@ const REQUEST_ID_LIMIT: usize = 128;
 mod tests {
     use super::*;
 
-    const PEER: Peer<'_> = Peer { forwarded_for: "192.0.2.7", trusted: false, proto: "http", via: "1.1 weir (abc)" };
+    const PEER: Peer<'_> = Peer { forwarded_for: "192.0.2.7", trusted: false, proto: "http", via: "1.1 weir-abc" };
 
     fn read_as(peer: &Peer<'_>, lines: &str) -> Result<(RequestHead, String), Reject> {
         let head = format!("{}\r\n\r\n", lines.replace('\n', "\r\n"));
@@ -413,7 +420,7 @@ mod tests {
         assert_eq!(
             out,
             "POST /v1/chat/completions?x=1 HTTP/1.1\r\nAuthorization: Bearer k\r\nAccept: */*\r\nx-request-id: r-1\r\n\
-             x-forwarded-for: 192.0.2.7\r\nx-forwarded-proto: http\r\nx-forwarded-host: a:1\r\nvia: 1.1 weir (abc)\r\n"
+             x-forwarded-for: 192.0.2.7\r\nx-forwarded-proto: http\r\nx-forwarded-host: a:1\r\nvia: 1.1 weir-abc\r\n"
         );
         assert_eq!(head.body, RequestBody::Length(5));
         assert!(head.keep_alive && head.request_id.is_some());
@@ -506,8 +513,12 @@ mod tests {
         assert_eq!(refused("GET / HTTP/1.1\nHost: a\nConnection: upgrade\nUpgrade: websocket"), Reject::WebSocket);
         assert_eq!(refused("GET / HTTP/1.1\nHost: a\nUpgrade: h2c, WebSocket"), Reject::WebSocket);
         assert!(!read("GET / HTTP/1.1\nHost: a\nUpgrade: h2c").unwrap().1.contains("h2c"));
-        assert_eq!(refused("GET / HTTP/1.1\nHost: a\nVia: 1.1 x, 1.1 weir (abc)"), Reject::Loop);
-        assert!(read("GET / HTTP/1.1\nHost: a\nVia: 1.1 weir (other)").is_ok(), "another weir may stand before us");
+        for via in ["1.1 x, 1.1 weir-abc", "HTTP/1.0  weir-abc (comment)", "1.1\tweir-abc, 1.1 y"] {
+            assert_eq!(refused(&format!("GET / HTTP/1.1\nHost: a\nVia: {via}")), Reject::Loop, "{via}");
+        }
+        for via in ["1.1 weir-abcd", "1.1 weir", "weir-abc", "1.1 x (weir-abc)"] {
+            assert!(read(&format!("GET / HTTP/1.1\nHost: a\nVia: {via}")).is_ok(), "{via}: another one before us");
+        }
     }
 
     #[test]
@@ -533,7 +544,7 @@ mod tests {
         .unwrap();
         assert_eq!(head.body, RequestBody::None);
         let fields =
-            "x-forwarded-for: 192.0.2.7\r\nx-forwarded-proto: http\r\nx-forwarded-host: a\r\nvia: 1.1 weir (abc)\r\n";
+            "x-forwarded-for: 192.0.2.7\r\nx-forwarded-proto: http\r\nx-forwarded-host: a\r\nvia: 1.1 weir-abc\r\n";
         assert_eq!(out, format!("POST / HTTP/1.1\r\nX_Other: kept\r\n{fields}"));
     }
 

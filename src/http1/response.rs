@@ -29,7 +29,7 @@ pub struct ResponseHead {
     pub content_type: Option<Range<usize>>,
     /// The value as received.
     pub content_encoding: Option<Range<usize>>,
-    /// The engine sent a `Date`.
+    /// The engine sent a `Date`, and it is passed on.
     pub has_date: bool,
     /// The engine sent an `x-request-id`, and it is passed on.
     pub has_request_id: bool,
@@ -123,13 +123,23 @@ pub fn response_head(head: &[u8], context: &ResponseContext, out: &mut Vec<u8>) 
     };
     Ok(Response::Final(ResponseHead {
         status,
-        keep_alive: one_one && !reading.nominated.close && body != BodyKind::UntilClose,
+        keep_alive: one_one && !reading.nominated.close && ends_for_certain(&reading, body),
         body,
         content_type: reading.content_type.map(range),
         content_encoding: reading.content_encoding.map(range),
-        has_date: reading.has_date,
+        has_date: reading.has_date && !reading.nominated.has(b"date"),
         has_request_id: reading.has_request_id,
     }))
+}
+
+/// Whether the engine cannot disagree about where this answer ends. An answer that has no body by status or method, and all
+/// the same announces one, may be followed by it: on a connection that is used again it would be read as somebody's answer.
+fn ends_for_certain(reading: &Reading<'_>, body: BodyKind) -> bool {
+    match body {
+        BodyKind::None { .. } => !reading.chunked && reading.length.is_none_or(|n| n == 0),
+        BodyKind::Length(_) | BodyKind::Chunked => true,
+        BodyKind::UntilClose => false,
+    }
 }
 
 /// Completes a head for the client: weir's own fields, a `Date` when the engine sent none (`date` is not empty), framing.
@@ -271,6 +281,25 @@ mod tests {
     fn an_engine_of_http_1_0_or_one_that_closes_is_not_used_again() {
         assert!(!last("HTTP/1.0 200 OK\nContent-Length: 1").0.keep_alive);
         assert!(!last("HTTP/1.1 200 OK\nContent-Length: 1\nConnection: close").0.keep_alive);
+    }
+
+    #[test]
+    fn an_answer_that_announces_a_body_it_must_not_have_is_the_last_of_its_connection() {
+        for lines in
+            ["204 No Content\nTransfer-Encoding: chunked", "204 x\nContent-Length: 1", "304 x\nContent-Length: 7"]
+        {
+            assert!(!last(&format!("HTTP/1.1 {lines}")).0.keep_alive, "{lines}");
+        }
+        for lines in ["204 No Content", "204 x\nContent-Length: 0", "304 x", "200 OK\nContent-Length: 0"] {
+            assert!(last(&format!("HTTP/1.1 {lines}")).0.keep_alive, "{lines}");
+        }
+    }
+
+    #[test]
+    fn a_date_that_the_engine_nominates_is_gone_and_does_not_count_as_sent() {
+        let (head, out) = last("HTTP/1.1 200 OK\nConnection: date\nDate: never");
+        assert!(!head.has_date && !out.contains("never"));
+        assert!(last("HTTP/1.1 200 OK\nDate: now").0.has_date);
     }
 
     #[test]

@@ -26,10 +26,10 @@ use super::refusal::{Addressee, Refusal, error_event};
 use super::tap::{Ending, Tap};
 use crate::backend::BackendId;
 use crate::balance::Permit;
-use crate::http1::{ChunkedBody, HeadEnd, Peer, RequestBody, RequestHead, Version, request_head};
+use crate::http1::{ChunkedBody, HeadEnd, Peer, Reject, RequestBody, RequestHead, Version, request_head};
 use crate::measure::{Account, Arrival, Entry, Priority, RetryReason, ShedReason};
 use crate::time::Timestamp;
-use crate::wire::{Endpoint, Family, RequestScanner, RequestShape, Route, route};
+use crate::wire::{Endpoint, Family, RequestScanner, RequestShape, Route, is_path, route};
 
 /// Serves `client` until it leaves, breaks a rule, or the process stops.
 pub async fn serve<D: Io>(mut client: D, peer: SocketAddr, worker: &Arc<Worker>) {
@@ -124,7 +124,11 @@ impl Connection<'_> {
                     begun = true;
                     timer.as_mut().reset(clock.instant(clock.now() + limits.header_timeout));
                 }
-                if let Some(length) = end.find(&received).map_err(Stop::malformed)? {
+                let found = end.find(&received).map_err(Stop::malformed)?;
+                if found.unwrap_or(received.len()) > limits.max_header {
+                    return Err(Stop::malformed(Reject::HeadTooLong));
+                }
+                if let Some(length) = found {
                     return Ok((received, length));
                 }
             }
@@ -372,7 +376,7 @@ impl Connection<'_> {
         let (end, exchange) = loop {
             let host = target.authority.as_ref().map_or(&request.host[..], |authority| authority.as_bytes());
             let made = request.id_is_made.then_some(&*request.id);
-            outgoing.address(host, made, request.has_length);
+            outgoing.address(&target.prefix, host, made, request.has_length);
             let mut exchange =
                 Exchange::new(outgoing, Answer::new(self.recipient(&request, backend, keep)), gateway.clock.now());
             let mut bench = Bench {
@@ -576,7 +580,7 @@ impl Connection<'_> {
         let target = &bytes[head.target.clone()];
         match route(head.method.as_bytes(), target, b"") {
             Route::Inference(endpoint) => PathKind::Inference(endpoint),
-            Route::PassThrough if !self.gateway().passes_metrics && is_metrics(target) => PathKind::NotHere,
+            Route::PassThrough if !self.gateway().passes_metrics && is_path(target, b"/metrics") => PathKind::NotHere,
             Route::PassThrough => PathKind::PassThrough,
         }
     }
@@ -609,7 +613,7 @@ enum Stop {
 }
 
 impl Stop {
-    fn malformed(reject: crate::http1::Reject) -> Self {
+    fn malformed(reject: Reject) -> Self {
         Self::Refuse(Refusal::Malformed { status: reject.status(), sentence: reject.sentence() })
     }
 }
@@ -758,10 +762,6 @@ async fn close_politely<D: Io>(client: &mut D) {
             ReadEnd::Closed | ReadEnd::Overdue => return,
         }
     }
-}
-
-fn is_metrics(target: &[u8]) -> bool {
-    target.split(|b| *b == b'?').next() == Some(b"/metrics")
 }
 
 fn text(date: &[u8; 29]) -> &str {

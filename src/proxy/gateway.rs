@@ -74,8 +74,9 @@ pub struct Facts {
 }
 
 impl Gateway {
-    /// Whether what `peer` says about others is believed.
+    /// Whether what `peer` says about others is believed. On a socket for both families an IPv4 peer comes as IPv6.
     pub fn trusts(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
         self.trust.iter().any(|net| net.contains(&peer))
     }
 }
@@ -126,9 +127,10 @@ impl Worker {
         **self.date.load()
     }
 
-    /// This process's element of a `Via` field. The comment tells it from another weir on the same way.
+    /// This process's element of a `Via` field. The pseudonym tells it from another weir on the same way; a comment would
+    /// not do, because any hop may remove it.
     pub fn via(&self) -> String {
-        format!("1.1 weir ({:016x})", self.via_id)
+        format!("1.1 weir-{:016x}", self.via_id)
     }
 
     /// A request id of our own: unique in this process, and with the seed as good as unique among processes.

@@ -137,7 +137,8 @@ async fn ask(target: &Target, check: &Check) -> io::Result<()> {
     let question = async {
         let mut stream = target.connect().await?;
         let host = target.authority.as_deref().unwrap_or(&target.host);
-        let request = format!("GET {} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n", check.path);
+        let path = [&target.prefix, &*check.path].concat();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut line = [0; 12];
         stream.read_exact(&mut line).await?;

@@ -14,6 +14,8 @@ pub struct Outgoing {
     head: Vec<u8>,
     /// Where the part of the head ends that is the same for every backend.
     common: usize,
+    /// Length of the prefix that stands before the path.
+    prefixed: usize,
     body: Held,
     /// Next buffer to write: 0 is `head`, then the body's pieces that are not inside `head`.
     buffer: usize,
@@ -34,12 +36,13 @@ impl Outgoing {
     /// A request whose rewritten head, without Host and framing, is `head`.
     pub fn new(head: Vec<u8>, body: Held) -> Self {
         let common = head.len();
-        Self { head, common, body, buffer: 0, offset: 0, whole_in_head: false, state: State::Writing }
+        Self { head, common, prefixed: 0, body, buffer: 0, offset: 0, whole_in_head: false, state: State::Writing }
     }
 
-    /// Completes the head for one backend and begins at the first byte.
-    pub fn address(&mut self, host: &[u8], made_id: Option<&str>, has_length: bool) {
+    /// Completes the head for one backend and begins at the first byte. `prefix` is put before the path.
+    pub fn address(&mut self, prefix: &str, host: &[u8], made_id: Option<&str>, has_length: bool) {
         self.head.truncate(self.common);
+        self.put_prefix(prefix);
         let length = has_length.then_some(self.body.len() as u64);
         finish_request_head(&mut self.head, host, made_id, length);
         self.whole_in_head = self.body.len() <= PIECE;
@@ -49,6 +52,18 @@ impl Outgoing {
             }
         }
         (self.buffer, self.offset, self.state) = (0, 0, State::Writing);
+    }
+
+    /// Only a target that is a path has a place for it: `OPTIONS *` asks the server as a whole.
+    fn put_prefix(&mut self, prefix: &str) {
+        let target = self.head.iter().position(|b| *b == b' ').map_or(0, |blank| blank + 1);
+        self.head.drain(target..target + self.prefixed);
+        let fits = self.head.get(target) == Some(&b'/');
+        self.prefixed = if fits { prefix.len() } else { 0 };
+        if self.prefixed > 0 {
+            self.head.splice(target..target, prefix.bytes());
+        }
+        self.common = self.head.len();
     }
 
     /// Writes what `to` takes. Says whether anything moved. An error abandons the writing: the answer decides.
@@ -114,5 +129,28 @@ impl Outgoing {
         if self.part().is_some_and(<[u8]>::is_empty) {
             (self.buffer, self.offset) = (self.buffer + 1, 0);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::budget::Budget;
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn each_backends_prefix_takes_the_place_of_the_one_before() {
+        let head = |line: &str, prefixes: &[&str]| {
+            let mut outgoing = Outgoing::new(line.as_bytes().to_vec(), Held::new(0, &Arc::new(Budget::new(0))));
+            prefixes.iter().for_each(|prefix| outgoing.address(prefix, b"h", None, true));
+            String::from_utf8(outgoing.head).unwrap()
+        };
+        let rest = "host: h\r\ncontent-length: 0\r\n\r\n";
+        for (prefixes, path) in
+            [(&["/a"][..], "/a/x"), (&["/a", "/long"], "/long/x"), (&["/a", ""], "/x"), (&[""], "/x")]
+        {
+            assert_eq!(head("POST /x HTTP/1.1\r\n", prefixes), format!("POST {path} HTTP/1.1\r\n{rest}"));
+        }
+        assert_eq!(head("OPTIONS * HTTP/1.1\r\n", &["/a"]), format!("OPTIONS * HTTP/1.1\r\n{rest}"));
     }
 }

@@ -20,17 +20,10 @@ pub struct Backend {
     pub url: BackendUrl,
     /// The model it serves, for families that describe the backend rather than a request; its label value is pinned.
     pub model_name: Option<String>,
-    /// The `Host` sent to it; absent, the URL's own authority.
+    /// The `Host` sent to it; absent, the client's own.
     pub host: Option<String>,
     /// How it is asked whether it is well.
     pub health: Health,
-}
-
-impl Backend {
-    /// What the `Host` line says.
-    pub fn host_line(&self) -> &str {
-        self.host.as_deref().unwrap_or(&self.url.authority)
-    }
 }
 
 /// The parts of `http://host:port/prefix`.
@@ -150,7 +143,7 @@ fn host_and_port(authority: &str) -> Option<(&str, Option<&str>)> {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Health {
-    /// The path asked, below the URL's prefix; 2xx is well.
+    /// The path asked, below the URL's prefix; any status below 500 is well: a server without such a path is alive too.
     pub path: String,
     /// Time between two questions. Shorter finds a dead backend sooner and asks more.
     #[serde(with = "typed")]
@@ -186,17 +179,18 @@ impl Admission {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Open client connections. At the limit the next one is refused with 503.
+    /// Open client connections. What is over the limit waits in the kernel until another one ends.
     pub max_connections: usize,
     /// Open connections of one client address; absent means no limit of its own.
     pub max_connections_per_address: Option<usize>,
     /// Bytes of one request body; longer ones get 413.
     #[serde(with = "typed")]
     pub max_body: usize,
-    /// Bytes of all request bodies held at one time; beyond it a request gets 503.
+    /// Bytes held for all clients at one time, request bodies and answers that they have not taken; beyond it a request gets
+    /// 503, and a stream whose client lags behind ends.
     #[serde(with = "typed")]
     pub body_memory: usize,
-    /// Bytes of one request head; longer ones get 431.
+    /// Bytes of one request head, 64 KiB at most; longer ones get 431.
     #[serde(with = "typed")]
     pub max_header: usize,
     /// From a head's first byte to its last; slower ones get 408.
@@ -220,7 +214,8 @@ pub struct Limits {
     /// How long a connection to a backend may take.
     #[serde(with = "typed")]
     pub connect_timeout: Duration,
-    /// Whether a client that closes its sending half still gets its answer; `false` counts it as gone.
+    /// Whether a client that closes its sending half counts as gone; `false` lets it have its answer, and then a client that
+    /// is really gone is only noticed when something is written to it.
     pub half_close: bool,
 }
 
@@ -237,7 +232,7 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(60),
             write_stall: Duration::from_secs(30),
             stream_stall: Duration::from_secs(60),
-            first_byte_timeout: Duration::from_secs(120),
+            first_byte_timeout: Duration::from_secs(600),
             connect_timeout: Duration::from_secs(3),
             half_close: true,
         }

@@ -5,12 +5,12 @@
 //! from pingora's connector behind the same `Io`; there is none of it here yet.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 
+use super::settings::is_link_local;
 use crate::backend::BackendId;
 use crate::time::Timestamp;
 
@@ -25,6 +25,8 @@ pub struct Target {
     pub port: u16,
     /// Sent as `Host` instead of the client's, when set.
     pub authority: Option<Arc<str>>,
+    /// Put before every path; empty, or begins with `/` and does not end with one.
+    pub prefix: Arc<str>,
 }
 
 impl Target {
@@ -36,7 +38,7 @@ impl Target {
     pub async fn connect(&self) -> io::Result<TcpStream> {
         let mut last = io::Error::from(io::ErrorKind::NotFound);
         for address in tokio::net::lookup_host((&*self.host, self.port)).await? {
-            if is_link_local(&address) {
+            if is_link_local(address.ip()) {
                 last = io::ErrorKind::PermissionDenied.into();
                 continue;
             }
@@ -105,15 +107,6 @@ impl Idle {
 /// Nothing to read and not closed. Anything else, bytes included, makes the connection unfit.
 fn is_silent(stream: &TcpStream) -> bool {
     matches!(stream.try_read(&mut [0; 1]), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
-}
-
-fn is_link_local(address: &SocketAddr) -> bool {
-    match address.ip() {
-        std::net::IpAddr::V4(ip) => ip.is_link_local(),
-        std::net::IpAddr::V6(ip) => {
-            ip.to_ipv4_mapped().map_or(ip.segments()[0] & 0xffc0 == 0xfe80, |v4| v4.is_link_local())
-        }
-    }
 }
 
 /// uvicorn-based engines and llama.cpp close after 5 s; one second less, so that we never use what they are closing.

@@ -10,7 +10,7 @@ mod json;
 mod request;
 mod stream;
 
-pub use dialect::{Dialect, Endpoint, Family, Format, Route, route};
+pub use dialect::{Dialect, Endpoint, Family, Format, Route, is_path, route};
 pub use event::ErrorKind;
 pub use request::{PromptLength, RequestScanner, RequestShape};
 pub use stream::{Emission, Reading, StreamScanner, Usage};

@@ -8,6 +8,7 @@
 )]
 
 mod admin;
+mod attacks;
 mod books;
 mod config;
 mod engine_server;

@@ -1,0 +1,313 @@
+//! weir between hostile clients and hostile backends, over raw sockets: what must not be smuggled, starved, lost or miscounted.
+//!
+//! The backends here are scripts: each connection is given to a closure that sees the bytes and answers whatever it likes.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use weir::app::{Running, start};
+use weir::config::{Config, Overrides};
+use weir::measure::Snapshot;
+
+/// A backend that gives each connection, and its number, to `script`.
+fn backend(script: impl Fn(TcpStream, usize) + Send + Sync + Clone + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for (number, stream) in listener.incoming().flatten().enumerate() {
+            let script = script.clone();
+            std::thread::spawn(move || script(stream, number));
+        }
+    });
+    address
+}
+
+/// A backend that answers each request with `answer` and tells (connection, head) of each but the health checks.
+fn answering(answer: &'static [u8]) -> (SocketAddr, Receiver<(usize, String)>) {
+    let (told, heard) = channel();
+    let address = backend(move |mut stream, number| answer_all(&mut stream, number, answer, &told));
+    (address, heard)
+}
+
+fn answer_all(stream: &mut TcpStream, number: usize, answer: &[u8], told: &Sender<(usize, String)>) {
+    while let Some(head) = request(stream) {
+        if head.contains("/health HTTP") {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+            continue;
+        }
+        let _ = told.send((number, head));
+        if stream.write_all(answer).is_err() {
+            return;
+        }
+    }
+}
+
+/// One request's head; its body, by `content-length`, is read and left behind.
+fn request(stream: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |n| n.parse().unwrap());
+    stream.read_exact(&mut vec![0; length]).ok()?;
+    Some(head)
+}
+
+/// One worker in front of `backends`, with `settings` as further lines of the file.
+fn weir(backends: &[SocketAddr], settings: &str) -> Running {
+    let urls: Vec<String> = backends.iter().map(|backend| format!("http://{backend}")).collect();
+    weir_at(&urls, settings)
+}
+
+fn weir_at(urls: &[String], settings: &str) -> Running {
+    let list: String = urls.iter().map(|url| format!("  - {{url: '{url}'}}\n")).collect();
+    let text =
+        format!("listen: 127.0.0.1:0\nworkers: 1\nadmin: {{listen: '127.0.0.1:0'}}\nbackends:\n{list}{settings}\n");
+    start(Config::parse(&text, "test", &Overrides::default(), &|_| None).unwrap(), |_| {}).unwrap()
+}
+
+fn open(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+/// What comes back until the connection ends.
+fn ask(address: SocketAddr, request: &[u8]) -> String {
+    let mut stream = open(address);
+    stream.write_all(request).unwrap();
+    rest(&mut stream)
+}
+
+fn rest(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn get(address: SocketAddr, path: &str) -> String {
+    ask(address, format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").as_bytes())
+}
+
+fn post(path: &str, extra: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!("POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{extra}content-length: {length}\r\n\r\n{body}")
+        .into_bytes()
+}
+
+const STREAM: &str = r#"{"model":"m","stream":true}"#;
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-type: application/json\r\n\r\n{}";
+
+/// The books, once `done` says so of them; they balance at every look.
+fn books(running: &Running, done: impl Fn(&Snapshot) -> bool) -> Snapshot {
+    for _ in 0..2_000 {
+        let snapshot = running.gateway.ledger.snapshot(running.gateway.clock.now());
+        snapshot.check().unwrap();
+        if done(&snapshot) {
+            return snapshot;
+        }
+        pause();
+    }
+    panic!("it did not come to it: {:?}", running.gateway.ledger.snapshot(running.gateway.clock.now()).accounts);
+}
+
+fn total(snapshot: &Snapshot, of: impl Fn(&weir::measure::Books) -> u64) -> u64 {
+    snapshot.accounts.iter().map(|account| of(account)).sum()
+}
+
+/// A moment between two looks.
+#[expect(clippy::disallowed_methods, reason = "polling real sockets")]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(5));
+}
+
+// ---- what two readers could understand differently ------------------------------------------------------------------
+
+#[test]
+fn an_answer_without_a_body_that_may_have_one_all_the_same_ends_its_connection() {
+    for (method, answer) in [
+        ("GET", &b"HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked\r\n\r\n"[..]),
+        ("GET", b"HTTP/1.1 204 No Content\r\ncontent-length: 40\r\n\r\n"),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\ntransfer-encoding: chunked\r\n\r\n"),
+        ("HEAD", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"),
+        ("HEAD", b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"),
+    ] {
+        let (engine, heard) = answering(answer);
+        let running = weir(&[engine], "");
+        let request = format!("{method} /x HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        let answers = [ask(running.address, request.as_bytes()), ask(running.address, request.as_bytes())];
+        assert!(answers.iter().all(|answer| answer.starts_with("HTTP/1.1 2") || answer.starts_with("HTTP/1.1 3")));
+        let [first, second] = [heard.recv().unwrap().0, heard.recv().unwrap().0];
+        assert_ne!(first, second, "a body behind {:?} would answer somebody else", String::from_utf8_lossy(answer));
+        running.stop();
+    }
+}
+
+#[test]
+fn an_ordinary_answer_without_a_body_keeps_its_connection() {
+    let (engine, heard) = answering(b"HTTP/1.1 204 No Content\r\n\r\n");
+    let running = weir(&[engine], "");
+    get(running.address, "/x");
+    get(running.address, "/x");
+    assert_eq!(heard.recv().unwrap().0, heard.recv().unwrap().0);
+    running.stop();
+}
+
+#[test]
+fn a_date_that_the_engine_has_removed_is_made_anew() {
+    let (engine, _heard) =
+        answering(b"HTTP/1.1 200 OK\r\nconnection: date\r\ndate: never\r\ncontent-length: 0\r\n\r\n");
+    let running = weir(&[engine], "");
+    let answer = get(running.address, "/x");
+    assert!(!answer.contains("never") && answer.matches("date: ").count() == 1, "{answer}");
+    running.stop();
+}
+
+#[test]
+fn fields_that_carry_identity_or_meaning_cannot_be_removed_by_a_neighbour() {
+    let (engine, heard) = answering(b"HTTP/1.1 200 OK\r\nconnection: content-type\r\ncontent-length: 0\r\n\r\n");
+    let running = weir(&[engine], "");
+    for name in ["x-api-key", "api-key", "cookie", "content-type", "content-encoding"] {
+        let answer =
+            ask(running.address, format!("GET / HTTP/1.1\r\nhost: a\r\nconnection: {name}\r\n\r\n").as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{name}: {answer}");
+    }
+    assert!(get(running.address, "/x").starts_with("HTTP/1.1 502 "), "nor by the engine");
+    assert_eq!(heard.try_iter().count(), 1);
+    running.stop();
+}
+
+#[test]
+fn a_request_that_comes_back_is_a_loop_however_its_via_is_written() {
+    let (engine, heard) = answering(OK);
+    let running = weir(&[engine], "");
+    get(running.address, "/x");
+    let head = heard.recv().unwrap().1;
+    let via = head.lines().find_map(|line| line.strip_prefix("via: 1.1 ")).unwrap();
+    assert!(via.starts_with("weir-") && !via.contains(' '), "{via}");
+    for back in [format!("1.1 {via}"), format!("1.0 other, HTTP/1.1 {via} (a comment)"), format!("1.1\t{via}")] {
+        let request = format!("GET /x HTTP/1.1\r\nhost: a\r\nconnection: close\r\nvia: {back}\r\n\r\n");
+        assert!(ask(running.address, request.as_bytes()).starts_with("HTTP/1.1 508 "), "{back}");
+    }
+    let other = format!("GET /x HTTP/1.1\r\nhost: a\r\nconnection: close\r\nvia: 1.1 {via}0, 1.1 weir\r\n\r\n");
+    assert!(ask(running.address, other.as_bytes()).starts_with("HTTP/1.1 200 "), "another weir stands before us");
+    running.stop();
+}
+
+#[test]
+fn a_path_in_another_spelling_is_the_same_path_and_is_counted() {
+    let (engine, heard) = answering(OK);
+    let running = weir(&[engine], "");
+    for path in ["/v1/chat/%63ompletions", "/%761/chat%2Fcompletions", "/v1/chat/completions?x=%20"] {
+        assert!(ask(running.address, &post(path, "", STREAM)).starts_with("HTTP/1.1 200 "));
+        assert!(heard.recv().unwrap().1.starts_with(&format!("POST {path} ")), "it leaves as it came");
+    }
+    for path in ["/v1/chat/%2563ompletions", "/v1/chat/%6", "/v1/chat/%zzompletions"] {
+        ask(running.address, &post(path, "", STREAM));
+    }
+    assert_eq!(total(&books(&running, |_| true), |books| books.offered()), 3);
+    running.stop();
+}
+
+#[test]
+fn the_prefix_of_a_backends_address_stands_before_every_path() {
+    let (engine, heard) = answering(OK);
+    let running = weir_at(&[format!("http://{engine}/llm/v2/")], "");
+    ask(running.address, &post("/v1/chat/completions?a=b", "", STREAM));
+    assert!(heard.recv().unwrap().1.starts_with("POST /llm/v2/v1/chat/completions?a=b HTTP/1.1\r\n"));
+    running.stop();
+}
+
+#[test]
+fn a_head_longer_than_configured_is_431_and_one_that_fits_is_not() {
+    let (engine, _heard) = answering(OK);
+    let running = weir(&[engine], "limits: {max_header: 2KiB}");
+    let request = |n: usize| format!("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\nx: {}\r\n\r\n", "y".repeat(n));
+    assert!(ask(running.address, request(2_100).as_bytes()).starts_with("HTTP/1.1 431 "));
+    assert!(ask(running.address, &request(4_000).as_bytes()[..3_000]).starts_with("HTTP/1.1 431 "), "before its end");
+    assert!(ask(running.address, request(1_800).as_bytes()).starts_with("HTTP/1.1 200 "));
+    running.stop();
+}
+
+#[test]
+fn a_peer_in_a_trusted_network_is_trusted_also_when_its_address_is_mapped() {
+    let (engine, _heard) = answering(OK);
+    let running = weir(&[engine], "admission: {trust: ['10.0.0.0/8']}");
+    assert!(running.gateway.trusts("::ffff:10.1.2.3".parse().unwrap()));
+    assert!(!running.gateway.trusts("::ffff:11.1.2.3".parse().unwrap()));
+    running.stop();
+}
+
+// ---- who can be starved ------------------------------------------------------------------------------------------
+
+#[test]
+fn a_head_or_a_body_that_drips_ends_at_its_deadline_however_steadily_it_drips() {
+    let (engine, heard) = answering(OK);
+    let running = weir(&[engine], "limits: {header_timeout: 400ms, body_timeout: 400ms}");
+    for start in [&b"GET / HTTP/1.1\r\nx: "[..], b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n"] {
+        let mut stream = open(running.address);
+        stream.write_all(start).unwrap();
+        let mut reader = stream.try_clone().unwrap();
+        let answer = std::thread::spawn(move || rest(&mut reader));
+        let began = running.gateway.clock.now();
+        while !answer.is_finished() {
+            let _ = stream.write_all(b"a");
+            pause();
+        }
+        assert!(answer.join().unwrap().starts_with("HTTP/1.1 408 "));
+        assert!(running.gateway.clock.now().since(began) < Duration::from_secs(8));
+    }
+    assert_eq!(heard.try_iter().count(), 0);
+    running.stop();
+}
+
+#[test]
+fn an_address_at_its_cap_is_turned_away_and_served_again_once_a_place_is_free() {
+    let (engine, _heard) = answering(OK);
+    let running = weir(&[engine], "limits: {max_connections_per_address: 2}");
+    let places = [open(running.address), open(running.address)];
+    while running.gateway.facts.open_connections.load(std::sync::atomic::Ordering::Relaxed) < 2 {
+        pause();
+    }
+    assert_eq!(get(running.address, "/x"), "");
+    drop(places);
+    assert!((0..1_000).any(|_| get(running.address, "/x").starts_with("HTTP/1.1 200 ")));
+    running.stop();
+}
+
+#[test]
+fn a_connection_over_the_cap_waits_and_is_served_when_another_ends() {
+    let (engine, _heard) = answering(OK);
+    let running = weir(&[engine], "limits: {max_connections: 1}");
+    let place = open(running.address);
+    while running.gateway.facts.open_connections.load(std::sync::atomic::Ordering::Relaxed) < 1 {
+        pause();
+    }
+    let mut waiting = open(running.address);
+    waiting.write_all(b"GET /x HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+    drop(place);
+    assert!(rest(&mut waiting).starts_with("HTTP/1.1 200 "));
+    running.stop();
+}
+
+#[test]
+fn an_answer_reaches_a_client_that_has_sent_more_than_was_asked_for() {
+    let (engine, _heard) = answering(OK);
+    let running = weir(&[engine], "");
+    for _ in 0..20 {
+        let mut stream = open(running.address);
+        stream.write_all(b"GET /x HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+        let _ = stream.write_all(&[b'x'; 60_000]);
+        pause();
+        let mut answer = Vec::new();
+        let read = stream.read_to_end(&mut answer);
+        assert!(read.is_ok() && answer.ends_with(b"{}"), "{read:?} {}", answer.len());
+    }
+    running.stop();
+}
