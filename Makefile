@@ -33,6 +33,7 @@ test: cmake
 	else \
 	  set -x; $(CARGO) test --locked --no-fail-fast; \
 	fi
+	@command -v promtool >/dev/null 2>&1 || echo "make test: SKIPPED promtool_finds_nothing_to_say, promtool is not installed (apt-get install prometheus)"
 
 check: cmake
 	$(CARGO) fmt --check

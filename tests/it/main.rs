@@ -7,12 +7,19 @@
     reason = "a test that cannot go on should say so and stop"
 )]
 
+#[path = "../support/mod.rs"]
+mod support;
+
 mod admin;
 mod attacks;
+mod bodies;
 mod books;
 mod config;
 mod engine_server;
+mod exposition;
 mod http1_corpora;
 mod layering;
 mod load_client;
 mod relay;
+mod retry;
+mod slow_paths;

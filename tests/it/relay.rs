@@ -2,39 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 
-use weir::app::{Running, start};
-use weir::clock::Clock;
-use weir::config::{Config, Overrides};
-use weir::engine::server::{Settings, serve};
 use weir::measure::Outcome;
 use weir::proxy::gateway::Phase;
 
-/// An engine that runs fifty times faster than the real one.
-fn engine() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let mut settings = Settings::profile("seed", Clock::start()).unwrap();
-            settings.speed = 50.0;
-            settings.faults = true;
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            serve(listener, settings, std::future::pending()).await
-        })
-    });
-    address
-}
-
-fn weir(backends: &[SocketAddr], hook: fn(Phase)) -> Running {
-    let local = Some("127.0.0.1:0".parse().unwrap());
-    let backends = backends.iter().map(|backend| format!("http://{backend}")).collect();
-    let overrides = Overrides { listen: local, admin: local, backends, ..Overrides::default() };
-    start(Config::load(None, &overrides).unwrap(), |gateway| gateway.hook = hook).unwrap()
-}
+use crate::support::weir::{finished, total};
+use crate::support::{Engine, Weir, chat};
 
 fn ask(address: SocketAddr, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
@@ -45,46 +18,26 @@ fn ask(address: SocketAddr, request: &[u8]) -> String {
 }
 
 fn post(path: &str, extra: &str, body: &str) -> Vec<u8> {
-    let length = body.len();
-    format!("POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{extra}content-length: {length}\r\n\r\n{body}")
-        .into_bytes()
-}
-
-fn chat(tokens: u32) -> String {
-    format!(
-        r#"{{"model":"m","messages":[{{"role":"user","content":"hello"}}],"stream":true,"max_tokens":{tokens},"ignore_eos":true,"stream_options":{{"include_usage":true}}}}"#
-    )
-}
-
-fn quiet(_: Phase) {}
-
-/// Waits until nothing is under way, so that the books of the last request are closed.
-fn settled(running: &Running) -> weir::measure::Snapshot {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(running.gateway.drain.empty());
-    let snapshot = running.gateway.ledger.snapshot(running.gateway.clock.now());
-    snapshot.check().unwrap();
-    snapshot
+    crate::support::post(path, &format!("connection: close\r\n{extra}"), body.as_bytes())
 }
 
 #[test]
 fn a_streamed_request_arrives_whole_and_its_tokens_are_counted_exactly() {
-    let running = weir(&[engine()], quiet);
+    let running = Weir::before(&[Engine::quick().address]);
     let answer = ask(running.address, &post("/v1/chat/completions", "", &chat(17)));
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(answer.contains("x-weir-backend: backend-0") && answer.contains("data: [DONE]"));
     assert!(answer.ends_with("0\r\n\r\n"));
-    let snapshot = settled(&running);
+    let snapshot = running.settled();
     let books = &snapshot.accounts[0].books;
     assert_eq!((books.offered(), books.finished(Outcome::Completed)), (1, 1));
     assert_eq!(books.output_tokens, [17, 0]);
     assert_eq!((books.ttft[1].count(), books.itl.count(), books.chunks), (1, 16, 17));
-    running.stop();
 }
 
 #[test]
 fn every_dialect_of_the_engine_is_counted() {
-    let running = weir(&[engine()], quiet);
+    let running = Weir::before(&[Engine::quick().address]);
     for (path, body) in [
         (
             "/v1/completions",
@@ -101,15 +54,13 @@ fn every_dialect_of_the_engine_is_counted() {
         let answer = ask(running.address, &post(path, "", body));
         assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
     }
-    let snapshot = settled(&running);
-    let completed: u64 = snapshot.accounts.iter().map(|account| account.finished(Outcome::Completed)).sum();
-    assert_eq!(completed, 5);
-    running.stop();
+    let snapshot = running.settled();
+    assert_eq!(finished(&snapshot, Outcome::Completed), 5);
 }
 
 #[test]
 fn a_chunked_upload_and_a_byte_by_byte_request_are_one_request() {
-    let running = weir(&[engine()], quiet);
+    let running = Weir::before(&[Engine::quick().address]);
     let body = chat(3);
     let chunked = format!(
         "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n{:x};x=y\r\n{body}\r\n0\r\nt: v\r\n\r\n",
@@ -124,13 +75,12 @@ fn a_chunked_upload_and_a_byte_by_byte_request_are_one_request() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.contains("[DONE]"));
-    assert_eq!(settled(&running).accounts[0].finished(Outcome::Completed), 2);
-    running.stop();
+    assert_eq!(running.settled().accounts[0].finished(Outcome::Completed), 2);
 }
 
 #[test]
 fn malformed_requests_are_answered_in_the_callers_dialect_and_never_offered() {
-    let running = weir(&[engine()], quiet);
+    let running = Weir::before(&[Engine::quick().address]);
     for (request, status) in [
         (&b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n"[..], "400"),
         (b"GET / HTTP/1.1\nhost: a\n\n", "400"),
@@ -141,37 +91,32 @@ fn malformed_requests_are_answered_in_the_callers_dialect_and_never_offered() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
         assert!(answer.contains("\"error\""), "{answer}");
     }
-    let snapshot = settled(&running);
-    assert_eq!(snapshot.accounts.iter().map(|account| account.offered()).sum::<u64>(), 0);
+    let snapshot = running.settled();
+    assert_eq!(total(&snapshot, |books| books.offered()), 0);
     assert_eq!(snapshot.malformed.iter().sum::<u64>(), 4);
-    running.stop();
 }
 
 #[test]
 fn a_dead_backend_is_a_502_and_with_another_one_the_request_is_served() {
     let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let alone = weir(&[dead], quiet);
+    let alone = Weir::before(&[dead]);
     let answer = ask(alone.address, &post("/v1/chat/completions", "", &chat(3)));
     assert!(answer.starts_with("HTTP/1.1 50"), "{answer}");
-    settled(&alone);
-    alone.stop();
-    let both = weir(&[dead, engine()], quiet);
+    alone.settled();
+    let both = Weir::before(&[dead, Engine::quick().address]);
     for _ in 0..4 {
         assert!(ask(both.address, &post("/v1/chat/completions", "", &chat(3))).contains("[DONE]"));
     }
-    let served: u64 = settled(&both).accounts.iter().map(|account| account.finished(Outcome::Completed)).sum();
-    assert_eq!(served, 4);
-    both.stop();
+    assert_eq!(finished(&both.settled(), Outcome::Completed), 4);
 }
 
 #[test]
 fn a_stream_that_breaks_is_visibly_broken_and_never_completed() {
-    let running = weir(&[engine()], quiet);
+    let running = Weir::before(&[Engine::quick().address]);
     let answer = ask(running.address, &post("/v1/chat/completions", "x-engine-fault: reset-after=3\r\n", &chat(50)));
     assert!(answer.contains("backend_failed") || !answer.contains("[DONE]"), "{answer}");
     assert!(!answer.ends_with("0\r\n\r\n"));
-    assert_eq!(settled(&running).accounts[0].finished(Outcome::Completed), 0);
-    running.stop();
+    assert_eq!(running.settled().accounts[0].finished(Outcome::Completed), 0);
 }
 
 #[test]
@@ -183,21 +128,20 @@ fn a_panic_in_each_phase_ends_one_request_and_leaves_the_books_exact() {
             Phase::Dispatched => |phase| assert!(phase != Phase::Dispatched, "injected"),
             Phase::Ended => |phase| assert!(phase != Phase::Ended, "injected"),
         };
-        let running = weir(&[engine()], hook);
+        let running = Weir::with(&[Engine::quick().address], "", |gateway| gateway.hook = hook);
         ask(running.address, &post("/v1/chat/completions", "", &chat(3)));
-        let snapshot = settled(&running);
+        let snapshot = running.settled();
         assert!(snapshot.accounts.iter().all(|account| account.in_flight() == 0), "{phase:?}");
-        running.stop();
     }
 }
 
 #[test]
 fn the_same_exchange_runs_over_pingoras_stream() {
-    let running = Arc::new(weir(&[engine()], quiet));
+    let running = Weir::before(&[Engine::quick().address]);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     listener.set_nonblocking(true).unwrap();
-    let gateway = running.gateway.clone();
+    let gateway = running.shared();
     let server = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -209,15 +153,15 @@ fn the_same_exchange_runs_over_pingoras_stream() {
     });
     assert!(ask(address, &post("/v1/chat/completions", "", &chat(9))).contains("[DONE]"));
     server.join().unwrap();
-    assert_eq!(settled(&running).accounts[0].output_tokens, [9, 0]);
+    assert_eq!(running.settled().accounts[0].output_tokens, [9, 0]);
 }
 
 #[test]
 fn no_prompt_and_no_key_is_in_metrics_or_status() {
-    let running = weir(&[engine()], quiet);
+    let running = Weir::before(&[Engine::quick().address]);
     let body = chat(3).replace("hello", "canary-prompt");
     ask(running.address, &post("/v1/chat/completions?key=canary-query", "authorization: Bearer canary-key\r\n", &body));
-    settled(&running);
+    running.settled();
     for page in ["/metrics", "/status", "/config"] {
         let shown = ask(
             running.admin,
@@ -225,5 +169,4 @@ fn no_prompt_and_no_key_is_in_metrics_or_status() {
         );
         assert!(shown.starts_with("HTTP/1.1 200") && !shown.contains("canary"), "{page}");
     }
-    running.stop();
 }

@@ -1,0 +1,118 @@
+//! weir as a process of its own: what it writes, what it holds, and how it leaves.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::time;
+
+/// A child that is killed, if it still runs, when it is dropped.
+pub struct Process {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+impl Process {
+    /// `weir serve` with these settings in front of `backends`; returns when it serves.
+    pub fn serve(program: &Path, backends: &[SocketAddr], settings: &str) -> Self {
+        let file = super::weir::scratch(&format!("settings-{}", fresh()));
+        std::fs::write(&file, settings).unwrap();
+        let mut command = Command::new(program);
+        command.arg("serve").args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--config"]).arg(&file);
+        for backend in backends {
+            command.args(["--backend", &format!("http://{backend}")]);
+        }
+        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let kept = log.clone();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let mut log = kept.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        let mut ports = None;
+        time::until("weir says where it serves", || {
+            ports = log.lock().unwrap().lines().find_map(serving);
+            ports.is_some()
+        });
+        let (address, admin) = ports.unwrap();
+        Self { child, log, address, admin }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Everything written to standard error so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// SIGTERM, as an orchestrator sends it.
+    pub fn terminate(&self) {
+        assert!(Command::new("kill").args(["-TERM", &self.id().to_string()]).status().unwrap().success());
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for its end: when, and how.
+    pub fn ended(&mut self, limit: Duration) -> Option<(Instant, ExitStatus)> {
+        let mut status = None;
+        time::comes_true(limit, || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.map(|status| (time::now(), status))
+    }
+
+    /// Open descriptors.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.id())).unwrap().count()
+    }
+
+    /// Resident memory in KiB.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// A page of its admin port.
+    pub fn page(&self, path: &str) -> String {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n");
+        super::client::ask(self.admin, request.as_bytes()).text()
+    }
+
+    /// The sum over one key of every backend's totals in `/status`.
+    pub fn status(&self) -> serde_json::Value {
+        serde_json::from_str(&self.page("/status")).unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The two addresses out of the line that says so.
+fn serving(line: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    Some((line["listen"].as_str()?.parse().ok()?, line["admin"].as_str()?.parse().ok()?))
+}
+
+fn fresh() -> usize {
+    static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+}
