@@ -2,9 +2,9 @@
 #
 #   make demo    simulated engine + weir + load, in this terminal
 #   make test    every test that needs no network, no GPU and no other service
-#   make check   format, lints, docs, licences, floors
+#   make check   format, lints, docs, floors, licences
 #   make bench   benches/
-#   make e2e     against real parts: llama.cpp from a package registry
+#   make e2e     against real parts: llama.cpp's server, client libraries, Prometheus; it fetches them itself
 #   make fuzz    the fuzz targets, one minute each (FUZZ_SECONDS)
 
 CARGO ?= cargo
@@ -40,17 +40,14 @@ check: cmake
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 	$(CARGO) test --locked --test it layering
-	@if $(CARGO) deny --version >/dev/null 2>&1; then \
-	  set -x; $(CARGO) deny check; \
-	else \
-	  echo "make check: SKIPPED cargo-deny, which is not installed (cargo install --locked cargo-deny)"; \
-	fi
+	.ci/deny
 
 bench: cmake
 	$(CARGO) bench --locked
 
+# E2E="sdks prometheus" runs these parts alone.
 e2e: build
-	WEIR=$(CARGO_TARGET_DIR)/release/weir tests/real/e2e_llamacpp.sh
+	WEIR=$(CARGO_TARGET_DIR)/release/weir E2E_DIR=$(CARGO_TARGET_DIR)/e2e tests/real/e2e.sh $(E2E)
 
 fuzz: cmake
 	@ls fuzz/fuzz_targets >/dev/null 2>&1 || { echo "make fuzz: there is no fuzz target"; exit 1; }

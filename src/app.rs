@@ -130,6 +130,8 @@ pub fn engine(flags: &crate::cli::Engine) -> anyhow::Result<()> {
         None => Settings::profile(&flags.profile, clock)?,
     };
     settings.seed = flags.seed;
+    settings.speed = flags.speed;
+    settings.faults = flags.faults;
     settings.dialect = match flags.dialect {
         crate::cli::EngineDialect::Openai => Family::OpenAi,
         crate::cli::EngineDialect::Ollama => Family::Ollama,

@@ -103,6 +103,13 @@ pub struct Engine {
     /// Seed of everything random
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
+    /// How many times faster than the real engine, above 0
+    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = speed)]
+    pub speed: f64,
+    /// Misbehave where a request's x-engine-fault asks for it: hang, status=N, slow-head[=MS], reset-after=TOKENS, cut-after=N,
+    /// truncate-after=N, error-event-after=N, stall-after=N
+    #[arg(long)]
+    pub faults: bool,
 }
 
 /// The APIs a simulated engine can speak.
@@ -123,7 +130,7 @@ pub struct Demo {
     #[arg(long, value_name = "NAME", default_value = "seed")]
     pub profile: String,
     /// How many times faster than the real engine
-    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = speed)]
     pub speed: f64,
     /// Seed of everything random
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -202,6 +209,13 @@ fn duration(typed: &str) -> Result<Duration, crate::units::UnitError> {
     typed.parse::<Span>().map(|span| span.0)
 }
 
+fn speed(typed: &str) -> Result<f64, String> {
+    match typed.parse::<f64>() {
+        Ok(speed) if speed > 0.0 && speed.is_finite() => Ok(speed),
+        _ => Err("a number above 0 is needed".to_owned()),
+    }
+}
+
 /// How the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -274,6 +288,16 @@ mod tests {
         assert!(parse("weir serve").unwrap_err().use_stderr());
         assert!(parse("weir serve --backend http://a --slo-ttft 5").unwrap_err().to_string().contains("has no unit"));
         assert!(!parse("weir --version").unwrap_err().use_stderr());
+    }
+
+    #[test]
+    fn an_engine_has_a_speed_above_zero() {
+        let cli = parse("weir engine --speed 0.5 --faults").unwrap();
+        assert!(matches!(cli.command, Command::Engine(Engine { speed: 0.5, faults: true, .. })));
+        for bad in ["0", "-1", "inf", "NaN", "fast"] {
+            let why = parse(&format!("weir engine --speed={bad}")).unwrap_err().to_string();
+            assert!(why.contains("a number above 0 is needed"), "{why}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """weir in front of a real llama.cpp server: counts must be exact, times are set beside the server's own.
 
-usage:  e2e_llamacpp.sh [--slots 4] [--tokens 32] [--direct]        (the shell script fetches what this needs)
+usage:  e2e.sh llamacpp, or  e2e_llamacpp.sh [--slots 4] [--tokens 32] [--direct]        (the shell script fetches what this needs)
 
 Levels: 1, 4, 8 and 16 requests at a time, then one open loop of Poisson arrivals, 540 streamed requests in all; then a few of
 every other dialect. The oracle is not weir: requests and tokens are counted by this client from `usage`, and by the server
@@ -12,181 +12,22 @@ Exit status 0: every check held. Thresholds stand at the head and were set befor
 """
 
 import argparse
+import contextlib
 import http.client
 import json
 import os
-import queue
-import random
-import re
-import signal
-import socket
 import statistics
-import subprocess
 import sys
-import threading
 import time
+
+from load import closed, events, open_loop
+from harness import Process, check, free_port, get, grown, identities, mean_of, page, settled, status_of, verdict, wait_until_up, weir
 
 LLSRV = os.path.join(os.path.dirname(os.path.abspath(__file__)), "llsrv.py")
 CLOSED_LEVELS = [(1, 60), (4, 140), (8, 140), (16, 140)]  # concurrency, requests
 OPEN_RATE, OPEN_REQUESTS = 8.0, 60
 TPOT_RELATIVE, TPOT_ABSOLUTE = 0.05, 0.0003  # weir's mean TPOT against the server's: either bound suffices
 TTFT_ABSOLUTE = 0.010  # weir's mean upstream TTFT above the server's prefill, one request at a time
-
-failures = []
-
-
-def check(holds, sentence):
-    print(("  ok      " if holds else "  FAILED  ") + sentence, flush=True)
-    if not holds:
-        failures.append(sentence)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def get(port, path):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
-
-
-def wait_until_up(port, path, process, seconds=30):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            sys.exit(f"{process.args[:3]} ended with {process.returncode}")
-        try:
-            if get(port, path)[0] == 200:
-                return
-        except OSError:
-            pass
-        time.sleep(0.05)
-    sys.exit(f"port {port} did not answer {path} within {seconds} s")
-
-
-class Page:
-    """One reading of a Prometheus page: sums over the series that have the labels."""
-
-    LINE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)")
-
-    def __init__(self, text):
-        self.series = []
-        for line in text.splitlines():
-            found = self.LINE.match(line)
-            if found:
-                labels = dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', found[2] or ""))
-                self.series.append((found[1], labels, float(found[3])))
-
-    def sum(self, name, **labels):
-        return sum(v for n, have, v in self.series if n == name and labels.items() <= have.items())
-
-
-def page(port):
-    return Page(get(port, "/metrics")[1].decode())
-
-
-def settled(admin):
-    """The page once nothing is in flight: the last byte reaches the client before the books are closed."""
-    end = time.monotonic() + 5
-    while True:
-        now = page(admin)
-        if now.sum("weir_inflight_requests") == 0 or time.monotonic() > end:
-            return now
-        time.sleep(0.05)
-
-
-def mean_of(before, after, name, **labels):
-    count = after.sum(name + "_count", **labels) - before.sum(name + "_count", **labels)
-    total = after.sum(name + "_sum", **labels) - before.sum(name + "_sum", **labels)
-    return (total / count if count else float("nan")), count
-
-
-def events(answer):
-    """The JSON of every `data:` line, with the time it was read at."""
-    for line in answer:
-        if line.startswith(b"data: ") and not line.startswith(b"data: [DONE]"):
-            yield time.monotonic(), json.loads(line[6:])
-
-
-class Sent:
-    """What the client saw of one request."""
-
-    def __init__(self):
-        self.status = 0
-        self.first = self.end = None
-        self.tokens = 0
-        self.timings = None
-        self.error = None
-
-
-def chat(port, number, tokens):
-    sent, begin = Sent(), time.monotonic()
-    body = json.dumps({
-        "model": "test-model",
-        "messages": [{"role": "user", "content": f"Tell story number {number} about a river, a mill and the sea."}],
-        "max_tokens": tokens,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        "ignore_eos": True,
-        "cache_prompt": False,
-        "seed": number,
-    })
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-    try:
-        connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        sent.status = answer.status
-        for at, event in events(answer):
-            if sent.first is None and any(c["delta"].get("content") for c in event.get("choices", [])):
-                sent.first = at - begin
-            sent.tokens = (event.get("usage") or {}).get("completion_tokens", sent.tokens)
-            sent.timings = event.get("timings") or sent.timings
-    except (OSError, http.client.HTTPException, ValueError) as why:
-        sent.error = repr(why)
-    finally:
-        connection.close()
-    sent.end = time.monotonic() - begin
-    return sent
-
-
-def closed(port, concurrency, requests, tokens):
-    numbers, results = queue.Queue(), queue.Queue()
-    for number in range(requests):
-        numbers.put(number)
-
-    def worker():
-        while True:
-            try:
-                number = numbers.get_nowait()
-            except queue.Empty:
-                return
-            results.put(chat(port, number, tokens))
-
-    threads = [threading.Thread(target=worker) for _ in range(concurrency)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return list(results.queue)
-
-
-def open_loop(port, rate, requests, tokens):
-    dice, results, threads, at = random.Random(1), queue.Queue(), [], time.monotonic()
-    for number in range(requests):
-        at += dice.expovariate(rate)
-        time.sleep(max(0.0, at - time.monotonic()))
-        threads.append(threading.Thread(target=lambda n=number: results.put(chat(port, n, tokens))))
-        threads[-1].start()
-    for thread in threads:
-        thread.join()
-    return list(results.queue)
 
 
 def level(name, load, data, admin, engine, tokens, alone):
@@ -218,12 +59,12 @@ def level(name, load, data, admin, engine, tokens, alone):
         ("weir_requests_admitted_total", {}),
         ("weir_requests_finished_total", {"outcome": "completed", "code": "2xx"}),
     ]:
-        delta = after.sum(family, **labels) - before.sum(family, **labels)
+        delta = grown(before, after, family, **labels)
         check(delta == len(results), f"{family} {delta:.0f} of {len(results)}")
-    finished = after.sum("weir_requests_finished_total") - before.sum("weir_requests_finished_total")
+    finished = grown(before, after, "weir_requests_finished_total")
     check(finished == len(results), f"no other outcome: {finished:.0f} finished")
-    by_usage = after.sum("weir_output_tokens_total", source="usage") - before.sum("weir_output_tokens_total", source="usage")
-    by_chunks = after.sum("weir_output_tokens_total", source="chunks") - before.sum("weir_output_tokens_total", source="chunks")
+    by_usage = grown(before, after, "weir_output_tokens_total", source="usage")
+    by_chunks = grown(before, after, "weir_output_tokens_total", source="chunks")
     check((by_usage, by_chunks) == (counted, 0), f"weir_output_tokens_total usage {by_usage:.0f}, chunks {by_chunks:.0f}")
     weir_ttft, observed = mean_of(before, after, "weir_upstream_time_to_first_token_seconds")
     check(observed == len(results), f"upstream TTFT observed {observed:.0f} times")
@@ -292,8 +133,8 @@ def dialects(data, admin, tokens):
                     check(False, f"{name} stream={stream}: {status} {answers}")
                 counted += reported(answers)
             after = settled(admin)
-            done = after.sum("weir_requests_finished_total", outcome="completed") - before.sum("weir_requests_finished_total", outcome="completed")
-            seen = after.sum("weir_output_tokens_total") - before.sum("weir_output_tokens_total")
+            done = grown(before, after, "weir_requests_finished_total", outcome="completed")
+            seen = grown(before, after, "weir_output_tokens_total")
             check(done == repeats and seen == counted == repeats * tokens,
                   f"{name} stream={stream}: {done:.0f} completed, {seen:.0f} tokens; the server says {counted}")
 
@@ -304,8 +145,8 @@ def embeddings(data, admin):
         status, _ = post(data, "/v1/embeddings", {"model": "test-model", "input": inputs})
         check(status == 200, f"embeddings: {status}")
     after = settled(admin)
-    done = after.sum("weir_requests_finished_total", outcome="completed") - before.sum("weir_requests_finished_total", outcome="completed")
-    seen = after.sum("weir_output_tokens_total") - before.sum("weir_output_tokens_total")
+    done = grown(before, after, "weir_requests_finished_total", outcome="completed")
+    seen = grown(before, after, "weir_output_tokens_total")
     check((done, seen) == (3, 0), f"embeddings: {done:.0f} completed, {seen:.0f} output tokens")
 
 
@@ -316,43 +157,14 @@ def pass_through(data, admin):
     check(settled(admin).sum("weir_requests_offered_total") == before, "reads are not counted as requests")
 
 
-def identities(admin):
-    now = settled(admin)
-    offered, admitted = now.sum("weir_requests_offered_total"), now.sum("weir_requests_admitted_total")
-    shed, left = now.sum("weir_requests_shed_total"), now.sum("weir_requests_abandoned_total", phase="queue")
-    check(offered == admitted + shed + left + now.sum("weir_queue_depth"), "offered = admitted + shed + left + queued")
-    check(admitted == now.sum("weir_requests_finished_total") + now.sum("weir_inflight_requests"), "admitted = finished + in flight")
-    status = json.loads(get(admin, "/status")[1])
-    total = sum(backend["totals"]["offered"] for backend in status["backends"])
-    check(total == offered, f"/status says {total} offered, /metrics {offered:.0f}")
-    check(all(backend["up"] for backend in status["backends"]), "/status: every backend is up")
-
-
-class Process:
-    """A child that is ended by its own id, in any case."""
-
-    def __init__(self, *arguments):
-        self.arguments = arguments
-
-    def __enter__(self):
-        self.child = subprocess.Popen(self.arguments, stdout=subprocess.DEVNULL)
-        return self.child
-
-    def __exit__(self, *_):
-        self.child.send_signal(signal.SIGINT)
-        try:
-            self.child.wait(10)
-        except subprocess.TimeoutExpired:
-            self.child.kill()
-            self.child.wait()
-
-
-def engine_process(model, port, slots, *fields):
-    return Process(sys.executable, LLSRV, model, str(port), str(slots), "1024", "1", *fields)
-
-
-def weir_process(binary, data, admin, engine):
-    return Process(binary, "serve", "--listen", f"127.0.0.1:{data}", "--admin", f"127.0.0.1:{admin}", "--backend", f"http://127.0.0.1:{engine}")
+@contextlib.contextmanager
+def llama(options, *fields):
+    """llama.cpp's server with the generated model; its port."""
+    port = free_port()
+    # Its log has several lines a request.
+    with Process(sys.executable, LLSRV, options.model, str(port), str(options.slots), "1024", "1", *fields, log=options.model + ".log") as server:
+        wait_until_up(port, "/health", server)
+        yield port
 
 
 def measured_load(options, data, admin, engine):
@@ -375,29 +187,21 @@ def main():
     options = parser.parse_args()
 
     print(f"load average before: {os.getloadavg()[0]:.2f}")
-    engine, data, admin = free_port(), free_port(), free_port()
-    with engine_process(options.model, engine, options.slots) as server:
-        wait_until_up(engine, "/health", server)
+    with llama(options) as engine:
         if options.direct:
             measured_load(options, engine, None, engine)
-        else:
-            with weir_process(options.weir, data, admin, engine) as weir:
-                wait_until_up(admin, "/readyz", weir)
-                measured_load(options, data, admin, engine)
-                dialects(data, admin, options.tokens)
-                pass_through(data, admin)
-                identities(admin)
-    if not options.direct:
-        engine, data, admin = free_port(), free_port(), free_port()
-        with engine_process(options.model, engine, options.slots, "embedding=1", "pooling_type=1") as server:
-            wait_until_up(engine, "/health", server)
-            with weir_process(options.weir, data, admin, engine) as weir:
-                wait_until_up(admin, "/readyz", weir)
-                embeddings(data, admin)
-                identities(admin)
+            return verdict()
+        with weir(options.weir, engine) as (data, admin):
+            measured_load(options, data, admin, engine)
+            dialects(data, admin, options.tokens)
+            pass_through(data, admin)
+            identities(admin)
+            check(all(backend["up"] for backend in status_of(admin)["backends"]), "/status: every backend is up")
+    with llama(options, "embedding=1", "pooling_type=1") as engine, weir(options.weir, engine) as (data, admin):
+        embeddings(data, admin)
+        identities(admin)
     print(f"load average after: {os.getloadavg()[0]:.2f}")
-    print(f"{len(failures)} check(s) failed" if failures else "every check held")
-    return 1 if failures else 0
+    return verdict()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# weir against real parts, one after the other: a line for each at the end.
+#
+# usage: e2e.sh [PART...]      llamacpp | sdks | prometheus; without a name, all of them
+#
+# A part that could not be given what it needs (status 77) is shown as SKIPPED and does not fail the run; one that failed does.
+set -uo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+parts=("$@")
+[ $# -gt 0 ] || parts=(llamacpp sdks prometheus)
+
+summary=()
+failed=0
+for part in "${parts[@]}"; do
+  begin=$SECONDS
+  echo "== e2e $part"
+  "$here/e2e_$part.sh"
+  status=$?
+  took="($((SECONDS - begin)) s)"
+  case $status in
+    0) summary+=("passed   e2e $part $took") ;;
+    77) summary+=("SKIPPED  e2e $part, the reason stands above") ;;
+    *) summary+=("FAILED   e2e $part $took"); failed=1 ;;
+  esac
+done
+printf '%s\n' "== e2e summary" "${summary[@]}"
+exit "$failed"
