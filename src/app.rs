@@ -1,5 +1,7 @@
 //! The composition root: a configuration becomes running parts, and running parts come to their end.
 
+mod watch;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -11,7 +13,7 @@ use tokio::sync::Semaphore;
 use crate::backend::BackendId;
 use crate::balance::Pool;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Server};
 use crate::export::admin::AdminPort;
 use crate::export::journal::{Journal, JournalFile};
 use crate::export::settings::Passthrough;
@@ -34,6 +36,7 @@ pub struct Running {
     workers: Vec<JoinHandle<()>>,
     port: Option<AdminPort>,
     journal: Option<JournalFile>,
+    watch: Option<watch::Watch>,
 }
 
 /// Serves until a signal ends it.
@@ -107,11 +110,20 @@ pub fn start(config: Config, adjust: impl FnOnce(&mut Gateway)) -> anyhow::Resul
     let gateway = Arc::new(gateway);
     let admin = std::net::TcpListener::bind(config.admin.listen)
         .with_context(|| format!("the admin port cannot be bound to {}", config.admin.listen))?;
-    let handles = handles(&config, &gateway, journal);
+    let watch = watch::Watch::start(&config, &gateway)?;
+    let handles = handles(&config, &gateway, journal, watch.engines());
     let no_token = visitor::Admission { hosts: Vec::new(), token: None, neighbours: Vec::new() };
     let port = AdminPort::start(admin, no_token, handles)?;
     let (address, threads) = start_workers(&config, &gateway)?;
-    Ok(Running { address, admin: port.address(), gateway, workers: threads, port: Some(port), journal: file })
+    Ok(Running {
+        address,
+        admin: port.address(),
+        gateway,
+        workers: threads,
+        port: Some(port),
+        journal: file,
+        watch: Some(watch),
+    })
 }
 
 /// Plays a simulated engine until Ctrl-C.
@@ -168,6 +180,7 @@ impl Running {
             }
         }
         drop(self.port.take());
+        drop(self.watch.take());
         drop(self.gateway);
         if let Some(journal) = self.journal.take() {
             journal.finish();
@@ -209,8 +222,14 @@ fn start_workers(config: &Config, gateway: &Arc<Gateway>) -> anyhow::Result<(Soc
     Ok((address, threads))
 }
 
-fn handles(config: &Config, gateway: &Arc<Gateway>, journal: Option<Journal>) -> export::Handles {
-    let seen = Arc::new(Seen { gateway: gateway.clone(), journal, drain: config.drain.clone(), started: unix_time() });
+fn handles(
+    config: &Config,
+    gateway: &Arc<Gateway>,
+    journal: Option<Journal>,
+    engines: Arc<watch::Engines>,
+) -> export::Handles {
+    let started = unix_time() - gateway.clock.now().as_nanos() as f64 / 1e9;
+    let seen = Arc::new(Seen { gateway: gateway.clone(), journal, drain: config.drain.clone(), started, engines });
     let effective = config.effective().to_string();
     export::Handles {
         clock: gateway.clock,
@@ -228,7 +247,9 @@ struct Seen {
     gateway: Arc<Gateway>,
     journal: Option<Journal>,
     drain: crate::proxy::settings::DrainSettings,
+    /// Unix time of the clock's epoch.
     started: f64,
+    engines: Arc<watch::Engines>,
 }
 
 impl export::ProcessFacts for Seen {
@@ -244,6 +265,7 @@ impl export::ProcessFacts for Seen {
             journal: self.journal.as_ref().map(Journal::counts),
             reload_accepted: true,
             reload_accepted_at: self.started,
+            reported: self.engines.reported(gateway.clock.now(), self.started),
         }
     }
 }
@@ -290,11 +312,11 @@ impl export::DrainControl for Seen {
     }
 }
 
-fn names(backend: &crate::proxy::settings::Backend) -> BackendNames {
+fn names(backend: &Server) -> BackendNames {
     BackendNames { name: backend.name.as_str().into(), model_name: backend.model_name.as_deref().map(Into::into) }
 }
 
-fn target(backend: &crate::proxy::settings::Backend) -> Target {
+fn target(backend: &Server) -> Target {
     Target {
         name: backend.name.as_str().into(),
         host: backend.url.host.as_str().into(),
@@ -304,7 +326,7 @@ fn target(backend: &crate::proxy::settings::Backend) -> Target {
     }
 }
 
-fn check(backend: &crate::proxy::settings::Backend) -> Check {
+fn check(backend: &Server) -> Check {
     let health = &backend.health;
     Check { path: health.path.clone(), interval: health.interval, timeout: health.timeout }
 }

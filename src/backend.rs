@@ -3,6 +3,8 @@
 //! Names live in one table (the ledger's catalog for models, the configuration for backends); everything on the way of a
 //! request carries these indices, so that no label is looked up per token.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 /// Index of a backend in the configuration's order.
@@ -14,3 +16,12 @@ pub struct BackendId(pub u16);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ModelId(pub u16);
+
+/// Whether an address is link-local, also when it comes as IPv4 inside IPv6: 169.254.0.0/16 and fe80::/10, where clouds
+/// keep their metadata services. Nothing there is ever a backend.
+pub fn is_link_local(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}

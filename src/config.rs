@@ -8,6 +8,7 @@ mod fault;
 mod file;
 mod meaning;
 mod reading;
+mod server;
 mod substitute;
 mod tree;
 
@@ -19,10 +20,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 pub use fault::{ConfigErrors, Fault, Place};
+pub use server::{Inside, Server};
 
 use crate::balance::Policy;
 use crate::export::settings::{Admin, Journal, Log, LogLevel, Metrics};
-use crate::proxy::settings::{Admission, Backend, DrainSettings, Limits};
+use crate::proxy::settings::{Admission, DrainSettings, Limits};
 use crate::slo::Slo;
 use crate::units::Span;
 
@@ -47,7 +49,7 @@ pub struct Config {
     /// What a good request is.
     pub slo: Slo,
     /// At least one after [`Config::load`]; names are unique.
-    pub backends: Vec<Backend>,
+    pub backends: Vec<Server>,
     /// How a backend is chosen.
     pub balance: Policy,
     /// Whose headers are believed.

@@ -9,6 +9,7 @@ use super::tree::{self, Node, Step};
 use crate::balance::Policy;
 use crate::export::settings::{Admin, Journal, Log, Metrics};
 use crate::proxy::settings::{Admission, DrainSettings, Health, Limits};
+use crate::scrape::settings::{Engine, Series};
 use crate::units::Span;
 
 /// The whole file.
@@ -48,6 +49,12 @@ pub(super) struct Server {
     pub(super) model_name: Option<String>,
     pub(super) host: Option<String>,
     pub(super) health: Health,
+    pub(super) engine: Engine,
+    pub(super) metrics_url: Option<String>,
+    pub(super) engine_metrics: Series,
+    pub(super) max_num_seqs: Option<u32>,
+    pub(super) kv_tokens: Option<u32>,
+    pub(super) max_num_batched_tokens: Option<u32>,
 }
 
 /// `auto`, or a number.

@@ -4,11 +4,12 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::fault::ConfigErrors;
-use super::file::{File, Reader, Server, Workers};
+use super::file::{self, File, Reader, Workers};
 use super::tree::Step;
-use super::{Config, Mode, Overrides, processors};
+use super::{Config, Inside, Mode, Overrides, Server, processors};
 use crate::export::settings::Metrics;
 use crate::proxy::settings::{Backend, BackendUrl, Health};
+use crate::scrape::settings::Engine;
 use crate::slo::Slo;
 
 /// More threads than any machine has use for; a larger number is a slip of the finger.
@@ -104,7 +105,7 @@ fn slo(file: &File, overrides: &Overrides, reader: &mut Reader) -> Slo {
     slo
 }
 
-fn backends(typed: Vec<Server>, overrides: &Overrides, reader: &mut Reader) -> Vec<Backend> {
+fn backends(typed: Vec<file::Server>, overrides: &Overrides, reader: &mut Reader) -> Vec<Server> {
     if !overrides.backends.is_empty() {
         return overrides.backends.iter().enumerate().filter_map(|(i, url)| from_flag(i, url, reader)).collect();
     }
@@ -114,7 +115,7 @@ fn backends(typed: Vec<Server>, overrides: &Overrides, reader: &mut Reader) -> V
     if typed.len() > MOST_BACKENDS {
         reader.report(&at(&["backends"]), format!("{} backends, the most is {MOST_BACKENDS}", typed.len()));
     }
-    let mut backends = Vec::<Backend>::with_capacity(typed.len());
+    let mut backends = Vec::<Server>::with_capacity(typed.len());
     for (index, server) in typed.into_iter().enumerate() {
         if let Some(backend) = from_file(index, server, &backends, reader) {
             backends.push(backend);
@@ -123,11 +124,12 @@ fn backends(typed: Vec<Server>, overrides: &Overrides, reader: &mut Reader) -> V
     backends
 }
 
-fn from_flag(index: usize, url: &str, reader: &mut Reader) -> Option<Backend> {
+fn from_flag(index: usize, url: &str, reader: &mut Reader) -> Option<Server> {
     match BackendUrl::parse(url) {
         Ok(url) => {
             let name = format!("backend-{index}");
-            Some(Backend { name, url, model_name: None, host: None, health: Health::default() })
+            let backend = Backend { name, url, model_name: None, host: None, health: Health::default() };
+            Some(Server { backend, inside: Inside::default() })
         }
         Err(why) => {
             reader.report_flag("--backend", why.to_string());
@@ -136,8 +138,9 @@ fn from_flag(index: usize, url: &str, reader: &mut Reader) -> Option<Backend> {
     }
 }
 
-fn from_file(index: usize, server: Server, earlier: &[Backend], reader: &mut Reader) -> Option<Backend> {
+fn from_file(index: usize, server: file::Server, earlier: &[Server], reader: &mut Reader) -> Option<Server> {
     let steps = |key: &str| vec![Step::Key("backends".to_owned()), Step::Index(index), Step::Key(key.to_owned())];
+    let inside = inside(&server, &steps, reader);
     let name = server.name.unwrap_or_else(|| format!("backend-{index}"));
     if !is_label(&name) {
         let sentence = format!(
@@ -158,7 +161,38 @@ fn from_file(index: usize, server: Server, earlier: &[Backend], reader: &mut Rea
         return None;
     };
     let url = BackendUrl::parse(&url).map_err(|why| reader.report(&steps("url"), why.to_string())).ok()?;
-    Some(Backend { name, url, model_name: server.model_name, host: server.host, health: server.health })
+    let backend = Backend { name, url, model_name: server.model_name, host: server.host, health: server.health };
+    Some(Server { backend, inside })
+}
+
+fn inside(server: &file::Server, steps: &impl Fn(&str) -> Vec<Step>, reader: &mut Reader) -> Inside {
+    let limits = [
+        ("max_num_seqs", server.max_num_seqs),
+        ("kv_tokens", server.kv_tokens),
+        ("max_num_batched_tokens", server.max_num_batched_tokens),
+    ];
+    for (key, _) in limits.iter().filter(|(_, limit)| *limit == Some(0)) {
+        reader.report(&steps(key), "an engine with a limit of 0 serves nobody: expected a number from 1".to_owned());
+    }
+    if server.engine == Engine::Custom && server.engine_metrics.is_empty() {
+        let sentence = "`custom` needs `engine_metrics: { running: …, waiting: …, kv_usage: … }`, one of them at least";
+        reader.report(&steps("engine"), sentence.to_owned());
+    }
+    let mut metrics_url = None;
+    if let Some(typed) = &server.metrics_url {
+        match BackendUrl::parse(typed) {
+            Ok(url) => metrics_url = Some(url),
+            Err(why) => reader.report(&steps("metrics_url"), why.to_string()),
+        }
+    }
+    Inside {
+        engine: server.engine,
+        metrics_url,
+        engine_metrics: server.engine_metrics.clone(),
+        max_num_seqs: server.max_num_seqs,
+        kv_tokens: server.kv_tokens,
+        max_num_batched_tokens: server.max_num_batched_tokens,
+    }
 }
 
 fn is_label(name: &str) -> bool {

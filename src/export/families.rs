@@ -49,6 +49,11 @@ families! {
     CHUNKS = Counter "weir_stream_chunks_total": "Content events seen.";
 
     BACKEND_UP = Gauge "weir_backend_up": "1 if the health check passes.";
+    SCRAPE_UP = Gauge "weir_backend_scrape_up": "1 if the last read of the engine's own metrics worked.";
+    SCRAPE_AT = Gauge "weir_backend_scrape_timestamp_seconds": "Unix time of the last good read of the engine's own metrics.";
+    REPORTED_RUNNING = Gauge "weir_backend_reported_running_requests": "The engine's own count of running requests.";
+    REPORTED_WAITING = Gauge "weir_backend_reported_waiting_requests": "The engine's own count of waiting requests.";
+    REPORTED_KV_USAGE = Gauge "weir_backend_reported_kv_cache_usage_ratio": "The engine's own KV memory usage, 0 to 1.";
 
     MALFORMED = Counter "weir_requests_malformed_total": "Requests refused as malformed before they were offered, by status sent.";
     CONNECTIONS = Gauge "weir_connections": "Client connections open now.";

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::families as f;
 use super::sheet::{Column, Family, Label, Sheet};
-use super::{Facts, Handles, Mode};
+use super::{Facts, Handles, Mode, reported};
 use crate::measure::histogram::Buckets;
 use crate::measure::snapshot::{AccountBooks, Snapshot};
 use crate::measure::{
@@ -192,6 +192,7 @@ fn write_process(sheet: &mut Sheet<'_>, snapshot: &Snapshot, facts: &Facts) {
             out.count(&[("backend", backend)], u64::from(up));
         }
     });
+    reported::write(sheet, snapshot, &facts.reported);
     sheet.column(&f::MALFORMED, |out| {
         for reason in MalformedReason::ALL {
             out.count(&[("code", reason.as_str())], snapshot.malformed[reason.index()]);

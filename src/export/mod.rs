@@ -11,6 +11,7 @@ pub mod families;
 pub mod journal;
 pub mod logging;
 pub mod metrics;
+pub mod reported;
 pub mod routes;
 pub mod settings;
 pub mod sheet;
@@ -87,6 +88,8 @@ pub struct Facts {
     pub reload_accepted: bool,
     /// Unix time of the last accepted reload, in seconds.
     pub reload_accepted_at: f64,
+    /// What each engine reports of itself, in the configuration's order.
+    pub reported: Vec<Option<reported::Reported>>,
 }
 
 /// Whoever can tell the facts, at the time of a scrape and without waiting for anything.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{Facts, Handles};
+use super::{Facts, Handles, reported};
 use crate::measure::snapshot::{AccountBooks, Snapshot};
 use crate::measure::{AbandonPhase, Outcome, Phase, Quantiles, Rates, ShedReason, View};
 
@@ -22,7 +22,9 @@ pub fn describe(snapshot: &Snapshot, facts: &Facts, draining: bool) -> Value {
     let backends = snapshot.backends.iter().enumerate().map(|(place, name)| {
         let accounts: Vec<_> = snapshot.accounts.iter().filter(|books| books.backend == *name).collect();
         let recent = snapshot.recent.get(place).cloned().unwrap_or_default();
-        backend(name, facts.up.get(place).copied().unwrap_or(false), &accounts, &recent, snapshot)
+        let mut described = backend(name, facts.up.get(place).copied().unwrap_or(false), &accounts, &recent, snapshot);
+        described["engine"] = reported::describe(facts.reported.get(place).and_then(Option::as_ref));
+        described
     });
     json!({
         "version": env!("CARGO_PKG_VERSION"),

@@ -109,7 +109,10 @@ impl Ledger {
 
     /// Everything, added up.
     pub fn snapshot(&self, now: Timestamp) -> Snapshot {
-        let mut snapshot = Snapshot::new(now, self.backends.iter().map(|backend| backend.name.clone()).collect());
+        let names = self.backends.iter().map(|backend| backend.name.clone()).collect();
+        let served = (0..self.backends.len()).map(|i| BackendId(u16::try_from(i).unwrap_or(u16::MAX)));
+        let served = served.map(|backend| self.model_name(self.model(backend, None))).collect();
+        let mut snapshot = Snapshot::new(now, names, served);
         for shard in &self.shards {
             let state = shard.lock();
             snapshot.add(&state, |model| self.model_name(model));

@@ -17,6 +17,8 @@ pub struct Snapshot {
     pub at: Timestamp,
     /// Names of the backends, in the configuration's order.
     pub backends: Vec<Arc<str>>,
+    /// The model that each is configured to serve, for families that describe a backend; `unknown` without one.
+    pub served: Vec<Arc<str>>,
     /// The last minute of each backend.
     pub recent: Vec<View>,
     /// In the order of backend and model.
@@ -49,11 +51,12 @@ impl Deref for AccountBooks {
 }
 
 impl Snapshot {
-    pub(super) fn new(at: Timestamp, backends: Vec<Arc<str>>) -> Self {
+    pub(super) fn new(at: Timestamp, backends: Vec<Arc<str>>, served: Vec<Arc<str>>) -> Self {
         let windows = backends.iter().map(|_| Window::new()).collect();
         Self {
             at,
             backends,
+            served,
             recent: Vec::new(),
             accounts: Vec::new(),
             malformed: Default::default(),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::backend::is_link_local;
 use crate::units::typed;
 
 /// One inference server.
@@ -112,15 +113,6 @@ impl std::fmt::Display for BackendUrl {
 impl Serialize for BackendUrl {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
-    }
-}
-
-/// Whether an address is link-local, also when it comes as IPv4 inside IPv6. A name that resolves to one is caught at the
-/// connection, with this same question.
-pub fn is_link_local(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
     }
 }
 

@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use super::settings::is_link_local;
-use crate::backend::BackendId;
+use crate::backend::{BackendId, is_link_local};
 use crate::time::Timestamp;
 
 /// Where a backend listens, and how requests for it are addressed.

@@ -65,7 +65,7 @@ fn weir(backends: &[SocketAddr], settings: &str) -> Running {
 }
 
 fn weir_at(urls: &[String], settings: &str) -> Running {
-    let list: String = urls.iter().map(|url| format!("  - {{url: '{url}'}}\n")).collect();
+    let list: String = urls.iter().map(|url| format!("  - {{url: '{url}', engine: none}}\n")).collect();
     let text =
         format!("listen: 127.0.0.1:0\nworkers: 1\nadmin: {{listen: '127.0.0.1:0'}}\nbackends:\n{list}{settings}\n");
     start(Config::parse(&text, "test", &Overrides::default(), &|_| None).unwrap(), |_| {}).unwrap()

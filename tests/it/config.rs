@@ -36,7 +36,7 @@ fn the_shipped_file_says_the_defaults() {
     assert_eq!(shipped, Config::default());
     let flag = Overrides { backends: vec!["http://127.0.0.1:8200".into()], ..Overrides::default() };
     let mut from_flag = Config::load(None, &flag).unwrap().backends.pop().unwrap();
-    from_flag.name = "gpu-0".into();
+    from_flag.backend.name = "gpu-0".into();
     assert_eq!(backend, from_flag);
 }
 
@@ -233,4 +233,29 @@ fn neighbours_of_what_is_refused_are_accepted() {
 fn a_missing_file_says_so() {
     let why = Config::load(Some(Path::new("/nonexistent/weir.yaml")), &Overrides::default()).unwrap_err();
     assert!(why.to_string().starts_with("/nonexistent/weir.yaml: cannot be read: "), "{why}");
+}
+
+#[test]
+fn what_is_known_of_an_engine_is_read_and_its_faults_are_told() {
+    let config = parse(
+        "backends:\n  - url: http://a\n    engine: trtllm-serve\n    metrics_url: http://a:9/m\n    kv_tokens: 4096\n    engine_metrics:\n      waiting: q{kind=waiting}\n",
+    )
+    .unwrap();
+    let inside = &config.backends[0].inside;
+    assert_eq!((inside.engine.as_str(), inside.limits().kv_tokens), ("trtllm-serve", Some(4096)));
+    assert_eq!(inside.engine_metrics.waiting.as_ref().unwrap().to_string(), "q{kind=\"waiting\"}");
+    assert_eq!(parse(&config.effective().to_string()).unwrap(), config);
+    let said = said(
+        "backends:\n  - url: http://a\n    engine: custom\n    metrics_url: https://a\n    max_num_seqs: 0\n  - {url: 'http://b', engine: vlm, engine_metrics: {running: 'a b'}}\n",
+    );
+    for (said, begin) in said.iter().zip([
+        "weir.yaml:3:13: backends[0].engine: `custom` needs `engine_metrics:",
+        "weir.yaml:4:18: backends[0].metrics_url: `https://a`: TLS",
+        "weir.yaml:5:19: backends[0].max_num_seqs: an engine with a limit of 0 serves nobody",
+        "weir.yaml:6:31: backends[1].engine: unknown value `vlm`, did you mean `vllm`?",
+        "weir.yaml:6:62: backends[1].engine_metrics.running: `a b` names no series",
+    ]) {
+        assert!(said.starts_with(begin), "{said}");
+    }
+    assert_eq!(said.len(), 5);
 }

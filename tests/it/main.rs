@@ -23,3 +23,4 @@ mod load_client;
 mod relay;
 mod retry;
 mod slow_paths;
+mod scrape;

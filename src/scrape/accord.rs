@@ -1,0 +1,152 @@
+//! Whether the engine's own count of requests agrees with ours, and in which direction it does not.
+//!
+//! The two counts are never taken at the same instant, so one read proves nothing: only what `PERSISTENT` reads in a row say
+//! counts. It holds no log and no clock.
+
+use super::table::Report;
+
+/// How the engine's count stands to ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Accord {
+    /// Not read often enough, or the engine does not count.
+    #[default]
+    Unjudged,
+    Agrees,
+    /// The engine has more than we sent: somebody else uses it.
+    ForeignLoad,
+    /// The engine has less than we sent: it is not the engine behind this backend, or something between holds requests back.
+    Fewer,
+}
+
+impl Accord {
+    /// The word in `/status`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unjudged => "unjudged",
+            Self::Agrees => "agrees",
+            Self::ForeignLoad => "foreign_load",
+            Self::Fewer => "fewer",
+        }
+    }
+}
+
+/// Our own requests in flight, just before and just after the engine was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Own {
+    pub before: u32,
+    pub after: u32,
+}
+
+/// Remembers the verdict in force, and what speaks against it.
+#[derive(Debug, Default)]
+pub struct Judge {
+    accord: Accord,
+    candidate: Accord,
+    streak: u32,
+}
+
+impl Judge {
+    /// One read. `Some` when the verdict changed.
+    pub fn on_read(&mut self, report: &Report, own: Own) -> Option<Accord> {
+        let found = verdict(report, own);
+        self.streak = if found == self.candidate { self.streak.saturating_add(1) } else { 1 };
+        self.candidate = found;
+        let changes = self.streak >= PERSISTENT && found != self.accord && found != Accord::Unjudged;
+        if changes {
+            self.accord = found;
+        }
+        changes.then_some(found)
+    }
+
+    /// The verdict in force.
+    pub fn accord(&self) -> Accord {
+        self.accord
+    }
+}
+
+/// Requests that the engine has beyond ours; negative when it has fewer.
+pub fn excess(report: &Report, own: Own) -> Option<f64> {
+    let total = report.running? + report.waiting().unwrap_or(0.0);
+    let (least, most) = (f64::from(own.before.min(own.after)), f64::from(own.before.max(own.after)));
+    Some(if total > most { total - most } else { (total - least).min(0.0) })
+}
+
+fn verdict(report: &Report, own: Own) -> Accord {
+    let Some(excess) = excess(report, own) else { return Accord::Unjudged };
+    let (least, most) = (f64::from(own.before.min(own.after)), f64::from(own.before.max(own.after)));
+    if excess >= (MORE * most).max(FEW) {
+        Accord::ForeignLoad
+    } else if report.waiting().is_some() && -excess >= (LESS * least).max(FEW) {
+        Accord::Fewer
+    } else {
+        Accord::Agrees
+    }
+}
+
+/// Reads in a row before a verdict changes: 5 s, longer than an aborted request stays in an engine.
+const PERSISTENT: u32 = 5;
+/// Differences below this are requests on their way.
+const FEW: f64 = 2.0;
+/// Share of ours by which the engine's count may exceed it.
+const MORE: f64 = 0.1;
+/// Share of ours that may be missing: requests being sent, tokenised, or answered but not yet read to the end.
+const LESS: f64 = 0.25;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn says(running: f64, waiting: Option<f64>) -> Report {
+        Report { running: Some(running), waiting: [None, None, waiting], ..Report::default() }
+    }
+
+    fn after(reads: u32, report: &Report, own: u32) -> Accord {
+        let mut judge = Judge::default();
+        for _ in 0..reads {
+            judge.on_read(report, Own { before: own, after: own });
+        }
+        judge.accord()
+    }
+
+    #[test]
+    fn more_running_than_ours_is_foreign_load_once_it_persists() {
+        assert_eq!(after(4, &says(12.0, Some(3.0)), 10), Accord::Unjudged);
+        assert_eq!(after(5, &says(12.0, Some(3.0)), 10), Accord::ForeignLoad);
+        assert_eq!(after(5, &says(2.0, None), 0), Accord::ForeignLoad);
+    }
+
+    #[test]
+    fn small_and_passing_differences_are_no_foreign_load() {
+        assert_eq!(after(9, &says(11.0, Some(0.0)), 10), Accord::Agrees);
+        assert_eq!(after(9, &says(105.0, Some(0.0)), 100), Accord::Agrees);
+        let mut judge = Judge::default();
+        for read in 0..50 {
+            let total = if read % 5 == 4 { 10.0 } else { 30.0 };
+            judge.on_read(&says(total, Some(0.0)), Own { before: 10, after: 10 });
+        }
+        assert_ne!(judge.accord(), Accord::ForeignLoad, "never five in a row");
+        let moving = Own { before: 10, after: 30 };
+        assert_eq!(verdict(&says(28.0, Some(0.0)), moving), Accord::Agrees, "it lies between our two counts");
+    }
+
+    #[test]
+    fn an_engine_with_less_than_ours_is_said_only_when_it_counts_what_waits() {
+        assert_eq!(after(5, &says(4.0, Some(0.0)), 20), Accord::Fewer);
+        assert_eq!(after(5, &says(4.0, None), 20), Accord::Agrees);
+        assert_eq!(after(5, &says(4.0, Some(13.0)), 20), Accord::Agrees);
+    }
+
+    #[test]
+    fn the_verdict_goes_back_and_each_change_is_told_once() {
+        let mut judge = Judge::default();
+        let own = Own { before: 10, after: 10 };
+        let reports = [says(30.0, Some(0.0)), says(10.0, Some(0.0))];
+        let changes: Vec<_> = (0..40).filter_map(|i| judge.on_read(&reports[i / 20], own)).collect();
+        assert_eq!(changes, [Accord::ForeignLoad, Accord::Agrees]);
+    }
+
+    #[test]
+    fn an_engine_that_does_not_count_is_not_judged() {
+        assert_eq!(after(9, &Report { kv_usage: Some(0.4), ..Report::default() }, 10), Accord::Unjudged);
+    }
+}
