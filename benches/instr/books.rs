@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use weir::backend::BackendId;
 use weir::measure::{
-    Account, Arrival, BackendNames, Bounds, BucketSettings, Buckets, Entry, Ledger, LogHistogram, Priority,
+    Account, Arrival, BackendNames, Bounds, BucketSettings, Buckets, Entry, Ledger, LogHistogram, Priority, Tray,
 };
 use weir::slo::Slo;
 use weir::time::Timestamp;
@@ -15,7 +15,8 @@ use crate::{Heap, Unit};
 pub const UNITS: &[Unit] = &[
     Unit { name: "histogram_buckets", per: "value", count: 20_000, heap: Heap::Untouched, run: buckets },
     Unit { name: "histogram_log", per: "value", count: 20_000, heap: Heap::Untouched, run: log },
-    Unit { name: "emission", per: "emission", count: 20_000, heap: Heap::Untouched, run: emissions },
+    Unit { name: "emission", per: "emission", count: 20_000, heap: Heap::Untouched, run: |n| emissions(n, false) },
+    Unit { name: "emission_told", per: "emission", count: 20_000, heap: Heap::Untouched, run: |n| emissions(n, true) },
 ];
 
 fn buckets(values: u64) {
@@ -34,8 +35,8 @@ fn log(values: u64) {
     black_box(histogram);
 }
 
-/// One long stream, one token every 20 ms.
-fn emissions(count: u64) {
+/// One long stream, one token every 20 ms. `told`: as samples too, taken every 100 ms.
+fn emissions(count: u64, told: bool) {
     let names = [BackendNames { name: "gpu-0".into(), model_name: None }];
     let slo = Slo { ttft: Duration::from_secs(1), itl: Duration::from_millis(200) };
     let ledger = Ledger::new(1, &names, slo, BucketSettings::default(), None);
@@ -51,8 +52,13 @@ fn emissions(count: u64) {
     };
     let mut entry = Entry::offer(&ledger.shard(0), account, Priority::Default, arrival);
     entry.admit(Timestamp::from_nanos(1_000));
+    let mut trays = [Tray::default()];
     for n in 1..=count {
         entry.on_emission(Timestamp::from_nanos(n * GAP), black_box(1), false);
+        if told && n % 5 == 0 {
+            ledger.shard(0).swap(&mut trays);
+            black_box(&trays);
+        }
     }
     black_box(&entry);
 }

@@ -14,8 +14,10 @@ use super::outcome::{
     AbandonPhase, CodeClass, NoTokenReason, Objective, Outcome, OverheadStage, Phase, Priority, QueueExit, RetryReason,
     ShedReason, TokenSource, Verdict,
 };
+use super::sample::{RequestKey, Sample, What};
 use super::shard::{Shard, State};
 use super::timeline::{Timeline, Usage};
+use super::tray::Tray;
 use super::window::{Event, Latency};
 use crate::time::Timestamp;
 
@@ -23,6 +25,7 @@ use crate::time::Timestamp;
 pub struct Entry {
     shard: Arc<Shard>,
     account: Account,
+    key: RequestKey,
     row: u32,
     priority: Priority,
     state: Stage,
@@ -105,6 +108,9 @@ impl Entry {
         *books.waiting.entry(arrival.at).or_default() += 1;
         books.oldest_queued = books.waiting.keys().next().copied();
         count(&mut state, account, Event::Offered, arrival.at, 1);
+        let key = shard.make_key(&mut state);
+        let prompt = arrival.prompt_tokens.map(short);
+        tell(&mut state, account, key, arrival.at, What::Offered { prompt, stream: arrival.stream });
         drop(state);
         let journal = shard.keeps_journal().then(|| Journalled {
             arrival,
@@ -116,6 +122,7 @@ impl Entry {
         Self {
             shard: shard.clone(),
             account,
+            key,
             row,
             priority,
             state: Stage::Queued,
@@ -148,6 +155,7 @@ impl Entry {
         books.in_flight[Phase::Prefill.index()] += 1;
         books.pending += u64::from(stream);
         count(&mut state, account, Event::Admitted, at, 1);
+        tell(&mut state, account, self.key, at, What::Admitted);
     }
 
     /// The first byte of an answer came.
@@ -213,6 +221,7 @@ impl Entry {
             let missed = &mut state.rows[self.row as usize].1.slo[Objective::Availability.index()];
             missed[Verdict::Missed.index()] += 1;
             count(&mut state, self.account, Event::Shed, at, 1);
+            tell(&mut state, self.account, self.key, at, What::Left { shed: reason.is_congestion() });
             self.write(&mut state, Written::Shed { reason });
         }
     }
@@ -281,6 +290,7 @@ impl Entry {
             observe(state, self.account, Latency::Itl, at, share, pending.tokens.max(1));
         }
         let Some(backend) = state.backends.get_mut(usize::from(self.account.backend.0)) else { return };
+        self.tell_emissions(&mut backend.tray, batch);
         let overtaken = backend.delivered - self.delivered;
         backend.delivered = backend.delivered.saturating_add(u64::from(tokens));
         self.delivered = backend.delivered;
@@ -291,6 +301,20 @@ impl Entry {
             batch.last().is_some_and(|last| !last.limited && u128::from(last.gap) >= BATCH_AGE.as_nanos());
         if after_silence && overtaken > (OVERTAKEN_PER_STREAM * decoding).max(OVERTAKEN) {
             state.rows[self.row as usize].1.stalls += 1;
+        }
+    }
+
+    /// The batch as samples: its gaps counted back from the last emission.
+    fn tell_emissions(&self, tray: &mut Tray, batch: &[Pending]) {
+        if !tray.is_open() {
+            return;
+        }
+        let since_first = batch.iter().skip(1).fold(0_u64, |sum, pending| sum.saturating_add(pending.gap));
+        let mut at = self.timeline.last_token.unwrap_or_default() - Duration::from_nanos(since_first);
+        for (i, pending) in batch.iter().enumerate() {
+            at = at + Duration::from_nanos(if i == 0 { 0 } else { pending.gap });
+            let what = What::Emission { tokens: pending.tokens, limited: pending.limited };
+            tray.put(Sample { at, request: self.key, what });
         }
     }
 
@@ -324,6 +348,15 @@ impl Entry {
         if let Some(backend) = state.backends.get_mut(usize::from(self.account.backend.0)).filter(|_| decoding) {
             backend.decoding -= 1;
         }
+        let usage = end.usage.unwrap_or_default();
+        let served = end.outcome == Outcome::Completed && end.code == CodeClass::Ok2xx;
+        let what = What::Finished {
+            completed: served,
+            input: usage.input.map(short),
+            output: usage.output.map(short),
+            cached: usage.cached.map(short),
+        };
+        tell(state, self.account, self.key, end.at, what);
         self.write(state, Written::Finished { outcome: end.outcome, code: end.code, usage: end.usage });
     }
 
@@ -385,6 +418,7 @@ impl Entry {
     fn abandon_in_queue(&mut self, state: &mut State, at: Timestamp) {
         if self.leave_unserved(state, QueueExit::Abandoned, at) {
             state.rows[self.row as usize].1.abandoned[AbandonPhase::Queue.index()] += 1;
+            tell(state, self.account, self.key, at, What::Left { shed: false });
             self.write(state, Written::Abandoned);
         }
     }
@@ -469,6 +503,16 @@ fn count(state: &mut State, account: Account, event: Event, at: Timestamp, n: u3
     if let Some(backend) = state.backends.get_mut(usize::from(account.backend.0)).filter(|_| n > 0) {
         backend.window.count(event, at, n);
     }
+}
+
+fn tell(state: &mut State, account: Account, request: RequestKey, at: Timestamp, what: What) {
+    if let Some(backend) = state.backends.get_mut(usize::from(account.backend.0)) {
+        backend.tray.put(Sample { at, request, what });
+    }
+}
+
+fn short(tokens: u64) -> u32 {
+    u32::try_from(tokens).unwrap_or(u32::MAX)
 }
 
 fn observe(state: &mut State, account: Account, latency: Latency, at: Timestamp, nanos: u64, n: u32) {
@@ -610,6 +654,79 @@ mod tests {
         }
         silent.on_emission(at(2000), 1, false);
         assert_eq!(only(&ledger.snapshot(at(2000))).stalls, 1);
+    }
+
+    /// What lies on the first shard's tray, each sample with its stamp in milliseconds and its key counted from the first.
+    fn told(ledger: &Ledger) -> Vec<(u64, u64, What)> {
+        let mut trays = [Tray::default()];
+        ledger.shard(0).swap(&mut trays);
+        assert_eq!(trays[0].lost, 0);
+        trays[0].samples.iter().map(|s| (s.at.as_nanos() / 1_000_000, s.request.0, s.what)).collect()
+    }
+
+    #[test]
+    fn every_transition_is_told_with_its_own_stamp_however_late_it_is_booked() {
+        let ledger = ledger();
+        told(&ledger);
+        let mut entry = offer(&ledger, at(1000));
+        entry.admit(at(1010));
+        entry.on_emission(at(1100), 1, false);
+        entry.on_emission(at(1110), 1, false);
+        entry.on_emission(at(1125), 3, true);
+        let offered = What::Offered { prompt: Some(10), stream: true };
+        let token = |tokens, limited| What::Emission { tokens, limited };
+        assert_eq!(
+            told(&ledger),
+            [(1000, 1, offered), (1010, 1, What::Admitted), (1100, 1, token(1, false))],
+            "two emissions are still with the entry"
+        );
+        entry.on_emission(at(1150), 1, false);
+        assert_eq!(told(&ledger), [(1110, 1, token(1, false)), (1125, 1, token(3, true)), (1150, 1, token(1, false))]);
+        entry.on_emission(at(1160), 1, false);
+        entry.finish(end(Outcome::Completed, at(1170), Some(7)));
+        let finished = What::Finished { completed: true, input: Some(7), output: Some(7), cached: None };
+        assert_eq!(told(&ledger), [(1160, 1, token(1, false)), (1170, 1, finished)]);
+    }
+
+    #[test]
+    fn who_leaves_is_told_and_only_congestion_is_told_as_shed() {
+        let ledger = ledger();
+        told(&ledger);
+        offer(&ledger, at(0)).shed(ShedReason::QueueFull, at(1));
+        offer(&ledger, at(0)).shed(ShedReason::NoBackend, at(1));
+        offer(&ledger, at(0)).abandon(at(1));
+        let mut broken = offer(&ledger, at(0));
+        broken.admit(at(0));
+        drop(broken);
+        let ends =
+            told(&ledger).into_iter().filter(|(_, _, what)| !matches!(what, What::Offered { .. } | What::Admitted));
+        let unserved = What::Finished { completed: false, input: None, output: None, cached: None };
+        assert_eq!(
+            ends.map(|(_, key, what)| (key, what)).collect::<Vec<_>>(),
+            [
+                (1, What::Left { shed: true }),
+                (2, What::Left { shed: false }),
+                (3, What::Left { shed: false }),
+                (4, unserved)
+            ]
+        );
+    }
+
+    #[test]
+    fn keys_differ_between_shards() {
+        let ledger = ledger();
+        let account = Account { backend: BackendId(0), model: ledger.model(BackendId(0), Some("m")) };
+        let arrival = Arrival {
+            at: at(0),
+            stream: true,
+            trace: false,
+            dialect: "openai.chat",
+            prompt_tokens: None,
+            max_output: None,
+            choices: 1,
+        };
+        let entries = [0, 1].map(|i| Entry::offer(&ledger.shard(i), account, Priority::Default, arrival));
+        assert_ne!(entries[0].key, entries[1].key);
     }
 
     #[test]

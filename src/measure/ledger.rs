@@ -55,7 +55,8 @@ impl Ledger {
         journal: Option<SyncSender<Record>>,
     ) -> Arc<Self> {
         let bounds = bounds.with_objectives(&slo);
-        let shards = (0..workers.max(1)).map(|_| Shard::new(backends.len(), bounds.clone(), slo, journal.clone()));
+        let shards = (0..workers.max(1) as u64)
+            .map(|place| Shard::new(place, backends.len(), bounds.clone(), slo, journal.clone()));
         let mut models = Models::default();
         models.add(OTHER);
         models.add(UNKNOWN);
@@ -105,6 +106,11 @@ impl Ledger {
     /// The shard of worker number `worker`.
     pub fn shard(&self, worker: usize) -> Arc<Shard> {
         self.shards[worker % self.shards.len()].clone()
+    }
+
+    /// All shards, in the order of the workers.
+    pub fn shards(&self) -> &[Arc<Shard>] {
+        &self.shards
     }
 
     /// Everything, added up.

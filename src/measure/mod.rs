@@ -16,6 +16,7 @@ pub mod sample;
 mod shard;
 pub mod snapshot;
 mod timeline;
+mod tray;
 mod window;
 
 pub use books::{Books, BucketSettings};
@@ -27,4 +28,5 @@ pub use sample::{RequestKey, Sample, What};
 pub use shard::Shard;
 pub use snapshot::Snapshot;
 pub use timeline::{Timeline, Usage};
+pub use tray::Tray;
 pub use window::{Quantiles, Rates, View};

@@ -238,6 +238,16 @@ closed! {
     }
 }
 
+impl ShedReason {
+    /// Whether it was refused because there was too much to do, rather than for lack of a backend or of a right.
+    pub const fn is_congestion(self) -> bool {
+        match self {
+            Self::Saturated | Self::Deadline | Self::QueueFull | Self::QueueBytes => true,
+            Self::NoBackend | Self::Draining | Self::RateLimit => false,
+        }
+    }
+}
+
 impl Outcome {
     /// Whether a request can end so with this class sent. Export creates these children at 0.
     ///

@@ -8,11 +8,15 @@ use super::books::{Books, BucketSettings};
 use super::journal::Record;
 use super::ledger::Account;
 use super::outcome::MalformedReason;
+use super::sample::RequestKey;
+use super::tray::Tray;
 use super::window::Window;
 use crate::slo::Slo;
 
 /// Where one worker's requests are booked.
 pub struct Shard {
+    /// Its place among the shards; the upper part of its requests' keys.
+    place: u64,
     state: Mutex<State>,
     pub(super) bounds: BucketSettings,
     pub(super) slo: Slo,
@@ -23,6 +27,8 @@ pub struct Shard {
 pub(super) struct State {
     pub rows: Vec<(Account, Books)>,
     places: HashMap<Account, u32>,
+    /// Requests offered, ever.
+    keys: u64,
     pub backends: Vec<Backend>,
     pub malformed: [u64; MalformedReason::COUNT],
     /// Entries dropped without an explicit end.
@@ -38,25 +44,30 @@ pub(super) struct Backend {
     /// Tokens that streams of this backend have delivered, ever.
     pub delivered: u64,
     pub decoding: u64,
+    pub tray: Tray,
 }
 
 impl Shard {
     pub(super) fn new(
+        place: u64,
         backends: usize,
         bounds: BucketSettings,
         slo: Slo,
         journal: Option<SyncSender<Record>>,
     ) -> Arc<Self> {
-        let backends = (0..backends).map(|_| Backend { window: Window::new(), delivered: 0, decoding: 0 }).collect();
+        let backends = (0..backends)
+            .map(|_| Backend { window: Window::new(), delivered: 0, decoding: 0, tray: Tray::default() })
+            .collect();
         let state = State {
             rows: Vec::new(),
             places: HashMap::new(),
+            keys: 0,
             backends,
             malformed: Default::default(),
             dropped: 0,
             unjournalled: 0,
         };
-        Arc::new(Self { state: Mutex::new(state), bounds, slo, journal })
+        Arc::new(Self { place, state: Mutex::new(state), bounds, slo, journal })
     }
 
     /// A request was refused as malformed with `status`; it never enters the identities.
@@ -67,6 +78,18 @@ impl Shard {
     /// The books of `account` exist from now on, all of them zero.
     pub fn open(&self, account: Account) {
         self.lock().place(account, &self.bounds);
+    }
+
+    /// Takes the samples since the last call, one tray a backend in the configuration's order, in exchange for `trays`.
+    pub fn swap(&self, trays: &mut [Tray]) {
+        let mut state = self.lock();
+        state.backends.iter_mut().zip(trays).for_each(|(backend, tray)| backend.tray.swap(tray));
+    }
+
+    /// The next request's key, unique in the process.
+    pub(super) fn make_key(&self, state: &mut State) -> RequestKey {
+        state.keys += 1;
+        RequestKey(self.place << 48 | state.keys)
     }
 
     /// A poisoned lock is taken all the same: every transition is a few additions, and a panic cannot leave half of one.

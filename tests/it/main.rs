@@ -22,5 +22,5 @@ mod layering;
 mod load_client;
 mod relay;
 mod retry;
-mod slow_paths;
 mod scrape;
+mod slow_paths;
