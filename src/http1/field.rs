@@ -41,88 +41,92 @@ pub(super) enum Claim {
 /// A gateway interface in the style of CGI takes `content_length` for `content-length`: a field that only such a server
 /// would understand is not passed on.
 pub(super) fn kind(name: &[u8]) -> Kind {
-    if !name.contains(&b'_') {
-        return dashed(name);
-    }
-    let mut spelled = [0; LONGEST_NAME];
-    let known = spelled.get_mut(..name.len()).map_or(Kind::Pass, |spelled| {
-        spelled.iter_mut().zip(name).for_each(|(to, from)| *to = dash(*from));
-        dashed(spelled)
-    });
+    let (spelled, underscored) = spell(name);
+    let known = spelled.get(..name.len()).map_or_else(|| overlong(&spelled), known);
     match known {
-        Kind::Pass => claim(name).map_or(Kind::Pass, Kind::Claim),
-        Kind::Claim(_) => known,
-        _ => Kind::HopByHop,
+        Kind::Pass | Kind::Claim(_) => known,
+        _ if underscored => Kind::HopByHop,
+        _ => known,
     }
 }
 
-fn dashed(name: &[u8]) -> Kind {
-    let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+/// The name in lower case with a dash for each underscore, and whether it had one. Done once on a fixed array, which the
+/// compiler turns into a few vector instructions; each of some thirty names is then a compare of known length.
+fn spell(name: &[u8]) -> ([u8; SPELLED], bool) {
+    let mut spelled = [0; SPELLED];
+    let length = name.len().min(SPELLED);
+    spelled[..length].copy_from_slice(&name[..length]);
+    let mut underscores = 0;
+    for b in &mut spelled {
+        underscores |= u8::from(*b == b'_');
+        *b = if *b == b'_' { b'-' } else { b.to_ascii_lowercase() };
+    }
+    (spelled, underscores != 0)
+}
+
+/// `name` as `spell` writes it.
+fn known(name: &[u8]) -> Kind {
+    let is = |known: &[u8]| name == known;
     match name.len() {
-        2 if is("te") => Kind::HopByHop,
-        3 if is("via") => Kind::Via,
-        4 if is("host") => Kind::Host,
-        4 if is("date") => Kind::Date,
-        6 if is("expect") => Kind::Expect,
-        7 if is("upgrade") => Kind::Upgrade,
-        7 if is("trailer") => Kind::HopByHop,
-        9 if is("forwarded") => Kind::Forwarded,
-        10 if is("connection") => Kind::Connection,
-        10 if is("keep-alive") => Kind::HopByHop,
-        11 if is("traceparent") => Kind::TraceParent,
-        12 if is("x-request-id") => Kind::RequestId,
-        12 if is("content-type") => Kind::ContentType,
-        14 if is("content-length") => Kind::ContentLength,
-        14 if is("http2-settings") => Kind::HopByHop,
-        15 if is("x-forwarded-for") => Kind::Forwarded,
-        15 if is("accept-encoding") => Kind::AcceptEncoding,
-        16 if is("x-forwarded-host") => Kind::Forwarded,
-        16 if is("proxy-connection") => Kind::HopByHop,
-        16 if is("content-encoding") => Kind::ContentEncoding,
-        17 if is("x-forwarded-proto") => Kind::Forwarded,
-        17 if is("transfer-encoding") => Kind::TransferEncoding,
-        18 if is("proxy-authenticate") => Kind::HopByHop,
-        19 if is("proxy-authorization") => Kind::HopByHop,
-        _ => claim(name).map_or(Kind::Pass, Kind::Claim),
+        2 if is(b"te") => Kind::HopByHop,
+        3 if is(b"via") => Kind::Via,
+        4 if is(b"host") => Kind::Host,
+        4 if is(b"date") => Kind::Date,
+        6 if is(b"expect") => Kind::Expect,
+        7 if is(b"upgrade") => Kind::Upgrade,
+        7 if is(b"trailer") => Kind::HopByHop,
+        9 if is(b"forwarded") => Kind::Forwarded,
+        10 if is(b"connection") => Kind::Connection,
+        10 if is(b"keep-alive") => Kind::HopByHop,
+        11 if is(b"traceparent") => Kind::TraceParent,
+        12 if is(b"x-request-id") => Kind::RequestId,
+        12 if is(b"content-type") => Kind::ContentType,
+        14 if is(b"content-length") => Kind::ContentLength,
+        14 if is(b"http2-settings") => Kind::HopByHop,
+        15 if is(b"x-forwarded-for") => Kind::Forwarded,
+        15 if is(b"accept-encoding") => Kind::AcceptEncoding,
+        16 if is(b"x-forwarded-host") => Kind::Forwarded,
+        16 if is(b"proxy-connection") => Kind::HopByHop,
+        16 if is(b"content-encoding") => Kind::ContentEncoding,
+        17 if is(b"x-forwarded-proto") => Kind::Forwarded,
+        17 if is(b"transfer-encoding") => Kind::TransferEncoding,
+        18 if is(b"proxy-authenticate") => Kind::HopByHop,
+        19 if is(b"proxy-authorization") => Kind::HopByHop,
+        _ if name.starts_with(b"x-") => claim(name).map_or(Kind::Pass, Kind::Claim),
+        _ => Kind::Pass,
     }
 }
 
 /// Every spelling under which priority, tenant or objective have been seen, underscores included: some servers read
 /// `x_weir_priority` as the same field.
 fn claim(name: &[u8]) -> Option<Claim> {
-    if !matches!(name, [b'x' | b'X', b'-' | b'_', ..]) {
-        return None;
+    let is = |known: &[u8]| name == known;
+    match name.len() {
+        13 if is(b"x-weir-tenant") => Some(Claim::Tenant),
+        13 if is(b"x-slo-ttft-ms") => Some(Claim::SloTtft),
+        13 if is(b"x-slo-tpot-ms") => Some(Claim::Other),
+        14 if is(b"x-smg-priority") => Some(Claim::Priority),
+        15 if is(b"x-weir-priority") => Some(Claim::Priority),
+        18 if is(b"x-weir-slo-ttft-ms") => Some(Claim::SloTtft),
+        19 if is(b"x-llm-d-slo-ttft-ms") => Some(Claim::SloTtft),
+        27 if is(b"x-llm-d-inference-objective") => Some(Claim::Priority),
+        29 if is(b"x-llm-d-inference-fairness-id") => Some(Claim::Tenant),
+        29 if is(b"x-gateway-inference-objective") => Some(Claim::Priority),
+        31 if is(b"x-gateway-inference-fairness-id") => Some(Claim::Tenant),
+        _ if name.starts_with(OURS) => Some(Claim::Other),
+        _ => None,
     }
-    let fits = |known: &str| {
-        let (known, exact) = known.strip_suffix('*').map_or((known, true), |prefix| (prefix, false));
-        let length_fits = if exact { name.len() == known.len() } else { name.len() >= known.len() };
-        length_fits && name.iter().zip(known.bytes()).all(|(b, c)| dash(b.to_ascii_lowercase()) == c)
-    };
-    CLAIMS.iter().find(|(known, _)| fits(known)).map(|(_, claim)| *claim)
 }
 
-/// The first that fits counts; a trailing `*` stands for any rest.
-const CLAIMS: [(&str, Claim); 12] = [
-    ("x-weir-priority", Claim::Priority),
-    ("x-weir-tenant", Claim::Tenant),
-    ("x-weir-slo-ttft-ms", Claim::SloTtft),
-    ("x-weir-*", Claim::Other),
-    ("x-smg-priority", Claim::Priority),
-    ("x-llm-d-inference-objective", Claim::Priority),
-    ("x-llm-d-inference-fairness-id", Claim::Tenant),
-    ("x-llm-d-slo-ttft-ms", Claim::SloTtft),
-    ("x-gateway-inference-objective", Claim::Priority),
-    ("x-gateway-inference-fairness-id", Claim::Tenant),
-    ("x-slo-ttft-ms", Claim::SloTtft),
-    ("x-slo-tpot-ms", Claim::Other),
-];
-
-/// Of `proxy-authorization`; longer names are claims or mean nothing here.
-const LONGEST_NAME: usize = 19;
-
-fn dash(b: u8) -> u8 {
-    if b == b'_' { b'-' } else { b }
+/// A name longer than any that is known; `start` is its beginning.
+fn overlong(start: &[u8; SPELLED]) -> Kind {
+    if start.starts_with(OURS) { Kind::Claim(Claim::Other) } else { Kind::Pass }
 }
+
+/// Names reserved for weir, whatever follows.
+const OURS: &[u8] = b"x-weir-";
+/// One more than the longest name that is known, which makes two vector registers.
+const SPELLED: usize = 32;
 
 /// A character of a token (RFC 9110, 5.6.2).
 pub(super) fn is_token_char(b: u8) -> bool {
