@@ -6,14 +6,18 @@
 //! real time, the rehearsal in virtual time, and the same calls give the same answers to both.
 //!
 //! Source of the rules: vLLM's V1 scheduler, reduced to what decides timing. Step time in seconds is
-//! `a + b*decodes + c*prefill_tokens + d*kv_tokens_in_use` ([`Params`] names the four). Not modelled: prefix caching,
-//! CUDA-graph batch sizes, attention that grows with the square of the context, more than one token a decode.
+//! `a + b*decodes + c*prefill_tokens + d*kv_tokens_in_use` ([`Params`] names the four). [`Quirks`] adds what those four leave
+//! out: attention that grows with the square of the prompt, padded batch sizes, speculative decoding.
+
+mod quirks;
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use quirks::{Padding, Quirks, Speculation};
 
 /// What a step costs and where the engine's hard limits are.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -79,13 +83,15 @@ pub struct Step {
     pub prefill_tokens: u32,
 }
 
-/// One token of one sequence, at the end of a step.
+/// What one sequence yields at the end of a step: one token, or several when the engine speculates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Emission {
     /// Whose token.
     pub id: SequenceId,
-    /// Which token of the output, from 0.
+    /// Which token of the output is the first of them, from 0.
     pub index: u32,
+    /// How many tokens.
+    pub tokens: u32,
     /// Whether it is the last: the sequence has left the engine.
     pub finished: bool,
 }
@@ -97,6 +103,7 @@ pub struct Emission {
 #[derive(Debug)]
 pub struct Engine {
     params: Params,
+    quirks: Quirks,
     slowdown: f64,
     sequences: Vec<Sequence>,
     vacant: Vec<Place>,
@@ -114,8 +121,14 @@ pub struct Engine {
 impl Engine {
     /// An idle engine.
     pub fn new(params: Params) -> Self {
+        Self::with_quirks(params, Quirks::default())
+    }
+
+    /// An idle engine that departs from the plain one.
+    pub fn with_quirks(params: Params, quirks: Quirks) -> Self {
         Self {
             params,
+            quirks,
             slowdown: 1.0,
             sequences: Vec::new(),
             vacant: Vec::new(),
@@ -139,12 +152,28 @@ impl Engine {
     /// # Errors
     /// [`NeverFits`] when the sequence could never finish; nothing is queued then.
     pub fn submit(&mut self, id: SequenceId, prompt_tokens: u32, output_tokens: u32) -> Result<(), NeverFits> {
+        self.submit_cached(id, prompt_tokens, 0, output_tokens)
+    }
+
+    /// [`Engine::submit`] of a prompt whose first `cached_tokens` need no prefill, as a prefix cache would have it: they
+    /// hold KV memory like the others and cost no time, also when the sequence is recomputed. At least one token of the
+    /// prompt is always processed.
+    ///
+    /// # Errors
+    /// As [`Engine::submit`].
+    pub fn submit_cached(
+        &mut self,
+        id: SequenceId,
+        prompt_tokens: u32,
+        cached_tokens: u32,
+        output_tokens: u32,
+    ) -> Result<(), NeverFits> {
         let prompt_tokens = prompt_tokens.max(1);
         if output_tokens == 0 || output_tokens > self.params.room_after(prompt_tokens) {
             return Err(NeverFits { prompt_tokens, output_tokens, kv_tokens: self.params.kv_tokens.get() });
         }
         self.cancel(id);
-        let sequence = Sequence::new(id, prompt_tokens, output_tokens);
+        let sequence = Sequence::new(id, prompt_tokens, cached_tokens.min(prompt_tokens - 1), output_tokens);
         let place = match self.vacant.pop() {
             Some(place) => {
                 self.sequences[place] = sequence;
@@ -203,7 +232,9 @@ impl Engine {
         self.stepping = true;
         let decodes = self.scheduled.iter().filter(|share| share.prefill == 0).count() as u32;
         let prefill_tokens = self.scheduled.iter().map(|share| share.prefill).sum();
-        let duration = self.params.step_time(decodes, prefill_tokens, self.kv_in_use).mul_f64(self.slowdown);
+        let padded = self.quirks.padding.padded(decodes);
+        let linear = self.params.step_time(padded, prefill_tokens, self.kv_in_use);
+        let duration = (linear + self.attention_time()).mul_f64(self.slowdown);
         Some(Step { duration, decodes, prefill_tokens })
     }
 
@@ -220,12 +251,19 @@ impl Engine {
                 continue;
             }
             let index = sequence.generated;
-            sequence.generated += 1;
+            let tokens = match &self.quirks.speculation {
+                Some(law) if index > 0 => law.tokens(sequence.id, index).min(sequence.output_tokens - index),
+                _ => 1,
+            };
+            // The decode's own KV token was taken when it was scheduled.
+            sequence.held += tokens - 1;
+            self.kv_in_use += tokens - 1;
+            sequence.generated += tokens;
             let finished = sequence.generated == sequence.output_tokens;
             if finished {
                 sequence.state = State::Finished;
             }
-            self.emissions.push(Emission { id: sequence.id, index, finished });
+            self.emissions.push(Emission { id: sequence.id, index, tokens, finished });
         }
         self.retire_finished();
         &self.emissions
@@ -278,7 +316,7 @@ impl Engine {
             let place = self.running[position];
             let prefill = self.sequences[place].left_to_prefill().min(*budget);
             if prefill == 0 {
-                recalled |= self.make_room_for_one();
+                recalled |= self.make_room_for_a_decode();
                 if position >= self.running.len() {
                     break;
                 }
@@ -292,10 +330,23 @@ impl Engine {
         recalled
     }
 
-    /// Preempts from the end of the batch until one KV token is free; says whether anyone had to go.
-    fn make_room_for_one(&mut self) -> bool {
+    /// Time that attention takes beyond what [`Params`] counts: `e * n * (x + n/2)` for a chunk of `n` tokens behind `x`.
+    fn attention_time(&self) -> Duration {
+        if self.quirks.per_attended_token <= 0.0 {
+            return Duration::ZERO;
+        }
+        let attended = self.scheduled.iter().map(|share| {
+            let (before, chunk) = (f64::from(self.sequences[share.place].computed), f64::from(share.prefill));
+            chunk * (before + chunk / 2.0)
+        });
+        Duration::from_secs_f64(self.quirks.per_attended_token * attended.sum::<f64>())
+    }
+
+    /// Preempts from the end of the batch until a decode has the KV tokens it may take; says whether anyone had to go.
+    fn make_room_for_a_decode(&mut self) -> bool {
+        let most = self.quirks.speculation.map_or(1, |law| law.most.max(1));
         let mut recalled = false;
-        while self.kv_in_use >= self.params.kv_tokens.get() {
+        while self.kv_in_use + most > self.params.kv_tokens.get() {
             let Some(place) = self.running.pop() else { break };
             let sequence = &mut self.sequences[place];
             self.kv_in_use -= sequence.held;
@@ -373,6 +424,8 @@ struct Sequence {
     id: SequenceId,
     state: State,
     prompt_tokens: u32,
+    /// Prompt tokens that need no prefill.
+    cached: u32,
     output_tokens: u32,
     generated: u32,
     /// Tokens to run through prefill before it emits: the prompt, and after a preemption what it had generated too.
@@ -384,14 +437,23 @@ struct Sequence {
 }
 
 impl Sequence {
-    fn new(id: SequenceId, prompt_tokens: u32, output_tokens: u32) -> Self {
-        let to_compute = prompt_tokens;
-        Self { id, state: State::Alive, prompt_tokens, output_tokens, generated: 0, to_compute, computed: 0, held: 0 }
+    fn new(id: SequenceId, prompt_tokens: u32, cached: u32, output_tokens: u32) -> Self {
+        Self {
+            id,
+            state: State::Alive,
+            prompt_tokens,
+            cached,
+            output_tokens,
+            generated: 0,
+            to_compute: prompt_tokens,
+            computed: cached,
+            held: 0,
+        }
     }
 
     fn recall(&mut self) {
         self.to_compute = self.prompt_tokens + self.generated;
-        self.computed = 0;
+        self.computed = self.cached;
         self.held = 0;
     }
 
@@ -461,7 +523,7 @@ mod tests {
         engine.submit(1, 30, 3).unwrap();
         let (step, emissions) = engine.step().unwrap();
         assert!((millis(step) - 13.0).abs() < 1e-6, "10 + 30 * 0.1");
-        assert_eq!(emissions, [Emission { id: 1, index: 0, finished: false }]);
+        assert_eq!(emissions, [Emission { id: 1, index: 0, tokens: 1, finished: false }]);
 
         engine.submit(2, 50, 1).unwrap();
         let (step, emissions) = engine.step().unwrap();
@@ -471,7 +533,7 @@ mod tests {
 
         let (step, emissions) = engine.step().unwrap();
         assert!((millis(step) - 11.0).abs() < 1e-6, "sequence 2 has left");
-        assert_eq!(emissions, [Emission { id: 1, index: 2, finished: true }]);
+        assert_eq!(emissions, [Emission { id: 1, index: 2, tokens: 1, finished: true }]);
         assert_eq!(engine.step(), None);
     }
 
@@ -481,6 +543,52 @@ mod tests {
         engine.submit(1, 100, 2).unwrap();
         assert!((millis(engine.step().unwrap().0) - 21.0).abs() < 1e-6, "10 + 100 * 0.1 + 100 * 0.01");
         assert!((millis(engine.step().unwrap().0) - 12.01).abs() < 1e-6, "10 + 1 + 101 * 0.01");
+    }
+
+    #[test]
+    fn attention_costs_the_square_of_the_prompt() {
+        let quirks = Quirks { per_attended_token: 1e-6, ..Quirks::default() };
+        let mut engine = Engine::with_quirks(params(), quirks);
+        engine.submit(1, 150, 1).unwrap();
+        let times: Vec<f64> = std::iter::from_fn(|| engine.step().map(|(step, _)| millis(step))).collect();
+        assert!((times[0] - (20.0 + 5.0)).abs() < 1e-6, "100 * (0 + 50) pairs: {times:?}");
+        assert!((times[1] - (15.0 + 6.25)).abs() < 1e-6, "50 * (100 + 25) pairs: {times:?}");
+    }
+
+    #[test]
+    fn a_padded_batch_costs_what_the_next_size_costs() {
+        let quirks = Quirks { padding: Padding::Doubling, ..Quirks::default() };
+        let mut engine = Engine::with_quirks(params(), quirks);
+        (0..3).for_each(|id| engine.submit(id, 10, 5).unwrap());
+        engine.step();
+        let (step, _) = engine.step().unwrap();
+        assert_eq!(step.decodes, 3);
+        assert!((millis(step) - 14.0).abs() < 1e-6, "three pay for four");
+    }
+
+    #[test]
+    fn speculation_yields_several_tokens_an_emission_and_never_too_many() {
+        let quirks =
+            Quirks { speculation: Some(Speculation { acceptance: 0.9, most: 4, seed: 1 }), ..Quirks::default() };
+        let mut engine = Engine::with_quirks(params(), quirks);
+        engine.submit(1, 10, 30).unwrap();
+        let emissions: Vec<Emission> = std::iter::from_fn(|| Some(engine.step()?.1[0])).collect();
+        assert_eq!(emissions[0].tokens, 1, "the prefill yields one");
+        assert_eq!(emissions.iter().map(|emission| emission.tokens).sum::<u32>(), 30);
+        assert!(emissions.len() < 20, "{} emissions", emissions.len());
+        assert!(emissions.windows(2).all(|pair| pair[1].index == pair[0].index + pair[0].tokens));
+        assert_eq!(engine.kv_tokens_in_use(), 0);
+    }
+
+    #[test]
+    fn cached_prompt_tokens_hold_memory_and_cost_no_time() {
+        let mut engine = Engine::new(params());
+        engine.submit_cached(1, 50, 40, 2).unwrap();
+        let (step, _) = engine.step().unwrap();
+        assert_eq!(step.prefill_tokens, 10);
+        assert_eq!(engine.kv_tokens_in_use(), 50);
+        engine.submit_cached(2, 50, 50, 1).unwrap();
+        assert_eq!(engine.step().unwrap().0.prefill_tokens, 1, "one is always processed");
     }
 
     #[test]
@@ -547,7 +655,7 @@ mod tests {
         }
         let resumed = last.iter().find(|(prefill, _)| *prefill > 0).unwrap();
         assert_eq!(resumed.0, 13, "prompt and what had been generated");
-        assert!(resumed.1.contains(&Emission { id: 2, index: 3, finished: true }), "goes on where it was");
+        assert!(resumed.1.contains(&Emission { id: 2, index: 3, tokens: 1, finished: true }), "goes on where it was");
         assert_eq!((engine.kv_tokens_in_use(), engine.preemptions()), (0, 1));
     }
 
