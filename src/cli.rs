@@ -2,12 +2,16 @@
 //!
 //! Data goes to standard output, talk to standard error. It holds no behaviour of its own: each command is a call.
 
+mod rehearse;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use rehearse::{Rehearse, Unmet};
 
 use crate::config::{Config, ConfigErrors, Overrides};
 use crate::export::settings::LogLevel;
@@ -33,6 +37,8 @@ pub enum Command {
     Demo(Demo),
     /// Checks a configuration file without binding a port or asking a backend
     Check(Check),
+    /// Plays traffic, engine and estimate in virtual time and holds the outcome against what a scenario file expects
+    Rehearse(Rehearse),
 }
 
 /// Flags of `weir serve`; each wins over the file.
@@ -162,6 +168,7 @@ impl Cli {
             Command::Engine(flags) => engine(&flags),
             Command::Demo(flags) => demo(&flags),
             Command::Check(flags) => check(&flags),
+            Command::Rehearse(flags) => rehearse::run(&flags),
         }
     }
 }

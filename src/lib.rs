@@ -5,7 +5,8 @@
 //! while `proxy::tap` reads along, and the books close. `export` shows them.
 //!
 //! Imports go down the floors, never up and never sideways between hands:
-//! F0 `time` `units` `backend` `slo` · F1 `http1` `wire` `measure` `engine::model` `load::schedule` · F2 `estimate` · F3 `balance` ·
+//! F0 `time` `units` `backend` `slo` · F1 `http1` `wire` `measure` `engine::model` `load::schedule` · F2 `estimate` ·
+//! F3 `balance` · F4 `rehearsal` ·
 //! F5 `proxy` `export` `scrape` `engine::server` `load::runner` (with `clock`) · F6 `cli` `app` `demo` `config`.
 //!
 //! Absent: a clock below F5, a metric counted in a callback, a text of a client's in a log, TLS and HTTP/2 (later).
@@ -26,6 +27,7 @@ pub mod http1;
 pub mod load;
 pub mod measure;
 pub mod proxy;
+pub mod rehearsal;
 pub mod scrape;
 pub mod slo;
 pub mod time;

@@ -1,7 +1,7 @@
 //! The engines the simulation is known to play: what a step costs, the limits, the usual traffic, the true capacity.
 //!
-//! Seven engines the control algorithm was worked out on, and four that were held back while it was. The figures are
-//! those of docs/control.md. What an engine file (`weir engine --params FILE`) may say is [`Setup`]. This file holds no
+//! Seven engines the control algorithm was worked out on, four that were held back while it was, and two that were written
+//! down from data sheets before weir's own estimator existed (docs/decisions/0007).  What an engine file (`weir engine --params FILE`) may say is [`Setup`]. This file holds no
 //! dice: they come in.
 
 use std::num::NonZeroU32;
@@ -155,7 +155,7 @@ pub enum BadSetup {
 }
 
 /// Every named engine. `seed` reproduces the measurement this project started from: one GPU, plateau near 13 req/s.
-pub const PROFILES: [Profile; 11] = [
+pub const PROFILES: [Profile; 13] = [
     Profile {
         name: "seed",
         setup: setup([0.0135, 0.000157, 0.000183, 0.0], [91, 2048, 400_000], law(162.0, 0.7), law(153.0, 0.25)),
@@ -233,6 +233,22 @@ pub const PROFILES: [Profile; 11] = [
         slo_ttft: Duration::from_millis(2000),
         capacity: 3.309,
         saturated_decodes: 85.4,
+    },
+    Profile {
+        // An 8-billion-parameter model in 16 bits on an L4, chat: arithmetic from data sheets, nobody tuned for it.
+        name: "l4chat",
+        setup: setup([0.067, 1.0e-4, 2.4e-4, 5.5e-7], [256, 2048, 30_000], law(230.0, 1.1), law(200.0, 0.9)),
+        slo_ttft: Duration::from_millis(2000),
+        capacity: 2.787,
+        saturated_decodes: 60.6,
+    },
+    Profile {
+        // A 70-billion-parameter model in 8 bits on an H200, summaries: likewise.
+        name: "h200sum",
+        setup: setup([0.0184, 5.0e-5, 1.4e-4, 8.5e-8], [256, 8192, 158_000], law(3500.0, 0.8), law(220.0, 0.6)),
+        slo_ttft: Duration::from_millis(3000),
+        capacity: 1.491,
+        saturated_decodes: 40.1,
     },
 ];
 

@@ -80,6 +80,9 @@ impl Arrivals {
 }
 
 impl Rate {
+    /// One request a second: gaps in units of their mean.
+    pub const ONE: Self = Self(1.0);
+
     /// A rate of `per_second` requests a second.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ mod exposition;
 mod http1_corpora;
 mod layering;
 mod load_client;
+mod rehearsal;
 mod relay;
 mod retry;
 mod scrape;

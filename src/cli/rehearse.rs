@@ -1,0 +1,98 @@
+//! `weir rehearse`: reads files, has them played, prints what came out.
+//!
+//! It holds the files and the terminal; what is played and how it is judged is `rehearsal`'s business.
+
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+
+use crate::engine::profile::Profile;
+use crate::rehearsal::{self, Choice, Machine, Scenario, Truth, Truths, report};
+
+/// Flags of `weir rehearse`.
+#[derive(Debug, Args)]
+pub struct Rehearse {
+    /// Scenario files, or folders of them
+    #[arg(value_name = "SCENARIO", required_unless_present = "truth")]
+    pub scenarios: Vec<PathBuf>,
+    /// Play only this engine of each scenario; repeat for more
+    #[arg(long, value_name = "NAME")]
+    pub engine: Vec<String>,
+    /// Play this seed in place of the file's
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Print the findings as a page of tables
+    #[arg(long)]
+    pub page: bool,
+    /// Compute the true capacity of an engine, or of every engine and mix of a scenario file, in long closed loops
+    #[arg(long, value_name = "PROFILE|SCENARIO", conflicts_with_all = ["scenarios", "page"])]
+    pub truth: Vec<String>,
+}
+
+/// Something came out that was not expected.
+#[derive(Debug, thiserror::Error)]
+#[error("{unmet} of {all} expectations were not met")]
+pub struct Unmet {
+    unmet: usize,
+    all: usize,
+}
+
+/// Does what was asked for.
+///
+/// # Errors
+/// A file that cannot be read or says nothing sensible; [`Unmet`] when an expectation was not met.
+pub fn run(flags: &Rehearse) -> anyhow::Result<()> {
+    if !flags.truth.is_empty() {
+        return truths(&flags.truth);
+    }
+    let scenarios = read_all(&flags.scenarios)?;
+    let choice = Choice { engines: flags.engine.clone(), seeds: flags.seed.map(|seed| vec![seed]) };
+    let findings = rehearsal::rehearse(&scenarios, &choice, &mut Truths::kept(), threads());
+    print!("{}", if flags.page { report::page(&findings) } else { report::text(&findings) });
+    let unmet = findings.iter().filter(|finding| !finding.is_met()).count();
+    if unmet == 0 { Ok(()) } else { Err(Unmet { unmet, all: findings.len() }.into()) }
+}
+
+fn truths(names: &[String]) -> anyhow::Result<()> {
+    for name in names {
+        let machines = if Path::new(name).exists() {
+            rehearsal::machines_of(&read_all(&[PathBuf::from(name)])?)
+        } else {
+            vec![(name.clone(), Machine::plain(Profile::named(name)?.setup))]
+        };
+        for (name, machine) in machines {
+            println!("{}", Truth::compute(&machine).line(&name, &machine));
+        }
+    }
+    Ok(())
+}
+
+/// The files, and those of the folders in the order of their names.
+fn read_all(paths: &[PathBuf]) -> anyhow::Result<Vec<Scenario>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let entries = fs::read_dir(path).with_context(|| path.display().to_string())?;
+        let mut inside: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        inside.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
+        inside.sort();
+        files.extend(inside);
+    }
+    files.iter().map(|file| read(file)).collect()
+}
+
+fn read(file: &Path) -> anyhow::Result<Scenario> {
+    let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let name = file.file_stem().unwrap_or_default().to_string_lossy();
+    Ok(Scenario::parse(&name, &text)?)
+}
+
+fn threads() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}

@@ -1,0 +1,370 @@
+//! The loop: arrivals, engine steps and weir's ticks in the order of virtual time.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::machine::{Lengths, Machine, submit};
+use super::outcome::{Moment, Outcome, Served};
+use super::scenario::{LimitsShown, Scenario, Subject};
+use super::traffic::{self, Request};
+use crate::engine::model::Engine;
+use crate::estimate::{EngineLimits, Estimator, Settings};
+use crate::measure::{RequestKey, Sample, What};
+use crate::time::Timestamp;
+
+/// A scenario's engine, and the capacity that loads are multiples of.
+#[derive(Clone, Copy, Debug)]
+pub struct Stage<'a> {
+    /// What is played.
+    pub scenario: &'a Scenario,
+    /// With which engine.
+    pub subject: &'a Subject,
+    /// Of all replicas together, in requests per second.
+    pub capacity: f64,
+}
+
+/// Plays one scenario with one engine and one seed.
+pub fn play(stage: Stage<'_>, seed: u64) -> Outcome {
+    let requests = traffic::draw(stage.scenario, &stage.subject.machine, stage.capacity, seed);
+    let mut rehearsal = Rehearsal::new(stage, &requests, seed);
+    while let Some(event) = rehearsal.next() {
+        rehearsal.on(event);
+    }
+    rehearsal.outcome()
+}
+
+/// What the configuration tells weir about an engine.
+pub(super) fn settings(subject: &Subject, shown: LimitsShown) -> Settings {
+    let params = subject.machine.setup.params;
+    let slots = matches!(shown, LimitsShown::All | LimitsShown::Slots);
+    let kv = matches!(shown, LimitsShown::All | LimitsShown::Kv);
+    Settings {
+        slo_ttft: subject.slo_ttft,
+        engine: EngineLimits {
+            max_num_seqs: slots.then(|| params.max_num_seqs.get()),
+            kv_tokens: kv.then(|| params.kv_tokens.get()),
+            max_num_batched_tokens: (shown == LimitsShown::All).then(|| params.max_num_batched_tokens.get()),
+        },
+    }
+}
+
+/// Something that happens. At one instant they happen in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    /// A step of a replica ends.
+    Step { replica: usize },
+    /// A dispatched request reaches its replica.
+    Delivery,
+    /// The next request arrives.
+    Arrival,
+    /// A tenth of a second is over.
+    Tick,
+}
+
+struct Rehearsal<'a> {
+    stage: Stage<'a>,
+    now: Timestamp,
+    requests: &'a [Request],
+    /// How many of them have arrived.
+    arrived: usize,
+    fleet: Fleet,
+    estimator: Estimator,
+    ticks: u64,
+    /// The segment that `now` lies in.
+    segment: usize,
+    counts: Counts,
+    outcome: Outcome,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    admitted: u64,
+    completed: u64,
+}
+
+impl<'a> Rehearsal<'a> {
+    fn new(stage: Stage<'a>, requests: &'a [Request], seed: u64) -> Self {
+        let Stage { scenario, subject, .. } = stage;
+        let mut rehearsal = Self {
+            stage,
+            now: Timestamp::ZERO,
+            requests,
+            arrived: 0,
+            fleet: Fleet::new(&subject.machine, scenario.replicas, scenario.delay, seed),
+            estimator: Estimator::new(settings(subject, scenario.sight.limits), Timestamp::ZERO),
+            ticks: 0,
+            segment: 0,
+            counts: Counts::default(),
+            outcome: Outcome {
+                moments: Vec::new(),
+                transitions: Vec::new(),
+                requests: Vec::with_capacity(requests.len()),
+                ended: Timestamp::ZERO,
+            },
+        };
+        rehearsal.enter_segment(0);
+        rehearsal
+    }
+
+    /// What happens next, with `now` set to its time; `None` when the rehearsal is over.
+    fn next(&mut self) -> Option<Event> {
+        let arrival = self.requests.get(self.arrived).map(|request| (request.arrives, Event::Arrival));
+        let tick = (Timestamp::ZERO + TICK * (self.ticks as u32 + 1), Event::Tick);
+        let earliest = [self.fleet.next_step(), self.fleet.next_delivery(), arrival];
+        let (at, event) = earliest.into_iter().flatten().fold(tick, Ord::min);
+        if self.is_over(at) {
+            return None;
+        }
+        self.now = at;
+        Some(event)
+    }
+
+    fn is_over(&self, at: Timestamp) -> bool {
+        let length = self.stage.scenario.length();
+        if self.stage.scenario.drain {
+            self.counts.completed == self.requests.len() as u64 && self.now.since(Timestamp::ZERO) >= length
+        } else {
+            at.since(Timestamp::ZERO) > length
+        }
+    }
+
+    fn on(&mut self, event: Event) {
+        while self.segment + 1 < self.stage.scenario.segments.len()
+            && self.now.since(Timestamp::ZERO) >= self.stage.scenario.begins(self.segment + 1)
+        {
+            self.enter_segment(self.segment + 1);
+        }
+        match event {
+            Event::Step { replica } => self.on_step(replica),
+            Event::Delivery => self.fleet.deliver(self.now),
+            Event::Arrival => self.on_arrival(),
+            Event::Tick => self.on_tick(),
+        }
+    }
+
+    fn enter_segment(&mut self, number: usize) {
+        self.segment = number;
+        let segment = &self.stage.scenario.segments[number];
+        self.fleet.set(segment.slowdown, segment.replicas.unwrap_or(self.stage.scenario.replicas));
+    }
+
+    fn on_arrival(&mut self) {
+        let number = self.arrived;
+        let request = self.requests[number];
+        self.arrived += 1;
+        self.outcome.requests.push(Served { arrived: self.now, first_token: None, completed: None });
+        self.tell(number, What::Offered { prompt: request.seen, stream: true });
+        // The one place where a request is admitted, queued or shed. In mode observe nobody waits and nobody is shed.
+        self.admit(number, request.lengths);
+    }
+
+    fn admit(&mut self, number: usize, lengths: Lengths) {
+        self.counts.admitted += 1;
+        self.tell(number, What::Admitted);
+        self.fleet.dispatch(number, lengths, self.now);
+    }
+
+    fn on_step(&mut self, replica: usize) {
+        let Self { fleet, estimator, outcome, requests, counts, now, .. } = self;
+        let at = *now;
+        let usage = self.stage.scenario.sight.usage;
+        for emission in fleet.finish_step(replica) {
+            let number = emission.id as usize;
+            let request = RequestKey(emission.id);
+            let served = &mut outcome.requests[number];
+            if emission.index == 0 {
+                served.first_token = Some(at);
+            }
+            let what = What::Emission { tokens: emission.tokens, limited: false };
+            estimator.on_sample(&Sample { at, request, what });
+            if emission.finished {
+                served.completed = Some(at);
+                counts.completed += 1;
+                estimator.on_sample(&Sample { at, request, what: finished(requests[number].lengths, usage) });
+            }
+        }
+        fleet.begin_step(replica, at);
+    }
+
+    fn on_tick(&mut self) {
+        self.ticks += 1;
+        self.estimator.on_tick(self.now);
+        self.outcome.transitions.extend(self.estimator.transitions());
+        if self.ticks.is_multiple_of(TICKS_A_READING) {
+            self.outcome.moments.push(Moment {
+                at: self.now,
+                reading: self.estimator.reading(),
+                offered: self.arrived as u64,
+                admitted: self.counts.admitted,
+                completed: self.counts.completed,
+            });
+        }
+    }
+
+    fn tell(&mut self, number: usize, what: What) {
+        self.estimator.on_sample(&Sample { at: self.now, request: RequestKey(number as u64), what });
+    }
+
+    fn outcome(mut self) -> Outcome {
+        self.outcome.ended = self.now;
+        self.outcome
+    }
+}
+
+fn finished(lengths: Lengths, usage: bool) -> What {
+    What::Finished {
+        completed: true,
+        input: usage.then_some(lengths.prompt),
+        output: usage.then_some(lengths.output),
+        cached: usage.then_some(lengths.cached),
+    }
+}
+
+/// The replicas behind the one address, dealt to in turn, and what is on its way to them.
+struct Fleet {
+    replicas: Vec<Replica>,
+    /// Replicas that are given requests: the first so many. The others finish what they have.
+    live: usize,
+    turn: usize,
+    delay: Duration,
+    on_the_way: VecDeque<(Timestamp, usize, Lengths)>,
+}
+
+struct Replica {
+    engine: Engine,
+    /// When the step it is in ends.
+    due: Option<Timestamp>,
+}
+
+impl Fleet {
+    fn new(machine: &Machine, replicas: u32, delay: Duration, seed: u64) -> Self {
+        let replica = |number| Replica { engine: machine.engine(seed ^ u64::from(number) << 32), due: None };
+        Self {
+            replicas: (0..replicas).map(replica).collect(),
+            live: replicas as usize,
+            turn: 0,
+            delay,
+            on_the_way: VecDeque::new(),
+        }
+    }
+
+    fn set(&mut self, slowdown: f64, live: u32) {
+        self.replicas.iter_mut().for_each(|replica| replica.engine.set_slowdown(slowdown));
+        self.live = live as usize;
+    }
+
+    /// Sends a request off. The whole delay, there and back, is spent on the way there: weir sees the same stamps, since
+    /// the engine cannot tell when its clock was set.
+    fn dispatch(&mut self, number: usize, lengths: Lengths, now: Timestamp) {
+        self.on_the_way.push_back((now + self.delay, number, lengths));
+        if self.delay.is_zero() {
+            self.deliver(now);
+        }
+    }
+
+    fn deliver(&mut self, now: Timestamp) {
+        let Some((_, number, lengths)) = self.on_the_way.pop_front() else { return };
+        self.turn = (self.turn + 1) % self.live;
+        let turn = self.turn;
+        submit(&mut self.replicas[turn].engine, number as u64, lengths);
+        if self.replicas[turn].due.is_none() {
+            self.begin_step(turn, now);
+        }
+    }
+
+    fn begin_step(&mut self, replica: usize, now: Timestamp) {
+        let replica = &mut self.replicas[replica];
+        replica.due = replica.engine.begin_step().map(|step| now + step.duration);
+    }
+
+    fn finish_step(&mut self, replica: usize) -> &[crate::engine::model::Emission] {
+        self.replicas[replica].engine.finish_step()
+    }
+
+    fn next_step(&self) -> Option<(Timestamp, Event)> {
+        let due = |(replica, state): (usize, &Replica)| Some((state.due?, Event::Step { replica }));
+        self.replicas.iter().enumerate().filter_map(due).min()
+    }
+
+    fn next_delivery(&self) -> Option<(Timestamp, Event)> {
+        self.on_the_way.front().map(|delivery| (delivery.0, Event::Delivery))
+    }
+}
+
+/// How often weir looks up.
+const TICK: Duration = Duration::from_millis(100);
+
+/// A reading is published once a second.
+const TICKS_A_READING: u64 = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(head: &str, segments: &str, seed: u64) -> Outcome {
+        let text = format!("about = \"x\"\nseeds = [1]\n{head}\n{segments}");
+        let scenario = Scenario::parse("test", &text).unwrap();
+        play(Stage { scenario: &scenario, subject: &scenario.engines[0], capacity: 5.126 }, seed)
+    }
+
+    const STEP: &str = "[[segment]]\nseconds = 20\nload = 0.3\n[[segment]]\nseconds = 30\nload = 2.0\n";
+    const SLOTS16: &str = "engines = [\"slots16\"]";
+
+    #[test]
+    fn the_same_seed_gives_the_same_outcome_to_the_last_bit() {
+        let first = outcome(SLOTS16, STEP, 4);
+        assert_eq!(first, outcome(SLOTS16, STEP, 4));
+        assert_ne!(first.requests, outcome(SLOTS16, STEP, 5).requests);
+    }
+
+    #[test]
+    fn there_is_a_reading_a_second_and_the_loop_ends_with_the_last_segment() {
+        let outcome = outcome(SLOTS16, STEP, 1);
+        assert_eq!(outcome.moments.len(), 50);
+        assert_eq!(outcome.at(Duration::from_millis(7_900)).unwrap().at, Timestamp::ZERO + Duration::from_secs(7));
+        assert!(outcome.ended <= Timestamp::ZERO + Duration::from_secs(50));
+        assert!(outcome.requests.iter().any(|request| request.completed.is_none()), "an overload leaves work");
+    }
+
+    #[test]
+    fn an_overloaded_engine_completes_its_capacity_and_not_more() {
+        let outcome = outcome(SLOTS16, "[[segment]]\nseconds = 400\nload = 2.0\n", 1);
+        let last = outcome.moments.last().unwrap();
+        let rate = last.completed as f64 / 400.0;
+        assert!((rate / 5.126 - 1.0).abs() < 0.03, "{rate}");
+        assert!(last.offered > 3_900 && last.admitted == last.offered, "observe admits everybody");
+    }
+
+    #[test]
+    fn a_drained_rehearsal_ends_when_the_last_request_is_served() {
+        let outcome = outcome("engines = [\"slots16\"]\ndrain = true", "[[segment]]\nrequests = 50\nrate = 20\n", 1);
+        assert_eq!(outcome.requests.len(), 50);
+        assert!(outcome.requests.iter().all(|request| request.completed.is_some()));
+        let last = outcome.requests.iter().filter_map(|request| request.completed).max();
+        assert_eq!(Some(outcome.ended), last);
+    }
+
+    #[test]
+    fn a_delay_is_added_to_every_first_token() {
+        let light = "[[segment]]\nseconds = 100\nrate = 0.2\ncv = 0.0\n";
+        let near = outcome(SLOTS16, light, 1);
+        let far = outcome("engines = [\"slots16\"]\ndelay = 0.08", light, 1);
+        let pairs = near.requests.iter().zip(&far.requests);
+        let extra = |(near, far): (&Served, &Served)| Some(far.ttft()?.as_secs_f64() - near.ttft()?.as_secs_f64());
+        let extras: Vec<f64> = pairs.filter_map(extra).collect();
+        assert!(extras.len() > 15 && extras.iter().all(|extra| (extra - 0.08).abs() < 1e-6), "{extras:?}");
+    }
+
+    #[test]
+    fn two_replicas_serve_twice_as_much_and_a_slow_engine_less() {
+        let completed = |head: &str, slowdown: f64| {
+            let text = format!("[[segment]]\nseconds = 200\nrate = 30\nslowdown = {slowdown}\n");
+            outcome(head, &text, 1).moments.last().unwrap().completed as f64
+        };
+        let one = completed(SLOTS16, 1.0);
+        let two = completed("engines = [\"slots16\"]\nreplicas = 2", 1.0);
+        assert!((two / one - 2.0).abs() < 0.1, "{one} {two}");
+        let slow = completed(SLOTS16, 2.0);
+        assert!((slow / one - 0.5).abs() < 0.05, "{one} {slow}");
+    }
+}
