@@ -4,6 +4,7 @@
 #   make test    every test that needs no network, no GPU and no other service
 #   make check   format, lints, docs, floors, licences
 #   make bench   benches/
+#   make rehearse  every scenario of tests/data/scenarios, in virtual time; REHEARSE=--page prints tables
 #   make e2e     against real parts: llama.cpp's server, client libraries, Prometheus; it fetches them itself
 #   make fuzz    the fuzz targets, one minute each (FUZZ_SECONDS)
 
@@ -17,7 +18,7 @@ FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 # Programs that pip and rustup put into the home directory are found without a new login.
 export PATH := $(shell python3 -m site --user-base 2>/dev/null || echo $(HOME)/.local)/bin:$(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: demo test check bench e2e fuzz build cmake
+.PHONY: demo test check bench rehearse e2e fuzz build cmake
 
 demo: cmake
 	$(CARGO) build --release --locked
@@ -46,6 +47,9 @@ bench: cmake
 	$(CARGO) bench --locked
 
 # E2E="sdks prometheus" runs these parts alone.
+rehearse: build
+	$(CARGO_TARGET_DIR)/release/weir rehearse $(REHEARSE) tests/data/scenarios
+
 e2e: build
 	WEIR=$(CARGO_TARGET_DIR)/release/weir E2E_DIR=$(CARGO_TARGET_DIR)/e2e tests/real/e2e.sh $(E2E)
 
