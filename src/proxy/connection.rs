@@ -115,7 +115,7 @@ impl Connection<'_> {
         let mut begun = !received.is_empty();
         let patience = if begun || self.served == 0 { limits.header_timeout } else { limits.idle_timeout };
         timer.as_mut().reset(clock.instant(clock.now() + patience));
-        if !begun && self.served > 0 && !self.await_next(client, timer.as_mut(), &mut received).await {
+        if !begun && !self.await_next(client, timer.as_mut(), &mut received).await {
             return Err(Stop::Silently);
         }
         loop {
@@ -140,7 +140,7 @@ impl Connection<'_> {
         }
     }
 
-    /// Waits for the first bytes of another request; `false`: the client left, was idle for too long, or we stop.
+    /// Waits for the first bytes of a request; `false`: the client left, was idle for too long, or we stop.
     async fn await_next<D: Io>(&self, client: &mut D, mut timer: Pin<&mut Sleep>, into: &mut Vec<u8>) -> bool {
         let mut watch = self.gateway().drain.watch();
         let mut stopped = pin!(async move {
@@ -496,10 +496,14 @@ impl Connection<'_> {
                     Err(_) => Dialled::Failed(Ending::Reset),
                 });
             }
-            if early.bytes.is_empty() {
-                let read = poll_read(cx, client, |bytes| early.bytes.extend_from_slice(bytes));
-                if gateway.limits.half_close && read == Poll::Ready(false) {
-                    return Poll::Ready(Dialled::ClientGone);
+            // Bytes ahead of their turn do not end the watch: a hang-up may follow them.
+            while !early.half_closed {
+                let mut borne = true;
+                match poll_read(cx, client, |bytes| borne = early.keep(bytes)) {
+                    Poll::Pending => break,
+                    Poll::Ready(true) if borne => {}
+                    Poll::Ready(false) if !gateway.limits.half_close => early.half_closed = true,
+                    Poll::Ready(_) => return Poll::Ready(Dialled::ClientGone),
                 }
             }
             if timer.as_mut().poll(cx).is_ready() {

@@ -389,7 +389,7 @@ pub struct Early {
 impl Early {
     /// Keeps a bounded beginning; past it bytes are dropped unparsed, so that a hang-up behind them stays visible.
     /// `false`: so much came that the client cannot mean well.
-    fn keep(&mut self, bytes: &[u8]) -> bool {
+    pub fn keep(&mut self, bytes: &[u8]) -> bool {
         if self.overflowed || self.bytes.len() + bytes.len() > EARLY_LIMIT {
             self.overflowed = true;
             self.dropped += bytes.len();

@@ -6,6 +6,7 @@ use std::thread;
 use sha2::{Digest, Sha256};
 
 use crate::support::client::{CHAT, post_chunked};
+use crate::support::dice::Dice;
 use crate::support::origin::{self, Conversation};
 use crate::support::{Client, Origin, Weir, post};
 
@@ -35,8 +36,9 @@ fn request_bodies_of_every_size_arrive_with_the_same_hash_sized_and_chunked() {
         }
     }
     let seen = origin.seen();
-    assert_eq!(seen.iter().map(|seen| (seen.length, seen.sha256)).collect::<Vec<_>>(), expected);
-    for seen in seen {
+    assert_eq!(seen.len(), expected.len());
+    for (seen, (size, sha256)) in seen.iter().zip(expected) {
+        assert!((seen.length, seen.sha256) == (size, sha256), "{size} bytes: {}", seen.head);
         let lengths = seen.head.lines().filter(|line| line.to_ascii_lowercase().starts_with("content-length:"));
         assert_eq!(lengths.count(), 1, "{}", seen.head);
         assert!(!seen.head.to_ascii_lowercase().contains("transfer-encoding"), "{}", seen.head);
@@ -128,18 +130,8 @@ fn two_uploads_at_once_do_not_mix() {
     assert_eq!(seen, sent);
 }
 
-/// Bytes without a pattern that a framing mistake could hide in.
 fn noise(size: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut bytes = Vec::with_capacity(size + 8);
-    while bytes.len() < size {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(size);
-    bytes
+    Dice::new(seed).noise(size)
 }
 
 fn sha256(bytes: &[u8]) -> [u8; 32] {

@@ -28,10 +28,15 @@ pub struct Answer {
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
+        Self::try_connect(address).unwrap()
+    }
+
+    /// `None` when nobody listens.
+    pub fn try_connect(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(address).ok()?;
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        Self { stream, rest: Vec::new() }
+        Some(Self { stream, rest: Vec::new() })
     }
 
     /// A client whose kernel takes little ahead of it.
@@ -40,6 +45,13 @@ impl Client {
         socket.set_recv_buffer_size(bytes).unwrap();
         socket.connect(&address.into()).unwrap();
         Self { stream: socket.into(), rest: Vec::new() }
+    }
+
+    /// A reader of bytes that were received already: its connection is at its end.
+    pub fn replay(received: Vec<u8>) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        Self { stream, rest: received }
     }
 
     pub fn send(&mut self, bytes: &[u8]) -> &mut Self {
@@ -63,6 +75,22 @@ impl Client {
             assert!(self.more(), "the connection ended before {text:?}: {:?}", String::from_utf8_lossy(&self.rest));
         }
         String::from_utf8_lossy(&self.rest).into_owned()
+    }
+
+    /// Waits for whatever comes first.
+    pub fn first_bytes(&mut self) {
+        self.more();
+    }
+
+    /// Takes up to `most` bytes, and says how many came; 0 at the end.
+    pub fn take_some(&mut self, most: usize) -> Vec<u8> {
+        if self.rest.is_empty() {
+            let mut buffer = vec![0; most];
+            let n = self.stream.read(&mut buffer).unwrap_or(0);
+            buffer.truncate(n);
+            return buffer;
+        }
+        self.take(most)
     }
 
     /// Everything until the connection ends, by whatever end.

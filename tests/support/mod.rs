@@ -5,10 +5,12 @@
 #![allow(dead_code, unused_imports, reason = "two test binaries, and neither uses all of it")]
 
 pub mod client;
+pub mod dice;
 pub mod engine;
 pub mod exposition;
 pub mod origin;
 pub mod process;
+pub mod storm;
 pub mod time;
 pub mod weir;
 

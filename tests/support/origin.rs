@@ -1,6 +1,7 @@
 //! A backend that does exactly what a test's script says, over raw sockets, and keeps what it received.
 //!
-//! Health questions are answered without the script, and are not counted.
+//! What weir asks on its own account (health, the engine's metrics) has no `Via`; it is answered without the script, and is
+//! not counted.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -83,15 +84,15 @@ impl Conversation {
         Some(self.body(head))
     }
 
-    /// The next head, health questions apart; its body is still to be read.
+    /// The next head of a client's request; its body is still to be read.
     pub fn head(&mut self) -> Option<String> {
         loop {
             if let Some(end) = self.rest.windows(4).position(|window| window == b"\r\n\r\n") {
                 let rest = self.rest.split_off(end + 4);
                 let head = String::from_utf8(std::mem::replace(&mut self.rest, rest)).unwrap();
-                if head.starts_with("GET /health ") {
-                    self.write(&whole(""));
-                    return None;
+                if !head.to_ascii_lowercase().contains("\r\nvia: ") {
+                    self.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n");
+                    continue;
                 }
                 if self.number.is_none() {
                     self.number = Some(self.log.connections.fetch_add(1, SeqCst));

@@ -1,0 +1,137 @@
+//! The client leaves: the engine is told at once, nothing is dispatched for it any more, and nothing stays behind.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use weir::measure::{AbandonPhase, Outcome};
+
+use crate::support::client::CHAT;
+use crate::support::origin::{self, SSE, event};
+use crate::support::storm::{CANCELS, storm};
+use crate::support::weir::{finished, total};
+use crate::support::{Client, Engine, Origin, Process, Weir, chat, post, time};
+
+/// Each of the four ways this often.
+const ROUNDS: usize = 250;
+/// From the client's close to the close at the backend, 99 of 100 times.
+const PROMPT: Duration = Duration::from_millis(100);
+
+#[test]
+fn the_backend_sees_the_end_within_100_ms_before_the_first_token_and_in_mid_stream_by_fin_and_by_reset() {
+    let (arrived, has_arrived) = mpsc::channel();
+    let (ended, has_ended) = mpsc::channel();
+    let (arrived, ended) = (Mutex::new(arrived), Mutex::new(ended));
+    let origin = Origin::start(move |talk| {
+        let Some(seen) = talk.request() else { return };
+        if seen.head.contains("x-begin: yes") {
+            talk.write(&[SSE, &event("one")].concat());
+        }
+        arrived.lock().unwrap().send(()).unwrap();
+        let at = talk.ended();
+        ended.lock().unwrap().send(at).unwrap();
+    });
+    let weir = Weir::before(&[origin.address]);
+    let mut delays = Vec::new();
+    for round in 0..4 * ROUNDS {
+        let (begun, reset) = (round % 2 == 0, round % 4 < 2);
+        let mut client = Client::connect(weir.address);
+        let extra = if begun { "x-begin: yes\r\n" } else { "" };
+        client.send(&post(CHAT, extra, chat(9).as_bytes()));
+        if begun {
+            client.until("one");
+        }
+        has_arrived.recv().unwrap();
+        let left = time::now();
+        if reset {
+            client.reset()
+        } else {
+            client.leave()
+        }
+        let seen = has_ended.recv_timeout(time::PATIENCE).expect("the backend never saw the end");
+        delays.push(seen.saturating_duration_since(left).as_secs_f64());
+    }
+    delays.sort_by(f64::total_cmp);
+    let (p50, p99) = (time::quantile(&delays, 0.5), time::quantile(&delays, 0.99));
+    println!("{} cancels: p50 {:.2} ms, p99 {:.2} ms", delays.len(), p50 * 1e3, p99 * 1e3);
+    assert!(p99 <= PROMPT.as_secs_f64(), "p99 {p99} s");
+    let snapshot = weir.settled();
+    let abandoned = |phase: AbandonPhase| total(&snapshot, |books| books.abandoned[phase.index()]);
+    assert_eq!([abandoned(AbandonPhase::Prefill), abandoned(AbandonPhase::Decode)], [2 * ROUNDS as u64; 2]);
+    assert_eq!(finished(&snapshot, Outcome::ClientCancelled), 4 * ROUNDS as u64);
+}
+
+#[test]
+fn a_client_that_stays_is_not_taken_for_one_that_left() {
+    let (go_on, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let origin = Origin::start(move |talk| {
+        if talk.request().is_some() {
+            let _ = wait.lock().unwrap().recv();
+            talk.write(&origin::whole("{}"));
+        }
+    });
+    let weir = Weir::with(&[origin.address], "limits: {half_close: false}", |_| {});
+    for finishes_sending in [false, true] {
+        let mut client = Client::connect(weir.address);
+        client.send(&post(CHAT, "", b"{}"));
+        if finishes_sending {
+            client.finish_sending();
+        }
+        time::until("the request is at the backend", || origin.seen().len() == 1 + usize::from(finishes_sending));
+        go_on.send(()).unwrap();
+        assert_eq!(client.answer().status, 200);
+    }
+    assert_eq!(finished(&weir.settled(), Outcome::Completed), 2);
+}
+
+#[test]
+fn for_a_client_that_leaves_while_weir_dials_nothing_is_dispatched() {
+    // A listener whose queue is full: the kernel drops what else wants in, and a dial waits.
+    let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    full.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    full.listen(0).unwrap();
+    let full: TcpListener = full.into();
+    let address = full.local_addr().unwrap();
+    let mut fillers = Vec::new();
+    while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
+        fillers.push(stream);
+    }
+    let weir = Weir::with(&[address], "limits: {connect_timeout: 20s}", |_| {});
+    for stray in ["", "G"] {
+        let mut client = Client::connect(weir.address);
+        client.send(&post(CHAT, "", chat(1).as_bytes())).send(stray.as_bytes());
+        time::until("the request was offered", || total(&weir.snapshot(), |books| books.queued.iter().sum()) == 1);
+        let left = time::now();
+        client.leave();
+        time::until("it is abandoned", || total(&weir.snapshot(), |books| books.queued.iter().sum()) == 0);
+        assert!(left.elapsed() < Duration::from_secs(5), "long before the dial would have ended: {:?}", left.elapsed());
+    }
+    let snapshot = weir.settled();
+    assert_eq!(total(&snapshot, |books| books.abandoned[AbandonPhase::Queue.index()]), 2);
+    assert_eq!(total(&snapshot, |books| books.admitted()), 0);
+}
+
+#[test]
+fn thousands_of_cancels_leave_nothing_behind() {
+    let engine = Engine::with(weir::clock::Clock::start(), |settings| {
+        (settings.speed, settings.recorder) = (50.0, None);
+    });
+    let program = Path::new(env!("CARGO_BIN_EXE_weir"));
+    let weir = Process::serve(program, &[engine.address], "workers: 2");
+    let fresh = weir.descriptors();
+    let tally = storm(weir.address, CANCELS, 4, 2_000, 2, || false);
+    assert!(CANCELS.iter().all(|deed| tally.times(*deed) > 300), "{tally:?}");
+    time::until("nothing is in flight in weir", || weir.status()["backends"][0]["in_flight"] == 0);
+    time::until("nothing runs or waits in the engine", || engine.busy() == 0.0);
+    // Connections to the engine that rest are closed after four seconds.
+    time::until("every descriptor was given back", || weir.descriptors() <= fresh);
+    let page = weir.page("/metrics");
+    for zero in
+        ["weir_connections 0", "weir_body_memory_bytes 0", "weir_entries_dropped_total 0", "weir_panics_total 0"]
+    {
+        assert!(page.lines().any(|line| line == zero), "{zero}");
+    }
+}

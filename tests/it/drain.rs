@@ -1,0 +1,132 @@
+//! How the process leaves: with SIGTERM from outside, and watched from outside.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use crate::support::client::CHAT;
+use crate::support::origin::{self, SSE, closing, event};
+use crate::support::{Client, Origin, Process, chat, post, time};
+
+/// Past the end of what is awaited, an exit may take this long on a busy machine.
+const SLACK: Duration = Duration::from_secs(4);
+/// What must not wait for anything.
+const SOON: Duration = Duration::from_millis(900);
+
+fn serve(origin: &Origin, drain: &str) -> Process {
+    let settings = format!("{{workers: 2, drain: {drain}}}");
+    Process::serve(Path::new(env!("CARGO_BIN_EXE_weir")), &[origin.address], &settings)
+}
+
+/// A backend whose streams end when the test says so.
+fn held_open() -> (Origin, mpsc::Sender<()>) {
+    let (finish, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let origin = Origin::start(move |talk| {
+        while let Some(seen) = talk.request() {
+            if seen.head.contains("x-short: yes") {
+                talk.write(&origin::whole("{}"));
+                continue;
+            }
+            talk.write(&[SSE, &event("one")].concat());
+            if wait.lock().unwrap().recv().is_err() {
+                talk.ended();
+                return;
+            }
+            talk.write(&[event("two"), closing()].concat());
+        }
+    });
+    (origin, finish)
+}
+
+fn short(weir: &Process) -> crate::support::Answer {
+    Client::connect(weir.address).send(&post(CHAT, "x-short: yes\r\n", b"{}")).answer()
+}
+
+#[test]
+fn open_streams_finish_new_requests_are_told_to_go_elsewhere_and_the_last_one_ends_the_process() {
+    let (origin, finish) = held_open();
+    let mut weir = serve(&origin, "{min_delay: 300ms, timeout: 60s}");
+    let mut streams: Vec<_> = (0..3)
+        .map(|_| {
+            let mut client = Client::connect(weir.address);
+            client.send(&post(CHAT, "", chat(2).as_bytes())).until("one");
+            client
+        })
+        .collect();
+    let mut kept_alive = Client::connect(weir.address);
+    assert_eq!(kept_alive.send(&post(CHAT, "x-short: yes\r\n", b"{}")).answer().status, 200);
+    weir.terminate();
+    time::until("readiness goes at once", || weir.page("/readyz?verbose").contains("[-] not draining"));
+    time::until("new requests are refused after the delay", || short(&weir).status == 503);
+    let refused = short(&weir);
+    assert_eq!((refused.field("connection"), refused.field("x-weir-shed-reason")), (Some("close"), Some("draining")));
+    assert!(refused.field("retry-after").is_some() && refused.text().contains("\"error\""));
+    let late = kept_alive.send(&post(CHAT, "x-short: yes\r\n", b"{}")).answer();
+    assert_eq!((late.status, kept_alive.is_ended()), (503, true), "a connection that was open is no way in either");
+    drop(kept_alive);
+    assert!(weir.is_running() && weir.page("/metrics").contains("\nweir_draining 1\n"));
+    for mut stream in streams.drain(..) {
+        finish.send(()).unwrap();
+        let answer = stream.answer();
+        assert!(answer.complete && answer.text().ends_with("data: [DONE]\n\n"), "{}", answer.text());
+    }
+    let last = time::now();
+    let (ended, status) = weir.ended(SLACK).expect("it did not end");
+    assert!(status.success());
+    assert!(ended - last < SOON, "it left {:?} after the last stream", ended - last);
+}
+
+#[test]
+fn before_the_delay_is_over_requests_are_still_served() {
+    let (origin, _finish) = held_open();
+    let weir = serve(&origin, "{min_delay: 60s, timeout: 90s}");
+    weir.terminate();
+    time::until("readiness goes at once", || weir.page("/readyz?verbose").contains("[-] not draining"));
+    for _ in 0..3 {
+        assert_eq!(short(&weir).status, 200);
+    }
+}
+
+#[test]
+fn an_idle_process_leaves_as_soon_as_its_delay_is_over() {
+    let (origin, _finish) = held_open();
+    let mut weir = serve(&origin, "{min_delay: 300ms, timeout: 60s}");
+    let mut kept_alive = Client::connect(weir.address);
+    assert_eq!(kept_alive.send(&post(CHAT, "x-short: yes\r\n", b"{}")).answer().status, 200);
+    let silent = Client::connect(weir.address);
+    weir.terminate();
+    let start = time::now();
+    let (ended, status) = weir.ended(SLACK).expect("idle connections must not hold it");
+    assert!(status.success());
+    assert!(ended - start >= Duration::from_millis(250), "it must not leave before load balancers can know");
+    assert!(ended - start < Duration::from_millis(300) + SOON, "it left after {:?}", ended - start);
+    drop((silent, kept_alive));
+}
+
+#[test]
+fn a_stream_longer_than_the_timeout_is_cut_and_does_not_look_complete() {
+    let (origin, _finish) = held_open();
+    let mut weir = serve(&origin, "{min_delay: 100ms, timeout: 700ms}");
+    let mut client = Client::connect(weir.address);
+    client.send(&post(CHAT, "", chat(2).as_bytes())).until("one");
+    weir.terminate();
+    let start = time::now();
+    let (ended, _) = weir.ended(SLACK).expect("the timeout did not end it");
+    assert!(ended - start >= Duration::from_millis(600), "cut after {:?}", ended - start);
+    let rest = client.everything();
+    assert!(!rest.ends_with(b"0\r\n\r\n") && !rest.windows(6).any(|w| w == b"[DONE]"));
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let (origin, _finish) = held_open();
+    let mut weir = serve(&origin, "{min_delay: 30s, timeout: 60s}");
+    let mut client = Client::connect(weir.address);
+    client.send(&post(CHAT, "", chat(2).as_bytes())).until("one");
+    weir.terminate();
+    time::until("the first was heard", || weir.log().contains("draining"));
+    weir.terminate();
+    assert!(weir.ended(SLACK).is_some());
+}
