@@ -6,6 +6,7 @@
 #   make bench   benches/
 #   make rehearse  every scenario of tests/data/scenarios, in virtual time; REHEARSE=--page prints tables
 #   make e2e     against real parts: llama.cpp's server, client libraries, Prometheus; it fetches them itself
+#   make e2e-clients  load clients (AIPerf, vLLM's bench, GuideLLM) through weir; fetches 8 GB
 #   make fuzz    the fuzz targets, one minute each (FUZZ_SECONDS)
 
 CARGO ?= cargo
@@ -18,7 +19,7 @@ FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 # Programs that pip and rustup put into the home directory are found without a new login.
 export PATH := $(shell python3 -m site --user-base 2>/dev/null || echo $(HOME)/.local)/bin:$(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: demo test check bench rehearse e2e fuzz build cmake
+.PHONY: demo test check bench rehearse e2e e2e-clients fuzz build cmake
 
 demo: cmake
 	$(CARGO) build --release --locked
@@ -52,6 +53,10 @@ rehearse: build
 
 e2e: build
 	WEIR=$(CARGO_TARGET_DIR)/release/weir E2E_DIR=$(CARGO_TARGET_DIR)/e2e tests/real/e2e.sh $(E2E)
+
+# CLIENTS="aiperf --direct" narrows it; see tests/real/clients.py.
+e2e-clients: build
+	WEIR=$(CARGO_TARGET_DIR)/release/weir E2E_DIR=$(CARGO_TARGET_DIR)/e2e tests/real/clients.sh $(CLIENTS)
 
 fuzz: cmake
 	@ls fuzz/fuzz_targets >/dev/null 2>&1 || { echo "make fuzz: there is no fuzz target"; exit 1; }

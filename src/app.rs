@@ -113,8 +113,9 @@ pub fn start(config: Config, adjust: impl FnOnce(&mut Gateway)) -> anyhow::Resul
     let watch = watch::Watch::start(&config, &gateway)?;
     let handles = handles(&config, &gateway, journal, watch.engines());
     let no_token = visitor::Admission { hosts: Vec::new(), token: None, neighbours: Vec::new() };
-    let port = AdminPort::start(admin, no_token, handles)?;
+    // In this order, so that nobody hears `ready` before the data port is bound.
     let (address, threads) = start_workers(&config, &gateway)?;
+    let port = AdminPort::start(admin, no_token, handles)?;
     Ok(Running {
         address,
         admin: port.address(),

@@ -39,16 +39,18 @@ def level(name, load, data, admin, engine, tokens, alone):
     after = settled(admin) if admin else None
     server_tokens = page(engine).sum("llamacpp:tokens_predicted_total") - server_before
 
-    errors = [r.error or r.status for r in results if r.error or r.status != 200]
+    print(f"{name}: {len(results)} requests in {wall:.1f} s")
+    errors = [r.error or r.status for r in results if r.error or r.status != 200 or not r.timings]
+    check(not errors, f"no request failed ({errors[:3]})")
+    if errors:
+        raise SystemExit(verdict())
     counted = sum(r.tokens for r in results)
-    prefill = statistics.mean(r.timings["prompt_ms"] / 1e3 for r in results if r.timings)
+    prefill = statistics.mean(r.timings["prompt_ms"] / 1e3 for r in results)
     tpot = statistics.mean(
-        r.timings["predicted_ms"] / 1e3 / (r.timings["predicted_n"] - 1) for r in results if r.timings)
-    felt = statistics.mean(r.first for r in results if r.first)
+        r.timings["predicted_ms"] / 1e3 / (r.timings["predicted_n"] - 1) for r in results)
+    felt = statistics.mean(r.first for r in results)
     row = [name, len(results), f"{len(results) / wall:.1f}", f"{counted / wall:.0f}", prefill, felt, tpot]
 
-    print(f"{name}: {len(results)} requests in {wall:.1f} s")
-    check(not errors, f"no request failed ({errors[:3]})")
     check(counted == len(results) * tokens, f"client: {counted} tokens, asked for {len(results) * tokens}")
     check(server_tokens == counted, f"server: {server_tokens:.0f} tokens")
     if not admin:
