@@ -1,0 +1,162 @@
+//! Averages that forget: a rate of events, a smoothed value, a mean with its variance.
+//!
+//! Times are seconds since the estimator's own start. Nothing here knows what it averages.
+
+/// Events per second, forgetting exponentially with time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rate {
+    memory: f64,
+    value: f64,
+    at: f64,
+    began: Option<f64>,
+}
+
+impl Rate {
+    /// Forgets to 1/e in `memory` seconds.
+    pub fn new(memory: f64) -> Self {
+        Self { memory, value: 0.0, at: 0.0, began: None }
+    }
+
+    /// One event.
+    pub fn add(&mut self, now: f64) {
+        if self.began.is_none() {
+            (self.began, self.at) = (Some(now), now);
+        }
+        self.value = self.value * self.decay(now) + 1.0 / self.memory;
+        self.at = now;
+    }
+
+    /// The rate now. Corrected for the start: an average that began a moment ago has not yet filled up.
+    pub fn at(&self, now: f64) -> f64 {
+        let Some(began) = self.began else { return 0.0 };
+        let filled = 1.0 - (-(now - began).max(SHORTEST) / self.memory).exp();
+        self.value * self.decay(now) / filled
+    }
+
+    fn decay(&self, now: f64) -> f64 {
+        (-(now - self.at).max(0.0) / self.memory).exp()
+    }
+}
+
+/// Below this age the start correction would blow one event up to a rate.
+const SHORTEST: f64 = 0.25;
+
+/// A value smoothed with a fixed gain; the first one is taken as it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Smoothed {
+    gain: f64,
+    value: Option<f64>,
+}
+
+impl Smoothed {
+    /// Moves by `gain` of the difference with every value.
+    pub const fn new(gain: f64) -> Self {
+        Self { gain, value: None }
+    }
+
+    /// One value.
+    pub fn add(&mut self, value: f64) {
+        self.value = Some(self.value.map_or(value, |old| old + self.gain * (value - old)));
+    }
+
+    /// The smoothed value; 0 before the first.
+    pub fn value(&self) -> f64 {
+        self.value.unwrap_or(0.0)
+    }
+}
+
+/// Mean and variance of values, each remembered by `keep` less than the next.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moments {
+    keep: f64,
+    /// Sum of the weights.
+    pub weight: f64,
+    /// Sum of their squares.
+    weight_squared: f64,
+    pub mean: f64,
+    pub variance: f64,
+}
+
+impl Moments {
+    /// Keeps the share `keep` of every older value's weight.
+    pub const fn new(keep: f64) -> Self {
+        Self { keep, weight: 0.0, weight_squared: 0.0, mean: 0.0, variance: 0.0 }
+    }
+
+    /// One value.
+    pub fn add(&mut self, value: f64) {
+        self.weight = self.weight * self.keep + 1.0;
+        self.weight_squared = self.weight_squared * self.keep * self.keep + 1.0;
+        let from_old = value - self.mean;
+        self.mean += from_old / self.weight;
+        self.variance += (from_old * (value - self.mean) - self.variance) / self.weight;
+    }
+
+    /// As many independent values would weigh as much.
+    pub fn effective(&self) -> f64 {
+        if self.weight_squared > 0.0 { self.weight * self.weight / self.weight_squared } else { 0.0 }
+    }
+
+    /// Changes how much is kept from now on.
+    pub fn set_keep(&mut self, keep: f64) {
+        self.keep = keep;
+    }
+
+    /// Takes over what another has seen, and keeps its own memory.
+    pub fn take_over(&mut self, other: &Self) {
+        *self = Self { keep: self.keep, ..*other };
+    }
+
+    /// Standard deviation.
+    pub fn deviation(&self) -> f64 {
+        self.variance.max(0.0).sqrt()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_right_from_its_first_second() {
+        let mut rate = Rate::new(10.0);
+        for n in 0..=10 {
+            rate.add(f64::from(n) * 0.1);
+        }
+        assert!((rate.at(1.0) - 10.5).abs() < 1.0, "{}", rate.at(1.0));
+    }
+
+    #[test]
+    fn a_rate_fades_when_nothing_comes() {
+        let mut rate = Rate::new(1.5);
+        (0..100).for_each(|n| rate.add(f64::from(n) * 0.1));
+        assert!(rate.at(9.9 + 15.0) < 0.001);
+        assert_eq!(Rate::new(1.0).at(5.0), 0.0);
+    }
+
+    #[test]
+    fn moments_are_those_of_the_values() {
+        let mut moments = Moments::new(1.0);
+        [2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0].into_iter().for_each(|value| moments.add(value));
+        assert!((moments.mean - 5.0).abs() < 1e-9 && (moments.deviation() - 2.0).abs() < 1e-9, "{moments:?}");
+        assert_eq!(moments.effective(), 8.0);
+    }
+
+    #[test]
+    fn forgetful_moments_follow_and_their_weight_stays_bounded() {
+        let mut moments = Moments::new(0.95);
+        (0..200).for_each(|_| moments.add(1.0));
+        (0..200).for_each(|_| moments.add(3.0));
+        assert!((moments.mean - 3.0).abs() < 0.001);
+        assert!((moments.weight - 20.0).abs() < 0.01 && (moments.effective() - 39.0).abs() < 0.1, "{moments:?}");
+    }
+
+    #[test]
+    fn a_smoothed_value_begins_at_its_first() {
+        let mut smoothed = Smoothed::new(0.2);
+        assert_eq!(smoothed.value(), 0.0);
+        smoothed.add(10.0);
+        smoothed.add(20.0);
+        assert_eq!(smoothed.value(), 12.0);
+    }
+}

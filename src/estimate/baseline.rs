@@ -1,0 +1,104 @@
+//! How long a first token takes when nobody else waits for one, by prompt length.
+//!
+//! Sixteen buckets of log2(prompt tokens), each a tracker of the 30th percentile in the log domain: robust against the
+//! queueing that slips in, and a few floats. Which samples are free of load is the caller's decision.
+
+/// The load-free TTFT as a function of prompt length.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Baseline {
+    buckets: [Bucket; BUCKETS],
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Bucket {
+    /// Natural logarithm of the 30th percentile, in seconds.
+    log: f64,
+    count: u32,
+}
+
+impl Baseline {
+    /// One load-free TTFT.
+    pub fn add(&mut self, prompt: f64, ttft: f64) {
+        let log = ttft.max(1e-5).ln();
+        let bucket = &mut self.buckets[place(prompt)];
+        if bucket.count == 0 {
+            bucket.log = log;
+        }
+        bucket.count = bucket.count.saturating_add(1);
+        let eta = (1.0 / f64::from(bucket.count)).clamp(SLOWEST, FASTEST);
+        bucket.log = if log < bucket.log {
+            (bucket.log - (1.0 - PERCENTILE) * eta).max(log)
+        } else {
+            (bucket.log + PERCENTILE * eta).min(log)
+        };
+    }
+
+    /// What a prompt of this length takes, from the nearest bucket that has enough samples; `None` before there is one.
+    pub fn of(&self, prompt: f64) -> Option<f64> {
+        let wanted = place(prompt);
+        let known = |place: &usize| self.buckets[*place].count >= ENOUGH;
+        let nearest = (0..BUCKETS).filter(known).min_by_key(|place| (place.abs_diff(wanted), *place))?;
+        let ttft = self.buckets[nearest].log.exp();
+        // From a shorter prompt: half of the TTFT grows with the length, half is the step that happens anyway.
+        let longer = if nearest < wanted { ((wanted - nearest) as f64).exp2() } else { 1.0 };
+        Some(ttft * (1.0 + 0.5 * (longer - 1.0)))
+    }
+
+    /// Whether the bucket of this length still has no sample.
+    pub fn is_new(&self, prompt: f64) -> bool {
+        self.of(prompt).is_none()
+    }
+}
+
+fn place(prompt: f64) -> usize {
+    (prompt.max(1.0).log2() as usize).min(BUCKETS - 1)
+}
+
+const BUCKETS: usize = 16;
+const PERCENTILE: f64 = 0.3;
+/// Samples before a bucket speaks.
+const ENOUGH: u32 = 3;
+/// A step of 3 % at most once settled: a change of the engine is followed in some tens of samples.
+const SLOWEST: f64 = 0.03;
+const FASTEST: f64 = 0.5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_known_before_three_samples() {
+        let mut baseline = Baseline::default();
+        baseline.add(100.0, 0.05);
+        baseline.add(100.0, 0.05);
+        assert_eq!(baseline.of(100.0), None);
+        baseline.add(100.0, 0.05);
+        assert!((baseline.of(100.0).unwrap() - 0.05).abs() < 1e-9);
+    }
+
+    #[test]
+    fn it_settles_near_the_thirtieth_percentile() {
+        let mut baseline = Baseline::default();
+        for n in 0..5000_u32 {
+            // 0.1 to 0.2 in an order that hits every decile alike.
+            baseline.add(100.0, 0.1 + 0.1 * f64::from(n * 37 % 100) / 100.0);
+        }
+        let settled = baseline.of(100.0).unwrap();
+        assert!((0.12..0.14).contains(&settled), "{settled}");
+    }
+
+    #[test]
+    fn longer_prompts_are_scaled_up_from_shorter_ones_and_never_down() {
+        let mut baseline = Baseline::default();
+        (0..5).for_each(|_| baseline.add(100.0, 0.1));
+        assert!((baseline.of(400.0).unwrap() - 0.25).abs() < 1e-6);
+        assert!((baseline.of(10.0).unwrap() - 0.1).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_length_beyond_every_bucket_is_the_last_bucket() {
+        let mut baseline = Baseline::default();
+        (0..5).for_each(|_| baseline.add(1e9, 2.0));
+        assert!(baseline.of(1e9).is_some() && baseline.of(0.0).is_some());
+    }
+}

@@ -1,0 +1,221 @@
+//! Saturated time, in blocks: what was served while the engine was driven to its limit, and for how long.
+//!
+//! A block proves something about capacity only if the engine was queueing for at least half of it and the number of
+//! decoding streams no longer rose: a batch that still fills up serves less than it could. What it proves is `capacity`'s
+//! business.
+
+use super::reading::BlockCounts;
+
+/// One block of saturated time.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Block {
+    /// Seconds.
+    pub time: f64,
+    /// Seconds of them in which somebody waited for a first token, `T_p`.
+    pub first_token_time: f64,
+    /// Content events.
+    pub emissions: f64,
+    /// Tokens in them.
+    pub tokens: f64,
+    /// Prompt tokens of the requests that started.
+    pub prompts: f64,
+    /// Tokens computed again after a preemption.
+    pub recomputed: f64,
+    /// Steps of the engine.
+    pub steps: f64,
+    /// Mean number of decoding streams, `D`.
+    pub decoding: f64,
+    /// Mean context of all of them together, in tokens.
+    pub context: f64,
+}
+
+/// Gathers blocks.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Blocks {
+    began: f64,
+    first_token_clock: f64,
+    first_step: u32,
+    ticks: u32,
+    saturated: u32,
+    waiting: u32,
+    decoding_at_start: f64,
+    sums: Block,
+    counts: BlockCounts,
+}
+
+/// A tick as the blocks see it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    pub now: f64,
+    /// The engine makes requests wait, or a cap holds them back.
+    pub saturated: bool,
+    /// Somebody waits for a first token, before or after dispatch.
+    pub waiting: bool,
+    pub decoding: f64,
+    pub context: f64,
+    /// [`super::first_token::FirstTokens::busy`].
+    pub first_token_clock: f64,
+    /// First tokens per second: what is slow needs longer blocks.
+    pub start_rate: f64,
+    /// Number of the current step.
+    pub step: u32,
+}
+
+impl Blocks {
+    /// One content event.
+    pub fn on_emission(&mut self, tokens: u32) {
+        self.sums.emissions += 1.0;
+        self.sums.tokens += f64::from(tokens);
+    }
+
+    /// A request started.
+    pub fn on_first_token(&mut self, prompt: f64) {
+        self.sums.prompts += prompt;
+    }
+
+    /// Tokens were computed again.
+    pub fn on_recomputed(&mut self, tokens: f64) {
+        self.sums.recomputed += tokens;
+    }
+
+    /// Every 100 ms; a block that is over and proves something.
+    pub fn on_tick(&mut self, moment: &Moment) -> Option<Block> {
+        if self.ticks == 0 {
+            self.decoding_at_start = moment.decoding;
+        }
+        self.ticks += 1;
+        self.saturated += u32::from(moment.saturated);
+        self.waiting += u32::from(moment.waiting);
+        self.sums.decoding += moment.decoding;
+        self.sums.context += moment.context;
+        let length = (STARTS / moment.start_rate.max(1.0)).clamp(SHORTEST, LONGEST);
+        if moment.now - self.began < length - 1e-9 {
+            return None;
+        }
+        let block = self.close(moment);
+        if !self.is_saturated() {
+            self.restart(moment);
+            return None;
+        }
+        let rising = moment.decoding - self.decoding_at_start > (RISE * block.decoding).max(RISE_IN_STREAMS);
+        self.restart(moment);
+        if rising || block.emissions == 0.0 {
+            self.counts.rejected += 1;
+            return None;
+        }
+        self.counts.accepted += 1;
+        Some(block)
+    }
+
+    pub fn counts(&self) -> BlockCounts {
+        self.counts
+    }
+
+    fn close(&self, moment: &Moment) -> Block {
+        let ticks = f64::from(self.ticks);
+        Block {
+            time: moment.now - self.began,
+            first_token_time: moment.first_token_clock - self.first_token_clock,
+            decoding: self.sums.decoding / ticks,
+            context: self.sums.context / ticks,
+            steps: f64::from(moment.step.wrapping_sub(self.first_step)),
+            ..self.sums
+        }
+    }
+
+    /// A long prompt or a slower engine looks like queueing, but between two of them the engine is idle.
+    fn is_saturated(&self) -> bool {
+        2 * self.saturated >= self.ticks && f64::from(self.waiting) >= ALWAYS * f64::from(self.ticks)
+    }
+
+    fn restart(&mut self, moment: &Moment) {
+        *self = Self {
+            began: moment.now,
+            first_token_clock: moment.first_token_clock,
+            first_step: moment.step,
+            counts: self.counts,
+            ..Self::default()
+        };
+    }
+}
+
+/// A block holds about ten starts ...
+const STARTS: f64 = 10.0;
+/// ... but takes at least and at most so many seconds.
+const SHORTEST: f64 = 1.0;
+const LONGEST: f64 = 5.0;
+/// Share of the ticks that is "all of the time".
+const ALWAYS: f64 = 0.9;
+/// Decoding streams rose by more than this share of their mean ...
+const RISE: f64 = 0.06;
+/// ... and by more than one and a half streams: the batch is still filling up.
+const RISE_IN_STREAMS: f64 = 1.5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(blocks: &mut Blocks, seconds: u32, saturated: bool, decoding: impl Fn(f64) -> f64) -> Vec<Block> {
+        run_with(blocks, seconds, saturated, |_| true, decoding)
+    }
+
+    /// Ticks for `seconds` with so many decoding streams at each; returns the blocks.
+    fn run_with(
+        blocks: &mut Blocks,
+        seconds: u32,
+        saturated: bool,
+        waiting: impl Fn(u32) -> bool,
+        decoding: impl Fn(f64) -> f64,
+    ) -> Vec<Block> {
+        let from = blocks.began;
+        let mut found = Vec::new();
+        for n in 1..=seconds * 10 {
+            let now = from + f64::from(n) / 10.0;
+            (0..5).for_each(|_| blocks.on_emission(2));
+            let decoding = decoding(now - from);
+            let moment = Moment {
+                now,
+                saturated,
+                waiting: waiting(n),
+                decoding,
+                context: 100.0 * decoding,
+                first_token_clock: now / 2.0,
+                start_rate: 20.0,
+                step: 5 * n,
+            };
+            found.extend(blocks.on_tick(&moment));
+        }
+        found
+    }
+
+    #[test]
+    fn a_saturated_second_is_a_block() {
+        let mut blocks = Blocks::default();
+        let found = run(&mut blocks, 3, true, |_| 40.0);
+        assert_eq!(found.len(), 3);
+        let block = found[0];
+        assert!((block.time - 1.0).abs() < 1e-9 && (block.first_token_time - 0.5).abs() < 1e-9);
+        assert_eq!(block.steps, 50.0);
+        assert_eq!((block.emissions, block.tokens, block.decoding, block.context), (50.0, 100.0, 40.0, 4000.0));
+    }
+
+    #[test]
+    fn time_below_the_limit_proves_nothing() {
+        let mut blocks = Blocks::default();
+        assert!(run(&mut blocks, 3, false, |_| 40.0).is_empty());
+        assert_eq!(blocks.counts(), BlockCounts::default());
+    }
+
+    #[test]
+    fn time_in_which_the_stage_falls_empty_proves_nothing() {
+        let mut blocks = Blocks::default();
+        assert!(run_with(&mut blocks, 3, true, |n| n % 3 > 0, |_| 40.0).is_empty());
+    }
+
+    #[test]
+    fn a_batch_that_still_fills_up_proves_nothing() {
+        let mut blocks = Blocks::default();
+        assert!(run(&mut blocks, 3, true, |at| 10.0 + 10.0 * at).is_empty());
+        assert_eq!(blocks.counts(), BlockCounts { accepted: 0, rejected: 3 });
+    }
+}

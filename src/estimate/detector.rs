@@ -1,0 +1,285 @@
+//! Saturated or not: a sequential test on counts, and somebody who waits.
+//!
+//! A bank of CUSUMs on arrivals minus first tokens: "so many more requests arrived than could be started, against a drift
+//! of 10 to 50 %, and the head of the line waits". All thresholds follow from one false-alarm figure. The waiting alone
+//! proves nothing (a long prompt ahead), the counts alone prove nothing (a burst that is swallowed); together they do.
+
+use std::fmt;
+
+/// The test's state: a handful of floats, four additions an event.
+#[derive(Clone, Debug)]
+pub(super) struct Detector {
+    /// `C_k`: requests that arrived and could not be started, against a drift of k.
+    surplus: [f64; DRIFTS.len()],
+    /// `h_k`: the surplus that is an alarm.
+    thresholds: [f64; DRIFTS.len()],
+    /// `S`: seconds of head-of-line waiting above what is allowed.
+    waiting: f64,
+    /// How long the head of the line waits beyond its baseline, and how long it may.
+    head: f64,
+    allowed: f64,
+    shed: bool,
+}
+
+/// What a tick found out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Findings {
+    /// The strongest of the bank: its drift, surplus and threshold.
+    pub drift: f64,
+    pub surplus: f64,
+    pub threshold: f64,
+    /// `S`, in seconds.
+    pub waiting: f64,
+    /// Waiting of the head of the line beyond its baseline, in seconds.
+    pub head: f64,
+    /// What it may wait, in seconds.
+    pub allowed: f64,
+    /// Requests were refused since the last tick.
+    pub shed: bool,
+}
+
+impl Detector {
+    pub fn new() -> Self {
+        Self {
+            surplus: [0.0; DRIFTS.len()],
+            thresholds: DRIFTS.map(threshold),
+            waiting: 0.0,
+            head: 0.0,
+            allowed: 0.0,
+            shed: false,
+        }
+    }
+
+    /// A request arrived.
+    pub fn on_arrival(&mut self) {
+        for (surplus, threshold) in self.surplus.iter_mut().zip(self.thresholds) {
+            // Bounded, so that a long overload does not have to be paid back.
+            *surplus = (*surplus + 1.0).min(2.0 * threshold);
+        }
+    }
+
+    /// A request was started: its first token came.
+    pub fn on_first_token(&mut self) {
+        for (surplus, drift) in self.surplus.iter_mut().zip(DRIFTS) {
+            *surplus = (*surplus - drift).max(0.0);
+        }
+    }
+
+    /// A request was refused: somebody would be waiting if he had been let in.
+    pub fn on_shed(&mut self) {
+        self.shed = true;
+    }
+
+    /// `elapsed` seconds went by, and the head of the line now waits `head` seconds beyond its baseline.
+    pub fn on_tick(&mut self, elapsed: f64, head: f64, allowed: f64) -> Findings {
+        let mut excess = head / allowed.max(1e-6);
+        if self.shed {
+            excess = excess.max(2.0);
+        }
+        self.waiting = (self.waiting + elapsed * (excess.min(STEEPEST) - 1.0)).clamp(0.0, LONGEST);
+        (self.head, self.allowed) = (head, allowed);
+        let findings = self.findings();
+        self.shed = false;
+        findings
+    }
+
+    fn findings(&self) -> Findings {
+        let ratio = |place: &usize| self.surplus[*place] / self.thresholds[*place];
+        let strongest = (0..DRIFTS.len()).max_by(|a, b| ratio(a).total_cmp(&ratio(b))).unwrap_or(0);
+        Findings {
+            drift: DRIFTS[strongest],
+            surplus: self.surplus[strongest],
+            threshold: self.thresholds[strongest],
+            waiting: self.waiting,
+            head: self.head,
+            allowed: self.allowed,
+            shed: self.shed,
+        }
+    }
+}
+
+impl Findings {
+    /// Likelihood of saturation in units of the alarm, `max_k C_k / h_k`.
+    pub fn evidence(&self) -> f64 {
+        self.surplus / self.threshold
+    }
+
+    /// Enough surplus, and somebody waits.
+    pub fn alarm(&self) -> bool {
+        self.evidence() >= 1.0 && self.waiting >= WAITING
+    }
+
+    /// Neither surplus nor waiting.
+    pub fn over(&self) -> bool {
+        self.evidence() < 0.5 && self.waiting <= WAITING
+    }
+
+    /// Somebody waits.
+    pub fn somebody_waits(&self) -> bool {
+        self.waiting > WAITING
+    }
+
+    /// Nobody has waited for a while.
+    pub fn nobody_waits(&self) -> bool {
+        self.waiting == 0.0
+    }
+}
+
+impl fmt::Display for Findings {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            out,
+            "{:.0} more requests arrived than could be started ({:.0} is an alarm, against a drift of {:.0} %), the head \
+             of the line waits {:.2} s beyond its baseline ({:.2} s is allowed)",
+            self.surplus,
+            self.threshold,
+            (self.drift - 1.0) * 100.0,
+            self.head,
+            self.allowed
+        )?;
+        if self.shed { out.write_str(", requests are being shed") } else { Ok(()) }
+    }
+}
+
+/// `h = LAMBDA / theta`, where theta is the positive root of `rho (e^theta - 1) = 1 - e^(-k theta)`: the Lundberg exponent of
+/// the surplus for Poisson arrivals and starts at load rho. Per busy cycle P(alarm) <= e^-LAMBDA.
+fn threshold(drift: f64) -> f64 {
+    let (mut low, mut high) = (1e-4, 5.0);
+    for _ in 0..60 {
+        let theta: f64 = 0.5 * (low + high);
+        if LOAD * theta.exp_m1() > -(-drift * theta).exp_m1() {
+            high = theta;
+        } else {
+            low = theta;
+        }
+    }
+    LAMBDA / low
+}
+
+/// Drifts the bank looks for: 10 to 50 % more arrivals than starts.
+const DRIFTS: [f64; 4] = [1.1, 1.2, 1.35, 1.5];
+/// The load at which a false alarm is bounded.
+const LOAD: f64 = 0.7;
+/// One false alarm in e^8 busy cycles at that load.
+const LAMBDA: f64 = 8.0;
+/// Seconds of waiting above what is allowed that make it waiting.
+const WAITING: f64 = 0.5;
+/// A head that waits for ever counts no more than this ...
+const STEEPEST: f64 = 3.0;
+/// ... and no more than so many seconds are remembered.
+const LONGEST: f64 = 6.0;
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+    use rand_distr::{Distribution, Exp1};
+
+    use super::*;
+
+    #[test]
+    fn thresholds_follow_from_the_formula() {
+        let found = Detector::new().thresholds;
+        for (found, expected) in found.into_iter().zip([18.5, 16.2, 14.1, 12.8]) {
+            assert!((found - expected).abs() < 0.05, "{found} instead of {expected}");
+        }
+    }
+
+    /// Poisson arrivals at `load` into one server of rate 1 for `seconds`; returns the moments of alarm.
+    fn alarms(load: f64, seconds: f64, seed: u64) -> Vec<f64> {
+        let mut dice = ChaCha8Rng::seed_from_u64(seed);
+        let mut draw = |rate: f64| -> f64 {
+            let unit: f64 = Exp1.sample(&mut dice);
+            unit / rate
+        };
+        let mut detector = Detector::new();
+        let (mut arrival, mut start, mut tick) = (draw(load), f64::INFINITY, 0.1);
+        let mut queue = std::collections::VecDeque::new();
+        let mut found: Vec<f64> = Vec::new();
+        let mut saturated = false;
+        while tick < seconds {
+            if arrival <= start.min(tick) {
+                detector.on_arrival();
+                queue.push_back(arrival);
+                if queue.len() == 1 {
+                    start = arrival + draw(1.0);
+                }
+                arrival += draw(load);
+            } else if start <= tick {
+                detector.on_first_token();
+                queue.pop_front();
+                start = if queue.is_empty() { f64::INFINITY } else { start + draw(1.0) };
+            } else {
+                let head = queue.front().map_or(0.0, |arrived| tick - arrived);
+                let findings = detector.on_tick(0.1, head, 2.0);
+                if findings.alarm() && !saturated {
+                    found.push(tick);
+                }
+                saturated = findings.alarm() || (saturated && !findings.over());
+                tick += 0.1;
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn twice_the_capacity_is_found_within_forty_service_times() {
+        for seed in 0..20 {
+            let found = alarms(2.0, 60.0, seed);
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert!(found[0] < 40.0, "{found:?}");
+        }
+    }
+
+    #[test]
+    fn half_the_capacity_never_alarms() {
+        assert_eq!(alarms(0.5, 100_000.0, 1), [0.0; 0]);
+    }
+
+    /// At a load of 0.7 a busy cycle takes 1/0.3 + 1/0.7 service times, so 100,000 are 21,000 cycles. The bound e^-8 a cycle
+    /// is one drift's; the bank of four shares most of its alarms.
+    #[test]
+    fn at_seven_tenths_the_bound_holds() {
+        let found = alarms(0.7, 100_000.0, 2);
+        assert!(found.len() <= 21, "{} alarms", found.len());
+    }
+
+    #[test]
+    fn a_surplus_that_nobody_waits_for_is_no_alarm() {
+        let mut detector = Detector::new();
+        (0..100).for_each(|_| detector.on_arrival());
+        let findings = (0..100).map(|_| detector.on_tick(0.1, 0.1, 1.0)).last().unwrap();
+        assert!(findings.evidence() > 1.0 && !findings.alarm());
+    }
+
+    #[test]
+    fn waiting_without_a_surplus_is_no_alarm() {
+        let mut detector = Detector::new();
+        detector.on_arrival();
+        let findings = (0..100).map(|_| detector.on_tick(0.1, 9.0, 1.0)).last().unwrap();
+        assert!(findings.somebody_waits() && !findings.alarm());
+    }
+
+    #[test]
+    fn shedding_counts_as_waiting() {
+        let mut detector = Detector::new();
+        (0..100).for_each(|_| detector.on_arrival());
+        let findings = (0..10).map(|_| {
+            detector.on_shed();
+            detector.on_tick(0.1, 0.0, 1.0)
+        });
+        assert!(findings.last().unwrap().alarm());
+    }
+
+    #[test]
+    fn an_episode_ends_once_the_surplus_is_paid_back() {
+        let mut detector = Detector::new();
+        (0..100).for_each(|_| detector.on_arrival());
+        (0..20).for_each(|_| {
+            detector.on_tick(0.1, 9.0, 1.0);
+        });
+        (0..40).for_each(|_| detector.on_first_token());
+        let findings = (0..80).map(|_| detector.on_tick(0.1, 0.0, 1.0)).last().unwrap();
+        assert!(findings.over() && findings.nobody_waits());
+    }
+}

@@ -1,0 +1,148 @@
+//! The first-token stage: requests that were dispatched and have no first token yet.
+//!
+//! How long it takes without load and now, how fast it is left, how long somebody has been in it. From these follow what a
+//! head of line may wait, and from when on a backend counts as driven to its limit.
+
+use super::average::{Rate, Smoothed};
+use super::baseline::Baseline;
+
+/// The stage's state.
+#[derive(Clone, Debug)]
+pub(super) struct FirstTokens {
+    baseline: Baseline,
+    /// Smoothed baseline of the requests that start.
+    usual: Smoothed,
+    /// Smoothed time from dispatch to first token.
+    recent: Smoothed,
+    /// Smoothed step time, which is the gap between a stream's emissions.
+    gap: Smoothed,
+    starts: Rate,
+    /// Somebody is in the stage since, if anybody is.
+    busy_since: Option<f64>,
+    /// Seconds in which somebody was in the stage, up to the last time nobody was.
+    busy: f64,
+    slo: f64,
+}
+
+impl FirstTokens {
+    /// `slo` is the objective for arrival to first token, in seconds.
+    pub fn new(slo: f64) -> Self {
+        Self {
+            baseline: Baseline::default(),
+            usual: Smoothed::new(0.05),
+            recent: Smoothed::new(0.2),
+            gap: Smoothed::new(0.05),
+            starts: Rate::new(1.5),
+            busy_since: None,
+            busy: 0.0,
+            slo,
+        }
+    }
+
+    /// The stage is no longer empty.
+    pub fn on_busy(&mut self, now: f64) {
+        self.busy_since = Some(now);
+    }
+
+    /// The stage is empty.
+    pub fn on_idle(&mut self, now: f64) {
+        self.busy += self.busy_since.take().map_or(0.0, |since| now - since);
+    }
+
+    /// A first token came `ttft` seconds after dispatch. `free` says that no load was in its way.
+    pub fn on_first_token(&mut self, now: f64, ttft: f64, prompt: f64, free: bool) {
+        self.starts.add(now);
+        self.recent.add(ttft);
+        if free || self.baseline.is_new(prompt) {
+            self.baseline.add(prompt, ttft);
+        }
+        if let Some(baseline) = self.baseline.of(prompt) {
+            self.usual.add(baseline);
+        }
+    }
+
+    /// A step that decoded took so long.
+    pub fn on_step(&mut self, duration: f64) {
+        self.gap.add(duration);
+    }
+
+    /// Load-free time from dispatch to first token; 0 while unknown.
+    pub fn baseline(&self, prompt: f64) -> f64 {
+        self.baseline.of(prompt).unwrap_or(0.0)
+    }
+
+    /// First tokens per second.
+    pub fn start_rate(&self, now: f64) -> f64 {
+        self.starts.at(now)
+    }
+
+    /// Seconds in which somebody was in the stage.
+    pub fn busy(&self, now: f64) -> f64 {
+        self.busy + self.busy_since.map_or(0.0, |since| now - since)
+    }
+
+    /// What a head of line may wait beyond its baseline, `w0`.
+    pub fn allowed_wait(&self) -> f64 {
+        (2.0 * self.usual.value()).max(0.1 * self.slo).max(3.0 * self.gap.value())
+    }
+
+    /// Time from dispatch to first token that control aims at, `T_goal`: a quarter of the objective, but more than the
+    /// engine needs in any case and never so much that the objective is lost.
+    pub fn goal(&self) -> f64 {
+        let (usual, gap) = (self.usual.value(), self.gap.value());
+        (0.25 * self.slo).max(1.3 * usual + 3.0 * gap).min(0.6 * self.slo).max(1.05 * usual)
+    }
+
+    /// Whether the engine makes requests wait, `oldest` being the time since dispatch of who has waited longest.
+    pub fn is_queueing(&self, oldest: f64) -> bool {
+        let usual = self.usual.value();
+        self.recent.value().max(oldest) > usual + 0.4 * (self.goal() - usual)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usual() -> FirstTokens {
+        let mut stage = FirstTokens::new(1.0);
+        (0..200).for_each(|n| stage.on_first_token(f64::from(n), 0.05, 100.0, true));
+        (0..100).for_each(|_| stage.on_step(0.02));
+        stage
+    }
+
+    #[test]
+    fn an_engine_at_its_baseline_is_not_queueing() {
+        let stage = usual();
+        assert!((stage.goal() - 0.25).abs() < 1e-9, "{}", stage.goal());
+        assert!(!stage.is_queueing(0.05));
+        assert!((stage.allowed_wait() - 0.1).abs() < 1e-9);
+    }
+
+    #[test]
+    fn an_engine_that_makes_requests_wait_is_queueing() {
+        let mut stage = usual();
+        assert!(stage.is_queueing(0.14));
+        (0..20).for_each(|n| stage.on_first_token(300.0 + f64::from(n), 0.3, 100.0, false));
+        assert!(stage.is_queueing(0.0));
+        assert!((stage.baseline(100.0) - 0.05).abs() < 1e-6, "load has taught the baseline nothing");
+    }
+
+    #[test]
+    fn the_clock_runs_while_somebody_is_in_the_stage() {
+        let mut stage = FirstTokens::new(1.0);
+        stage.on_busy(1.0);
+        stage.on_idle(3.0);
+        stage.on_busy(10.0);
+        assert_eq!(stage.busy(11.0), 3.0);
+        stage.on_idle(12.0);
+        assert_eq!(stage.busy(50.0), 4.0);
+    }
+
+    #[test]
+    fn the_goal_leaves_the_objective_room() {
+        let mut slow = FirstTokens::new(1.0);
+        (0..200).for_each(|n| slow.on_first_token(f64::from(n), 0.55, 100.0, true));
+        assert!((slow.goal() - 0.6).abs() < 1e-9, "{}", slow.goal());
+    }
+}

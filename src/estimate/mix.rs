@@ -1,0 +1,498 @@
+//! The mix: how long the prompts of the offered requests are, and how long their answers will be.
+//!
+//! Prompts are known at arrival, answers only of what was served, and under overload what is served is not what is
+//! offered. So the output law ([`super::lengths`]) is weighted by prompt length (post-stratification): per bucket of
+//! log2(prompt), the mean answer against the mean of all. Two tests notice that the mix is no longer what it was.
+
+use super::average::{Moments, Smoothed};
+use super::lengths::{LengthTest, OutputLaw, bucket};
+
+/// What is known of the mix.
+#[derive(Clone, Debug)]
+pub(super) struct Mix {
+    prompts: [Prompts; BUCKETS],
+    /// Offered requests, forgotten ones not counted.
+    offered: f64,
+    law: OutputLaw,
+    /// The same law from the last 20 completions: what remains when the mix changes.
+    recent_law: OutputLaw,
+    length_test: LengthTest,
+    /// ln(prompt) over the last 50 arrivals, and over all that are remembered.
+    recent_prompt: Moments,
+    usual_prompt: Moments,
+    /// Tokens per emission that is not the first.
+    tokens_per_emission: Smoothed,
+    served: ServedMoments,
+    keep: f64,
+    last_completion: f64,
+    between_completions: Smoothed,
+    /// Share of the offered requests whose prompt length is unknown.
+    unknown_prompts: Smoothed,
+    changes: u64,
+}
+
+/// Requests whose prompts fall into one bucket of log2.
+#[derive(Clone, Copy, Debug, Default)]
+struct Prompts {
+    offered: f64,
+    mean: f64,
+    mean_square: f64,
+    served: f64,
+    output: f64,
+}
+
+/// The offered mix in figures; lengths of answers are in emissions.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct MixFigures {
+    /// `E[L]`.
+    pub prompt: f64,
+    /// `E[O]`.
+    pub output: f64,
+    /// KV-token-steps of a request, `kv = E[L O] + kappa E[O^2] / 2`.
+    pub kv: f64,
+    /// Coefficient of variation of a decoding stream's context.
+    pub context_variation: f64,
+    /// Tokens per emission, `kappa`, at least 1.
+    pub tokens_per_emission: f64,
+    /// Completions behind the answers, forgotten ones not counted.
+    pub completions: f64,
+    /// Arrivals behind the prompts, forgotten ones not counted.
+    pub offered: f64,
+}
+
+impl MixFigures {
+    /// Mean context of a decoding stream, in KV tokens.
+    pub fn context(&self) -> f64 {
+        (self.kv / self.output).max(1.0)
+    }
+}
+
+impl Mix {
+    pub fn new() -> Self {
+        Self {
+            prompts: [Prompts::default(); BUCKETS],
+            offered: 0.0,
+            law: OutputLaw::new(SHORTEST_MEMORY),
+            recent_law: OutputLaw::new(RECENT_LAW),
+            length_test: LengthTest::default(),
+            recent_prompt: Moments::new(RECENT_PROMPTS),
+            usual_prompt: Moments::new(SHORTEST_MEMORY),
+            tokens_per_emission: Smoothed::new(0.02),
+            served: ServedMoments::default(),
+            keep: SHORTEST_MEMORY,
+            last_completion: 0.0,
+            between_completions: Smoothed::new(0.01),
+            unknown_prompts: Smoothed::new(0.02),
+            changes: 0,
+        }
+    }
+
+    /// A request arrived. An unknown prompt length is taken for `prompt` and remembered as unknown. Says whether the
+    /// prompts are not what they were.
+    pub fn on_offered(&mut self, prompt: f64, known: bool) -> bool {
+        self.unknown_prompts.add(if known { 0.0 } else { 1.0 });
+        self.prompts.iter_mut().for_each(|bucket| bucket.offered *= self.keep);
+        self.offered = self.offered * self.keep + 1.0;
+        let bucket = &mut self.prompts[place(prompt)];
+        bucket.offered += 1.0;
+        let gain = (1.0 / bucket.offered).max(1.0 - self.keep);
+        bucket.mean += gain * (prompt - bucket.mean);
+        bucket.mean_square += gain * (prompt * prompt - bucket.mean_square);
+        known && self.prompts_changed(prompt)
+    }
+
+    /// A stream reached its `emission`th emission.
+    pub fn on_emission(&mut self, emission: u32) {
+        let bucket = bucket(emission);
+        self.length_test.on_emission(bucket);
+        self.law.on_emission(bucket);
+        self.recent_law.on_emission(bucket);
+    }
+
+    /// A request was served to its end. Says whether the answers are not what they were.
+    pub fn on_completion(&mut self, now: f64, prompt: f64, emissions: u32, tokens: u32) -> bool {
+        self.set_memory(now);
+        if emissions > 1 {
+            let tokens_per_emission = (f64::from(tokens) - 1.0) / (f64::from(emissions) - 1.0);
+            self.tokens_per_emission.add(tokens_per_emission.max(1.0));
+        }
+        let output = f64::from(emissions);
+        self.prompts.iter_mut().for_each(|prompts| prompts.served *= self.keep);
+        let prompts = &mut self.prompts[place(prompt)];
+        prompts.served += 1.0;
+        prompts.output += (1.0 / prompts.served).max(1.0 - self.keep) * (output - prompts.output);
+        let kv = output * (prompt + 0.5 * self.tokens_per_emission() * output);
+        self.served.add([prompt, output, kv], self.keep);
+        self.law.on_completion(emissions);
+        self.recent_law.on_completion(emissions);
+        let changed = self.length_test.on_completion(&self.law, bucket(emissions));
+        if changed {
+            self.forget_answers();
+        }
+        changed
+    }
+
+    /// Called now and then: what an emission looks up is brought up to date.
+    pub fn refresh(&mut self) {
+        self.length_test.refresh(&self.law);
+    }
+
+    /// Prompt tokens are counted in another unit from now on: `factor` times as many as before.
+    pub fn rescale_prompts(&mut self, factor: f64) {
+        for bucket in &mut self.prompts {
+            bucket.mean *= factor;
+            bucket.mean_square *= factor * factor;
+        }
+        self.recent_prompt.mean += factor.ln();
+        self.usual_prompt.mean += factor.ln();
+        // The KV share of the work is not linear in the factor; it is learnt anew.
+        self.served.doubt();
+    }
+
+    /// The offered mix; `None` before a handful of requests came and went.
+    pub fn figures(&self) -> Option<MixFigures> {
+        if self.law.completions() < FEWEST || self.offered < FEWEST {
+            return None;
+        }
+        let law = self.law.moments();
+        let (mut offered, mut served) = (Weighted::default(), Weighted::default());
+        let (mut prompt_by_output, mut prompt_square) = (0.0, 0.0);
+        let mean_output = self.mean_output();
+        for bucket in &self.prompts {
+            let ratio = bucket.output_ratio(mean_output);
+            offered.add(bucket.offered, ratio, bucket.mean);
+            served.add(bucket.served, ratio, bucket.mean);
+            prompt_by_output += bucket.offered * bucket.mean * ratio;
+            prompt_square += bucket.offered * bucket.mean_square;
+        }
+        let adjustment = if served.weight > FEWEST_SERVED { offered.ratio() / served.ratio() } else { 1.0 };
+        let kappa = self.tokens_per_emission();
+        let (output, square, cube) = (law.mean * adjustment, law.square * adjustment, law.cube * adjustment);
+        let prompt = offered.prompts / offered.weight;
+        let kv = output * prompt_by_output / offered.ratios + 0.5 * kappa * square;
+        // E[(L + kappa g)^2] over the emissions g of all streams, with E[L^2], E[O^2], E[O^3].
+        let context_square =
+            (prompt_square / offered.weight * output + prompt * kappa * square + kappa * kappa * cube / 3.0) / output;
+        let context = kv / output;
+        Some(MixFigures {
+            prompt,
+            output,
+            kv,
+            context_variation: (context_square / (context * context) - 1.0).max(0.0).sqrt(),
+            tokens_per_emission: kappa,
+            completions: self.law.completions(),
+            offered: self.offered,
+        })
+    }
+
+    /// Mean, covariance and effective number of what the served requests asked for.
+    pub fn served(&self) -> &ServedMoments {
+        &self.served
+    }
+
+    /// Whether so many prompts are of unknown length that figures which depend on them would be guesses.
+    pub fn prompts_are_known(&self) -> bool {
+        self.unknown_prompts.value() < MOST_UNKNOWN
+    }
+
+    /// Completions behind the law of the answers.
+    pub fn completions(&self) -> f64 {
+        self.law.completions()
+    }
+
+    /// How often the mix changed.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    fn tokens_per_emission(&self) -> f64 {
+        self.tokens_per_emission.value().max(1.0)
+    }
+
+    fn mean_output(&self) -> f64 {
+        let (sum, weight) = self
+            .prompts
+            .iter()
+            .fold((0.0, 0.0), |(sum, weight), bucket| (sum + bucket.served * bucket.output, weight + bucket.served));
+        if weight > 0.0 { sum / weight } else { 0.0 }
+    }
+
+    /// Two minutes of completions, within bounds.
+    fn set_memory(&mut self, now: f64) {
+        self.between_completions.add((now - self.last_completion).max(0.0));
+        self.last_completion = now;
+        let remembered = (MEMORY / self.between_completions.value().max(1e-5)).clamp(FEWEST_KEPT, MOST_KEPT);
+        self.keep = 1.0 - 1.0 / remembered;
+        self.law.set_keep(self.keep);
+        self.usual_prompt.set_keep(self.keep);
+    }
+
+    fn prompts_changed(&mut self, prompt: f64) -> bool {
+        let log = prompt.max(1.0).ln();
+        self.recent_prompt.add(log);
+        self.usual_prompt.add(log);
+        if self.usual_prompt.weight <= ENOUGH_PROMPTS {
+            return false;
+        }
+        let independent = 1.0 / self.recent_prompt.effective() + 1.0 / self.usual_prompt.effective();
+        let error = (self.usual_prompt.variance * independent).sqrt();
+        let changed = (self.recent_prompt.mean - self.usual_prompt.mean).abs() > PROMPT_ERRORS * error;
+        if changed {
+            self.forget_prompts();
+        }
+        changed
+    }
+
+    fn forget_prompts(&mut self) {
+        self.changes += 1;
+        self.usual_prompt.take_over(&self.recent_prompt);
+        for bucket in &mut self.prompts {
+            bucket.offered *= FORGET;
+            bucket.served *= FORGET;
+        }
+        self.offered *= FORGET;
+        self.served.doubt();
+    }
+
+    fn forget_answers(&mut self) {
+        self.changes += 1;
+        self.recent_law.take_over(&self.recent_law.clone(), RECENT_SHARE);
+        self.law.take_over(&self.recent_law, 1.0);
+        self.prompts.iter_mut().for_each(|bucket| bucket.served *= FORGET);
+        self.served.doubt();
+    }
+}
+
+impl Prompts {
+    /// Mean answer against the mean of all, drawn towards 1 by [`PRIOR`] requests.
+    fn output_ratio(&self, mean_output: f64) -> f64 {
+        if self.served <= 0.0 || mean_output <= 0.0 {
+            return 1.0;
+        }
+        (self.output / mean_output * self.served + PRIOR) / (self.served + PRIOR)
+    }
+}
+
+/// Sums over buckets with one kind of weight.
+#[derive(Default)]
+struct Weighted {
+    weight: f64,
+    ratios: f64,
+    prompts: f64,
+}
+
+impl Weighted {
+    fn add(&mut self, weight: f64, ratio: f64, prompt: f64) {
+        self.weight += weight;
+        self.ratios += weight * ratio;
+        self.prompts += weight * prompt;
+    }
+
+    fn ratio(&self) -> f64 {
+        self.ratios / self.weight
+    }
+}
+
+/// Mean and covariance of (prompt, emissions, KV-token-steps) of the served requests: the variance of any price of a
+/// request follows, whatever the prices.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ServedMoments {
+    weight: f64,
+    keep: f64,
+    mean: [f64; 3],
+    covariance: [[f64; 3]; 3],
+}
+
+impl ServedMoments {
+    fn add(&mut self, value: [f64; 3], keep: f64) {
+        self.keep = keep;
+        self.weight = self.weight * keep + 1.0;
+        let from_old: [f64; 3] = std::array::from_fn(|i| value[i] - self.mean[i]);
+        for (mean, difference) in self.mean.iter_mut().zip(from_old) {
+            *mean += difference / self.weight;
+        }
+        for (i, old) in from_old.iter().enumerate() {
+            for (j, new) in value.iter().enumerate() {
+                let product = old * (new - self.mean[j]);
+                self.covariance[i][j] += (product - self.covariance[i][j]) / self.weight;
+            }
+        }
+    }
+
+    fn doubt(&mut self) {
+        self.weight *= DOUBT;
+    }
+
+    /// Relative variance of the mean price of a request, with these prices for a prompt token, an emission and a
+    /// KV-token-step; 1 where next to nothing is known.
+    pub fn relative_variance(&self, prices: [f64; 3]) -> f64 {
+        if self.weight <= FEWEST {
+            return 1.0;
+        }
+        let mean: f64 = prices.iter().zip(self.mean).map(|(price, mean)| price * mean).sum();
+        let independent = self.weight.min(2.0 / (1.0 - self.keep).max(1e-9));
+        self.variance(prices) / (mean * mean).max(1e-18) / independent
+    }
+
+    /// Variance of the price of one request.
+    pub fn variance(&self, prices: [f64; 3]) -> f64 {
+        let mut sum = 0.0;
+        for (i, row) in self.covariance.iter().enumerate() {
+            for (j, covariance) in row.iter().enumerate() {
+                sum += prices[i] * covariance * prices[j];
+            }
+        }
+        sum.max(0.0)
+    }
+
+    /// Served requests behind it, those before a change of the mix discounted.
+    pub fn weight(&self) -> f64 {
+        self.weight
+    }
+}
+
+fn place(prompt: f64) -> usize {
+    (prompt.max(1.0).log2() as usize).min(BUCKETS - 1)
+}
+
+/// Prompts up to 2^16 tokens; what is longer counts as that.
+const BUCKETS: usize = 17;
+/// Seconds of completions that are remembered, at least and at most so many completions.
+const MEMORY: f64 = 120.0;
+const FEWEST_KEPT: f64 = 1000.0;
+const MOST_KEPT: f64 = 50_000.0;
+const SHORTEST_MEMORY: f64 = 1.0 - 1.0 / FEWEST_KEPT;
+/// The recent law counts 20 completions, the recent prompts 50 arrivals.
+const RECENT_LAW: f64 = 0.95;
+const RECENT_PROMPTS: f64 = 0.98;
+/// What the recent law weighs when it takes over: it is too short to be held to.
+const RECENT_SHARE: f64 = 0.3;
+/// Fewer arrivals or completions make no mix.
+const FEWEST: f64 = 5.0;
+/// Served requests before they are weighted by prompt length.
+const FEWEST_SERVED: f64 = 20.0;
+/// Requests of the mean ratio that are added to every bucket.
+const PRIOR: f64 = 20.0;
+/// Arrivals before prompts can have changed.
+const ENOUGH_PROMPTS: f64 = 100.0;
+/// Standard errors between recent and usual prompts.
+const PROMPT_ERRORS: f64 = 5.0;
+/// What is kept of the old mix ...
+const FORGET: f64 = 0.02;
+/// ... and of the confidence in what was served.
+const DOUBT: f64 = 0.05;
+/// With more prompts of unknown length than this nothing is said that depends on them.
+const MOST_UNKNOWN: f64 = 0.1;
+
+#[cfg(test)]
+mod tests {
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    fn uniform(dice: &mut ChaCha8Rng, from: f64, to: f64) -> f64 {
+        dice.random_range(from..to)
+    }
+
+    fn serve(mix: &mut Mix, now: f64, prompt: f64, emissions: u32) -> bool {
+        mix.refresh();
+        (1..=emissions).for_each(|emission| mix.on_emission(emission));
+        mix.on_completion(now, prompt, emissions, emissions)
+    }
+
+    #[test]
+    fn a_served_mix_is_found() {
+        let (mut mix, mut dice) = (Mix::new(), ChaCha8Rng::seed_from_u64(1));
+        let (mut kv, mut output) = (0.0, 0.0);
+        for n in 0..900_u32 {
+            let prompt = uniform(&mut dice, 50.0, 250.0);
+            let emissions = uniform(&mut dice, 20.0, 180.0) as u32;
+            assert!(!mix.on_offered(prompt, true));
+            serve(&mut mix, f64::from(n) * 0.1, prompt, emissions);
+            let o = f64::from(emissions);
+            kv += o * (prompt + 0.5 * o);
+            output += o;
+        }
+        let figures = mix.figures().unwrap();
+        assert!((figures.prompt / 150.0 - 1.0).abs() < 0.05, "{figures:?}");
+        assert!((figures.output / (output / 900.0) - 1.0).abs() < 0.02, "{figures:?}");
+        assert!((figures.kv / (kv / 900.0) - 1.0).abs() < 0.04, "{figures:?} {}", kv / 900.0);
+        assert!(mix.prompts_are_known());
+        assert_eq!(mix.changes(), 0);
+    }
+
+    /// Long prompts ask for long answers and are mostly shed: the mean answer of what is served is too short.
+    #[test]
+    fn what_was_shed_counts_by_its_prompt() {
+        let (mut mix, mut dice) = (Mix::new(), ChaCha8Rng::seed_from_u64(2));
+        for n in 0..3000_u32 {
+            let long = n % 2 == 0;
+            let prompt = if long { 2000.0 } else { 100.0 };
+            mix.on_offered(prompt, true);
+            if !long || uniform(&mut dice, 0.0, 1.0) < 0.2 {
+                let spread = uniform(&mut dice, 0.5, 1.5);
+                serve(&mut mix, f64::from(n) * 0.1, prompt, (spread * if long { 300.0 } else { 100.0 }) as u32);
+            }
+        }
+        let figures = mix.figures().unwrap();
+        assert!((figures.output / 200.0 - 1.0).abs() < 0.06, "{figures:?}: served were 133 on average");
+        assert!((figures.prompt / 1050.0 - 1.0).abs() < 0.05, "{figures:?}");
+    }
+
+    #[test]
+    fn longer_prompts_are_noticed_and_the_same_prompts_never() {
+        let (mut mix, mut dice) = (Mix::new(), ChaCha8Rng::seed_from_u64(3));
+        let mut prompt = |mean: f64| mean * uniform(&mut dice, 0.3, 1.7);
+        assert!((0..20_000).all(|_| !mix.on_offered(prompt(500.0), true)));
+        let noticed = (0..200).position(|_| mix.on_offered(prompt(900.0), true)).unwrap();
+        assert!(noticed < 100, "{noticed}");
+    }
+
+    #[test]
+    fn longer_answers_are_noticed_and_followed() {
+        let (mut mix, mut dice) = (Mix::new(), ChaCha8Rng::seed_from_u64(4));
+        let mut changed = 0;
+        for n in 0..2000_u32 {
+            let scale = if n < 1500 { 1.0 } else { 2.0 };
+            mix.on_offered(100.0, true);
+            let emissions = (scale * uniform(&mut dice, 20.0, 180.0)) as u32;
+            changed += u32::from(serve(&mut mix, f64::from(n) * 0.1, 100.0, emissions));
+            assert!(n >= 1500 || changed == 0);
+        }
+        assert!(changed >= 1);
+        assert!((mix.figures().unwrap().output / 200.0 - 1.0).abs() < 0.1, "{:?}", mix.figures());
+    }
+
+    #[test]
+    fn unknown_prompts_are_said_to_be_unknown() {
+        let mut mix = Mix::new();
+        (0..50).for_each(|_| {
+            mix.on_offered(100.0, false);
+        });
+        assert!(!mix.prompts_are_known());
+    }
+
+    #[test]
+    fn several_tokens_an_emission_are_seen() {
+        let mut mix = Mix::new();
+        for n in 0..100_u32 {
+            mix.on_offered(100.0, true);
+            (1..=50).for_each(|emission| mix.on_emission(emission));
+            mix.on_completion(f64::from(n), 100.0, 50, 99);
+        }
+        assert!((mix.figures().unwrap().tokens_per_emission - 2.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn the_variance_of_a_price_is_that_of_the_requests() {
+        let mut served = ServedMoments::default();
+        let requests = [[10.0, 5.0, 80.0], [20.0, 3.0, 70.0], [30.0, 9.0, 400.0], [25.0, 1.0, 26.0], [5.0, 5.0, 50.0]];
+        (0..100).for_each(|_| requests.iter().for_each(|request| served.add(*request, 1.0)));
+        let prices = [0.1, 2.0, 0.01];
+        let price = |request: &[f64; 3]| prices.iter().zip(request).map(|(p, x)| p * x).sum::<f64>();
+        let mean = requests.iter().map(price).sum::<f64>() / 5.0;
+        let variance = requests.iter().map(|request| (price(request) - mean).powi(2)).sum::<f64>() / 5.0;
+        assert!((served.variance(prices) / variance - 1.0).abs() < 1e-6);
+    }
+}

@@ -1,0 +1,152 @@
+//! The five states, and the sentence that goes with each change.
+
+use super::detector::Findings;
+use super::reading::{State, Transition};
+use crate::time::Timestamp;
+
+/// Where the load stands, and why.
+#[derive(Clone, Debug)]
+pub(super) struct Saturation {
+    state: State,
+    since: Timestamp,
+    reason: String,
+    /// Last time somebody waited, in seconds.
+    last_waiting: f64,
+}
+
+impl Saturation {
+    pub fn new(now: Timestamp) -> Self {
+        Self { state: State::Unknown, since: now, reason: "no traffic seen yet".to_owned(), last_waiting: 0.0 }
+    }
+
+    /// A tick's findings. `seconds` is the same moment as `at`; `starts` is how many first tokens were seen ever.
+    pub fn on_tick(&mut self, at: Timestamp, seconds: f64, findings: &Findings, starts: u64) -> Option<Transition> {
+        if !findings.nobody_waits() {
+            self.last_waiting = seconds;
+        }
+        let quiet = seconds - self.last_waiting;
+        let next = self.next(findings, starts, quiet);
+        if next == self.state {
+            return None;
+        }
+        let transition = Transition { at, from: self.state, to: next, reason: reason(self.state, next, findings) };
+        (self.state, self.since, self.reason) = (next, at, transition.reason.clone());
+        Some(transition)
+    }
+
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    pub fn since(&self) -> Timestamp {
+        self.since
+    }
+
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    fn next(&self, findings: &Findings, starts: u64, quiet: f64) -> State {
+        match self.state {
+            // * => Saturated
+            _ if findings.alarm() => State::Saturated,
+            // Saturated => Recovering
+            State::Saturated if findings.over() => State::Recovering,
+            State::Saturated => State::Saturated,
+            // Recovering => Healthy
+            State::Recovering if quiet >= QUIET_AFTER_SATURATION => State::Healthy,
+            State::Recovering => State::Recovering,
+            // (Healthy | Unknown) => Approaching
+            _ if findings.somebody_waits() => State::Approaching,
+            // Approaching => Healthy
+            State::Approaching if quiet < QUIET_AFTER_WAITING => State::Approaching,
+            // Unknown => Healthy
+            State::Unknown if starts < ENOUGH_STARTS => State::Unknown,
+            _ => State::Healthy,
+        }
+    }
+}
+
+fn reason(from: State, to: State, findings: &Findings) -> String {
+    match to {
+        State::Saturated => findings.to_string(),
+        State::Recovering => format!(
+            "the surplus of arrivals over starts is paid back to {:.0} requests and the head of the line waits {:.2} s",
+            findings.surplus, findings.head
+        ),
+        State::Approaching => format!(
+            "the head of the line waits {:.2} s beyond its baseline ({:.2} s is allowed); {:.0} more requests arrived than \
+             could be started ({:.0} is an alarm)",
+            findings.head, findings.allowed, findings.surplus, findings.threshold
+        ),
+        State::Healthy if from == State::Unknown => format!("{ENOUGH_STARTS} requests were started without waiting"),
+        State::Healthy if from == State::Recovering => {
+            format!("nobody has waited for {QUIET_AFTER_SATURATION} s")
+        }
+        State::Healthy | State::Unknown => format!("nobody has waited for {QUIET_AFTER_WAITING} s"),
+    }
+}
+
+/// Seconds without waiting that end an episode of saturation.
+const QUIET_AFTER_SATURATION: f64 = 3.0;
+/// Seconds without waiting that end an approach.
+const QUIET_AFTER_WAITING: f64 = 2.0;
+/// First tokens before a backend is called healthy.
+const ENOUGH_STARTS: u64 = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn findings(surplus: f64, waiting: f64) -> Findings {
+        Findings { drift: 1.2, surplus, threshold: 16.0, waiting, head: waiting, allowed: 0.2, shed: false }
+    }
+
+    /// Ticks ten times a second; gives the words of the states gone through.
+    fn walk(phases: &[(f64, f64, f64)], starts: u64) -> Vec<(State, f64)> {
+        let mut saturation = Saturation::new(Timestamp::ZERO);
+        let (mut now, mut seen) = (0.0, Vec::new());
+        for (seconds, surplus, waiting) in phases {
+            for _ in 0..(seconds * 10.0) as u32 {
+                now += 0.1;
+                let at = Timestamp::from_nanos((now * 1e9) as u64);
+                if let Some(change) = saturation.on_tick(at, now, &findings(*surplus, *waiting), starts) {
+                    assert!(!change.reason.is_empty() && !change.reason.ends_with('.'));
+                    seen.push((change.to, now));
+                }
+            }
+        }
+        seen
+    }
+
+    #[test]
+    fn an_overload_goes_through_all_states() {
+        let phases = [(2.0, 0.0, 0.0), (1.0, 5.0, 0.6), (2.0, 17.0, 3.0), (2.0, 2.0, 0.3), (5.0, 0.0, 0.0)];
+        let states: Vec<State> = walk(&phases, 100).into_iter().map(|change| change.0).collect();
+        assert_eq!(states, [State::Healthy, State::Approaching, State::Saturated, State::Recovering, State::Healthy]);
+    }
+
+    #[test]
+    fn without_traffic_nothing_is_known() {
+        assert!(walk(&[(10.0, 0.0, 0.0)], 3).is_empty());
+    }
+
+    #[test]
+    fn a_cold_start_into_overload_is_saturated_at_once() {
+        assert_eq!(walk(&[(1.0, 17.0, 3.0)], 2)[0].0, State::Saturated);
+    }
+
+    #[test]
+    fn one_overload_is_one_episode() {
+        let phases = [(2.0, 17.0, 3.0), (2.0, 10.0, 3.0), (2.0, 17.0, 3.0), (2.0, 10.0, 0.2)];
+        assert_eq!(walk(&phases, 100).len(), 1);
+    }
+
+    #[test]
+    fn recovery_takes_three_quiet_seconds() {
+        let seen = walk(&[(1.0, 17.0, 3.0), (1.0, 0.0, 0.1), (10.0, 0.0, 0.0)], 100);
+        let (recovering, healthy) = (seen[1], seen[2]);
+        assert_eq!((recovering.0, healthy.0), (State::Recovering, State::Healthy));
+        assert!((healthy.1 - 5.0).abs() < 0.25, "{healthy:?}");
+    }
+}

@@ -1,0 +1,285 @@
+//! The engine's steps, seen from outside.
+//!
+//! A step of the batch is visible where a stream that already emitted in the current step emits again. That holds under
+//! jitter, coalescing and speculative decoding, and costs one comparison: each stream keeps the number of its last step.
+//! Steps add up to rows of at least a second: what time, how many steps, decodes and prompt tokens. This file does not
+//! say what a step costs (`costs`).
+//!
+//! Limitation: several replicas behind one backend blur the steps into each other; `decodes` and `prefill` stay right.
+
+/// Work of the engine over a stretch of busy time.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Row {
+    /// Busy seconds, `T`.
+    pub time: f64,
+    /// Steps, `n_s`.
+    pub steps: f64,
+    /// Emissions that were not a first token, `n_d`.
+    pub decodes: f64,
+    /// Prompt tokens whose first token came, and recomputed ones, `n_p`.
+    pub prefill: f64,
+}
+
+/// Recognises steps and gathers them into rows.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Steps {
+    /// Number of the current step; 0 before the first.
+    id: u32,
+    /// When the current step ended: its first emission.
+    ended: f64,
+    /// How long it took.
+    duration: f64,
+    /// The dispatch that ended the last idle time.
+    busy_since: f64,
+    last_emission: f64,
+    /// Streams that emitted in the current step and have not ended.
+    going_on: u32,
+    decodes: u32,
+    prefill: f64,
+    /// Nobody waited for a first token after the current step's last emission.
+    settled: bool,
+    /// Tracks a low percentile of the step durations: what even the shortest step takes.
+    shortest: f64,
+    row: Row,
+}
+
+/// One emission as the steps see it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    pub at: f64,
+    /// The stream's last step, 0 before its first token.
+    pub last_step: u32,
+    /// Prompt tokens, if this is the first token.
+    pub prompt: Option<f64>,
+    /// Nobody waits for a first token after this emission.
+    pub settled: bool,
+    /// The client held the stream up: its stamp says nothing about the step.
+    pub limited: bool,
+}
+
+/// What an emission brought to light.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Outcome {
+    /// A step is over: it took so long and decoded so many streams.
+    pub step: Option<(f64, u32)>,
+    /// A row is full.
+    pub row: Option<Row>,
+}
+
+impl Steps {
+    /// The engine was idle until now.
+    pub fn on_busy(&mut self, now: f64) {
+        self.busy_since = now;
+    }
+
+    /// One emission. The stream's last step is [`Steps::id`] afterwards.
+    pub fn on_emission(&mut self, seen: Seen) -> Outcome {
+        let outcome = if self.begins_step(&seen) { self.begin(seen.at) } else { Outcome::default() };
+        match seen.prompt {
+            Some(prompt) => self.prefill += prompt,
+            None => self.decodes += 1,
+        }
+        self.going_on += u32::from(seen.last_step != self.id || outcome.step.is_some());
+        self.settled = seen.settled;
+        self.last_emission = seen.at;
+        outcome
+    }
+
+    /// A stream ended whose last step was `last_step`.
+    pub fn on_end(&mut self, last_step: u32) {
+        if last_step == self.id {
+            self.going_on = self.going_on.saturating_sub(1);
+        }
+    }
+
+    /// Tokens that were computed again: they count as prompt tokens of the current step.
+    pub fn on_recomputed(&mut self, tokens: f64) {
+        self.prefill += tokens;
+    }
+
+    /// Number of the current step.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    fn begins_step(&self, seen: &Seen) -> bool {
+        if self.id == 0 {
+            return true;
+        }
+        if seen.limited {
+            return false;
+        }
+        let emits_again = seen.last_step == self.id && seen.at - self.ended > SAME_READ * self.shortest;
+        // All streams of the current step have ended: nobody is left to emit again, only time can tell.
+        let nobody_left = self.going_on == 0 && seen.at - self.last_emission > SAME_READ * self.shortest;
+        emits_again || nobody_left
+    }
+
+    /// Closes the current step and begins the one that ended at `now`.
+    fn begin(&mut self, now: f64) -> Outcome {
+        let mut outcome = Outcome::default();
+        if self.id > 0 {
+            outcome.step = Some((self.duration, self.decodes));
+            outcome.row = self.add_to_row();
+        }
+        self.duration = (now - self.ended.max(self.busy_since)).max(0.0);
+        self.track_shortest();
+        self.id = self.id.wrapping_add(1).max(1);
+        self.ended = now;
+        (self.decodes, self.prefill, self.going_on) = (0, 0.0, 0);
+        outcome
+    }
+
+    /// Adds the current step. A row ends where no prompt is half computed: its tokens are counted at the first token,
+    /// and a row that holds the time but not the tokens would dilute what a token costs (by 20-40 % for long prompts).
+    fn add_to_row(&mut self) -> Option<Row> {
+        self.row.time += self.duration;
+        self.row.steps += 1.0;
+        self.row.decodes += f64::from(self.decodes);
+        self.row.prefill += self.prefill;
+        let full = self.row.time >= LONGEST_ROW || (self.settled && self.row.time >= SHORTEST_ROW);
+        full.then(|| std::mem::take(&mut self.row))
+    }
+
+    fn track_shortest(&mut self) {
+        if self.duration <= 0.0 {
+            return;
+        }
+        if self.shortest == 0.0 {
+            self.shortest = self.duration;
+        } else if self.duration < self.shortest {
+            self.shortest = (self.shortest * (1.0 - 0.9 * GAIN)).max(self.duration);
+        } else {
+            self.shortest = (self.shortest * (1.0 + 0.1 * GAIN)).min(self.duration);
+        }
+    }
+}
+
+/// Two events of one stream closer than this share of the shortest step came in one read, not in two steps.
+const SAME_READ: f64 = 0.2;
+/// A row is worth a row of the regression from here on, in seconds ...
+const SHORTEST_ROW: f64 = 1.0;
+/// ... and is taken as it is from here on.
+const LONGEST_ROW: f64 = 5.0;
+/// Step of the tracker of [`Steps::shortest`], a 10th percentile.
+const GAIN: f64 = 0.05;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stream of the test: its last step.
+    #[derive(Clone, Copy, Default)]
+    struct Stream(u32);
+
+    struct Rig {
+        steps: Steps,
+        rows: Vec<Row>,
+        durations: Vec<f64>,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let mut steps = Steps::default();
+            steps.on_busy(0.0);
+            Self { steps, rows: Vec::new(), durations: Vec::new() }
+        }
+
+        fn emit(&mut self, at: f64, stream: &mut Stream, prompt: Option<f64>) {
+            let seen = Seen { at, last_step: stream.0, prompt, settled: true, limited: false };
+            let outcome = self.steps.on_emission(seen);
+            stream.0 = self.steps.id();
+            self.rows.extend(outcome.row);
+            self.durations.extend(outcome.step.map(|step| step.0));
+        }
+    }
+
+    #[test]
+    fn a_step_begins_where_a_stream_emits_again() {
+        let mut rig = Rig::new();
+        let mut streams = [Stream::default(); 3];
+        for step in 1..=101_u32 {
+            for (place, stream) in streams.iter_mut().enumerate() {
+                let jitter = 0.0002 * place as f64;
+                rig.emit(0.02 * f64::from(step) + jitter, stream, (step == 1).then_some(10.0));
+            }
+        }
+        assert_eq!(rig.durations.len(), 100);
+        assert!(rig.durations.iter().all(|duration| (duration - 0.02).abs() < 1e-6));
+        let row = rig.rows[0];
+        assert_eq!((row.steps, row.prefill, row.decodes), (50.0, 30.0, 147.0), "{row:?}");
+    }
+
+    #[test]
+    fn two_events_in_one_read_are_one_step() {
+        let mut rig = Rig::new();
+        let (mut held, mut even) = (Stream::default(), Stream::default());
+        rig.emit(0.02, &mut held, Some(1.0));
+        rig.emit(0.02, &mut even, Some(1.0));
+        for step in 2..=100_u32 {
+            let at = 0.02 * f64::from(step);
+            rig.emit(at, &mut even, None);
+            if step % 2 == 0 {
+                rig.emit(at, &mut held, None);
+                rig.emit(at, &mut held, None);
+            }
+        }
+        assert_eq!(rig.steps.id(), 100);
+    }
+
+    #[test]
+    fn idle_time_is_no_step_time() {
+        let mut rig = Rig::new();
+        let mut stream = Stream::default();
+        rig.emit(0.02, &mut stream, Some(10.0));
+        rig.emit(0.04, &mut stream, None);
+        rig.steps.on_end(stream.0);
+        rig.steps.on_busy(9.0);
+        let mut late = Stream::default();
+        rig.emit(9.05, &mut late, Some(10.0));
+        rig.emit(9.07, &mut late, None);
+        let expected = [0.02, 0.02, 0.05];
+        assert!(rig.durations.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-9), "{:?}", rig.durations);
+    }
+
+    #[test]
+    fn a_first_token_beside_a_last_one_is_the_same_step() {
+        let mut rig = Rig::new();
+        let (mut old, mut new) = (Stream::default(), Stream::default());
+        rig.emit(0.02, &mut old, Some(10.0));
+        rig.emit(0.04, &mut old, None);
+        rig.steps.on_end(old.0);
+        rig.emit(0.0401, &mut new, Some(10.0));
+        assert_eq!(rig.steps.id(), 2);
+        rig.emit(0.06, &mut new, None);
+        assert_eq!(rig.steps.id(), 3);
+    }
+
+    #[test]
+    fn a_row_waits_for_a_half_computed_prompt() {
+        let mut steps = Steps::default();
+        steps.on_busy(0.0);
+        let mut last_step = 0;
+        let mut full_at = None;
+        for n in 1..=300_u32 {
+            let at = 0.02 * f64::from(n);
+            let seen = Seen { at, last_step, prompt: None, settled: at > 2.0, limited: false };
+            let outcome = steps.on_emission(seen);
+            last_step = steps.id();
+            if outcome.row.is_some() && full_at.is_none() {
+                full_at = Some(at);
+            }
+        }
+        assert!((full_at.unwrap() - 2.06).abs() < 0.03, "{full_at:?}");
+    }
+
+    #[test]
+    fn a_client_that_held_its_stream_up_makes_no_step() {
+        let mut steps = Steps::default();
+        let first = Seen { at: 0.02, last_step: 0, prompt: Some(1.0), settled: true, limited: false };
+        steps.on_emission(first);
+        let late = Seen { at: 5.0, last_step: 1, prompt: None, limited: true, ..first };
+        assert_eq!(steps.on_emission(late), Outcome::default());
+        assert_eq!(steps.id(), 1);
+    }
+}
