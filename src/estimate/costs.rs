@@ -264,11 +264,11 @@ mod tests {
     }
 
     #[test]
-    fn a_doubted_engine_is_learnt_anew_within_twenty_rows() {
+    fn a_doubted_engine_is_learnt_anew_within_forty_rows() {
         let mut costs = Costs::default();
         (0..300).for_each(|n| costs.add(&row(n)));
         costs.doubt();
-        for n in 0..20 {
+        for n in 0..40 {
             let row = row(n);
             costs.add(&Row { time: row.time / 0.6, ..row });
         }
