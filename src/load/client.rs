@@ -185,7 +185,8 @@ impl Client {
                 return Outcome::Cancelled;
             }
         }
-        scanner.finish();
+        let now = self.clock.now();
+        scanner.finish(|emission| record.on_emission(now, emission.tokens, outgoing.keep_gaps));
         let reading = scanner.reading();
         let usage = reading.usage.as_ref();
         record.input_usage = usage.and_then(|usage| usage.input);

@@ -364,7 +364,7 @@ impl Connection<'_> {
                 if !may_retry {
                     entry.retry(RetryReason::Connect);
                 }
-                Tap::measured(entry, permit, shape.dialect, dispatched)
+                Tap::measured(entry, permit, shape.dialect, dispatched).with_prompts(shape.prompts)
             }
             None => Tap::passing(dispatched),
         };

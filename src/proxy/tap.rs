@@ -14,6 +14,8 @@ pub struct Tap {
     permit: Option<Permit>,
     scanner: Option<StreamScanner>,
     dialect: Option<Dialect>,
+    /// Prompts of the request.
+    prompts: u32,
     format: Format,
     lag: Lag,
     emitted: bool,
@@ -45,11 +47,17 @@ impl Tap {
             permit: None,
             scanner: None,
             dialect: None,
+            prompts: 1,
             format: Format::Opaque,
             lag: Lag::None,
             emitted: false,
             heard: now,
         }
+    }
+
+    /// The request had so many prompts.
+    pub fn with_prompts(self, prompts: u32) -> Self {
+        Self { prompts, ..self }
     }
 
     /// The first byte of the answer came.
@@ -67,7 +75,7 @@ impl Tap {
         entry.on_head(at, status);
         if let (Some(dialect), 200..=299) = (self.dialect, status) {
             self.format = format;
-            self.scanner = Some(StreamScanner::new(dialect, format));
+            self.scanner = Some(StreamScanner::new(dialect, format).with_prompts(self.prompts));
         }
     }
 
@@ -145,12 +153,14 @@ impl Tap {
 
     /// Closes the books with what the answer itself says, unless `ending` already decides.
     pub fn close(mut self, ending: Ending, status: Option<u16>, at: Timestamp) -> Option<Outcome> {
+        let limited = self.lag != Lag::None;
+        let events = self.has_events();
+        let mut entry = self.entry.take()?;
         let reading = self.scanner.as_mut().map(|scanner| {
-            scanner.finish();
+            scanner.finish(|emission| entry.on_emission(at, emission.tokens, limited));
             scanner.reading()
         });
-        let outcome = judge(ending, status, reading.as_ref(), self.has_events());
-        let entry = self.entry.take()?;
+        let outcome = judge(ending, status, reading.as_ref(), events);
         let usage = reading.and_then(|reading| reading.usage).map(|usage| crate::measure::Usage {
             input: usage.input,
             output: usage.output,

@@ -1,8 +1,9 @@
 //! What one JSON object of an answer says: an event of a stream, a line of NDJSON, or a whole answer.
 //!
-//! One grammar for all dialects, because their member names do not collide where they are looked for; what a member means
-//! in a dialect is decided at the end of the object, in `stream`.
+//! One grammar for all dialects, because their member names do not collide where they are looked for. What a member means
+//! in a dialect is decided at the end of the object, in `totals`.
 
+use super::count::{Count, Report};
 use super::json::{Grammar, Node, ROOT, SKIP, Scalar};
 
 /// An error inside an answer of status 200.
@@ -14,47 +15,50 @@ pub enum ErrorKind {
 }
 
 /// What one object said.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Event {
-    /// Content members that were not empty, of OpenAI's choices or of the root.
-    pub content: bool,
-    /// Elements of `choices`; `None` without that member.
-    pub choices: Option<u32>,
-    /// Choices that had content.
-    pub spoke: u32,
-    /// Index of the last choice in the object.
-    pub index: u32,
-    /// Bit per choice index below 64: seen, finished.
-    pub seen: u64,
-    pub finished: u64,
-    /// `token_ids`, `tokens`, `output_ids`: how many.
-    pub ids: u32,
     pub kind: Kind,
-    /// Text of the root (`text`, `content`, `response`, `delta`), unescaped length.
-    pub text: u64,
-    /// The delta of Anthropic or of the responses API was not empty.
-    pub delta: bool,
-    pub usage: bool,
-    pub input: Option<u64>,
-    pub output: Option<u64>,
-    pub cached: Option<u64>,
-    /// Cache reads and writes that `input` leaves out.
-    pub cache_apart: u64,
-    /// A running count of generated tokens at the root or in `meta_info`.
-    pub running: Option<u64>,
+    pub error: Option<ErrorKind>,
+    pub choices: Choices,
+    /// What the object itself says, in dialects without `choices`: they speak for one sequence an object.
+    pub own: Choice,
+    /// A running count of generated tokens, at the root or in `meta_info`.
+    pub running: Option<Count>,
+    pub report: Report,
+    /// Parts of the prompt that Anthropic's `input_tokens` leaves out.
+    pub cache_read: Option<Count>,
+    pub cache_written: Option<Count>,
+    /// Text at the root (`text`, `content`, `thinking`, `delta`), its unescaped length.
+    pub text: u32,
+    /// `done` or `stop` is true.
     pub done: bool,
+    /// A token of TGI, and whether it is one of the model's own marks.
     pub token: bool,
     pub special: bool,
-    pub generated: bool,
-    pub error: Option<ErrorKind>,
-    choice: Choice,
+    /// llama.cpp's `timings` are there.
+    pub timings: bool,
+    /// The document is an array: the sum of what its objects report.
+    pub list: Option<Report>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Choice {
-    index: u32,
-    content: bool,
-    finished: bool,
+/// What is said of one sequence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Choice {
+    pub index: u32,
+    /// A content member that is not empty.
+    pub content: bool,
+    pub finished: bool,
+    /// Length of `token_ids`, `tokens`, `output_ids`.
+    pub ids: u32,
+}
+
+/// The elements of `choices`. One is the rule, and costs no allocation.
+#[derive(Debug, Default)]
+pub(super) struct Choices {
+    count: u32,
+    first: Choice,
+    more: Vec<Choice>,
+    under_way: Choice,
 }
 
 /// The `type` member, where a dialect has one.
@@ -65,12 +69,77 @@ pub(super) enum Kind {
     /// A delta of text, reasoning, refusal or arguments in the responses API.
     Delta,
     BlockDelta,
-    MessageStart,
     MessageDelta,
     MessageStop,
     Completed,
     Failed,
     Error,
+}
+
+impl Event {
+    /// Ready for another object. What was allocated for choices is kept.
+    pub fn reset(&mut self) {
+        let mut more = std::mem::take(&mut self.choices.more);
+        more.clear();
+        *self = Self { choices: Choices { more, ..Choices::default() }, ..Self::default() };
+    }
+
+    fn on_member_text(&mut self, node: Node, length: u64, start: &[u8]) {
+        match node {
+            SPEECH if length > 0 => {
+                self.choices.under_way.content = true;
+                self.own.content = true;
+            }
+            BLOCK_TEXT | MESSAGE if length > 0 => self.own.content = true,
+            ROOT_TEXT | ROOT_DELTA => {
+                self.text = self.text.saturating_add(u32::try_from(length).unwrap_or(u32::MAX));
+            }
+            FINISH if length > 0 => self.choices.under_way.finished = true,
+            OWN_FINISH if length > 0 => self.own.finished = true,
+            GENERATED => self.own.finished = true,
+            ERROR if length > 0 => {
+                self.error.get_or_insert(ErrorKind::Error);
+            }
+            ERROR_KIND if start.starts_with(b"overloaded") => self.error = Some(ErrorKind::Overloaded),
+            TYPE => self.kind = kind(start),
+            _ => {}
+        }
+    }
+
+    fn on_number(&mut self, node: Node, n: u64) {
+        match node {
+            INDEX => self.choices.under_way.index = u32::try_from(n).unwrap_or(u32::MAX),
+            OWN_INDEX => self.own.index = u32::try_from(n).unwrap_or(u32::MAX),
+            INPUT => self.report.input = Some(Count::of(n)),
+            OUTPUT => self.report.output = Some(Count::of(n)),
+            CACHED => self.report.cached = Some(Count::of(n)),
+            CACHE_READ => self.cache_read = Some(Count::of(n)),
+            CACHE_WRITTEN => self.cache_written = Some(Count::of(n)),
+            RUNNING => self.running = Some(Count::of(n)),
+            _ => {}
+        }
+    }
+}
+
+impl Choices {
+    /// How many there are, even beyond those that are kept.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Those that are kept.
+    pub fn iter(&self) -> impl Iterator<Item = &Choice> {
+        std::iter::once(&self.first).take(self.count.min(1) as usize).chain(&self.more)
+    }
+
+    fn close(&mut self) {
+        match self.count {
+            0 => self.first = self.under_way,
+            1..CHOICES_LIMIT => self.more.push(self.under_way),
+            _ => {}
+        }
+        self.count = self.count.saturating_add(1);
+    }
 }
 
 const CHOICES: Node = 2;
@@ -86,82 +155,35 @@ const USAGE: Node = 11;
 const INPUT: Node = 12;
 const OUTPUT: Node = 13;
 const CACHED: Node = 14;
-const CACHE_APART: Node = 15;
-const DETAILS: Node = 16;
-const ERROR: Node = 17;
-const ERROR_KIND: Node = 18;
-const TYPE: Node = 19;
-const ROOT_DELTA: Node = 20;
-const ROOT_TEXT: Node = 21;
-const MESSAGE: Node = 22;
-const RUNNING: Node = 23;
-const META: Node = 24;
-const DONE: Node = 25;
-const TOKEN: Node = 26;
-const SPECIAL: Node = 27;
-const GENERATED: Node = 28;
-const IDS: Node = 29;
-const ID: Node = 30;
-const BLOCK_TEXT: Node = 31;
-const TGI_DETAILS: Node = 32;
-const ROOT_FINISH: Node = 33;
+const CACHE_READ: Node = 15;
+const CACHE_WRITTEN: Node = 16;
+const DETAILS: Node = 17;
+const ERROR: Node = 18;
+const ERROR_KIND: Node = 19;
+const TYPE: Node = 20;
+const ROOT_DELTA: Node = 21;
+const ROOT_TEXT: Node = 22;
+/// Ollama's `message` and `response` speak; Anthropic's `message` and `response` of the responses API hold usage.
+const MESSAGE: Node = 23;
+const BLOCK_TEXT: Node = 24;
+const RUNNING: Node = 25;
+const META: Node = 26;
+const DONE: Node = 27;
+const TOKEN: Node = 28;
+const SPECIAL: Node = 29;
+const GENERATED: Node = 30;
+const TGI_DETAILS: Node = 31;
+const IDS: Node = 32;
+const ID: Node = 33;
+const OWN_IDS: Node = 34;
+const OWN_ID: Node = 35;
+const OWN_INDEX: Node = 36;
+const OWN_FINISH: Node = 37;
+const TIMINGS: Node = 38;
 
 impl Grammar for Event {
-    fn member(&self, parent: Node, key: &[u8]) -> Node {
-        match parent {
-            ROOT => root(key),
-            CHOICE => match key {
-                b"index" => INDEX,
-                b"finish_reason" => FINISH,
-                b"delta" => DELTA,
-                b"text" => SPEECH,
-                b"token_ids" => IDS,
-                _ => SKIP,
-            },
-            DELTA => match key {
-                b"content" | b"reasoning_content" | b"reasoning" | b"refusal" => SPEECH,
-                b"tool_calls" => TOOL_CALLS,
-                b"function_call" => FUNCTION,
-                _ => SKIP,
-            },
-            TOOL_CALL if key == b"function" => FUNCTION,
-            FUNCTION if key == b"name" || key == b"arguments" => SPEECH,
-            USAGE => match key {
-                b"prompt_tokens" | b"input_tokens" => INPUT,
-                b"completion_tokens" | b"output_tokens" => OUTPUT,
-                b"cache_read_input_tokens" | b"cache_creation_input_tokens" => CACHE_APART,
-                b"prompt_tokens_details" | b"input_tokens_details" => DETAILS,
-                _ => SKIP,
-            },
-            DETAILS if key == b"cached_tokens" => CACHED,
-            ERROR if key == b"type" => ERROR_KIND,
-            // Anthropic's `message_start.message` and `response` of the responses API hold usage; Ollama's message speaks.
-            MESSAGE => match key {
-                b"usage" => USAGE,
-                b"content" | b"thinking" => BLOCK_TEXT,
-                b"tool_calls" => TOOL_CALLS,
-                b"error" => ERROR,
-                _ => SKIP,
-            },
-            ROOT_DELTA => match key {
-                b"text" | b"thinking" | b"partial_json" => BLOCK_TEXT,
-                _ => SKIP,
-            },
-            META => match key {
-                b"completion_tokens" => RUNNING,
-                b"prompt_tokens" => INPUT,
-                b"cached_tokens" => CACHED,
-                b"finish_reason" => ROOT_FINISH,
-                _ => SKIP,
-            },
-            TOKEN if key == b"special" => SPECIAL,
-            TGI_DETAILS => match key {
-                b"generated_tokens" => OUTPUT,
-                b"input_length" => INPUT,
-                _ => SKIP,
-            },
-            _ => SKIP,
-        }
+    fn member(&mut self, parent: Node, key: &[u8]) -> Node {
+        member(parent, key)
     }
 
     fn element(&self, parent: Node) -> Node {
@@ -170,80 +192,114 @@ impl Grammar for Event {
             CHOICES => CHOICE,
             TOOL_CALLS => TOOL_CALL,
             IDS => ID,
+            OWN_IDS => OWN_ID,
             _ => SKIP,
         }
     }
 
     fn open(&mut self, node: Node, array: bool) {
         match node {
-            CHOICES => self.choices = Some(0),
-            CHOICE => self.choice = Choice::default(),
-            USAGE => self.usage = true,
+            ROOT if array => self.list = Some(self.list.unwrap_or_default()),
+            CHOICE => self.choices.under_way = Choice::default(),
+            FINISH => self.choices.under_way.finished = true,
+            OWN_FINISH => self.own.finished = true,
+            TOKEN if !array => self.token = true,
+            TIMINGS => self.timings = true,
             ERROR => {
                 self.error.get_or_insert(ErrorKind::Error);
             }
-            TOKEN if !array => self.token = true,
-            FINISH => self.choice.finished = true,
-            ROOT_FINISH => self.finished = 1,
             _ => {}
         }
     }
 
     fn close(&mut self, node: Node) {
-        if node != CHOICE {
-            return;
-        }
-        self.choices = Some(self.choices.unwrap_or(0).saturating_add(1));
-        let choice = self.choice;
-        let bit = 1_u64.checked_shl(choice.index).unwrap_or(0);
-        self.index = choice.index;
-        self.seen |= bit;
-        self.finished |= if choice.finished { bit } else { 0 };
-        if choice.content {
-            self.content = true;
-            self.spoke += 1;
+        match (node, &mut self.list) {
+            (CHOICE, _) => self.choices.close(),
+            (ROOT, Some(list)) => {
+                let report = std::mem::take(&mut self.report);
+                list.add(Report { output: report.output.or(self.running.take()), ..report });
+            }
+            _ => {}
         }
     }
 
     fn scalar(&mut self, node: Node, value: Scalar<'_>) {
         match (node, value) {
-            (SPEECH, Scalar::Text { length: 1.., .. }) => {
-                self.choice.content = true;
-                self.delta = true;
+            (ID, Scalar::Number(_)) => {
+                self.choices.under_way.ids = self.choices.under_way.ids.saturating_add(1);
             }
-            (BLOCK_TEXT | MESSAGE, Scalar::Text { length: 1.., .. }) => self.delta = true,
-            (INDEX, Scalar::Number(Some(n))) => self.choice.index = u32::try_from(n).unwrap_or(u32::MAX),
-            (FINISH, Scalar::Text { .. }) => self.choice.finished = true,
-            (ROOT_FINISH, Scalar::Text { .. }) => self.finished = 1,
-            (ROOT_TEXT | ROOT_DELTA, Scalar::Text { length, .. }) => self.text += length as u64,
-            (INPUT, Scalar::Number(Some(n))) => self.input = Some(n),
-            (OUTPUT, Scalar::Number(Some(n))) => self.output = Some(n),
-            (CACHED, Scalar::Number(Some(n))) => self.cached = Some(n),
-            (CACHE_APART, Scalar::Number(Some(n))) => self.cache_apart = self.cache_apart.saturating_add(n),
-            (RUNNING, Scalar::Number(n)) => self.running = n,
+            (OWN_ID, Scalar::Number(_)) => self.own.ids = self.own.ids.saturating_add(1),
+            (_, Scalar::Text { length, start }) => self.on_member_text(node, length, start),
+            (_, Scalar::Number(Some(n))) => self.on_number(node, n),
             (DONE, Scalar::Bool(true)) => self.done = true,
             (SPECIAL, Scalar::Bool(special)) => self.special = special,
-            (GENERATED, Scalar::Text { .. }) => self.generated = true,
-            (ID, Scalar::Number(_)) => self.ids = self.ids.saturating_add(1),
-            (ERROR, Scalar::Text { .. } | Scalar::Bool(true)) => {
+            (ERROR, Scalar::Bool(true)) => {
                 self.error.get_or_insert(ErrorKind::Error);
             }
-            (ERROR_KIND, Scalar::Text { raw: Some(raw), .. }) => self.on_error_kind(raw),
-            (TYPE, Scalar::Text { raw: Some(raw), .. }) => self.kind = kind(raw),
             _ => {}
         }
     }
 
     fn wants(&self, node: Node) -> usize {
-        if matches!(node, TYPE | ERROR_KIND) { 64 } else { 0 }
+        if matches!(node, TYPE | ERROR_KIND) { KIND_LIMIT } else { 0 }
     }
 }
 
-impl Event {
-    fn on_error_kind(&mut self, raw: &[u8]) {
-        if raw.starts_with(b"overloaded") {
-            self.error = Some(ErrorKind::Overloaded);
-        }
+fn member(parent: Node, key: &[u8]) -> Node {
+    match parent {
+        ROOT => root(key),
+        CHOICE => match key {
+            b"index" => INDEX,
+            b"finish_reason" => FINISH,
+            b"delta" => DELTA,
+            b"text" => SPEECH,
+            b"token_ids" => IDS,
+            _ => SKIP,
+        },
+        DELTA => match key {
+            b"content" | b"reasoning_content" | b"reasoning" | b"refusal" => SPEECH,
+            b"tool_calls" => TOOL_CALLS,
+            b"function_call" => FUNCTION,
+            _ => SKIP,
+        },
+        TOOL_CALL if key == b"function" => FUNCTION,
+        FUNCTION if matches!(key, b"name" | b"arguments") => SPEECH,
+        USAGE => match key {
+            b"prompt_tokens" | b"input_tokens" => INPUT,
+            b"completion_tokens" | b"output_tokens" => OUTPUT,
+            b"cache_read_input_tokens" => CACHE_READ,
+            b"cache_creation_input_tokens" => CACHE_WRITTEN,
+            b"prompt_tokens_details" | b"input_tokens_details" => DETAILS,
+            _ => SKIP,
+        },
+        DETAILS if key == b"cached_tokens" => CACHED,
+        ERROR if key == b"type" => ERROR_KIND,
+        MESSAGE => match key {
+            b"usage" => USAGE,
+            b"content" | b"thinking" => BLOCK_TEXT,
+            b"tool_calls" => TOOL_CALLS,
+            b"error" => ERROR,
+            _ => SKIP,
+        },
+        ROOT_DELTA => match key {
+            b"text" | b"thinking" | b"partial_json" => BLOCK_TEXT,
+            b"stop_reason" => OWN_FINISH,
+            _ => SKIP,
+        },
+        META => match key {
+            b"completion_tokens" => RUNNING,
+            b"prompt_tokens" => INPUT,
+            b"cached_tokens" => CACHED,
+            b"finish_reason" => OWN_FINISH,
+            _ => SKIP,
+        },
+        TOKEN if key == b"special" => SPECIAL,
+        TGI_DETAILS => match key {
+            b"generated_tokens" => OUTPUT,
+            b"input_length" => INPUT,
+            _ => SKIP,
+        },
+        _ => SKIP,
     }
 }
 
@@ -261,18 +317,20 @@ fn root(key: &[u8]) -> Node {
         b"tokens_evaluated" | b"prompt_eval_count" => INPUT,
         b"meta_info" => META,
         b"done" | b"stop" => DONE,
+        b"done_reason" | b"stop_type" => OWN_FINISH,
         b"token" => TOKEN,
         b"generated_text" => GENERATED,
         b"details" => TGI_DETAILS,
-        b"output_ids" | b"tokens" => IDS,
+        b"output_ids" | b"tokens" => OWN_IDS,
+        b"index" => OWN_INDEX,
+        b"timings" => TIMINGS,
         _ => SKIP,
     }
 }
 
-fn kind(raw: &[u8]) -> Kind {
-    match raw {
+fn kind(name: &[u8]) -> Kind {
+    match name {
         b"content_block_delta" => Kind::BlockDelta,
-        b"message_start" => Kind::MessageStart,
         b"message_delta" => Kind::MessageDelta,
         b"message_stop" => Kind::MessageStop,
         b"response.completed" | b"response.incomplete" => Kind::Completed,
@@ -281,7 +339,12 @@ fn kind(raw: &[u8]) -> Kind {
         b"response.output_text.delta" | b"response.refusal.delta" | b"response.function_call_arguments.delta" => {
             Kind::Delta
         }
-        _ if raw.starts_with(b"response.reasoning") && raw.ends_with(b".delta") => Kind::Delta,
+        _ if name.starts_with(b"response.reasoning") && name.ends_with(b".delta") => Kind::Delta,
         _ => Kind::Other,
     }
 }
+
+/// Longer than every `type` that is looked for.
+const KIND_LIMIT: usize = 64;
+/// More sequences than this are not told apart.
+pub(super) const CHOICES_LIMIT: u32 = 128;

@@ -4,13 +4,21 @@
 //! content events, token counts, the end and the errors of an answer, cut anywhere. Nothing here copies a prompt, keeps a
 //! text, or can fail the request that it reads.
 
+mod body;
+mod count;
 mod dialect;
 mod event;
 mod json;
+mod mark;
+mod path;
 mod request;
+mod sequences;
+mod sse;
 mod stream;
+mod totals;
 
-pub use dialect::{Dialect, Endpoint, Family, Format, Route, is_path, route};
+pub use dialect::{Dialect, Family, Format};
 pub use event::ErrorKind;
+pub use path::{Endpoint, Route, is_path, route};
 pub use request::{PromptLength, RequestScanner, RequestShape};
 pub use stream::{Emission, Reading, StreamScanner, Usage};

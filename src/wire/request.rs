@@ -1,10 +1,13 @@
 //! What a request asks for: a few fields of its body, read as it arrives.
 //!
 //! It never fails: a body that is not JSON is the engine's to refuse. With a key twice the last one wins, as it does in
-//! the engines (docs/decisions/0002).
+//! the engines (docs/decisions/0002). The prompt is measured, never kept. Which fields those are: `body`.
 
-use super::dialect::{Dialect, Endpoint};
-use super::json::{Grammar, Node, ROOT, SKIP, Scalar, Walker, unescape};
+use super::body::Body;
+use super::dialect::Dialect;
+use super::json::Walker;
+use super::mark::Mark;
+use super::path::Endpoint;
 
 /// What was found in a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +21,8 @@ pub struct RequestShape {
     pub max_output: Option<u64>,
     /// Sequences asked for: `n` times the number of prompts.
     pub choices: u32,
+    /// Prompts in the request, one at least.
+    pub prompts: u32,
     pub prompt: PromptLength,
     pub include_usage: bool,
     pub continuous_usage: bool,
@@ -26,7 +31,7 @@ pub struct RequestShape {
 /// How long the prompt is, without tokenising it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PromptLength {
-    /// Text, in bytes.
+    /// Text, in bytes of UTF-8, whatever escapes it was written with.
     Text { bytes: u64 },
     /// Already tokenised.
     Tokens(u64),
@@ -38,56 +43,54 @@ pub enum PromptLength {
 #[derive(Debug)]
 pub struct RequestScanner {
     endpoint: Endpoint,
-    walker: Walker,
-    found: Found,
+    mark: Mark,
+    walker: Walker<HELD>,
+    body: Body,
 }
 
 impl RequestScanner {
     /// A scanner for a body sent to `endpoint`.
     pub fn new(endpoint: Endpoint) -> Self {
-        let found = Found { mark: b"\xef\xbb\xbf", ..Found::default() };
-        Self { endpoint, walker: Walker::default(), found }
+        Self { endpoint, mark: Mark::default(), walker: Walker::default(), body: Body::default() }
     }
 
     /// The next piece.
-    pub fn feed(&mut self, mut bytes: &[u8]) {
-        // A byte order mark, whole or cut. Its bytes cannot begin a JSON document, so none of them is missed.
-        while let Some(rest) = self.found.mark.first().and_then(|expected| bytes.strip_prefix(&[*expected])) {
-            self.found.mark = &self.found.mark[1..];
-            bytes = rest;
-        }
-        if !bytes.is_empty() {
-            self.found.mark = &[];
-        }
-        self.walker.feed(bytes, &mut self.found);
+    pub fn feed(&mut self, bytes: &[u8]) {
+        let (before, bytes) = self.mark.strip(bytes);
+        self.walker.feed(before, &mut self.body);
+        self.walker.feed(bytes, &mut self.body);
     }
 
     /// What was seen, of however much arrived.
     pub fn finish(self) -> RequestShape {
-        let found = self.found;
+        let body = self.body;
         let dialect = match self.endpoint {
             Endpoint::Known(dialect) => dialect,
             Endpoint::TgiStream => Dialect::Tgi,
-            Endpoint::Generate if found.sglang && !found.tgi => Dialect::SglangNative,
+            Endpoint::Generate if body.sglang && !body.tgi => Dialect::SglangNative,
             Endpoint::Generate => Dialect::Tgi,
         };
-        let default = matches!(dialect, Dialect::OllamaChat | Dialect::OllamaGenerate);
-        let prompt = match (found.media, found.tokens, found.bytes) {
-            (true, ..) => PromptLength::Unknown,
-            (false, tokens, 0) if tokens > 0 => PromptLength::Tokens(tokens),
-            (false, _, bytes) => PromptLength::Text { bytes },
-        };
+        let prompts = body.prompts.max(1);
         RequestShape {
             dialect,
-            model: found.model,
-            stream: self.endpoint == Endpoint::TgiStream || found.stream.unwrap_or(default),
-            max_output: found.preferred_cap.or(found.cap),
-            choices: found.n.unwrap_or(1).max(1).saturating_mul(found.prompts.max(1)),
-            prompt,
-            include_usage: found.include_usage,
-            continuous_usage: found.continuous_usage,
+            stream: self.endpoint == Endpoint::TgiStream || body.stream.unwrap_or(streams_unasked(dialect)),
+            max_output: body.preferred_cap.or(body.cap).or(body.native_cap),
+            choices: body.n.max(body.best_of).max(1).saturating_mul(prompts),
+            prompts,
+            prompt: match (body.media, body.tokens, body.bytes) {
+                (true, ..) => PromptLength::Unknown,
+                (false, tokens, 0) if tokens > 0 => PromptLength::Tokens(tokens),
+                (false, _, bytes) => PromptLength::Text { bytes },
+            },
+            include_usage: body.include_usage,
+            continuous_usage: body.continuous_usage,
+            model: body.model,
         }
     }
+}
+
+fn streams_unasked(dialect: Dialect) -> bool {
+    matches!(dialect, Dialect::OllamaChat | Dialect::OllamaGenerate)
 }
 
 impl RequestShape {
@@ -101,154 +104,8 @@ impl RequestShape {
     }
 }
 
-#[derive(Debug, Default)]
-struct Found {
-    /// What of a byte order mark may still come.
-    mark: &'static [u8],
-    model: Option<Box<str>>,
-    stream: Option<bool>,
-    preferred_cap: Option<u64>,
-    cap: Option<u64>,
-    n: Option<u32>,
-    prompts: u32,
-    bytes: u64,
-    tokens: u64,
-    media: bool,
-    tgi: bool,
-    sglang: bool,
-    include_usage: bool,
-    continuous_usage: bool,
-}
-
-const MODEL: Node = 2;
-const STREAM: Node = 3;
-const CAP: Node = 4;
-const PREFERRED_CAP: Node = 5;
-const N: Node = 6;
-const STREAM_OPTIONS: Node = 7;
-const INCLUDE_USAGE: Node = 8;
-const CONTINUOUS_USAGE: Node = 9;
-/// Text of the prompt, or a container of such text.
-const PROMPT: Node = 10;
-/// `prompt` and its kind: one string, one array of tokens, or an array of several of either.
-const PROMPTS: Node = 11;
-const PROMPT_ELEMENT: Node = 12;
-const TOKEN: Node = 13;
-const MESSAGES: Node = 14;
-const MESSAGE: Node = 15;
-const PART: Node = 16;
-const MEDIA: Node = 17;
-const OPTIONS: Node = 18;
-const TGI_INPUTS: Node = 19;
-const SGLANG_TEXT: Node = 20;
-const CONTENT: Node = 21;
-
-impl Grammar for Found {
-    fn member(&self, parent: Node, key: &[u8]) -> Node {
-        match (parent, key) {
-            (ROOT, b"model") => MODEL,
-            (ROOT, b"stream") => STREAM,
-            (ROOT, b"max_completion_tokens") => PREFERRED_CAP,
-            (ROOT, b"max_tokens" | b"max_output_tokens" | b"n_predict") => CAP,
-            (ROOT, b"n" | b"best_of") => N,
-            (ROOT, b"stream_options") => STREAM_OPTIONS,
-            (ROOT, b"prompt" | b"input") => PROMPTS,
-            (ROOT, b"inputs") => TGI_INPUTS,
-            (ROOT, b"text" | b"input_ids") => SGLANG_TEXT,
-            (ROOT, b"system" | b"suffix" | b"instructions") => CONTENT,
-            (ROOT, b"messages") => MESSAGES,
-            (ROOT, b"images" | b"image_data" | b"audio") => MEDIA,
-            (ROOT, b"options" | b"parameters" | b"sampling_params") => OPTIONS,
-            (OPTIONS, b"num_predict" | b"max_new_tokens") => CAP,
-            (STREAM_OPTIONS, b"include_usage") => INCLUDE_USAGE,
-            (STREAM_OPTIONS, b"continuous_usage_stats") => CONTINUOUS_USAGE,
-            (MESSAGE, b"content") => CONTENT,
-            (MESSAGE, b"images") => MEDIA,
-            (PART | PROMPT_ELEMENT, b"text" | b"thinking") => PROMPT,
-            (PART | PROMPT_ELEMENT, b"content") => CONTENT,
-            (PART, b"image_url" | b"input_audio" | b"source" | b"file" | b"image") => MEDIA,
-            _ => SKIP,
-        }
-    }
-
-    fn element(&self, parent: Node) -> Node {
-        match parent {
-            PROMPTS | TGI_INPUTS | SGLANG_TEXT => PROMPT_ELEMENT,
-            PROMPT_ELEMENT => TOKEN,
-            MESSAGES => MESSAGE,
-            CONTENT => PART,
-            _ => SKIP,
-        }
-    }
-
-    fn open(&mut self, node: Node, array: bool) {
-        match node {
-            MEDIA => self.media = true,
-            TGI_INPUTS => self.tgi = true,
-            SGLANG_TEXT => self.sglang = true,
-            PROMPT_ELEMENT if array => self.prompts += 1,
-            _ => {}
-        }
-    }
-
-    fn close(&mut self, _: Node) {}
-
-    fn scalar(&mut self, node: Node, value: Scalar<'_>) {
-        match (node, value) {
-            (MODEL, Scalar::Text { raw: Some(raw), .. }) => self.model = Some(text(raw)),
-            (STREAM, Scalar::Bool(stream)) => self.stream = Some(stream),
-            (STREAM, Scalar::Null) => self.stream = None,
-            (CAP, Scalar::Number(cap)) => self.cap = usable(cap),
-            (PREFERRED_CAP, Scalar::Number(cap)) => self.preferred_cap = usable(cap),
-            (N, Scalar::Number(Some(n))) => {
-                self.n = self.n.max(Some(u32::try_from(n).unwrap_or(u32::MAX).min(N_LIMIT)))
-            }
-            (INCLUDE_USAGE, Scalar::Bool(on)) => self.include_usage = on,
-            (CONTINUOUS_USAGE, Scalar::Bool(on)) => self.continuous_usage = on,
-            (PROMPT | PROMPTS | CONTENT | PART, Scalar::Text { length, .. }) => self.bytes += length as u64,
-            (TGI_INPUTS, Scalar::Text { length, .. }) => {
-                self.tgi = true;
-                self.bytes += length as u64;
-            }
-            (SGLANG_TEXT, Scalar::Text { length, .. }) => {
-                self.sglang = true;
-                self.bytes += length as u64;
-            }
-            (PROMPT_ELEMENT, Scalar::Text { length, .. }) => {
-                self.prompts += 1;
-                self.bytes += length as u64;
-            }
-            (PROMPT_ELEMENT | TOKEN, Scalar::Number(_)) => self.tokens += 1,
-            (MEDIA, Scalar::Text { .. }) => self.media = true,
-            _ => {}
-        }
-    }
-
-    fn wants(&self, node: Node) -> usize {
-        if node == MODEL { MODEL_LIMIT * 6 } else { 0 }
-    }
-}
-
-fn text(raw: &[u8]) -> Box<str> {
-    let mut bytes = Vec::new();
-    unescape(raw, &mut bytes, MODEL_LIMIT);
-    let mut text = String::from_utf8_lossy(&bytes).into_owned();
-    let mut end = text.len().min(MODEL_LIMIT);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.truncate(end);
-    text.into()
-}
-
-/// Zero and what is not a whole number is no cap; nor is a number beyond every context.
-fn usable(cap: Option<u64>) -> Option<u64> {
-    cap.filter(|cap| (1..=CAP_LIMIT).contains(cap))
-}
-
-const MODEL_LIMIT: usize = 256;
-const CAP_LIMIT: u64 = 1 << 32;
-const N_LIMIT: u32 = 1024;
+/// What the walker can hold of a token that a read cuts: the model's name is the longest that is wanted.
+const HELD: usize = super::body::MODEL_LIMIT;
 
 #[cfg(test)]
 mod tests {
@@ -303,6 +160,19 @@ mod tests {
         let sglang =
             scan(Endpoint::Generate, r#"{"input_ids":[1,2],"sampling_params":{"max_new_tokens":8},"stream":true}"#);
         assert_eq!((sglang.dialect, sglang.max_output, sglang.stream), (Dialect::SglangNative, Some(8), true));
+        // The member decides, whatever it holds and however the body ends.
+        for body in [
+            r#"{"text":null}"#,
+            r#"{"text":["a","b"]}"#,
+            r#"{"input_ids":{}}"#,
+            r#"{"text":"cut"#,
+            r#"{"te\u0078t":"a"}"#,
+        ] {
+            assert_eq!(scan(Endpoint::Generate, body).dialect, Dialect::SglangNative, "{body}");
+        }
+        for body in [r#"{"inputs":5,"text":"a"}"#, r#"{"parameters":{"text":"a"}}"#, "{}", "nonsense"] {
+            assert_eq!(scan(Endpoint::Generate, body).dialect, Dialect::Tgi, "{body}");
+        }
         assert!(scan(Endpoint::TgiStream, r#"{"inputs":"a"}"#).stream);
         let ollama = Endpoint::Known(Dialect::OllamaChat);
         assert!(scan(ollama, "{}").stream && !scan(ollama, r#"{"stream":false}"#).stream);
@@ -317,10 +187,30 @@ mod tests {
         assert_eq!(scan(CHAT, r#"{"stream":true,"model":"a" oops"#).model.as_deref(), Some("a"));
         assert_eq!(scan(CHAT, "\u{feff}{\"model\":\"a\"}").model.as_deref(), Some("a"));
         let long = format!(r#"{{"model":"{}"}}"#, "x".repeat(300));
-        assert!(scan(CHAT, &long).model.unwrap().len() <= 256);
+        assert_eq!(scan(CHAT, &long).model.unwrap().len(), 256);
         assert_eq!(
             scan(CHAT, r#"{"messages":[{"content":[{"type":"image_url","image_url":{"url":"x"}}]}]}"#).prompt,
             PromptLength::Unknown
         );
+    }
+
+    #[test]
+    fn with_a_key_twice_the_last_one_counts_whatever_it_holds() {
+        let shape = scan(
+            CHAT,
+            r#"{"model":"a","n":7,"stream":true,"max_tokens":5,"model":5,"n":2,"stream":null,"max_tokens":"x"}"#,
+        );
+        assert_eq!((shape.model, shape.choices, shape.stream, shape.max_output), (None, 2, false, None));
+        assert_eq!(scan(CHAT, r#"{"max_tokens":5,"max_completion_tokens":null}"#).max_output, Some(5));
+    }
+
+    #[test]
+    fn a_prompt_measures_what_it_says_and_not_how_it_is_written() {
+        let bytes = |prompt: &str| scan(CHAT, &format!(r#"{{"messages":[{{"content":"{prompt}"}}]}}"#)).prompt;
+        for (written, length) in
+            [("\\u20ac", 3), ("\u{20ac}", 3), ("\\ud83d\\ude00", 4), ("\\n\\\"x", 3), ("\\u0041\\u00e9", 3)]
+        {
+            assert_eq!(bytes(written), PromptLength::Text { bytes: length }, "{written}");
+        }
     }
 }

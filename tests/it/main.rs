@@ -28,3 +28,4 @@ mod retry;
 mod scrape;
 mod slow_clients;
 mod slow_paths;
+mod wire_golden;

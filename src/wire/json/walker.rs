@@ -1,0 +1,431 @@
+//! The walk over one document.
+
+use super::escape::Escape;
+use super::held::Held;
+use super::number::{bare, is_bare};
+use super::{Grammar, Node, ROOT, SKIP, Scalar, search};
+
+/// The state of one walk. `N` is how many bytes of a cut token it can hold, and so of a text it can hand on; no shorter
+/// than the longest key that a grammar knows.
+#[derive(Debug, Default)]
+pub(in crate::wire) struct Walker<const N: usize> {
+    state: State,
+    depth: u8,
+    /// Bit per depth: it is an array.
+    arrays: u16,
+    nodes: [Node; DEPTH],
+    /// What the value under way is.
+    node: Node,
+    /// Open brackets of a container that is skipped.
+    skipped: u32,
+    /// The last byte of a skipped text was a backslash.
+    escaped: bool,
+    escape: Escape,
+    held: Held<N>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// Before a value.
+    #[default]
+    Value,
+    /// After `[`: a value or `]`.
+    FirstElement,
+    /// After `{`: a key or `}`.
+    FirstKey,
+    /// After `,` in an object.
+    Key,
+    Colon,
+    /// After a value: `,` or a closing bracket.
+    After,
+    InKey,
+    InText,
+    InBare,
+    /// In a container that means nothing.
+    Skipping,
+    /// In a text that means nothing, or that such a container holds.
+    SkippingText,
+    Ended,
+    Broken,
+}
+
+impl<const N: usize> Walker<N> {
+    /// Ready for another document.
+    pub fn reset(&mut self) {
+        self.state = State::Value;
+        self.depth = 0;
+        self.skipped = 0;
+        self.escaped = false;
+        self.escape = Escape::default();
+    }
+
+    /// A whole array or object was seen, and nothing but white space behind it.
+    pub fn ended(&self) -> bool {
+        self.state == State::Ended
+    }
+
+    /// Walks over `bytes`.
+    pub fn feed<G: Grammar>(&mut self, mut bytes: &[u8], grammar: &mut G) {
+        while let Some((b, rest)) = bytes.split_first() {
+            bytes = match (self.state, *b) {
+                (State::InKey | State::InText, _) => self.text(bytes, grammar),
+                (State::InBare, _) => self.bare(bytes, grammar),
+                (State::Skipping, _) => self.skip(bytes),
+                (State::SkippingText, _) => self.skip_text(bytes),
+                (State::Broken, _) => return,
+                (_, b' ' | b'\n' | b'\t' | b'\r') => rest,
+                (State::FirstKey | State::Key, b'"') => self.key(rest, grammar),
+                (State::Colon, b':') => self.to(State::Value, rest),
+                (State::Value | State::FirstElement, b) => self.value(b, bytes, rest, grammar),
+                (State::After, b',') => self.next(rest, grammar),
+                (State::FirstKey, b'}') => self.close(false, rest, grammar),
+                (State::After, b'}' | b']') => self.close(*b == b']', rest, grammar),
+                _ => self.to(State::Broken, &[]),
+            };
+        }
+    }
+
+    fn to<'a>(&mut self, state: State, rest: &'a [u8]) -> &'a [u8] {
+        self.state = state;
+        rest
+    }
+
+    /// A value's first byte, which `bytes` begins with and `rest` follows.
+    fn value<'a, G: Grammar>(&mut self, b: u8, bytes: &'a [u8], rest: &'a [u8], grammar: &mut G) -> &'a [u8] {
+        match b {
+            // A document that is a lone text, number or word says nothing to anybody.
+            _ if self.depth == 0 && !matches!(b, b'{' | b'[') => self.to(State::Broken, &[]),
+            b'"' if self.node == SKIP => {
+                self.state = State::SkippingText;
+                self.skip_text(rest)
+            }
+            b'"' => self.begin_text(rest, grammar),
+            b'{' | b'[' => self.open(b == b'[', rest, grammar),
+            b']' if self.state == State::FirstElement => self.close(true, rest, grammar),
+            b'-' | b'0'..=b'9' | b't' | b'f' | b'n' => {
+                self.state = State::InBare;
+                self.held.begin(N);
+                self.bare(bytes, grammar)
+            }
+            _ => self.to(State::Broken, &[]),
+        }
+    }
+
+    fn next<'a, G: Grammar>(&mut self, rest: &'a [u8], grammar: &G) -> &'a [u8] {
+        if self.in_array() {
+            self.node = grammar.element(self.parent());
+            self.to(State::Value, rest)
+        } else {
+            self.to(State::Key, rest)
+        }
+    }
+
+    fn open<'a, G: Grammar>(&mut self, array: bool, rest: &'a [u8], grammar: &mut G) -> &'a [u8] {
+        let node = if self.depth == 0 { ROOT } else { self.node };
+        if node == SKIP || usize::from(self.depth) == DEPTH {
+            self.skipped = 1;
+            self.state = State::Skipping;
+            return self.skip(rest);
+        }
+        let bit = 1 << self.depth;
+        self.arrays = if array { self.arrays | bit } else { self.arrays & !bit };
+        self.nodes[usize::from(self.depth)] = node;
+        self.depth += 1;
+        grammar.open(node, array);
+        if array {
+            self.node = grammar.element(node);
+            self.to(State::FirstElement, rest)
+        } else {
+            self.to(State::FirstKey, rest)
+        }
+    }
+
+    fn close<'a, G: Grammar>(&mut self, array: bool, rest: &'a [u8], grammar: &mut G) -> &'a [u8] {
+        if self.in_array() != array {
+            return self.to(State::Broken, &[]);
+        }
+        let node = self.parent();
+        self.depth -= 1;
+        grammar.close(node);
+        self.after(rest)
+    }
+
+    fn after<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
+        self.to(if self.depth == 0 { State::Ended } else { State::After }, rest)
+    }
+
+    /// A key, behind its quote. Most are whole and without escapes: they are looked up where they stand.
+    fn key<'a, G: Grammar>(&mut self, bytes: &'a [u8], grammar: &mut G) -> &'a [u8] {
+        match search::quote(bytes) {
+            Some(n) if bytes[n] == b'"' => {
+                self.node = if n <= N { grammar.member(self.parent(), &bytes[..n]) } else { SKIP };
+                match &bytes[n + 1..] {
+                    [b':', rest @ ..] => self.to(State::Value, rest),
+                    rest => self.to(State::Colon, rest),
+                }
+            }
+            _ => {
+                self.held.begin(N);
+                self.to(State::InKey, bytes)
+            }
+        }
+    }
+
+    /// A text that means something, behind its quote.
+    fn begin_text<'a, G: Grammar>(&mut self, bytes: &'a [u8], grammar: &mut G) -> &'a [u8] {
+        let wanted = grammar.wants(self.node).min(N);
+        match search::quote(bytes) {
+            Some(n) if bytes[n] == b'"' => {
+                self.tell(Scalar::Text { length: n as u64, start: &bytes[..n.min(wanted)] }, grammar);
+                self.after(&bytes[n + 1..])
+            }
+            _ => {
+                self.held.begin(wanted);
+                self.to(State::InText, bytes)
+            }
+        }
+    }
+
+    /// A key or a text that is cut or holds escapes.
+    fn text<'a, G: Grammar>(&mut self, mut bytes: &'a [u8], grammar: &mut G) -> &'a [u8] {
+        let held = &mut self.held;
+        while let Some((b, rest)) = bytes.split_first() {
+            if self.escape.is_open() {
+                if self.escape.push(*b, |c| held.push_char(c)).is_err() {
+                    return self.to(State::Broken, &[]);
+                }
+                bytes = rest;
+                continue;
+            }
+            let (plain, rest) = bytes.split_at(search::quote(bytes).unwrap_or(bytes.len()));
+            if !plain.is_empty() {
+                self.escape.settle(|c| held.push_char(c));
+                held.push(plain);
+            }
+            match rest.split_first() {
+                Some((b'"', rest)) => {
+                    self.escape.settle(|c| held.push_char(c));
+                    return self.end_text(rest, grammar);
+                }
+                Some((_, rest)) => {
+                    self.escape.begin();
+                    bytes = rest;
+                }
+                None => bytes = rest,
+            }
+        }
+        bytes
+    }
+
+    fn end_text<'a, G: Grammar>(&mut self, rest: &'a [u8], grammar: &mut G) -> &'a [u8] {
+        if self.state == State::InKey {
+            self.node = self.held.whole().map_or(SKIP, |key| grammar.member(self.parent(), key));
+            return self.to(State::Colon, rest);
+        }
+        self.tell(Scalar::Text { length: self.held.length(), start: self.held.start() }, grammar);
+        self.after(rest)
+    }
+
+    /// A number or a word. It ends with the byte behind it.
+    fn bare<'a, G: Grammar>(&mut self, bytes: &'a [u8], grammar: &mut G) -> &'a [u8] {
+        let end = bytes.iter().position(|b| !is_bare(*b)).unwrap_or(bytes.len());
+        let (token, rest) = bytes.split_at(end);
+        if self.node == SKIP {
+            return if rest.is_empty() { rest } else { self.after(rest) };
+        }
+        if rest.is_empty() || self.held.length() > 0 || token.len() > N {
+            self.held.push(token);
+            if rest.is_empty() {
+                return rest;
+            }
+        }
+        let value = match (self.held.length(), self.held.whole()) {
+            (0, _) => bare(token),
+            (_, Some(token)) => bare(token),
+            // Too long for a whole number of 64 bits.
+            (_, None) => Some(Scalar::Number(None)),
+        };
+        let Some(value) = value else { return self.to(State::Broken, &[]) };
+        self.tell(value, grammar);
+        self.after(rest)
+    }
+
+    fn tell<G: Grammar>(&self, value: Scalar<'_>, grammar: &mut G) {
+        grammar.scalar(self.node, value);
+    }
+
+    /// In a container that means nothing: brackets are counted, texts searched through.
+    fn skip<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
+        while let Some(n) = search::structure(bytes) {
+            let b = bytes[n];
+            bytes = &bytes[n + 1..];
+            match b {
+                b'"' => {
+                    self.state = State::SkippingText;
+                    bytes = self.skip_text(bytes);
+                    if self.state == State::SkippingText {
+                        return bytes;
+                    }
+                }
+                b'{' | b'[' => self.skipped = self.skipped.saturating_add(1),
+                _ => {
+                    self.skipped -= 1;
+                    if self.skipped == 0 {
+                        return self.after(bytes);
+                    }
+                }
+            }
+        }
+        &[]
+    }
+
+    /// In a text that means nothing: its end is searched.
+    fn skip_text<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let mut at = usize::from(!bytes.is_empty() && std::mem::take(&mut self.escaped));
+        while let Some(n) = search::quote(&bytes[at..]) {
+            at += n + 1;
+            if bytes[at - 1] == b'"' {
+                let rest = &bytes[at..];
+                return if self.skipped > 0 { self.to(State::Skipping, rest) } else { self.after(rest) };
+            }
+            self.escaped = at == bytes.len();
+            at = (at + 1).min(bytes.len());
+        }
+        &[]
+    }
+
+    fn parent(&self) -> Node {
+        self.depth.checked_sub(1).map_or(SKIP, |top| self.nodes[usize::from(top)])
+    }
+
+    fn in_array(&self) -> bool {
+        self.depth > 0 && self.arrays & (1 << (self.depth - 1)) != 0
+    }
+}
+
+/// Containers that a grammar knows nest no deeper; below this everything is skipped.
+const DEPTH: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Knows members `a` (a container or scalar) and `t` (wanted text) everywhere.
+    #[derive(Default)]
+    struct Heard(Vec<String>);
+
+    impl Grammar for Heard {
+        fn member(&mut self, _: Node, key: &[u8]) -> Node {
+            match key {
+                b"a" => 2,
+                b"t" => 3,
+                _ => SKIP,
+            }
+        }
+        fn element(&self, _: Node) -> Node {
+            2
+        }
+        fn open(&mut self, node: Node, array: bool) {
+            self.0.push(format!("open {node} {array}"));
+        }
+        fn close(&mut self, node: Node) {
+            self.0.push(format!("close {node}"));
+        }
+        fn scalar(&mut self, node: Node, value: Scalar<'_>) {
+            self.0.push(match value {
+                Scalar::Text { length, start } => format!("{node} {length} {:?}", String::from_utf8_lossy(start)),
+                other => format!("{node} {other:?}"),
+            });
+        }
+        fn wants(&self, node: Node) -> usize {
+            if node == 3 { 16 } else { 0 }
+        }
+    }
+
+    fn walk(pieces: &[&[u8]]) -> (Vec<String>, bool) {
+        let (mut walker, mut heard) = (Walker::<64>::default(), Heard::default());
+        pieces.iter().for_each(|piece| walker.feed(piece, &mut heard));
+        (heard.0, walker.ended())
+    }
+
+    #[test]
+    fn known_members_are_heard_and_the_rest_is_skipped() {
+        let (heard, ended) = walk(&[
+            br#" {"x":[{"a":"no\"","]":"}"}],"a":{"a":12},"t":"hi\n","a":[true,null,-1.5e3],"y":"\\","z":"\u12\"" } "#,
+        ]);
+        assert!(ended);
+        assert_eq!(
+            heard,
+            [
+                "open 1 false",
+                "open 2 false",
+                "2 Number(Some(12))",
+                "close 2",
+                "3 3 \"hi\\n\"",
+                "open 2 true",
+                "2 Bool(true)",
+                "2 Null",
+                "2 Number(None)",
+                "close 2",
+                "close 1"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_heard_is_the_same_for_every_cut() {
+        let text = r#"{"\u0061":"x\"\\\u20ac","skip":{"k":["\"]\\"]},"k":"\\\"","t":"abc\ud83d\ude00\ud83d","a":[1,22,{"a":false}],"q":12}"#;
+        let whole = walk(&[text.as_bytes()]);
+        assert!(
+            whole.1
+                && whole.0.contains(&"2 6 \"\"".to_owned())
+                && whole.0.contains(&"3 10 \"abc\u{1f600}\u{fffd}\"".to_owned()),
+            "{whole:?}"
+        );
+        for cut in 0..text.len() {
+            let (head, tail) = text.as_bytes().split_at(cut);
+            assert_eq!(walk(&[head, tail]), whole, "cut at {cut}");
+        }
+        assert_eq!(walk(&text.as_bytes().chunks(1).collect::<Vec<_>>()), whole);
+    }
+
+    #[test]
+    fn broken_documents_do_not_end() {
+        for bad in [
+            "{",
+            "{\"a\"}",
+            "{\"a\":tru}",
+            "{\"a\":01}",
+            "[1,]",
+            "{,}",
+            "{\"a\":1,}",
+            "}",
+            "nul ",
+            "{\"a\":1}}",
+            "1 ",
+            "\"a\"",
+            "{\"a\":1]",
+            "[1}",
+            "{\"a\":\"\\q\"}",
+            "{\"t\":\"\\u12\"}",
+            "{\"a\" 1}",
+            "[1 2]",
+            "{}{}",
+            "",
+        ] {
+            assert!(!walk(&[bad.as_bytes(), b" "]).1, "{bad}");
+        }
+    }
+
+    #[test]
+    fn depth_and_length_are_bounded() {
+        let deep = [vec![b'['; 100_000], vec![b']'; 100_000]].concat();
+        assert!(walk(&[&deep]).1);
+        let number = [b"{\"a\":".to_vec(), vec![b'9'; 100_000], b"}".to_vec()].concat();
+        assert_eq!(walk(&[&number]).0[1], "2 Number(None)");
+        let long = [b"{\"t\":\"".to_vec(), vec![b'x'; 100_000], b"\"}".to_vec()].concat();
+        assert_eq!(walk(&[&long]).0[1], format!("3 100000 {:?}", "x".repeat(16)));
+        let key = [b"{\"".to_vec(), vec![b'a'; 100_000], b"\":1}".to_vec()].concat();
+        assert_eq!(walk(&key.chunks(1_000).collect::<Vec<_>>()), (vec!["open 1 false".into(), "close 1".into()], true));
+    }
+}
