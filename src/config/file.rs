@@ -168,7 +168,9 @@ fn parse(text: &str) -> Result<Node, (Option<Place>, String)> {
     if text.lines().all(only_comments) {
         return Ok(Node::empty());
     }
-    serde_saphyr::from_str(text).map_err(|why| {
+    // YAML 1.2: `off` is a word, and one that a setting can mean.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    serde_saphyr::from_str_with_options(text, options).map_err(|why| {
         let place = why.location().map(|at| Place { line: at.line(), column: at.column() });
         let formatter = serde_saphyr::UserMessageFormatter;
         let sentence = serde_saphyr::MessageFormatter::format_message(&formatter, why.without_snippet()).into_owned();

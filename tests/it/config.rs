@@ -259,3 +259,12 @@ fn what_is_known_of_an_engine_is_read_and_its_faults_are_told() {
     }
     assert_eq!(said.len(), 5);
 }
+
+#[test]
+fn off_is_a_word_and_not_a_truth_value() {
+    let passthrough = |typed: &str| {
+        parse(&format!("{ONE_BACKEND}metrics: {{passthrough: {typed}}}\n")).unwrap().effective()["metrics"]["passthrough"].clone()
+    };
+    assert_eq!((passthrough("off"), passthrough("engine")), ("off".into(), "engine".into()));
+    assert!(parse(&format!("{ONE_BACKEND}limits: {{half_close: off}}\n")).is_err());
+}

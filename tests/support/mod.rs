@@ -4,12 +4,15 @@
 //! Shared by `tests/it` and `tests/chaos`. Everything blocks and every wait has an end; no port is fixed.
 #![allow(dead_code, unused_imports, reason = "two test binaries, and neither uses all of it")]
 
+pub mod canary;
+pub mod chaos;
 pub mod client;
 pub mod dice;
 pub mod engine;
 pub mod exposition;
 pub mod origin;
 pub mod process;
+pub mod stamps;
 pub mod storm;
 pub mod time;
 pub mod weir;

@@ -106,10 +106,14 @@ impl Drop for Process {
     }
 }
 
-/// The two addresses out of the line that says so.
+/// The two addresses out of the line that says so, as JSON (`"listen":"…"`) or as text (`listen=…`).
 fn serving(line: &str) -> Option<(SocketAddr, SocketAddr)> {
-    let line: serde_json::Value = serde_json::from_str(line).ok()?;
-    Some((line["listen"].as_str()?.parse().ok()?, line["admin"].as_str()?.parse().ok()?))
+    let address = |key: &str| {
+        let after = &line[line.find(key)? + key.len()..];
+        let value = after.trim_start_matches(['"', ':', '=']);
+        value.split(['"', ' ', ',']).next()?.parse().ok()
+    };
+    line.contains("weir is serving").then(|| Some((address("listen")?, address("admin")?)))?
 }
 
 fn fresh() -> usize {
