@@ -37,6 +37,7 @@ pub struct Pool {
 struct Place {
     in_flight: AtomicU32,
     pending: AtomicU32,
+    listening: AtomicU32,
     down: AtomicBool,
     ejected: AtomicBool,
 }
@@ -60,7 +61,7 @@ impl Pool {
         self.places[chosen].in_flight.fetch_add(1, Relaxed);
         self.places[chosen].pending.fetch_add(1, Relaxed);
         let backend = BackendId(u16::try_from(chosen).unwrap_or(u16::MAX));
-        Some(Permit { pool: self.clone(), backend, pending: true })
+        Some(Permit { pool: self.clone(), backend, pending: true, suspended: false, listens: false })
     }
 
     /// Whether a backend other than `backend` could be picked.
@@ -88,6 +89,11 @@ impl Pool {
         self.places
             .get(usize::from(backend.0))
             .map_or((0, 0), |place| (place.in_flight.load(Relaxed), place.pending.load(Relaxed)))
+    }
+
+    /// Streams of `backend` that are past their first token and read as they come: those that would hear it.
+    pub fn listening(&self, backend: BackendId) -> u32 {
+        self.places.get(usize::from(backend.0)).map_or(0, |place| place.listening.load(Relaxed))
     }
 
     /// The health check's verdict.
@@ -130,6 +136,9 @@ pub struct Permit {
     pool: Arc<Pool>,
     backend: BackendId,
     pending: bool,
+    suspended: bool,
+    /// Neither pending nor suspended, and counted as such.
+    listens: bool,
 }
 
 impl Permit {
@@ -142,6 +151,30 @@ impl Permit {
     pub fn on_first_token(&mut self) {
         if std::mem::take(&mut self.pending) {
             self.place().pending.fetch_sub(1, Relaxed);
+            self.count_listening();
+        }
+    }
+
+    /// The backend is not read because the client takes nothing.
+    pub fn on_suspended(&mut self) {
+        if !std::mem::replace(&mut self.suspended, true) {
+            self.count_listening();
+        }
+    }
+
+    /// The backend is read again.
+    pub fn on_resumed(&mut self) {
+        if std::mem::take(&mut self.suspended) {
+            self.count_listening();
+        }
+    }
+
+    fn count_listening(&mut self) {
+        let listens = !self.pending && !self.suspended;
+        match (std::mem::replace(&mut self.listens, listens), listens) {
+            (false, true) => _ = self.place().listening.fetch_add(1, Relaxed),
+            (true, false) => _ = self.place().listening.fetch_sub(1, Relaxed),
+            _ => {}
         }
     }
 
@@ -152,6 +185,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        self.on_suspended();
         self.on_first_token();
         self.place().in_flight.fetch_sub(1, Relaxed);
     }
@@ -207,6 +241,26 @@ mod tests {
         let pool = Pool::new(Policy::MostRoom, 1);
         assert!(pool.pick(Some(BackendId(0))).is_none());
         assert!(pool.pick(None).is_some());
+    }
+
+    #[test]
+    fn only_streams_past_their_first_token_that_are_read_listen() {
+        let pool = Pool::new(Policy::MostRoom, 1);
+        let listening = || pool.listening(BackendId(0));
+        let (mut a, mut b, c) = (pool.pick(None).unwrap(), pool.pick(None).unwrap(), pool.pick(None).unwrap());
+        assert_eq!(listening(), 0, "all of them wait for their first token");
+        a.on_first_token();
+        b.on_suspended();
+        b.on_first_token();
+        assert_eq!(listening(), 1);
+        (0..2).for_each(|_| a.on_suspended());
+        assert_eq!(listening(), 0);
+        (0..2).for_each(|_| a.on_resumed());
+        assert_eq!(listening(), 1);
+        b.on_resumed();
+        b.on_suspended();
+        drop((a, b, c));
+        assert_eq!((listening(), pool.load(BackendId(0))), (0, (0, 0)));
     }
 
     #[test]

@@ -24,6 +24,7 @@ families! {
     SLO = Counter "weir_slo_requests_total": "Requests judged against the configured objectives.";
     RETRIES = Counter "weir_upstream_retries_total": "Upstream attempts after the first; never after the first byte to the client.";
     WITHOUT_FIRST_TOKEN = Counter "weir_streams_without_first_token_total": "Admitted streaming requests that ended before any content token.";
+    OPAQUE = Counter "weir_answers_opaque_total": "Answers in a content coding: relayed, their tokens and times are in no family.";
     STALLS = Counter "weir_stream_stalls_total": "Times an open stream was overtaken by the others of its backend; evidence of preemption.";
 
     MODE = Gauge "weir_mode": "1 for the active mode, 0 for the other.";

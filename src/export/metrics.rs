@@ -76,6 +76,7 @@ fn write_ledger(sheet: &mut Sheet<'_>, accounts: &[AccountBooks]) {
     split(sheet, &f::RETRIES, "reason", &RetryReason::ALL.map(RetryReason::as_str), |books| &books.retries);
     let reasons = NoTokenReason::ALL.map(NoTokenReason::as_str);
     split(sheet, &f::WITHOUT_FIRST_TOKEN, "reason", &reasons, |books| &books.without);
+    one(sheet, &f::OPAQUE, accounts, |books| books.opaque);
     one(sheet, &f::STALLS, accounts, |books| books.stalls);
 }
 

@@ -61,6 +61,8 @@ pub struct Books {
     pub without: [u64; NoTokenReason::COUNT],
     /// Times an open stream was overtaken by the others of its backend.
     pub stalls: u64,
+    /// Answers in a content coding: relayed, and not read.
+    pub opaque: u64,
     /// In flight now, by phase.
     pub in_flight: [u64; Phase::COUNT],
     /// In flight, streamed, without a first token now.
@@ -103,6 +105,7 @@ impl Books {
             retries: Default::default(),
             without: Default::default(),
             stalls: 0,
+            opaque: 0,
             in_flight: Default::default(),
             pending: 0,
             queued: Default::default(),
@@ -139,6 +142,7 @@ impl Books {
         add(&mut self.queued, &other.queued);
         add(&mut self.output_tokens, &other.output_tokens);
         self.stalls += other.stalls;
+        self.opaque += other.opaque;
         self.pending += other.pending;
         self.input_tokens += other.input_tokens;
         self.chunks += other.chunks;

@@ -31,7 +31,9 @@ pub struct Entry {
     state: Stage,
     timeline: Timeline,
     status: u16,
+    /// A stream was asked for, and so far none was denied.
     stream: bool,
+    opaque: bool,
     counted: u64,
     events: u64,
     gaps: Gaps,
@@ -129,6 +131,7 @@ impl Entry {
             timeline: Timeline::new(arrival.at),
             status: 0,
             stream: arrival.stream,
+            opaque: false,
             counted: 0,
             events: 0,
             gaps: Gaps::default(),
@@ -167,6 +170,18 @@ impl Entry {
     pub fn on_head(&mut self, at: Timestamp, status: u16) {
         self.timeline.head.get_or_insert(at);
         self.status = status;
+    }
+
+    /// The engine does not stream this answer, or (`opaque`) in a coding that is not read: it has no first token to wait for.
+    pub fn on_unstreamed(&mut self, opaque: bool) {
+        let was_pending = std::mem::take(&mut self.stream) && self.state == Stage::Prefill;
+        self.opaque |= opaque;
+        if was_pending || opaque {
+            let shard = self.shard.clone();
+            let books = &mut shard.lock().rows[self.row as usize].1;
+            books.pending -= u64::from(was_pending);
+            books.opaque += u64::from(opaque);
+        }
     }
 
     /// A content event of `tokens` tokens. `limited`: its gap was stretched by a client that took nothing.
@@ -212,7 +227,7 @@ impl Entry {
         self.shard.lock().rows[self.row as usize].1.overhead[stage.index()].record(spent);
     }
 
-    /// Queued => closed: refused.
+    /// Queued => closed: refused. After dispatch nothing is refused any more: what weir ends then is a late abort.
     pub fn shed(mut self, reason: ShedReason, at: Timestamp) {
         let shard = self.shard.clone();
         let mut state = shard.lock();
@@ -223,6 +238,9 @@ impl Entry {
             count(&mut state, self.account, Event::Shed, at, 1);
             tell(&mut state, self.account, self.key, at, What::Left { shed: reason.is_congestion() });
             self.write(&mut state, Written::Shed { reason });
+        } else {
+            let code = if self.status == 0 { CodeClass::Server5xx } else { CodeClass::of_status(self.status) };
+            self.close(&mut state, End { outcome: Outcome::Deadline, code, at, usage: None });
         }
     }
 
@@ -452,13 +470,15 @@ impl Entry {
         let Some(journal) = self.journal.take() else { return };
         let (shard, account, priority, timeline, status) =
             (self.shard.clone(), self.account, self.priority, self.timeline, self.status);
+        let (stream, opaque) = (self.stream, self.opaque);
         shard.journal(state, || Record {
             account,
             priority,
             timeline,
             status,
             dialect: journal.arrival.dialect.into(),
-            stream: journal.arrival.stream,
+            stream,
+            opaque,
             prompt_tokens: journal.arrival.prompt_tokens,
             max_output: journal.arrival.max_output,
             choices: journal.arrival.choices,
@@ -637,6 +657,36 @@ mod tests {
         ended.admit(at(5));
         ended.finish(end(Outcome::Completed, at(6), None));
         assert_eq!(ledger.snapshot(at(6)).dropped, 3, "an explicit end is no drop");
+    }
+
+    #[test]
+    fn what_is_shed_after_dispatch_is_a_late_abort_and_no_drop() {
+        let ledger = ledger();
+        let mut entry = offer(&ledger, at(0));
+        entry.admit(at(1));
+        entry.shed(ShedReason::Saturated, at(5));
+        offer(&ledger, at(6)).shed(ShedReason::Saturated, at(7));
+        let snapshot = ledger.snapshot(at(8));
+        let books = only(&snapshot);
+        assert_eq!((books.finished(Outcome::Deadline), snapshot.dropped), (1, 0));
+        assert_eq!(books.shed.iter().flatten().sum::<u64>(), 1, "the other one was waiting and is shed");
+    }
+
+    #[test]
+    fn an_answer_that_is_not_read_is_neither_pending_nor_a_stream_without_a_token() {
+        let ledger = ledger();
+        for opaque in [true, false] {
+            let mut entry = offer(&ledger, at(0));
+            entry.admit(at(0));
+            assert_eq!(only(&ledger.snapshot(at(1))).pending, 1);
+            entry.on_unstreamed(opaque);
+            entry.on_unstreamed(false);
+            assert_eq!(only(&ledger.snapshot(at(1))).pending, 0);
+            entry.finish(end(Outcome::Completed, at(2), None));
+        }
+        let snapshot = ledger.snapshot(at(3));
+        let books = only(&snapshot);
+        assert_eq!((books.opaque, books.without.iter().sum::<u64>(), books.pending), (1, 0, 0));
     }
 
     #[test]

@@ -26,7 +26,11 @@ pub struct Record {
     /// Status of the final head, 0 when none came.
     pub status: u16,
     pub dialect: Cow<'static, str>,
+    /// A stream was asked for, and the engine did not answer with a whole document instead.
     pub stream: bool,
+    /// The answer was in a content coding, so that nothing is known of its tokens.
+    #[serde(default)]
+    pub opaque: bool,
     pub prompt_tokens: Option<u64>,
     pub max_output: Option<u64>,
     pub choices: u32,
@@ -135,6 +139,9 @@ impl Record {
         }
         if let Some(at) = self.timeline.head {
             entry.on_head(at, self.status);
+        }
+        if self.opaque {
+            entry.on_unstreamed(true);
         }
     }
 

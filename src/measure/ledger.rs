@@ -1,5 +1,6 @@
 //! The whole of the books: names, and one shard per worker.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::SyncSender;
@@ -82,19 +83,20 @@ impl Ledger {
     pub fn model(&self, backend: BackendId, name: Option<&str>) -> ModelId {
         let configured = || self.backends.get(usize::from(backend.0)).and_then(|b| b.model_name.as_deref());
         let name = name.filter(|name| !name.is_empty()).or_else(configured).unwrap_or(UNKNOWN);
-        if let Some(id) = self.models.read().unwrap_or_else(PoisonError::into_inner).ids.get(name) {
-            return *id;
-        }
-        let cleaned = label(name);
-        let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
-        match models.ids.get(&*cleaned).copied() {
-            Some(id) => id,
-            None if models.names.len() < MODEL_LIMIT + RESERVED => models.add(&cleaned),
-            None => {
+        let (known, cleaned) = self.models.read().unwrap_or_else(PoisonError::into_inner).look_up(name);
+        // A full table is only read: whoever invents names must not make every request wait for a writer.
+        if let Some(id) = known {
+            if id == OTHER_ID && *cleaned != *OTHER {
                 self.overflow.fetch_add(1, Relaxed);
-                ModelId(0)
             }
+            return id;
         }
+        let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
+        if models.is_full() && !models.ids.contains_key(&*cleaned) {
+            self.overflow.fetch_add(1, Relaxed);
+            return OTHER_ID;
+        }
+        models.add(&cleaned)
     }
 
     /// The name behind an index.
@@ -135,6 +137,20 @@ impl Ledger {
 }
 
 impl Models {
+    /// The index of `name`, which is `other` for an unknown one in a full table, and the name as a label.
+    fn look_up<'a>(&self, name: &'a str) -> (Option<ModelId>, Cow<'a, str>) {
+        if let Some(id) = self.ids.get(name) {
+            return (Some(*id), name.into());
+        }
+        let cleaned = label(name);
+        let known = self.ids.get(&*cleaned).copied().or_else(|| self.is_full().then_some(OTHER_ID));
+        (known, cleaned.into())
+    }
+
+    fn is_full(&self) -> bool {
+        self.names.len() >= MODEL_LIMIT + RESERVED
+    }
+
     fn add(&mut self, name: &str) -> ModelId {
         if let Some(id) = self.ids.get(name) {
             return *id;
@@ -160,6 +176,7 @@ fn label(name: &str) -> String {
 
 /// Where names over the limit go.
 const OTHER: &str = "other";
+const OTHER_ID: ModelId = ModelId(0);
 /// A request that names no model, at a backend that is configured with none.
 const UNKNOWN: &str = "unknown";
 const RESERVED: usize = 2;
@@ -201,5 +218,26 @@ mod tests {
         let ledger = ledger();
         let name = ledger.model_name(ledger.model(A, Some(&format!("a\n\0{}", "\u{20ac}".repeat(100)))));
         assert!(name.len() <= 128 && !name.chars().any(char::is_control));
+    }
+
+    #[test]
+    fn a_full_table_is_never_written_to_whatever_names_come() {
+        let ledger = ledger();
+        (1..MODEL_LIMIT).for_each(|i| _ = ledger.model(A, Some(&i.to_string())));
+        let reader = ledger.models.read().unwrap();
+        let (done, told) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let long = "x".repeat(NAME_LIMIT + 1);
+                let ids = ["new", &long, "1", "pinned", "other"].map(|name| ledger.model(A, Some(name)));
+                done.send(ids).unwrap();
+            });
+            let ids = told.recv_timeout(std::time::Duration::from_secs(10));
+            drop(reader);
+            let [new, long, first, pinned, other] = ids.expect("it waits for a lock");
+            assert_eq!([new, long, other], [OTHER_ID; 3]);
+            assert!(first != OTHER_ID && pinned != OTHER_ID);
+        });
+        assert_eq!(ledger.overflow.load(Relaxed), 2, "a model that is called `other` is no overflow");
     }
 }

@@ -284,27 +284,10 @@ impl Connection<'_> {
 
     /// Counts a request that is refused before dispatch.
     fn shed(&self, request: &Request, backend: BackendId, reason: ShedReason) -> Refusal {
-        if let Some(entry) = self.offer(request, backend) {
+        if let Some(entry) = offer(self.worker, request, backend) {
             entry.shed(reason, self.gateway().clock.now());
         }
         Refusal::Shed(reason)
-    }
-
-    /// Opens the books for a measured request.
-    fn offer(&self, request: &Request, backend: BackendId) -> Option<Entry> {
-        let shape = request.shape.as_ref()?;
-        let gateway = self.gateway();
-        let account = Account { backend, model: gateway.ledger.model(backend, shape.model.as_deref()) };
-        let arrival = Arrival {
-            at: request.arrived,
-            stream: shape.stream,
-            trace: gateway.traces,
-            dialect: shape.dialect.as_str(),
-            prompt_tokens: shape.prompt_tokens_estimate(),
-            max_output: shape.max_output,
-            choices: shape.choices,
-        };
-        Some(Entry::offer(&self.worker.shard, account, Priority::Default, arrival))
     }
 
     async fn exchange<D: Io>(
@@ -318,21 +301,16 @@ impl Connection<'_> {
         let worker = self.worker.clone();
         let gateway = &worker.gateway;
         let family = request.family();
-        let mut entry = None;
+        let mut offering = Offering::new(&worker, &request, permit.backend());
         let mut dispatched = gateway.clock.now();
         let mut may_retry = true;
         // ---- a connection: from the pool, fresh, or fresh from another backend
         let mut link = loop {
             let backend = permit.backend();
-            // Books are opened at the backend that will serve: with another one in reserve, only once this one answers
-            // the dial, so that no counter ever has to be taken back.
-            if entry.is_none() && !gateway.pool.has_another(backend) {
-                entry = self.offer(&request, backend);
-            }
             match self.connect(client, timer.as_mut(), backend, dispatched).await {
                 Dialled::Link(link) => break link,
                 Dialled::ClientGone => {
-                    if let Some(entry) = entry.or_else(|| self.offer(&request, backend)) {
+                    if let Some(entry) = offering.settle() {
                         entry.abandon(gateway.clock.now());
                     }
                     return Next::Close;
@@ -340,14 +318,15 @@ impl Connection<'_> {
                 Dialled::Failed(ending) => {
                     super::health::on_dial_failed(gateway, backend);
                     let now = gateway.clock.now();
-                    let another = (may_retry && entry.is_none()).then(|| gateway.pool.pick(Some(backend))).flatten();
+                    let another = (may_retry && !offering.booked).then(|| gateway.pool.pick(Some(backend))).flatten();
                     if let Some(other) = another.filter(|_| gateway.retries.spend(now)) {
                         (permit, may_retry, dispatched) = (other, false, now);
+                        offering.move_to(permit.backend());
                         continue;
                     }
                     let refusal =
                         if ending == Ending::Timeout { Refusal::BackendTimeout } else { Refusal::BackendFailed };
-                    if let Some(mut entry) = entry.or_else(|| self.offer(&request, backend)) {
+                    if let Some(mut entry) = offering.settle() {
                         entry.admit(dispatched);
                         let dialect = request.shape.as_ref().map(|shape| shape.dialect);
                         close_refused(entry, permit, dialect, ending, refusal, now);
@@ -358,7 +337,7 @@ impl Connection<'_> {
         };
         let backend = permit.backend();
         gateway.retries.earn();
-        let mut tap = match entry.or_else(|| self.offer(&request, backend)).zip(request.shape.as_ref()) {
+        let mut tap = match offering.settle().zip(request.shape.as_ref()) {
             Some((mut entry, shape)) => {
                 entry.admit(dispatched);
                 if !may_retry {
@@ -395,10 +374,14 @@ impl Connection<'_> {
                 if let Some(entry) = tap.entry_mut() {
                     entry.retry(RetryReason::StaleConnection);
                 }
-                if let Ok(stream) = dial(gateway, backend).await {
-                    link = Link { stream, reused: false };
-                    outgoing = exchange.into_request();
-                    continue;
+                match self.dial(client, timer.as_mut(), backend, gateway.clock.now()).await {
+                    Dialled::Link(fresh) => {
+                        link = fresh;
+                        outgoing = exchange.into_request();
+                        continue;
+                    }
+                    Dialled::ClientGone => break (End::ClientGone, exchange),
+                    Dialled::Failed(_) => super::health::on_dial_failed(gateway, backend),
                 }
             }
             break (end, exchange);
@@ -431,10 +414,12 @@ impl Connection<'_> {
         }
         let ending = match end {
             End::Whole => Ending::Whole,
-            End::ClientGone | End::ClientStalled => Ending::ClientGone,
-            End::Broken(Break::Eof) => Ending::Eof,
+            // Memory ran out over what this client has not taken: not the backend's doing.
+            End::ClientGone | End::ClientStalled | End::Broken(Break::Memory) => Ending::ClientGone,
+            // Before a head there is no body that could be truncated.
+            End::Broken(Break::Eof) if exchange.status().is_some() => Ending::Eof,
             End::Broken(Break::Timeout) => Ending::Timeout,
-            End::Broken(Break::Reset | Break::Protocol | Break::Memory) => Ending::Reset,
+            End::Broken(Break::Eof | Break::Reset | Break::Protocol) => Ending::Reset,
         };
         let status = exchange.status();
         if let (End::Broken(broken), None) = (end, status) {
@@ -478,14 +463,25 @@ impl Connection<'_> {
     async fn connect<D: Io>(
         &mut self,
         client: &mut D,
+        timer: Pin<&mut Sleep>,
+        backend: BackendId,
+        now: Timestamp,
+    ) -> Dialled {
+        match self.worker.idle.take(backend, now) {
+            Some(stream) => Dialled::Link(Link { stream, reused: true }),
+            None => self.dial(client, timer, backend, now).await,
+        }
+    }
+
+    /// A fresh connection, under the connect deadline; the client is watched meanwhile.
+    async fn dial<D: Io>(
+        &mut self,
+        client: &mut D,
         mut timer: Pin<&mut Sleep>,
         backend: BackendId,
         now: Timestamp,
     ) -> Dialled {
         let gateway = self.worker.gateway.clone();
-        if let Some(stream) = self.worker.idle.take(backend, now) {
-            return Dialled::Link(Link { stream, reused: true });
-        }
         timer.as_mut().reset(gateway.clock.instant(now + gateway.limits.connect_timeout));
         let mut dialling = pin!(gateway.targets[usize::from(backend.0)].connect());
         let early = &mut self.early;
@@ -609,6 +605,68 @@ impl PathKind {
     }
 }
 
+/// Opens the books for a measured request.
+fn offer(worker: &Worker, request: &Request, backend: BackendId) -> Option<Entry> {
+    let shape = request.shape.as_ref()?;
+    let gateway = &worker.gateway;
+    let account = Account { backend, model: gateway.ledger.model(backend, shape.model.as_deref()) };
+    let arrival = Arrival {
+        at: request.arrived,
+        stream: shape.stream,
+        trace: gateway.traces,
+        dialect: shape.dialect.as_str(),
+        prompt_tokens: shape.prompt_tokens_estimate(),
+        max_output: shape.max_output,
+        choices: shape.choices,
+    };
+    Some(Entry::offer(&worker.shard, account, Priority::Default, arrival))
+}
+
+/// A request on its way into the books. They are opened at the backend that will serve it: with another one in reserve, only
+/// once the one that is dialled answers, so that no counter ever has to be taken back. It is booked once, and on every path:
+/// a task that ends before that books it as abandoned in the queue.
+struct Offering<'a> {
+    worker: &'a Worker,
+    request: &'a Request,
+    backend: BackendId,
+    booked: bool,
+    entry: Option<Entry>,
+}
+
+impl<'a> Offering<'a> {
+    fn new(worker: &'a Worker, request: &'a Request, backend: BackendId) -> Self {
+        let mut offering = Self { worker, request, backend, booked: false, entry: None };
+        offering.move_to(backend);
+        offering
+    }
+
+    /// `backend` is dialled now.
+    fn move_to(&mut self, backend: BackendId) {
+        self.backend = backend;
+        if !self.worker.gateway.pool.has_another(backend) {
+            self.book();
+        }
+    }
+
+    /// Nothing can change the backend any more.
+    fn settle(mut self) -> Option<Entry> {
+        self.book();
+        self.entry.take()
+    }
+
+    fn book(&mut self) {
+        if !std::mem::replace(&mut self.booked, true) {
+            self.entry = offer(self.worker, self.request, self.backend);
+        }
+    }
+}
+
+impl Drop for Offering<'_> {
+    fn drop(&mut self) {
+        self.book();
+    }
+}
+
 /// Why a request could not be read.
 enum Stop {
     /// The client left, or never began.
@@ -682,12 +740,6 @@ enum Dialled {
     Link(Link),
     ClientGone,
     Failed(Ending),
-}
-
-/// A fresh connection for a retry, under the connect deadline.
-async fn dial(gateway: &Gateway, backend: BackendId) -> io::Result<TcpStream> {
-    let connect = gateway.targets[usize::from(backend.0)].connect();
-    tokio::time::timeout(gateway.limits.connect_timeout, connect).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
 
 /// Closes the books of a request whose backend could not be reached.

@@ -182,6 +182,7 @@ impl Exchange {
         work: &mut Work,
     ) -> Result<bool, End> {
         if !self.is_receiving() {
+            tap.on_suspended();
             return Ok(false);
         }
         if self.outbox.len() >= OUTBOX_LIMIT {

@@ -100,11 +100,11 @@ pub async fn watch(gateway: Arc<Gateway>, backend: BackendId, check: Check) {
     }
 }
 
-/// Streams that are open and past their first token, and not one of them has heard anything: the engine hangs.
+/// Streams that are open, past their first token and listening, and not one of them has heard anything: the engine hangs. A
+/// stream whose client takes nothing does not listen, and its silence says nothing.
 fn judge_silence(gateway: &Gateway, backend: BackendId, now: Timestamp) {
     let vitals = &gateway.vitals[usize::from(backend.0)];
-    let (in_flight, pending) = gateway.pool.load(backend);
-    let silent = in_flight > pending && now.since(vitals.heard()) >= SILENCE;
+    let silent = gateway.pool.listening(backend) > 0 && now.since(vitals.heard()) >= SILENCE;
     if silent {
         eject(gateway, backend, now);
     } else if vitals.ejected_until.load(Relaxed) <= now.as_nanos() {

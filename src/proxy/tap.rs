@@ -76,6 +76,9 @@ impl Tap {
         if let (Some(dialect), 200..=299) = (self.dialect, status) {
             self.format = format;
             self.scanner = Some(StreamScanner::new(dialect, format).with_prompts(self.prompts));
+            if !matches!(format, Format::Sse | Format::Ndjson) {
+                entry.on_unstreamed(format == Format::Opaque);
+            }
         }
     }
 
@@ -111,12 +114,18 @@ impl Tap {
     /// Reading from the engine is suspended because the client takes nothing.
     pub fn on_suspended(&mut self) {
         self.lag = Lag::Behind;
+        if let Some(permit) = &mut self.permit {
+            permit.on_suspended();
+        }
     }
 
     /// Everything the engine had sent was read.
     pub fn on_caught_up(&mut self) {
         if self.lag == Lag::Behind {
             self.lag = Lag::Recovering;
+            if let Some(permit) = &mut self.permit {
+                permit.on_resumed();
+            }
         }
     }
 

@@ -8,8 +8,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use weir::app::{Running, start};
+use weir::backend::BackendId;
 use weir::config::{Config, Overrides};
-use weir::measure::Snapshot;
+use weir::measure::{AbandonPhase, NoTokenReason, Outcome, Snapshot};
 
 /// A backend that gives each connection, and its number, to `script`.
 fn backend(script: impl Fn(TcpStream, usize) + Send + Sync + Clone + 'static) -> SocketAddr {
@@ -101,8 +102,10 @@ fn post(path: &str, extra: &str, body: &str) -> Vec<u8> {
         .into_bytes()
 }
 
+const CHAT: &str = "/v1/chat/completions";
 const STREAM: &str = r#"{"model":"m","stream":true}"#;
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-type: application/json\r\n\r\n{}";
+const EVENT: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"x\"}}]}\n\n";
 
 /// The books, once `done` says so of them; they balance at every look.
 fn books(running: &Running, done: impl Fn(&Snapshot) -> bool) -> Snapshot {
@@ -125,6 +128,44 @@ fn total(snapshot: &Snapshot, of: impl Fn(&weir::measure::Books) -> u64) -> u64 
 #[expect(clippy::disallowed_methods, reason = "polling real sockets")]
 fn pause() {
     std::thread::sleep(Duration::from_millis(5));
+}
+
+/// A backend that streams events for as long as they are taken.
+fn flooding() -> SocketAddr {
+    backend(|mut stream, _| {
+        while let Some(head) = request(&mut stream) {
+            if head.starts_with("GET /health") {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+                continue;
+            }
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n");
+            while stream.write_all(EVENT.repeat(100).as_bytes()).is_ok() {}
+            return;
+        }
+    })
+}
+
+/// A port whose backlog is full: a connection to it neither succeeds nor fails.
+fn black_hole() -> (SocketAddr, Vec<socket2::Socket>) {
+    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let mut held = fill(&listener);
+    let address = listener.local_addr().unwrap();
+    held.push(listener);
+    (address.as_socket().unwrap(), held)
+}
+
+/// Takes every place in the backlog of `listener`, for as long as what comes back lives.
+fn fill(listener: &socket2::Socket) -> Vec<socket2::Socket> {
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let fillers = (0..4).map(|_| {
+        let filler = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        filler.set_nonblocking(true).unwrap();
+        let _ = filler.connect(&address);
+        filler
+    });
+    fillers.collect()
 }
 
 // ---- what two readers could understand differently ------------------------------------------------------------------
@@ -297,6 +338,29 @@ fn a_connection_over_the_cap_waits_and_is_served_when_another_ends() {
 }
 
 #[test]
+fn a_stream_whose_client_takes_nothing_is_not_taken_for_a_silent_backend() {
+    let running = weir(&[flooding()], "");
+    let mut client = open(running.address);
+    client.write_all(&post(CHAT, "", STREAM)).unwrap();
+    let pool = running.gateway.pool.clone();
+    let settled = |listening: u32| {
+        (0..2_000).any(|_| {
+            pause();
+            pool.load(BackendId(0)) == (1, 0) && pool.listening(BackendId(0)) == listening
+        })
+    };
+    assert!(settled(0), "the engine is not read while its client takes nothing");
+    let mut reader = client.try_clone().unwrap();
+    let taking = std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
+    assert!(settled(1), "once the client takes again, silence would be the engine's");
+    client.shutdown(std::net::Shutdown::Both).unwrap();
+    let _ = taking.join();
+    books(&running, |books| total(books, |books| books.finished(Outcome::ClientCancelled)) == 1);
+    assert_eq!((pool.load(BackendId(0)), pool.listening(BackendId(0))), ((0, 0), 0));
+    running.stop();
+}
+
+#[test]
 fn an_answer_reaches_a_client_that_has_sent_more_than_was_asked_for() {
     let (engine, _heard) = answering(OK);
     let running = weir(&[engine], "");
@@ -309,5 +373,128 @@ fn an_answer_reaches_a_client_that_has_sent_more_than_was_asked_for() {
         let read = stream.read_to_end(&mut answer);
         assert!(read.is_ok() && answer.ends_with(b"{}"), "{read:?} {}", answer.len());
     }
+    running.stop();
+}
+
+// ---- what is counted ------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_request_whose_task_ends_while_dialling_is_booked() {
+    let (first, second) = (black_hole(), black_hole());
+    let running = weir(&[first.0, second.0], "limits: {connect_timeout: 60s}");
+    let ledger = running.gateway.ledger.clone();
+    let now = running.gateway.clock.now();
+    let mut client = open(running.address);
+    client.write_all(&post(CHAT, "", STREAM)).unwrap();
+    while running.gateway.drain.underway() == 0 {
+        pause();
+    }
+    running.stop();
+    let snapshot = ledger.snapshot(now);
+    snapshot.check().unwrap();
+    assert_eq!(total(&snapshot, |books| books.offered()), 1);
+    assert_eq!(total(&snapshot, |books| books.abandoned[AbandonPhase::Queue.index()]), 1);
+}
+
+#[test]
+fn a_client_that_leaves_while_its_backend_is_dialled_is_seen_also_behind_stray_bytes() {
+    let (first, second) = (black_hole(), black_hole());
+    let running = weir(&[first.0, second.0], "limits: {connect_timeout: 60s}");
+    for stray in ["", "\r\n"] {
+        let mut client = open(running.address);
+        client.write_all(&[&post(CHAT, "", STREAM), stray.as_bytes()].concat()).unwrap();
+        while running.gateway.drain.underway() == 0 {
+            pause();
+        }
+        drop(client);
+        let left = |books: &weir::measure::Books| books.abandoned[AbandonPhase::Queue.index()];
+        let seen = if stray.is_empty() { 1 } else { 2 };
+        books(&running, |books| total(books, left) == seen && total(books, |books| books.offered()) == seen);
+    }
+    running.stop();
+}
+
+#[test]
+fn a_client_that_leaves_while_a_stale_connection_is_replaced_is_seen() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut stream = loop {
+            let mut stream = listener.accept().unwrap().0;
+            if request(&mut stream).is_some_and(|head| head.starts_with("POST")) {
+                break stream;
+            }
+            let _ = stream.write_all(OK);
+        };
+        let listener = socket2::Socket::from(listener);
+        let _held = fill(&listener);
+        stream.write_all(OK).unwrap();
+        request(&mut stream);
+        drop(stream);
+        std::thread::park();
+    });
+    let running = weir(&[address], "limits: {connect_timeout: 60s}");
+    assert!(ask(running.address, &post(CHAT, "", STREAM)).starts_with("HTTP/1.1 200 "));
+    let mut client = open(running.address);
+    client.write_all(&post(CHAT, "", STREAM)).unwrap();
+    books(&running, |books| total(books, |books| books.retries.iter().sum()) == 1);
+    drop(client);
+    books(&running, |books| total(books, |books| books.finished(Outcome::ClientCancelled)) == 1);
+    running.stop();
+}
+
+#[test]
+fn memory_that_a_slow_client_has_used_up_is_not_the_backends_fault() {
+    let running = weir(&[flooding()], "limits: {max_body: 64KiB, body_memory: 64KiB}");
+    let mut client = open(running.address);
+    client.write_all(&post(CHAT, "", STREAM)).unwrap();
+    while running.gateway.memory.used() < 40 << 10 {
+        pause();
+    }
+    (0..20).for_each(|_| pause());
+    rest(&mut client);
+    books(&running, |books| total(books, |books| books.finished(Outcome::ClientCancelled)) == 1);
+    assert_eq!(running.gateway.memory.used(), 0);
+    running.stop();
+}
+
+#[test]
+fn an_answer_that_cannot_be_read_is_neither_pending_nor_a_stream_without_a_token() {
+    for head in [
+        "content-type: text/event-stream\r\ncontent-encoding: br",
+        "content-type: text/event-stream\r\ncontent-encoding: gzip",
+    ] {
+        let (go, wait) = channel::<()>();
+        let wait = std::sync::Arc::new(std::sync::Mutex::new(wait));
+        let engine = backend(move |mut stream, _| {
+            if request(&mut stream).is_some_and(|head| head.starts_with("POST")) {
+                let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\n{head}\r\ncontent-length: 4\r\n\r\n").as_bytes());
+                let _ = wait.lock().unwrap().recv();
+                let _ = stream.write_all(b"\x1b\x00\x00\x00");
+            }
+        });
+        let running = weir(&[engine], "");
+        let mut client = open(running.address);
+        client.write_all(&post(CHAT, "", STREAM)).unwrap();
+        client.read_exact(&mut [0; 12]).unwrap();
+        books(&running, |books| {
+            total(books, |books| books.in_flight()) == 1 && total(books, |books| books.pending) == 0
+        });
+        go.send(()).unwrap();
+        rest(&mut client);
+        let done = books(&running, |books| total(books, |books| books.finished(Outcome::Completed)) == 1);
+        assert_eq!(total(&done, |books| books.without.iter().sum()), 0, "{:?}", NoTokenReason::ALL);
+        assert_eq!(total(&done, |books| books.opaque), 1);
+        running.stop();
+    }
+}
+
+#[test]
+fn a_backend_that_closes_before_it_answers_has_reset_and_not_truncated() {
+    let engine = backend(|mut stream, _| drop(request(&mut stream)));
+    let running = weir(&[engine], "");
+    assert!(ask(running.address, &post(CHAT, "", STREAM)).starts_with("HTTP/1.1 502 "));
+    let done = books(&running, |books| total(books, |books| books.in_flight()) == 0);
+    assert_eq!(total(&done, |books| books.finished(Outcome::UpstreamReset)), 1);
     running.stop();
 }
