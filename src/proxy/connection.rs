@@ -445,7 +445,11 @@ impl Connection<'_> {
             };
             let _ = write_all(client, timer.as_mut(), framed.as_bytes()).await;
         }
-        if keeps { Next::Request } else { Next::Close }
+        match end {
+            End::Whole if keeps => Next::Request,
+            End::Whole => Next::ClosePolitely,
+            _ => Next::Close,
+        }
     }
 
     fn recipient(&self, request: &Request, backend: BackendId, keep: bool) -> Recipient {

@@ -129,7 +129,7 @@ fn an_engine_that_does_not_answer_in_time_is_not_asked_again() {
             talk.ended();
         }
     });
-    let settings = "{workers: 1, limits: {first_byte_timeout: 100ms}}";
+    let settings = "workers: 1\nlimits: {first_byte_timeout: 100ms}";
     let weir = Weir::with(&[origin.address], settings, |_| {});
     let mut client = Client::connect(weir.address);
     assert_eq!((ask(&mut client).status, ask(&mut client).status), (200, 504));

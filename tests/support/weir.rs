@@ -30,9 +30,11 @@ impl Weir {
     /// With a file of settings; `adjust` is where a test sets its hook.
     pub fn with(backends: &[SocketAddr], settings: &str, adjust: impl FnOnce(&mut Gateway)) -> Self {
         let local = Some("127.0.0.1:0".parse().unwrap());
-        let urls = backends.iter().map(|backend| format!("http://{backend}")).collect();
-        let overrides = Overrides { listen: local, admin: local, backends: urls, ..Overrides::default() };
-        let config = Config::parse(settings, "test", &overrides, &|_| None).unwrap();
+        let overrides = Overrides { listen: local, admin: local, ..Overrides::default() };
+        // `engine: none`: a scripted backend counts its connections, and nobody else is to make one.
+        let lines: String =
+            backends.iter().map(|backend| format!("\n  - {{url: 'http://{backend}', engine: none}}")).collect();
+        let config = Config::parse(&format!("backends:{lines}\n{settings}"), "test", &overrides, &|_| None).unwrap();
         let journal = config.journal.path.clone();
         let running = start(config, adjust).unwrap();
         Self { address: running.address, admin: running.admin, running: Some(running), journal }
