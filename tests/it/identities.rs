@@ -33,7 +33,8 @@ fn the_identities_are_exact_at_a_thousand_scrapes_in_the_middle_of_chaos() {
     ] {
         assert!(finished(books, outcome) > 0, "{outcome:?}");
     }
-    assert!(finished(books, Outcome::Completed) >= report.clients.complete, "{:?}", report.clients);
+    // A panic after the last byte leaves a client that has everything and books that know of a panic.
+    assert!(finished(books, Outcome::Completed) + ended >= report.clients.complete, "{:?}", report.clients);
     assert!(books.malformed[0] >= report.clients.times(Deed::Malformed) / 2, "400s are counted outside the identities");
     assert!(total(books, |books| books.offered()) >= 1_500);
 }

@@ -68,7 +68,7 @@ pub struct Tally {
     pub statuses: BTreeMap<u16, u64>,
     /// Streams that were complete with their terminator.
     pub complete: u64,
-    /// Streams that ended visibly short.
+    /// Streams that ended visibly short, or with an error event.
     pub broken: u64,
     /// Streams that ended as their framing says, without terminator, though no fault asked for that.
     pub forged: u64,
@@ -113,6 +113,8 @@ impl Tally {
         *self.statuses.entry(status).or_default() += 1;
         if status == 200 {
             match (complete, terminated) {
+                // An engine that says that it failed may close its stream properly.
+                (true, true) if deed == Deed::Fault("error-event-after=2") => self.broken += 1,
                 (true, true) => self.complete += 1,
                 (true, false) if deed != Deed::Fault("truncate-after=2") => self.forged += 1,
                 _ => self.broken += 1,
