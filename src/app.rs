@@ -110,8 +110,8 @@ pub fn start(config: Config, adjust: impl FnOnce(&mut Gateway)) -> anyhow::Resul
     let gateway = Arc::new(gateway);
     let admin = std::net::TcpListener::bind(config.admin.listen)
         .with_context(|| format!("the admin port cannot be bound to {}", config.admin.listen))?;
-    let watch = watch::Watch::start(&config, &gateway)?;
-    let handles = handles(&config, &gateway, journal, watch.engines());
+    let watch = watch::Watch::start(&config, &gateway, journal.clone())?;
+    let handles = handles(&config, &gateway, journal, &watch);
     let no_token = visitor::Admission { hosts: Vec::new(), token: None, neighbours: Vec::new() };
     // In this order, so that nobody hears `ready` before the data port is bound.
     let (address, threads) = start_workers(&config, &gateway)?;
@@ -223,14 +223,16 @@ fn start_workers(config: &Config, gateway: &Arc<Gateway>) -> anyhow::Result<(Soc
     Ok((address, threads))
 }
 
-fn handles(
-    config: &Config,
-    gateway: &Arc<Gateway>,
-    journal: Option<Journal>,
-    engines: Arc<watch::Engines>,
-) -> export::Handles {
-    let started = unix_time() - gateway.clock.now().as_nanos() as f64 / 1e9;
-    let seen = Arc::new(Seen { gateway: gateway.clone(), journal, drain: config.drain.clone(), started, engines });
+fn handles(config: &Config, gateway: &Arc<Gateway>, journal: Option<Journal>, watch: &watch::Watch) -> export::Handles {
+    let epoch = unix_time() - gateway.clock.now().as_nanos() as f64 / 1e9;
+    let seen = Arc::new(Seen {
+        gateway: gateway.clone(),
+        journal,
+        drain: config.drain.clone(),
+        started: unix_time(),
+        epoch,
+        watched: watch.seen(),
+    });
     let effective = config.effective().to_string();
     export::Handles {
         clock: gateway.clock,
@@ -248,9 +250,10 @@ struct Seen {
     gateway: Arc<Gateway>,
     journal: Option<Journal>,
     drain: crate::proxy::settings::DrainSettings,
-    /// Unix time of the clock's epoch.
     started: f64,
-    engines: Arc<watch::Engines>,
+    /// Unix time at which the clock stood at zero.
+    epoch: f64,
+    watched: watch::Seen,
 }
 
 impl export::ProcessFacts for Seen {
@@ -266,7 +269,9 @@ impl export::ProcessFacts for Seen {
             journal: self.journal.as_ref().map(Journal::counts),
             reload_accepted: true,
             reload_accepted_at: self.started,
-            reported: self.engines.reported(gateway.clock.now(), self.started),
+            epoch: self.epoch,
+            judged: self.watched.judged(gateway.clock.now()),
+            reported: self.watched.reported(gateway.clock.now(), self.epoch),
         }
     }
 }

@@ -7,7 +7,7 @@
 //! Imports go down the floors, never up and never sideways between hands:
 //! F0 `time` `units` `backend` `slo` · F1 `http1` `wire` `measure` `engine::model` `load::schedule` · F2 `estimate` ·
 //! F3 `balance` · F4 `rehearsal` ·
-//! F5 `proxy` `export` `scrape` `engine::server` `load::runner` (with `clock`) · F6 `cli` `app` `demo` `config`.
+//! F5 `proxy` `export` `steer` `scrape` `engine::server` `load::runner` (with `clock`) · F6 `cli` `app` `demo` `config`.
 //!
 //! Absent: a clock below F5, a metric counted in a callback, a text of a client's in a log, TLS and HTTP/2 (later).
 
@@ -30,6 +30,7 @@ pub mod proxy;
 pub mod rehearsal;
 pub mod scrape;
 pub mod slo;
+pub mod steer;
 pub mod time;
 pub mod units;
 pub mod wire;

@@ -1,4 +1,4 @@
-//! The thread beside the traffic: it reads what engines say of themselves.
+//! The thread beside the traffic: it turns the estimate's wheel and reads what engines say of themselves.
 //!
 //! A runtime of its own, so that neither a slow engine nor a long exposition takes time from a worker.
 
@@ -11,40 +11,52 @@ use tokio::task::JoinSet;
 
 use crate::backend::BackendId;
 use crate::config::{Config, Server};
+use crate::estimate::{Settings, Transition};
+use crate::export::journal::Journal;
 use crate::export::reported::Reported;
+use crate::export::saturation::Judged;
+use crate::measure::journal::{Line, Turn};
 use crate::proxy::gateway::Gateway;
 use crate::scrape::client::Address;
 use crate::scrape::settings::Engine;
 use crate::scrape::table::Reason;
 use crate::scrape::{self, Pace, Seat, Source};
+use crate::steer::{Board, Published, Steer};
 use crate::time::Timestamp;
 
 /// The running thread. Dropping it stops it and waits for it.
 pub struct Watch {
-    engines: Arc<Engines>,
+    seen: Seen,
     stop: Arc<Notify>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What every engine says of itself, in the configuration's order.
-pub struct Engines(Vec<Arc<Seat>>);
+/// What the thread leaves for others to read, in the configuration's order of the backends.
+#[derive(Clone)]
+pub struct Seen {
+    seats: Arc<[Arc<Seat>]>,
+    board: Arc<Board>,
+}
 
 impl Watch {
     /// Starts the thread.
     ///
     /// # Errors
     /// The runtime or the thread cannot be started.
-    pub fn start(config: &Config, gateway: &Arc<Gateway>) -> io::Result<Self> {
+    pub fn start(config: &Config, gateway: &Arc<Gateway>, journal: Option<Journal>) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let pace = Pace::default();
-        let engines = Arc::new(Engines(config.backends.iter().map(|_| Seat::new(pace)).collect()));
+        let seats: Arc<[Arc<Seat>]> = config.backends.iter().map(|_| Seat::new(pace)).collect();
         let stop = Arc::new(Notify::new());
+        let board = Board::new(config.backends.len());
+        let steer = steer(config, gateway, board.clone(), journal);
         let (stopped, gateway) = (stop.clone(), gateway.clone());
-        let seats: Vec<(Source, Arc<Seat>)> = config.backends.iter().map(source).zip(engines.0.clone()).collect();
+        let sources: Vec<_> = config.backends.iter().map(source).zip(seats.iter().cloned()).collect();
         let thread = std::thread::Builder::new().name("weir-watch".into()).spawn(move || {
             runtime.block_on(async move {
                 let mut tasks = JoinSet::new();
-                for (place, (source, seat)) in seats.into_iter().enumerate() {
+                tasks.spawn(steer.run(gateway.clock));
+                for (place, (source, seat)) in sources.into_iter().enumerate() {
                     let (gateway, clock) = (gateway.clone(), gateway.clock);
                     let backend = BackendId(u16::try_from(place).unwrap_or(u16::MAX));
                     if source.engine != Engine::None {
@@ -55,12 +67,12 @@ impl Watch {
                 stopped.notified().await;
             });
         })?;
-        Ok(Self { engines, stop, thread: Some(thread) })
+        Ok(Self { seen: Seen { seats, board }, stop, thread: Some(thread) })
     }
 
-    /// Where to read what the engines say.
-    pub fn engines(&self) -> Arc<Engines> {
-        self.engines.clone()
+    /// Where to read what it found.
+    pub fn seen(&self) -> Seen {
+        self.seen.clone()
     }
 }
 
@@ -75,11 +87,35 @@ impl Drop for Watch {
     }
 }
 
-impl Engines {
-    /// What is known at `now`, for the admin port; `epoch` is the Unix time at which the clock stood at zero.
-    pub fn reported(&self, now: Timestamp, epoch: f64) -> Vec<Option<Reported>> {
-        self.0.iter().map(|seat| reported(&seat.reading(now), now, epoch)).collect()
+impl Seen {
+    /// What the estimate says at `now`, for the admin port.
+    pub fn judged(&self, now: Timestamp) -> Vec<Option<Judged>> {
+        let judged = |published: Arc<Published>| Judged {
+            reading: published.reading.clone(),
+            lost: published.lost,
+            late: published.late,
+        };
+        self.board.read_all(now).into_iter().map(|published| published.map(judged)).collect()
     }
+
+    /// What engines say of themselves at `now`; `epoch` is the Unix time at which the clock stood at zero.
+    pub fn reported(&self, now: Timestamp, epoch: f64) -> Vec<Option<Reported>> {
+        self.seats.iter().map(|seat| reported(&seat.reading(now), now, epoch)).collect()
+    }
+}
+
+fn steer(config: &Config, gateway: &Arc<Gateway>, board: Arc<Board>, journal: Option<Journal>) -> Steer {
+    let settings =
+        config.backends.iter().map(|server| Settings { slo_ttft: config.slo.ttft, engine: server.inside.limits() });
+    let on_transition = move |backend, transition: &Transition| {
+        if let Some(journal) = &journal {
+            let Transition { at, from, to, reason } = transition;
+            let transition =
+                Turn { backend, at: *at, from: from.word().into(), to: to.word().into(), reason: reason.clone() };
+            journal.offer(Line::Transition { transition });
+        }
+    };
+    Steer::new(gateway.ledger.clone(), settings.collect(), board, Box::new(on_transition), gateway.clock.now())
 }
 
 fn reported(reading: &scrape::Reading, now: Timestamp, epoch: f64) -> Option<Reported> {

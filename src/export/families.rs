@@ -49,6 +49,30 @@ families! {
     REQUEST_OUTPUT = Histogram "weir_request_output_tokens": "Output length per request.";
     CHUNKS = Counter "weir_stream_chunks_total": "Content events seen.";
 
+    SATURATION_RATIO = Gauge "weir_saturation_ratio": "In-flight plus queued over the knee's in-flight; 1 is at the knee, not clamped, NaN until a knee is known.";
+    DEMAND_RATIO = Gauge "weir_demand_ratio": "Offered rate over the capacity of the offered mix, shed included; not clamped, NaN until a knee is known.";
+    SATURATION_STATE = Gauge "weir_saturation_state": "1 for the active state, 0 for the others.";
+    KNEE_CONCURRENCY = Gauge "weir_knee_concurrency": "In-flight requests at which the engine starts to queue.";
+    KNEE_CONCURRENCY_LOW = Gauge "weir_knee_concurrency_low": "Lower end of its 95 % interval.";
+    KNEE_CONCURRENCY_HIGH = Gauge "weir_knee_concurrency_high": "Upper end of its 95 % interval.";
+    KNEE_REQUESTS = Gauge "weir_knee_requests_per_second": "Completion rate at the knee, for the offered mix.";
+    KNEE_REQUESTS_LOW = Gauge "weir_knee_requests_per_second_low": "Lower end of its 95 % interval.";
+    KNEE_REQUESTS_HIGH = Gauge "weir_knee_requests_per_second_high": "Upper end of its 95 % interval.";
+    KNEE_TOKENS = Gauge "weir_knee_output_tokens_per_second": "Output token rate at the knee, for the offered mix.";
+    KNEE_TOKENS_LOW = Gauge "weir_knee_output_tokens_per_second_low": "Lower end of its 95 % interval.";
+    KNEE_TOKENS_HIGH = Gauge "weir_knee_output_tokens_per_second_high": "Upper end of its 95 % interval.";
+    KNEE_CONFIDENCE = Gauge "weir_knee_confidence_ratio": "One less the half-width of the interval of the requests per second, as a share of them.";
+    KNEE_UPDATED_AT = Gauge "weir_knee_last_update_timestamp_seconds": "Unix time of the last accepted estimate.";
+    KNEE_UPDATES = Counter "weir_knee_updates_total": "Estimates by origin; online are blocks of time in which the backend was saturated.";
+    PREDICTED = Gauge "weir_capacity_predicted_requests_per_second": "Capacity predicted before any saturation was seen, for the offered mix.";
+    PREDICTED_LOW = Gauge "weir_capacity_predicted_requests_per_second_low": "Lower end of its 95 % interval.";
+    PREDICTED_HIGH = Gauge "weir_capacity_predicted_requests_per_second_high": "Upper end of its 95 % interval.";
+    UPPER_BOUND = Gauge "weir_capacity_upper_bound_requests_per_second": "No setting of the engine's limits can exceed this.";
+    LOWER_BOUND = Gauge "weir_capacity_lower_bound_requests_per_second": "Highest start rate over 10 s seen so far; absent once a knee is known.";
+    STEP_SECONDS = Gauge "weir_engine_step_seconds": "Identified cost of one engine step, of one decode in it, of one prompt token in it.";
+    SPEED_CHANGES = Counter "weir_engine_speed_changes_total": "Times the engine's step costs shifted persistently, at any load.";
+    SAMPLES = Counter "weir_samples_faulty_total": "Samples that did not reach the estimate, or reached it at a wrong time.";
+
     BACKEND_UP = Gauge "weir_backend_up": "1 if the health check passes.";
     SCRAPE_UP = Gauge "weir_backend_scrape_up": "1 if the last read of the engine's own metrics worked.";
     SCRAPE_AT = Gauge "weir_backend_scrape_timestamp_seconds": "Unix time of the last good read of the engine's own metrics.";

@@ -13,12 +13,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::measure::journal::Record;
+use crate::measure::journal::Line;
 
 /// The sending side; cheap to clone, one for each worker.
 #[derive(Clone, Debug)]
 pub struct Journal {
-    sender: SyncSender<Record>,
+    sender: SyncSender<Line>,
     counts: Arc<Counts>,
 }
 
@@ -69,7 +69,7 @@ impl Journal {
     }
 
     /// Hands a record over, or drops and counts it. Never waits.
-    pub fn offer(&self, record: Record) {
+    pub fn offer(&self, record: Line) {
         match self.sender.try_send(record) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
@@ -84,7 +84,7 @@ impl Journal {
     }
 
     /// The channel itself, for the books, which count what finds no room.
-    pub fn sender(&self) -> SyncSender<Record> {
+    pub fn sender(&self) -> SyncSender<Line> {
         self.sender.clone()
     }
 }
@@ -126,7 +126,7 @@ impl<W: Write> Writer<W> {
         Self { out, lines: Vec::new(), pending: 0, counts, failing: false, torn: false }
     }
 
-    fn run(&mut self, receiver: &Receiver<Record>) {
+    fn run(&mut self, receiver: &Receiver<Line>) {
         loop {
             match receiver.recv_timeout(FLUSH_EVERY) {
                 Ok(record) => self.gather(&record, receiver),
@@ -138,7 +138,7 @@ impl<W: Write> Writer<W> {
     }
 
     /// Takes what there is for up to a second, or up to a batch.
-    fn gather(&mut self, first: &Record, receiver: &Receiver<Record>) {
+    fn gather(&mut self, first: &Line, receiver: &Receiver<Line>) {
         self.append(first);
         let until = soon(FLUSH_EVERY);
         while self.lines.len() < BATCH {
@@ -150,7 +150,7 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    fn append(&mut self, record: &Record) {
+    fn append(&mut self, record: &Line) {
         let before = self.lines.len();
         match serde_json::to_writer(&mut self.lines, record) {
             Ok(()) => {
@@ -295,7 +295,7 @@ mod tests {
         assert_eq!((lines.len(), whole.count()), (3, 2), "the torn line stands alone");
     }
 
-    fn record() -> Record {
+    fn record() -> Line {
         let line = r#"{"account":{"backend":0,"model":0},"priority":"default","timeline":{"arrived":1,"admitted":null,"first_byte":null,"head":null,"first_token":null,"last_token":null,"ended":2},"status":0,"dialect":"openai.chat","stream":true,"prompt_tokens":null,"max_output":null,"choices":1,"retries":[0,0],"overhead":[null,null],"emissions":[],"truncated":false,"verdict":{"end":"abandoned"}}"#;
         serde_json::from_str(line).unwrap()
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::families as f;
 use super::sheet::{Column, Family, Label, Sheet};
-use super::{Facts, Handles, Mode, reported};
+use super::{Facts, Handles, Mode, reported, saturation};
 use crate::measure::histogram::Buckets;
 use crate::measure::snapshot::{AccountBooks, Snapshot};
 use crate::measure::{
@@ -51,6 +51,7 @@ impl Exposition {
         write_state(&mut sheet, snapshot, facts, draining);
         write_latency(&mut sheet, &snapshot.accounts);
         write_tokens(&mut sheet, &snapshot.accounts);
+        saturation::write(&mut sheet, snapshot, &facts.judged, facts.epoch);
         write_process(&mut sheet, snapshot, facts);
         #[cfg(target_os = "linux")]
         sheet.extend(prometheus::core::Collector::collect(&self.process));

@@ -9,10 +9,12 @@ pub mod admin;
 pub mod encoding;
 pub mod families;
 pub mod journal;
+pub mod knee;
 pub mod logging;
 pub mod metrics;
 pub mod reported;
 pub mod routes;
+pub mod saturation;
 pub mod settings;
 pub mod sheet;
 pub mod status;
@@ -88,6 +90,10 @@ pub struct Facts {
     pub reload_accepted: bool,
     /// Unix time of the last accepted reload, in seconds.
     pub reload_accepted_at: f64,
+    /// Unix time at which the process's clock stood at zero, in seconds.
+    pub epoch: f64,
+    /// What the estimate says of each backend, in the configuration's order.
+    pub judged: Vec<Option<saturation::Judged>>,
     /// What each engine reports of itself, in the configuration's order.
     pub reported: Vec<Option<reported::Reported>>,
 }

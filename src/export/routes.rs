@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::metrics::{self, Exposition};
 use super::visitor::Act;
-use super::{Handles, encoding, status};
+use super::{Handles, encoding, knee, status};
 
 /// An answer of the admin port, whole.
 pub type Answer = Response<Full<Bytes>>;
@@ -31,6 +31,10 @@ pub enum Page {
     Ready,
     /// The state of everything, as JSON.
     Status,
+    /// Per backend the knee, or what is missing to tell it.
+    Knee,
+    /// What a batch client should do now.
+    Saturation,
     /// The effective configuration.
     Config,
     /// Begins the drain; `?wait=120s` waits for its end.
@@ -41,12 +45,14 @@ pub enum Page {
 
 impl Page {
     /// Every path with its page.
-    pub const PATHS: [(&'static str, Self); 8] = [
+    pub const PATHS: [(&'static str, Self); 10] = [
         ("/metrics", Self::Metrics),
         ("/livez", Self::Alive),
         ("/readyz", Self::Ready),
         ("/healthz", Self::Alive),
         ("/status", Self::Status),
+        ("/knee", Self::Knee),
+        ("/saturation", Self::Saturation),
         ("/config", Self::Config),
         ("/drain", Self::Drain),
         ("/undrain", Self::Undrain),
@@ -60,7 +66,9 @@ impl Page {
     /// The methods it takes, as `Allow` lists them.
     pub const fn allow(self) -> &'static str {
         match self {
-            Self::Metrics | Self::Alive | Self::Ready | Self::Status | Self::Config => "GET, HEAD",
+            Self::Metrics | Self::Alive | Self::Ready | Self::Status | Self::Knee | Self::Saturation | Self::Config => {
+                "GET, HEAD"
+            }
             Self::Drain => "GET, POST",
             Self::Undrain => "POST",
         }
@@ -69,9 +77,11 @@ impl Page {
     /// What calling it does.
     pub const fn act(self) -> Act {
         match self {
-            Self::Metrics | Self::Alive | Self::Ready | Self::Status | Self::Config => Act::Read,
             Self::Drain => Act::Drain,
             Self::Undrain => Act::Change,
+            Self::Metrics | Self::Alive | Self::Ready | Self::Status | Self::Knee | Self::Saturation | Self::Config => {
+                Act::Read
+            }
         }
     }
 
@@ -101,6 +111,7 @@ impl Desk {
             Page::Alive => text(StatusCode::OK, "ok\n"),
             Page::Ready => self.ready(uri),
             Page::Status => body(StatusCode::OK, JSON, status::render(&self.handles)),
+            Page::Knee | Page::Saturation => self.judged(page),
             Page::Config => body(StatusCode::OK, JSON, (self.handles.config)()),
             Page::Drain => self.drain(uri).await,
             Page::Undrain => self.undrain(),
@@ -136,6 +147,15 @@ impl Desk {
         };
         answer.headers_mut().insert(VARY, HeaderValue::from_static("accept-encoding"));
         answer
+    }
+
+    fn judged(&self, page: Page) -> Answer {
+        let (snapshot, facts) = (self.handles.ledger.snapshot(self.handles.clock.now()), self.handles.facts.facts());
+        let described = match page {
+            Page::Knee => knee::knee(&snapshot, &facts.judged, facts.epoch),
+            _ => knee::saturation(&snapshot, &facts.judged),
+        };
+        body(StatusCode::OK, JSON, line(&described))
     }
 
     fn ready(&self, uri: &Uri) -> Answer {

@@ -8,8 +8,10 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::{Facts, Handles, reported};
+use crate::estimate::Reading;
 use crate::measure::snapshot::{AccountBooks, Snapshot};
 use crate::measure::{AbandonPhase, Outcome, Phase, Quantiles, Rates, ShedReason, View};
+use crate::time::Timestamp;
 
 /// The status now, as one line of JSON.
 pub fn render(handles: &Handles) -> String {
@@ -23,6 +25,9 @@ pub fn describe(snapshot: &Snapshot, facts: &Facts, draining: bool) -> Value {
         let accounts: Vec<_> = snapshot.accounts.iter().filter(|books| books.backend == *name).collect();
         let recent = snapshot.recent.get(place).cloned().unwrap_or_default();
         let mut described = backend(name, facts.up.get(place).copied().unwrap_or(false), &accounts, &recent, snapshot);
+        if let Some(Some(judged)) = facts.judged.get(place) {
+            described["saturation"] = saturation(&judged.reading, snapshot.at);
+        }
         described["engine"] = reported::describe(facts.reported.get(place).and_then(Option::as_ref));
         described
     });
@@ -52,9 +57,19 @@ fn backend(name: &str, up: bool, accounts: &[&AccountBooks], recent: &View, snap
         "upstream_ttft_s": quantiles(recent.upstream_ttft),
         "itl_s": quantiles(recent.itl),
         "e2e_s": quantiles(recent.e2e),
-        "saturation": { "state": "unknown", "ratio": null, "since_s": null },
+        "saturation": { "state": "unknown", "ratio": null, "since_s": null, "demand_ratio": null, "reason": null },
         "limits": { "first_token_window": null, "kv_cap_tokens": null },
         "totals": totals(accounts),
+    })
+}
+
+fn saturation(reading: &Reading, now: Timestamp) -> Value {
+    json!({
+        "state": reading.state.word(),
+        "ratio": reading.ratio,
+        "since_s": now.since(reading.since).as_secs_f64(),
+        "demand_ratio": reading.demand_ratio,
+        "reason": reading.reason,
     })
 }
 

@@ -1,4 +1,4 @@
-//! The journal: one record a request, stamps and lengths, never content.
+//! The journal: one record a request, stamps and lengths, never content; between them, what the estimate made of it.
 //!
 //! A record holds everything that the books were told, so that replaying a journal through `Entry` gives the same books.
 //! Writing it to a file is somebody else's work.
@@ -13,7 +13,36 @@ use super::entry::{Arrival, End, Entry};
 use super::ledger::{Account, Ledger};
 use super::outcome::{CodeClass, Outcome, OverheadStage, Priority, RetryReason, ShedReason};
 use super::timeline::{Timeline, Usage};
+use crate::backend::BackendId;
 use crate::time::Timestamp;
+
+/// One line of a journal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Line {
+    /// A request that was closed.
+    Request(Box<Record>),
+    /// A backend's state changed: `{"transition":{…}}`.
+    Transition {
+        /// The change.
+        transition: Turn,
+    },
+}
+
+/// A change of a backend's state, in the words of the estimate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Turn {
+    /// Index of the backend.
+    pub backend: BackendId,
+    /// Nanoseconds of the process's clock.
+    pub at: Timestamp,
+    /// The state before.
+    pub from: Cow<'static, str>,
+    /// The state after.
+    pub to: Cow<'static, str>,
+    /// One sentence of named findings.
+    pub reason: String,
+}
 
 /// One closed request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -187,13 +216,12 @@ impl Due {
 mod tests {
     use super::super::{BackendNames, BucketSettings};
     use super::*;
-    use crate::backend::BackendId;
     use crate::slo::Slo;
     use proptest::prelude::*;
     use std::sync::Arc;
     use std::sync::mpsc::sync_channel;
 
-    fn ledger(journal: Option<std::sync::mpsc::SyncSender<Record>>) -> Arc<Ledger> {
+    fn ledger(journal: Option<std::sync::mpsc::SyncSender<Line>>) -> Arc<Ledger> {
         let names = [BackendNames { name: "gpu-0".into(), model_name: Some("m".into()) }];
         Ledger::new(1, &names, Slo::default(), BucketSettings::default(), journal)
     }
@@ -240,10 +268,14 @@ mod tests {
                 one(&first, *start, gaps, *ending);
             }
             let now = Timestamp::from_nanos(30_000_000_000);
-            let records: Vec<Record> = records.try_iter().collect();
+            let lines: Vec<Line> = records.try_iter().collect();
+            let requests_of = |lines: Vec<Line>| -> Vec<Record> {
+                lines.into_iter().filter_map(|line| if let Line::Request(record) = line { Some(*record) } else { None }).collect()
+            };
+            let read: Vec<Line> =
+                lines.iter().map(|line| serde_json::from_str(&serde_json::to_string(line).unwrap()).unwrap()).collect();
+            let (records, read) = (requests_of(lines), requests_of(read));
             prop_assert_eq!(records.len(), requests.len());
-            let lines: Vec<String> = records.iter().map(|r| serde_json::to_string(r).unwrap()).collect();
-            let read: Vec<Record> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
             prop_assert_eq!(&read, &records);
             let second = ledger(None);
             replay(&read, &second);
@@ -252,6 +284,15 @@ mod tests {
             want.accounts.iter_mut().chain(&mut got.accounts).for_each(|account| account.books.stalls = 0);
             prop_assert_eq!(want.accounts, got.accounts);
         }
+    }
+
+    #[test]
+    fn a_change_of_state_is_a_line_of_its_own_and_no_request() {
+        let text = r#"{"transition":{"backend":0,"at":5,"from":"healthy","to":"saturated","reason":"x"}}"#;
+        let line: Line = serde_json::from_str(text).unwrap();
+        assert!(matches!(&line, Line::Transition { transition } if transition.to == "saturated"));
+        assert_eq!(serde_json::to_string(&line).unwrap(), text);
+        assert!(serde_json::from_str::<Record>(text).is_err());
     }
 
     #[test]

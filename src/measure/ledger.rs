@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use serde::{Deserialize, Serialize};
 
 use super::books::BucketSettings;
-use super::journal::Record;
+use super::journal::Line;
 use super::shard::Shard;
 use super::snapshot::Snapshot;
 use crate::backend::{BackendId, ModelId};
@@ -53,7 +53,7 @@ impl Ledger {
         backends: &[BackendNames],
         slo: Slo,
         bounds: BucketSettings,
-        journal: Option<SyncSender<Record>>,
+        journal: Option<SyncSender<Line>>,
     ) -> Arc<Self> {
         let bounds = bounds.with_objectives(&slo);
         let shards = (0..workers.max(1) as u64)

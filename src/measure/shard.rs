@@ -5,7 +5,7 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::books::{Books, BucketSettings};
-use super::journal::Record;
+use super::journal::{Line, Record};
 use super::ledger::Account;
 use super::outcome::MalformedReason;
 use super::sample::RequestKey;
@@ -20,7 +20,7 @@ pub struct Shard {
     state: Mutex<State>,
     pub(super) bounds: BucketSettings,
     pub(super) slo: Slo,
-    journal: Option<SyncSender<Record>>,
+    journal: Option<SyncSender<Line>>,
 }
 
 /// What is under the lock.
@@ -53,7 +53,7 @@ impl Shard {
         backends: usize,
         bounds: BucketSettings,
         slo: Slo,
-        journal: Option<SyncSender<Record>>,
+        journal: Option<SyncSender<Line>>,
     ) -> Arc<Self> {
         let backends = (0..backends)
             .map(|_| Backend { window: Window::new(), delivered: 0, decoding: 0, tray: Tray::default() })
@@ -100,7 +100,7 @@ impl Shard {
     /// Hands a record to the journal without ever waiting for it.
     pub(super) fn journal(&self, state: &mut State, record: impl FnOnce() -> Record) {
         let Some(sink) = &self.journal else { return };
-        match sink.try_send(record()) {
+        match sink.try_send(Line::Request(Box::new(record()))) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => state.unjournalled += 1,
         }

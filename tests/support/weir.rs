@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use weir::app::{Running, start};
 use weir::config::{Config, Overrides};
-use weir::measure::journal::Record;
+use weir::measure::journal::{Line, Record};
 use weir::measure::{Books, Outcome, Snapshot};
 use weir::proxy::gateway::Gateway;
 
@@ -79,7 +79,8 @@ impl Weir {
         self.running.take().unwrap().stop();
         let Some(path) = &self.journal else { return Vec::new() };
         let text = std::fs::read_to_string(path).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        lines.filter_map(|line| if let Line::Request(record) = line { Some(*record) } else { None }).collect()
     }
 }
 

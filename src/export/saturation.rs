@@ -1,0 +1,139 @@
+//! The families of "Saturation and knee", from each backend's reading.
+//!
+//! What is unknown is NaN in the two ratios, so that no alert fires, and absent elsewhere, so that no average is poisoned
+//! (metrics.md section 5). It computes nothing but the confidence, which is one division.
+
+use super::families as f;
+use super::sheet::{Family, Label, Sheet};
+use crate::estimate::{Estimate, Knee, Reading, State};
+use crate::measure::snapshot::Snapshot;
+
+/// What the estimate says of one backend, and how well it was served.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judged {
+    pub reading: Reading,
+    /// Samples that found no room on their way to the estimate.
+    pub lost: u64,
+    /// Samples that were told at a wrong time.
+    pub late: u64,
+}
+
+/// One backend that was judged, with its labels.
+struct Row<'a> {
+    labels: [Label<'a>; 2],
+    judged: &'a Judged,
+}
+
+impl Row<'_> {
+    fn knee(&self) -> Option<&Knee> {
+        self.judged.reading.knee.as_ref().ok()
+    }
+
+    fn with<'b>(&'b self, name: &'static str, value: &'b str) -> [Label<'b>; 3] {
+        [self.labels[0], self.labels[1], (name, value)]
+    }
+}
+
+/// Writes them all; `epoch` is the Unix time at which the clock stood at zero.
+pub fn write(sheet: &mut Sheet<'_>, snapshot: &Snapshot, judged: &[Option<Judged>], epoch: f64) {
+    let known = snapshot.backends.iter().zip(&snapshot.served).zip(judged);
+    let rows: Vec<Row<'_>> = known
+        .filter_map(|((backend, model), judged)| {
+            Some(Row { labels: [("backend", &**backend), ("model_name", &**model)], judged: judged.as_ref()? })
+        })
+        .collect();
+    write_state(sheet, &rows);
+    write_knee(sheet, &rows, epoch);
+    write_capacity(sheet, &rows);
+    write_samples(sheet, &rows);
+}
+
+fn write_state(sheet: &mut Sheet<'_>, rows: &[Row<'_>]) {
+    gauge(sheet, &f::SATURATION_RATIO, rows, |row| Some(row.judged.reading.ratio.unwrap_or(f64::NAN)));
+    gauge(sheet, &f::DEMAND_RATIO, rows, |row| Some(row.judged.reading.demand_ratio.unwrap_or(f64::NAN)));
+    sheet.column(&f::SATURATION_STATE, |out| {
+        for row in rows {
+            for state in State::ALL {
+                out.count(&row.with("state", state.word()), u64::from(row.judged.reading.state == state));
+            }
+        }
+    });
+}
+
+fn write_knee(sheet: &mut Sheet<'_>, rows: &[Row<'_>], epoch: f64) {
+    let mut interval = |families: [&Family; 3], of: fn(&Knee) -> Estimate| {
+        let ends: [fn(Estimate) -> f64; 3] = [|e| e.value, |e| e.low, |e| e.high];
+        for (family, end) in families.into_iter().zip(ends) {
+            gauge(sheet, family, rows, |row| row.knee().map(|knee| end(of(knee))));
+        }
+    };
+    interval([&f::KNEE_CONCURRENCY, &f::KNEE_CONCURRENCY_LOW, &f::KNEE_CONCURRENCY_HIGH], |knee| knee.in_flight);
+    interval([&f::KNEE_REQUESTS, &f::KNEE_REQUESTS_LOW, &f::KNEE_REQUESTS_HIGH], |knee| knee.requests_per_second);
+    interval([&f::KNEE_TOKENS, &f::KNEE_TOKENS_LOW, &f::KNEE_TOKENS_HIGH], |knee| knee.tokens_per_second);
+    gauge(sheet, &f::KNEE_CONFIDENCE, rows, |row| row.knee().map(confidence));
+    gauge(sheet, &f::KNEE_UPDATED_AT, rows, |row| {
+        row.knee().map(|knee| epoch + knee.updated_at.as_nanos() as f64 / 1e9)
+    });
+    sheet.column(&f::KNEE_UPDATES, |out| {
+        for row in rows {
+            let blocks = row.judged.reading.blocks;
+            for (result, count) in [("accepted", blocks.accepted), ("rejected", blocks.rejected)] {
+                let own = [("source", "online"), ("result", result)];
+                out.count(&[&row.labels[..], &own[..]].concat(), count);
+            }
+        }
+    });
+}
+
+fn write_capacity(sheet: &mut Sheet<'_>, rows: &[Row<'_>]) {
+    let ends: [fn(Estimate) -> f64; 3] = [|e| e.value, |e| e.low, |e| e.high];
+    for (family, end) in [&f::PREDICTED, &f::PREDICTED_LOW, &f::PREDICTED_HIGH].into_iter().zip(ends) {
+        gauge(sheet, family, rows, |row| {
+            let prediction = row.judged.reading.prediction.as_ref().ok().filter(|prediction| !prediction.at_most)?;
+            row.knee().is_none().then(|| end(prediction.requests_per_second))
+        });
+    }
+    gauge(sheet, &f::UPPER_BOUND, rows, |row| row.judged.reading.upper_bound);
+    gauge(sheet, &f::LOWER_BOUND, rows, |row| row.judged.reading.lower_bound.filter(|_| row.knee().is_none()));
+    sheet.column(&f::STEP_SECONDS, |out| {
+        for row in rows {
+            let Some(costs) = row.judged.reading.costs else { continue };
+            for (part, cost) in [("step", costs.step), ("decode", costs.decode), ("prefill_token", costs.prefill_token)]
+            {
+                out.value(&row.with("part", part), cost);
+            }
+        }
+    });
+    sheet.column(&f::SPEED_CHANGES, |out| {
+        for row in rows {
+            let changes = row.judged.reading.speed_changes;
+            out.count(&row.with("direction", "slower"), changes.slower);
+            out.count(&row.with("direction", "faster"), changes.faster);
+        }
+    });
+}
+
+fn write_samples(sheet: &mut Sheet<'_>, rows: &[Row<'_>]) {
+    sheet.column(&f::SAMPLES, |out| {
+        for row in rows {
+            out.count(&[row.labels[0], ("fault", "lost")], row.judged.lost);
+            out.count(&[row.labels[0], ("fault", "late")], row.judged.late);
+        }
+    });
+}
+
+/// One less the half-width of the capacity's interval, as a share of the capacity: 0.95 is "within 5 %".
+pub(super) fn confidence(knee: &Knee) -> f64 {
+    let Estimate { value, low, high } = knee.requests_per_second;
+    if value > 0.0 { (1.0 - (high - low) / 2.0 / value).clamp(0.0, 1.0) } else { 0.0 }
+}
+
+fn gauge(sheet: &mut Sheet<'_>, family: &Family, rows: &[Row<'_>], value: impl Fn(&Row<'_>) -> Option<f64>) {
+    sheet.column(family, |out| {
+        for row in rows {
+            if let Some(value) = value(row) {
+                out.value(&row.labels, value);
+            }
+        }
+    });
+}
