@@ -151,7 +151,7 @@ mod tests {
         order.take_in([].iter(), at(1000));
         assert_eq!(released(&mut order, at(1000)), [0_u64; 0]);
         order.take_in([emission(500), emission(1050)].iter(), at(1200));
-        assert_eq!(released(&mut order, at(1200)), [930, 1050]);
+        assert_eq!(released(&mut order, at(1200)), [930], "the other one waits longer, as emissions are this slow");
         assert_eq!(order.late(), 1);
     }
 

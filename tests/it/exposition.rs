@@ -3,14 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use weir::estimate::{
+    EngineLimits, Estimate, Estimator, Knee, Prediction, Regime, Settings as EstimateSettings, State, StepCosts,
+};
 use weir::export::families;
 use weir::export::metrics::Exposition;
 use weir::export::reported::Reported;
+use weir::export::saturation::Judged;
 use weir::export::sheet::Kind;
 use weir::export::status::describe;
 use weir::export::{Facts, Mode};
 use weir::measure::snapshot::Snapshot;
+use weir::time::Timestamp;
 
 use crate::books;
 use crate::support::exposition::{Text, status_identities};
@@ -19,22 +25,70 @@ use crate::support::exposition::{Text, status_identities};
 const DOCUMENTED: usize = 499;
 
 fn render(snapshot: &Snapshot) -> String {
-    Exposition::new(&[]).write(snapshot, &full(), false).unwrap()
+    render_with(snapshot, judged(true))
 }
 
-/// Facts that leave nothing out: what is new in `Facts` is filled in here, so that its family is written.
-fn full() -> Facts {
-    let reported = Reported {
-        engine: "vllm",
-        up: true,
-        read_at: Some(1.0),
-        running: Some(2.0),
-        waiting: vec![("capacity", 3.0)],
-        kv_usage: Some(0.5),
-        ..Reported::default()
-    };
-    let (reported, journal) = (vec![Some(reported)], Some(Default::default()));
-    Facts { mode: Mode::Enforce, up: vec![true], journal, reported, ..Facts::default() }
+fn render_with(snapshot: &Snapshot, judged: Judged) -> String {
+    Exposition::new(&[]).write(snapshot, &facts(judged), false).unwrap()
+}
+
+fn facts(judged: Judged) -> Facts {
+    Facts {
+        mode: Mode::Enforce,
+        up: vec![true],
+        journal: Some(Default::default()),
+        judged: vec![Some(judged)],
+        reported: vec![Some(Reported {
+            engine: "vllm",
+            up: true,
+            age: Some(Duration::from_millis(300)),
+            read_at: Some(1e9),
+            running: Some(3.0),
+            waiting: vec![("capacity", 1.0), ("deferred", 0.0)],
+            kv_usage: Some(0.5),
+            kv_tokens: Some(4096.0),
+            max_num_seqs: None,
+            accord: "agrees",
+            excess: Some(0.0),
+        })],
+        ..Facts::default()
+    }
+}
+
+/// A backend with everything known; without a knee, with what stands in for it.
+fn judged(knee: bool) -> Judged {
+    let mut reading = Estimator::new(
+        EstimateSettings { slo_ttft: Duration::from_secs(1), engine: EngineLimits::default() },
+        Timestamp::ZERO,
+    )
+    .reading();
+    reading.state = State::Saturated;
+    reading.upper_bound = Some(20.0);
+    reading.lower_bound = Some(9.0);
+    reading.costs = Some(StepCosts { step: 0.0135, decode: 0.000157, prefill_token: 0.000183 });
+    reading.in_flight = 182;
+    reading.prediction = Ok(Prediction {
+        requests_per_second: Estimate::around(12.0, 1.0),
+        in_flight: 90.0,
+        regime: Regime::Slots,
+        at_most: false,
+    });
+    if knee {
+        reading.ratio = Some(2.0);
+        reading.demand_ratio = Some(1.5);
+        reading.knee = Ok(Knee {
+            requests_per_second: Estimate::around(13.0, 0.65),
+            best: 13.2,
+            tokens_per_second: Estimate::around(2000.0, 100.0),
+            in_flight: Estimate::around(91.0, 2.0),
+            n95: Some(79.0),
+            regime: Regime::Slots,
+            blocks: 12,
+            updated_at: Timestamp::ZERO,
+            unexplained: 0.01,
+        });
+    }
+    Judged { reading, lost: 0, late: 0 }
 }
 
 /// Family, type and label names as the references list them.
@@ -59,18 +113,73 @@ fn every_family_is_in_the_table_with_its_type() {
 
 #[test]
 fn every_listed_family_is_written_with_the_labels_of_the_table() {
-    let text = Text::parse(&render(&books::busy(1))).unwrap();
+    let texts = [true, false].map(|knee| Text::parse(&render_with(&books::busy(1), judged(knee))).unwrap());
     let table = table();
     for family in families::ALL {
-        let first = text.samples.iter().find(|s| {
+        let first = texts.iter().flat_map(|text| &text.samples).find(|s| {
             s.name == family.name || (family.kind == Kind::Histogram && s.name == format!("{}_sum", family.name))
         });
         let labels: Vec<_> = first.unwrap_or_else(|| panic!("{} is missing", family.name)).labels.iter().collect();
         let names: Vec<_> = labels.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, table[family.name].1, "{}", family.name);
     }
-    let unknown = text.kinds.keys().find(|name| !name.starts_with("process_") && !table.contains_key(name.as_str()));
+    let unknown = texts
+        .iter()
+        .flat_map(|text| text.kinds.keys())
+        .find(|name| !name.starts_with("process_") && !table.contains_key(name.as_str()));
     assert_eq!(unknown, None);
+}
+
+#[test]
+fn what_is_unknown_is_nan_or_absent_and_never_zero() {
+    let snapshot = books::busy(1);
+    let names = |text: &str, part: &str| text.lines().filter(|l| !l.starts_with('#') && l.contains(part)).count();
+    let known = render_with(&snapshot, judged(true));
+    let ratio = |text: &str| text.lines().find(|l| l.starts_with("weir_saturation_ratio{")).map(str::to_owned).unwrap();
+    assert!(ratio(&known).ends_with("} 2"), "{}", ratio(&known));
+    assert_eq!((names(&known, "weir_knee_requests_per_second"), names(&known, "weir_capacity_predicted")), (3, 0));
+    assert_eq!((names(&known, "weir_capacity_lower"), names(&known, "weir_capacity_upper")), (0, 1));
+    let unknown = render_with(&snapshot, judged(false));
+    assert!(ratio(&unknown).ends_with("} NaN"), "{}", ratio(&unknown));
+    assert_eq!((names(&unknown, "weir_knee_"), names(&unknown, "weir_capacity_predicted")), (2, 3));
+    assert_eq!(names(&unknown, "weir_capacity_lower"), 1);
+    let mut at_most = judged(false);
+    at_most.reading.prediction.as_mut().unwrap().at_most = true;
+    assert_eq!(names(&render_with(&snapshot, at_most), "weir_capacity_predicted"), 0, "no point");
+    let nothing = Facts { up: vec![true], ..Facts::default() };
+    let nothing = Exposition::new(&[]).write(&snapshot, &nothing, false).unwrap();
+    assert_eq!((names(&nothing, "weir_saturation"), names(&nothing, "weir_backend_reported")), (0, 0));
+}
+
+#[test]
+fn knee_and_saturation_say_what_is_known_and_what_is_missing() {
+    let snapshot = books::busy(1);
+    let page = weir::export::knee::knee(&snapshot, &[Some(judged(true))], 1e9);
+    let backend = &page["backends"][0];
+    assert_eq!(backend["knee"]["requests_per_second"], serde_json::json!({"value": 13.0, "low": 12.35, "high": 13.65}));
+    assert_eq!((&backend["knee"]["regime"], &backend["knee"]["source"]), (&"slots".into(), &"online".into()));
+    assert!((backend["knee"]["confidence"].as_f64().unwrap() - 0.95).abs() < 1e-9);
+    let curve = backend["curve"].as_array().unwrap();
+    let end = &curve[9];
+    assert!((end["requests_per_second"].as_f64().unwrap() - 13.0).abs() < 1e-9, "it ends at the knee: {end}");
+    assert!((end["in_flight"].as_f64().unwrap() - 91.0).abs() < 1e-9);
+    assert!(curve.windows(2).all(|p| p[0]["requests_per_second"].as_f64() < p[1]["requests_per_second"].as_f64()));
+    let page = weir::export::knee::knee(&snapshot, &[Some(judged(false))], 1e9);
+    let backend = &page["backends"][0];
+    assert!(backend["knee"].is_null() && !backend["missing"].as_array().unwrap().is_empty(), "{backend}");
+    assert_eq!(backend["prediction"]["in_flight"], 90.0);
+
+    let now = weir::export::knee::saturation(&snapshot, &[Some(judged(true))]);
+    assert_eq!(now["state"], "saturated");
+    assert_eq!((now["ratio"].as_f64(), now["suggested_in_flight"].as_f64()), (Some(2.0), Some(91.0)));
+    assert_eq!(now["retry_after_s"], 7, "91 too many at 13 a second");
+    let mut calm = judged(true);
+    (calm.reading.state, calm.reading.in_flight) = (State::Healthy, 45);
+    let now = weir::export::knee::saturation(&snapshot, &[Some(calm)]);
+    assert_eq!((&now["state"], &now["retry_after_s"]), (&"healthy".into(), &0.into()));
+    let now = weir::export::knee::saturation(&snapshot, &[None]);
+    assert_eq!(now["state"], "unknown");
+    assert!(now["ratio"].is_null() && now["suggested_in_flight"].is_null());
 }
 
 #[test]
@@ -133,16 +242,23 @@ fn a_fully_populated_account_stays_within_the_documented_number_of_series() {
 fn status_has_every_key_of_the_contract_and_agrees_with_the_metrics() {
     let snapshot = books::busy(3);
     let text = Text::parse(&render(&snapshot)).unwrap();
-    let status = describe(&snapshot, &Facts::default(), false);
+    let status = describe(&snapshot, &facts(judged(true)), false);
     let backend = &status["backends"][0];
     let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
     let set = |names: &str| names.split(' ').map(str::to_owned).collect::<BTreeSet<_>>();
     assert!(keys(&status).is_superset(&set("version mode draining uptime_s backends")), "{status}");
     let expected = "name up rates_10s rates_60s in_flight pending decoding queue ttft_s upstream_ttft_s itl_s e2e_s \
-                    saturation limits totals";
+                    saturation limits totals engine";
     assert!(keys(backend).is_superset(&set(expected)), "{backend}");
     assert!(keys(&backend["totals"]).is_superset(&set("offered admitted completed shed abandoned finished")));
-    assert_eq!(backend["saturation"]["state"], "unknown");
+    assert_eq!(keys(&backend["saturation"]), set("state ratio since_s demand_ratio reason"));
+    assert_eq!(
+        (backend["saturation"]["state"].as_str(), backend["saturation"]["ratio"].as_f64()),
+        (Some("saturated"), Some(2.0))
+    );
+    let unjudged = describe(&snapshot, &Facts::default(), false);
+    assert_eq!(unjudged["backends"][0]["saturation"]["state"], "unknown");
+    assert_eq!(keys(&unjudged["backends"][0]["saturation"]), keys(&backend["saturation"]));
     let offered: f64 = text.sums("weir_requests_offered_total", |_| true).values().sum();
     assert_eq!(backend["totals"]["offered"].as_f64(), Some(offered));
 }

@@ -10,6 +10,7 @@ use weir::config::{Config, Overrides};
 use weir::measure::journal::{Line, Record};
 use weir::measure::{Books, Outcome, Snapshot};
 use weir::proxy::gateway::Gateway;
+use weir::scrape::settings::Engine;
 
 use super::client;
 
@@ -27,13 +28,24 @@ impl Weir {
         Self::with(backends, "", |_| {})
     }
 
-    /// With a file of settings; `adjust` is where a test sets its hook.
+    /// With a file of settings; `adjust` is where a test sets its hook. The backends' own metrics are not read: a scripted
+    /// one sees nothing but what the test sends.
     pub fn with(backends: &[SocketAddr], settings: &str, adjust: impl FnOnce(&mut Gateway)) -> Self {
+        Self::started(backends, settings, Engine::None, adjust)
+    }
+
+    /// With a file of settings, reading the metrics of engines.
+    pub fn reading_engines(backends: &[SocketAddr], settings: &str) -> Self {
+        Self::started(backends, settings, Engine::Auto, |_| {})
+    }
+
+    fn started(backends: &[SocketAddr], settings: &str, engine: Engine, adjust: impl FnOnce(&mut Gateway)) -> Self {
         let local = Some("127.0.0.1:0".parse().unwrap());
         let overrides = Overrides { listen: local, admin: local, ..Overrides::default() };
-        // `engine: none`: a scripted backend counts its connections, and nobody else is to make one.
-        let lines: String =
-            backends.iter().map(|backend| format!("\n  - {{url: 'http://{backend}', engine: none}}")).collect();
+        let lines: String = backends
+            .iter()
+            .map(|backend| format!("\n  - {{url: 'http://{backend}', engine: {}}}", engine.as_str()))
+            .collect();
         let config = Config::parse(&format!("backends:{lines}\n{settings}"), "test", &overrides, &|_| None).unwrap();
         let journal = config.journal.path.clone();
         let running = start(config, adjust).unwrap();
