@@ -19,11 +19,20 @@ use super::shard::{Shard, State};
 use super::timeline::{Timeline, Usage};
 use super::tray::Tray;
 use super::window::{Event, Latency};
+use crate::slo::Slo;
 use crate::time::Timestamp;
 
 /// A request in the books, until one of its ends consumes it.
+///
+/// The shard stands apart from the line, so that a transition holds its lock while it changes the line; and the line is
+/// boxed, because an entry is handed on several times before the first byte of a request leaves.
 pub struct Entry {
     shard: Arc<Shard>,
+    line: Box<Line>,
+}
+
+/// All that is known of one request.
+struct Line {
     account: Account,
     key: RequestKey,
     row: u32,
@@ -42,6 +51,8 @@ pub struct Entry {
     flushed: Timestamp,
     /// Tokens that the backend had delivered when this stream was last flushed.
     delivered: u64,
+    /// Nanoseconds of weir's own work; 0: not taken.
+    overhead: [u64; OverheadStage::COUNT],
     journal: Option<Box<Journalled>>,
 }
 
@@ -94,7 +105,6 @@ struct Pending {
 struct Journalled {
     arrival: Arrival,
     retries: [u64; RetryReason::COUNT],
-    overhead: [Option<u64>; OverheadStage::COUNT],
     emissions: Vec<Emission>,
     truncated: bool,
 }
@@ -103,26 +113,137 @@ impl Entry {
     /// A request has arrived.
     pub fn offer(shard: &Arc<Shard>, account: Account, priority: Priority, arrival: Arrival) -> Self {
         let mut state = shard.lock();
-        let row = state.place(account, &shard.bounds);
-        let books = &mut state.rows[row as usize].1;
-        books.offered[priority.index()] += 1;
-        books.queued[priority.index()] += 1;
-        *books.waiting.entry(arrival.at).or_default() += 1;
-        books.oldest_queued = books.waiting.keys().next().copied();
-        count(&mut state, account, Event::Offered, arrival.at, 1);
-        let key = shard.make_key(&mut state);
-        let prompt = arrival.prompt_tokens.map(short);
-        tell(&mut state, account, key, arrival.at, What::Offered { prompt, stream: arrival.stream });
+        let line = Line::open(shard, &mut state, account, priority, arrival);
+        line.enter_queue(&mut state);
         drop(state);
+        Self { shard: shard.clone(), line }
+    }
+
+    /// A request has arrived and is dispatched at `at`, without a queue between: `offer` and `admit` in one step.
+    pub fn admitted(shard: &Arc<Shard>, account: Account, priority: Priority, arrival: Arrival, at: Timestamp) -> Self {
+        let mut state = shard.lock();
+        let mut line = Line::open(shard, &mut state, account, priority, arrival);
+        line.admit(&mut state, at);
+        drop(state);
+        Self { shard: shard.clone(), line }
+    }
+
+    /// Queued => InFlight: dispatched at `at`.
+    pub fn admit(&mut self, at: Timestamp) {
+        if self.line.state != Stage::Queued {
+            return;
+        }
+        let mut state = self.shard.lock();
+        self.line.leave_queue(&mut state);
+        self.line.admit(&mut state, at);
+    }
+
+    /// The first byte of an answer came.
+    pub fn on_first_byte(&mut self, at: Timestamp) {
+        self.line.timeline.first_byte.get_or_insert(at);
+    }
+
+    /// The final head came.
+    pub fn on_head(&mut self, at: Timestamp, status: u16) {
+        self.line.timeline.head.get_or_insert(at);
+        self.line.status = status;
+    }
+
+    /// The engine does not stream this answer, or (`opaque`) in a coding that is not read: it has no first token to wait for.
+    pub fn on_unstreamed(&mut self, opaque: bool) {
+        let line = &mut *self.line;
+        let was_pending = std::mem::take(&mut line.stream) && line.state == Stage::Prefill;
+        line.opaque |= opaque;
+        if was_pending || opaque {
+            let books = &mut self.shard.lock().rows[line.row as usize].1;
+            books.pending -= u64::from(was_pending);
+            books.opaque += u64::from(opaque);
+        }
+    }
+
+    /// A content event of `tokens` tokens. `limited`: its gap was stretched by a client that took nothing.
+    ///
+    /// Nothing is booked of an answer that is not 2xx, nor before dispatch: such events are no tokens.
+    pub fn on_emission(&mut self, at: Timestamp, tokens: u32, limited: bool) {
+        let line = &mut *self.line;
+        if !matches!(line.state, Stage::Prefill | Stage::Decode) || !matches!(line.status, 0 | 200..=299) {
+            return;
+        }
+        line.keep(at, tokens, limited);
+        if line.state == Stage::Prefill {
+            line.on_first_token(&self.shard, &mut self.shard.lock(), at);
+        } else if usize::from(line.batched) == BATCH || at.since(line.flushed) >= BATCH_AGE {
+            line.flush(&self.shard, &mut self.shard.lock(), at);
+        }
+    }
+
+    /// The request went out once more.
+    pub fn retry(&mut self, reason: RetryReason) {
+        if let Some(journal) = &mut self.line.journal {
+            journal.retries[reason.index()] += 1;
+        }
+        self.shard.lock().rows[self.line.row as usize].1.retries[reason.index()] += 1;
+    }
+
+    /// weir's own work took `spent`. Booked with the end.
+    pub fn on_overhead(&mut self, stage: OverheadStage, spent: Duration) {
+        self.line.overhead[stage.index()] = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX).max(1);
+    }
+
+    /// Queued => closed: refused. After dispatch nothing is refused any more: what weir ends then is a late abort.
+    pub fn shed(mut self, reason: ShedReason, at: Timestamp) {
+        self.line.shed(&self.shard, &mut self.shard.lock(), reason, at);
+    }
+
+    /// Queued or InFlight => closed: the client left. After dispatch that is a cancellation.
+    pub fn abandon(mut self, at: Timestamp) {
+        let code = CodeClass::of_status(self.line.status);
+        let end = End { outcome: Outcome::ClientCancelled, code, at, usage: None };
+        self.line.close(&self.shard, &mut self.shard.lock(), end);
+    }
+
+    /// InFlight => closed.
+    pub fn finish(mut self, end: End) {
+        self.line.close(&self.shard, &mut self.shard.lock(), end);
+    }
+
+    /// The stamps so far.
+    pub fn timeline(&self) -> &Timeline {
+        &self.line.timeline
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let line = &mut *self.line;
+        if line.state == Stage::Closed {
+            return;
+        }
+        let mut state = self.shard.lock();
+        state.dropped += 1;
+        // The last stamp there is: a guard that is dropped has no clock.
+        let at = line.timeline.last_token.or(line.timeline.admitted).unwrap_or(line.timeline.arrived);
+        let code = CodeClass::of_status(line.status);
+        line.close(&self.shard, &mut state, End { outcome: Outcome::UpstreamError, code, at, usage: None });
+    }
+}
+
+impl Line {
+    /// A line that is offered, and neither queued nor in flight yet.
+    fn open(shard: &Shard, state: &mut State, account: Account, priority: Priority, arrival: Arrival) -> Box<Self> {
+        let row = state.place(account, &shard.bounds);
+        state.rows[row as usize].1.offered[priority.index()] += 1;
+        count(state, account, Event::Offered, arrival.at, 1);
+        let key = shard.make_key(state);
+        let prompt = arrival.prompt_tokens.map(short);
+        tell(state, account, key, arrival.at, What::Offered { prompt, stream: arrival.stream });
         let journal = shard.keeps_journal().then(|| Journalled {
             arrival,
             retries: Default::default(),
-            overhead: Default::default(),
             emissions: Vec::new(),
             truncated: false,
         });
-        Self {
-            shard: shard.clone(),
+        Box::new(Self {
             account,
             key,
             row,
@@ -139,58 +260,46 @@ impl Entry {
             batched: 0,
             flushed: arrival.at,
             delivered: 0,
+            overhead: Default::default(),
             journal: journal.map(Box::new),
-        }
+        })
     }
 
-    /// Queued => InFlight: dispatched at `at`.
-    pub fn admit(&mut self, at: Timestamp) {
-        if self.state != Stage::Queued {
-            return;
+    fn enter_queue(&self, state: &mut State) {
+        let books = &mut state.rows[self.row as usize].1;
+        books.queued[self.priority.index()] += 1;
+        *books.waiting.entry(self.timeline.arrived).or_default() += 1;
+        books.oldest_queued = books.waiting.keys().next().copied();
+    }
+
+    fn leave_queue(&self, state: &mut State) {
+        let arrived = self.timeline.arrived;
+        let books = &mut state.rows[self.row as usize].1;
+        books.queued[self.priority.index()] -= 1;
+        if let Some(count) = books.waiting.get_mut(&arrived) {
+            *count -= 1;
+            if *count == 0 {
+                books.waiting.remove(&arrived);
+            }
         }
+        books.oldest_queued = books.waiting.keys().next().copied();
+    }
+
+    /// (nothing | Queued) => InFlight.
+    fn admit(&mut self, state: &mut State, at: Timestamp) {
         self.state = Stage::Prefill;
         self.timeline.admitted = Some(at);
-        let (shard, account, priority, stream) = (self.shard.clone(), self.account, self.priority.index(), self.stream);
-        let mut state = shard.lock();
-        self.leave_queue(&mut state, QueueExit::Admitted, at);
         let books = &mut state.rows[self.row as usize].1;
-        books.admitted[priority] += 1;
+        books.queue_wait[QueueExit::Admitted.index()].record(nanos(Some(at.since(self.timeline.arrived))));
+        books.admitted[self.priority.index()] += 1;
         books.in_flight[Phase::Prefill.index()] += 1;
-        books.pending += u64::from(stream);
-        count(&mut state, account, Event::Admitted, at, 1);
-        tell(&mut state, account, self.key, at, What::Admitted);
+        books.pending += u64::from(self.stream);
+        count(state, self.account, Event::Admitted, at, 1);
+        tell(state, self.account, self.key, at, What::Admitted);
     }
 
-    /// The first byte of an answer came.
-    pub fn on_first_byte(&mut self, at: Timestamp) {
-        self.timeline.first_byte.get_or_insert(at);
-    }
-
-    /// The final head came.
-    pub fn on_head(&mut self, at: Timestamp, status: u16) {
-        self.timeline.head.get_or_insert(at);
-        self.status = status;
-    }
-
-    /// The engine does not stream this answer, or (`opaque`) in a coding that is not read: it has no first token to wait for.
-    pub fn on_unstreamed(&mut self, opaque: bool) {
-        let was_pending = std::mem::take(&mut self.stream) && self.state == Stage::Prefill;
-        self.opaque |= opaque;
-        if was_pending || opaque {
-            let shard = self.shard.clone();
-            let books = &mut shard.lock().rows[self.row as usize].1;
-            books.pending -= u64::from(was_pending);
-            books.opaque += u64::from(opaque);
-        }
-    }
-
-    /// A content event of `tokens` tokens. `limited`: its gap was stretched by a client that took nothing.
-    ///
-    /// Nothing is booked of an answer that is not 2xx, nor before dispatch: such events are no tokens.
-    pub fn on_emission(&mut self, at: Timestamp, tokens: u32, limited: bool) {
-        if !matches!(self.state, Stage::Prefill | Stage::Decode) || !matches!(self.status, 0 | 200..=299) {
-            return;
-        }
+    /// Puts an emission into the batch.
+    fn keep(&mut self, at: Timestamp, tokens: u32, limited: bool) {
         self.events += 1;
         self.counted += u64::from(tokens);
         let gap = match self.timeline.last_token.replace(at) {
@@ -202,72 +311,26 @@ impl Entry {
         }
         self.batch[usize::from(self.batched)] = Pending { gap, tokens, limited };
         self.batched += 1;
-        if self.state == Stage::Prefill {
-            self.on_first_token(at);
-        } else if usize::from(self.batched) == BATCH || at.since(self.flushed) >= BATCH_AGE {
-            let shard = self.shard.clone();
-            self.flush(&mut shard.lock(), at);
-        }
     }
 
-    /// The request went out once more.
-    pub fn retry(&mut self, reason: RetryReason) {
-        if let Some(journal) = &mut self.journal {
-            journal.retries[reason.index()] += 1;
-        }
-        self.shard.lock().rows[self.row as usize].1.retries[reason.index()] += 1;
-    }
-
-    /// weir's own work took `spent`.
-    pub fn on_overhead(&mut self, stage: OverheadStage, spent: Duration) {
-        let spent = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
-        if let Some(journal) = &mut self.journal {
-            journal.overhead[stage.index()] = Some(spent);
-        }
-        self.shard.lock().rows[self.row as usize].1.overhead[stage.index()].record(spent);
-    }
-
-    /// Queued => closed: refused. After dispatch nothing is refused any more: what weir ends then is a late abort.
-    pub fn shed(mut self, reason: ShedReason, at: Timestamp) {
-        let shard = self.shard.clone();
-        let mut state = shard.lock();
-        if self.leave_unserved(&mut state, QueueExit::Shed, at) {
-            state.rows[self.row as usize].1.shed[self.priority.index()][reason.index()] += 1;
-            let missed = &mut state.rows[self.row as usize].1.slo[Objective::Availability.index()];
-            missed[Verdict::Missed.index()] += 1;
-            count(&mut state, self.account, Event::Shed, at, 1);
-            tell(&mut state, self.account, self.key, at, What::Left { shed: reason.is_congestion() });
-            self.write(&mut state, Written::Shed { reason });
+    fn shed(&mut self, shard: &Shard, state: &mut State, reason: ShedReason, at: Timestamp) {
+        if self.leave_unserved(state, QueueExit::Shed, at) {
+            let books = &mut state.rows[self.row as usize].1;
+            books.shed[self.priority.index()][reason.index()] += 1;
+            books.slo[Objective::Availability.index()][Verdict::Missed.index()] += 1;
+            count(state, self.account, Event::Shed, at, 1);
+            tell(state, self.account, self.key, at, What::Left { shed: reason.is_congestion() });
+            self.write(shard, state, Written::Shed { reason });
         } else {
             let code = if self.status == 0 { CodeClass::Server5xx } else { CodeClass::of_status(self.status) };
-            self.close(&mut state, End { outcome: Outcome::Deadline, code, at, usage: None });
+            self.close(shard, state, End { outcome: Outcome::Deadline, code, at, usage: None });
         }
-    }
-
-    /// Queued or InFlight => closed: the client left. After dispatch that is a cancellation.
-    pub fn abandon(mut self, at: Timestamp) {
-        let shard = self.shard.clone();
-        let code = CodeClass::of_status(self.status);
-        self.close(&mut shard.lock(), End { outcome: Outcome::ClientCancelled, code, at, usage: None });
-    }
-
-    /// InFlight => closed.
-    pub fn finish(mut self, end: End) {
-        let shard = self.shard.clone();
-        self.close(&mut shard.lock(), end);
-    }
-
-    /// The stamps so far.
-    pub fn timeline(&self) -> &Timeline {
-        &self.timeline
     }
 
     /// Prefill => Decode.
-    fn on_first_token(&mut self, at: Timestamp) {
+    fn on_first_token(&mut self, shard: &Shard, state: &mut State, at: Timestamp) {
         self.state = Stage::Decode;
         self.timeline.first_token = Some(at);
-        let shard = self.shard.clone();
-        let mut state = shard.lock();
         let books = &mut state.rows[self.row as usize].1;
         books.in_flight[Phase::Prefill.index()] -= 1;
         books.in_flight[Phase::Decode.index()] += 1;
@@ -276,17 +339,17 @@ impl Entry {
         let upstream = nanos(self.timeline.upstream_ttft());
         books.ttft[usize::from(self.stream)].record(ttft);
         books.upstream_ttft.record(upstream);
-        observe(&mut state, self.account, Latency::Ttft, at, ttft, 1);
-        observe(&mut state, self.account, Latency::UpstreamTtft, at, upstream, 1);
+        observe(state, self.account, Latency::Ttft, at, ttft, 1);
+        observe(state, self.account, Latency::UpstreamTtft, at, upstream, 1);
         if let Some(backend) = state.backends.get_mut(usize::from(self.account.backend.0)) {
             backend.decoding += 1;
             self.delivered = backend.delivered;
         }
-        self.flush(&mut state, at);
+        self.flush(shard, state, at);
     }
 
     /// What is collected goes into the books.
-    fn flush(&mut self, state: &mut State, at: Timestamp) {
+    fn flush(&mut self, shard: &Shard, state: &mut State, at: Timestamp) {
         let batch = self.batch;
         let batch = &batch[..usize::from(std::mem::take(&mut self.batched))];
         self.flushed = at;
@@ -300,7 +363,7 @@ impl Entry {
                 continue;
             }
             books.gap.record(pending.gap);
-            self.gaps.add(&self.shard.bounds.itl, pending.gap, pending.tokens);
+            self.gaps.add(&shard.bounds.itl, pending.gap, pending.tokens);
         }
         count(state, self.account, Event::Tokens, at, tokens);
         for pending in batch.iter().skip(usize::from(first_is_first)).filter(|pending| !pending.limited) {
@@ -336,11 +399,11 @@ impl Entry {
         }
     }
 
-    fn close(&mut self, state: &mut State, end: End) {
+    fn close(&mut self, shard: &Shard, state: &mut State, end: End) {
         if !matches!(self.state, Stage::Prefill | Stage::Decode) {
-            return self.abandon_in_queue(state, end.at);
+            return self.abandon_in_queue(shard, state, end.at);
         }
-        self.flush(state, end.at);
+        self.flush(shard, state, end.at);
         let decoding = std::mem::replace(&mut self.state, Stage::Closed) == Stage::Decode;
         self.timeline.ended = Some(end.at);
         let phase = if decoding { Phase::Decode } else { Phase::Prefill };
@@ -357,8 +420,11 @@ impl Entry {
         if self.stream && !decoding {
             books.without[NoTokenReason::of(end.outcome, end.code).index()] += 1;
         }
+        for (histogram, spent) in books.overhead.iter_mut().zip(self.overhead).filter(|(_, spent)| *spent > 0) {
+            histogram.record(spent);
+        }
         self.book_tokens(state, end);
-        self.judge(state, end);
+        self.judge(shard.slo, state, end);
         observe(state, self.account, Latency::E2e, end.at, took, 1);
         if end.outcome == Outcome::Completed {
             count(state, self.account, Event::Completed, end.at, 1);
@@ -375,7 +441,7 @@ impl Entry {
             cached: usage.cached.map(short),
         };
         tell(state, self.account, self.key, end.at, what);
-        self.write(state, Written::Finished { outcome: end.outcome, code: end.code, usage: end.usage });
+        self.write(shard, state, Written::Finished { outcome: end.outcome, code: end.code, usage: end.usage });
     }
 
     /// Totals by usage where it is believable, else by what was counted on the stream.
@@ -404,8 +470,7 @@ impl Entry {
     }
 
     /// The table "SLO judgement" of metrics.md section 4.
-    fn judge(&mut self, state: &mut State, end: End) {
-        let slo = self.shard.slo;
+    fn judge(&self, slo: Slo, state: &mut State, end: End) {
         let served = end.outcome == Outcome::Completed && end.code == CodeClass::Ok2xx;
         let books = &mut state.rows[self.row as usize].1;
         let mut verdict = |objective: Objective, met: bool| {
@@ -433,11 +498,11 @@ impl Entry {
         }
     }
 
-    fn abandon_in_queue(&mut self, state: &mut State, at: Timestamp) {
+    fn abandon_in_queue(&mut self, shard: &Shard, state: &mut State, at: Timestamp) {
         if self.leave_unserved(state, QueueExit::Abandoned, at) {
             state.rows[self.row as usize].1.abandoned[AbandonPhase::Queue.index()] += 1;
             tell(state, self.account, self.key, at, What::Left { shed: false });
-            self.write(state, Written::Abandoned);
+            self.write(shard, state, Written::Abandoned);
         }
     }
 
@@ -448,61 +513,31 @@ impl Entry {
         }
         self.state = Stage::Closed;
         self.timeline.ended = Some(at);
-        self.leave_queue(state, exit, at);
+        self.leave_queue(state);
+        let waited = nanos(Some(at.since(self.timeline.arrived)));
+        state.rows[self.row as usize].1.queue_wait[exit.index()].record(waited);
         true
     }
 
-    fn leave_queue(&self, state: &mut State, exit: QueueExit, at: Timestamp) {
-        let arrived = self.timeline.arrived;
-        let books = &mut state.rows[self.row as usize].1;
-        books.queued[self.priority.index()] -= 1;
-        books.queue_wait[exit.index()].record(nanos(Some(at.since(arrived))));
-        if let Some(count) = books.waiting.get_mut(&arrived) {
-            *count -= 1;
-            if *count == 0 {
-                books.waiting.remove(&arrived);
-            }
-        }
-        books.oldest_queued = books.waiting.keys().next().copied();
-    }
-
-    fn write(&mut self, state: &mut State, verdict: Written) {
+    fn write(&mut self, shard: &Shard, state: &mut State, verdict: Written) {
         let Some(journal) = self.journal.take() else { return };
-        let (shard, account, priority, timeline, status) =
-            (self.shard.clone(), self.account, self.priority, self.timeline, self.status);
-        let (stream, opaque) = (self.stream, self.opaque);
         shard.journal(state, || Record {
-            account,
-            priority,
-            timeline,
-            status,
+            account: self.account,
+            priority: self.priority,
+            timeline: self.timeline,
+            status: self.status,
             dialect: journal.arrival.dialect.into(),
-            stream,
-            opaque,
+            stream: self.stream,
+            opaque: self.opaque,
             prompt_tokens: journal.arrival.prompt_tokens,
             max_output: journal.arrival.max_output,
             choices: journal.arrival.choices,
             retries: journal.retries,
-            overhead: journal.overhead,
+            overhead: self.overhead.map(|spent| (spent > 0).then_some(spent)),
             emissions: journal.emissions,
             truncated: journal.truncated,
             verdict,
         });
-    }
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        if self.state == Stage::Closed {
-            return;
-        }
-        let shard = self.shard.clone();
-        let mut state = shard.lock();
-        state.dropped += 1;
-        // The last stamp there is: a guard that is dropped has no clock.
-        let at = self.timeline.last_token.or(self.timeline.admitted).unwrap_or(self.timeline.arrived);
-        let code = CodeClass::of_status(self.status);
-        self.close(&mut state, End { outcome: Outcome::UpstreamError, code, at, usage: None });
     }
 }
 
@@ -573,9 +608,8 @@ mod tests {
         Timestamp::ZERO + Duration::from_millis(ms)
     }
 
-    fn offer(ledger: &Ledger, now: Timestamp) -> Entry {
-        let account = Account { backend: BackendId(0), model: ledger.model(BackendId(0), Some("m")) };
-        let arrival = Arrival {
+    fn arrival(now: Timestamp) -> Arrival {
+        Arrival {
             at: now,
             stream: true,
             trace: false,
@@ -583,8 +617,15 @@ mod tests {
             prompt_tokens: Some(10),
             max_output: None,
             choices: 1,
-        };
-        Entry::offer(&ledger.shard(0), account, Priority::Default, arrival)
+        }
+    }
+
+    fn account(ledger: &Ledger) -> Account {
+        Account { backend: BackendId(0), model: ledger.model(BackendId(0), Some("m")) }
+    }
+
+    fn offer(ledger: &Ledger, now: Timestamp) -> Entry {
+        Entry::offer(&ledger.shard(0), account(ledger), Priority::Default, arrival(now))
     }
 
     fn end(outcome: Outcome, at: Timestamp, output: Option<u64>) -> End {
@@ -595,6 +636,27 @@ mod tests {
     fn only(snapshot: &Snapshot) -> &super::super::Books {
         snapshot.check().unwrap();
         &snapshot.accounts[0].books
+    }
+
+    #[test]
+    fn admitted_at_once_is_booked_as_if_it_had_been_offered_and_then_admitted() {
+        let (stepwise, at_once) = (ledger(), ledger());
+        told(&stepwise);
+        told(&at_once);
+        let mut one = offer(&stepwise, at(1000));
+        one.admit(at(1007));
+        let other =
+            Entry::admitted(&at_once.shard(0), account(&at_once), Priority::Default, arrival(at(1000)), at(1007));
+        for entry in [one, other] {
+            let mut entry = entry;
+            entry.on_overhead(OverheadStage::Request, Duration::from_micros(30));
+            entry.on_emission(at(1100), 1, false);
+            entry.finish(end(Outcome::Completed, at(1200), None));
+        }
+        let (stepwise_books, at_once_books) = (stepwise.snapshot(at(2000)), at_once.snapshot(at(2000)));
+        assert_eq!(only(&stepwise_books), only(&at_once_books));
+        assert_eq!(only(&at_once_books).overhead[OverheadStage::Request.index()].sum(), 30_000);
+        assert_eq!(told(&stepwise), told(&at_once));
     }
 
     #[test]
@@ -765,25 +827,16 @@ mod tests {
     #[test]
     fn keys_differ_between_shards() {
         let ledger = ledger();
-        let account = Account { backend: BackendId(0), model: ledger.model(BackendId(0), Some("m")) };
-        let arrival = Arrival {
-            at: at(0),
-            stream: true,
-            trace: false,
-            dialect: "openai.chat",
-            prompt_tokens: None,
-            max_output: None,
-            choices: 1,
-        };
-        let entries = [0, 1].map(|i| Entry::offer(&ledger.shard(i), account, Priority::Default, arrival));
-        assert_ne!(entries[0].key, entries[1].key);
+        let account = account(&ledger);
+        let entries = [0, 1].map(|i| Entry::offer(&ledger.shard(i), account, Priority::Default, arrival(at(0))));
+        assert_ne!(entries[0].line.key, entries[1].line.key);
     }
 
     #[test]
     fn an_answer_without_a_stream_counts_its_usage_and_has_no_first_token() {
         let ledger = ledger();
         let mut entry = offer(&ledger, at(0));
-        entry.stream = false;
+        entry.line.stream = false;
         entry.admit(at(0));
         entry.finish(end(Outcome::Completed, at(50), Some(9)));
         let snapshot = ledger.snapshot(at(50));
@@ -805,7 +858,7 @@ mod tests {
                     let i = which.index(open.len());
                     match op {
                         3 => open[i].admit(now),
-                        4 => if open[i].state != Stage::Queued { open[i].on_emission(now, 2, false) },
+                        4 => if open[i].line.state != Stage::Queued { open[i].on_emission(now, 2, false) },
                         5 => drop(open.swap_remove(i)),
                         6 => open.swap_remove(i).shed(ShedReason::QueueFull, now),
                         7 => open.swap_remove(i).abandon(now),
