@@ -23,7 +23,7 @@ fn request(requests: u64) {
         let end = HeadEnd::new().find(received).ok().flatten().unwrap_or(0);
         let read = request_head(&received[..end], &peer, |_, _| true, &mut out);
         assert!(read.is_ok(), "the gate refused a typical head");
-        finish_request_head(&mut out, b"127.0.0.1:8200", Some("01928c4e7d2f4a6b"), Some(160));
+        finish_request_head(&mut out, b"127.0.0.1:8200", Some(b"01928c4e7d2f4a6b"), Some(160));
         black_box(&out);
     }
 }

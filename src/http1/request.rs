@@ -169,10 +169,10 @@ pub fn request_head(
 }
 
 /// Completes a head for one backend: Host, our request id if the client had none, and the framing.
-pub fn finish_request_head(out: &mut Vec<u8>, host: &[u8], made_id: Option<&str>, content_length: Option<u64>) {
+pub fn finish_request_head(out: &mut Vec<u8>, host: &[u8], made_id: Option<&[u8]>, content_length: Option<u64>) {
     push_field(out, b"host", host);
     if let Some(id) = made_id {
-        push_field(out, b"x-request-id", id.as_bytes());
+        push_field(out, b"x-request-id", id);
     }
     if let Some(n) = content_length {
         out.extend_from_slice(b"content-length: ");

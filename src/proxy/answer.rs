@@ -3,8 +3,7 @@
 //! `http1` decides what is valid and what leaves; this file only puts its pieces in order: up to eight informational
 //! heads, one final head, one body. It writes nothing to a socket.
 
-use std::sync::Arc;
-
+use super::gateway::Worker;
 use super::tap::Tap;
 use crate::http1::{
     HeadEnd, OutFraming, Relay, Response, ResponseContext, ResponseHead, Version, finish_response_head, response_head,
@@ -15,7 +14,6 @@ use crate::wire::Format;
 /// One answer in transit.
 pub struct Answer {
     state: State,
-    to: Recipient,
     status: Option<u16>,
     poolable: bool,
     surplus: bool,
@@ -23,7 +21,8 @@ pub struct Answer {
 }
 
 /// The client's side of the answer.
-pub struct Recipient {
+#[derive(Clone, Copy)]
+pub struct Recipient<'a> {
     /// The client's version decides framing.
     pub version: Version,
     /// A HEAD request: no body follows.
@@ -31,11 +30,11 @@ pub struct Recipient {
     /// The connection ends with this answer: the client asked for it, or the process is leaving.
     pub close: bool,
     /// Returned as `x-request-id`.
-    pub request_id: Arc<str>,
+    pub request_id: &'a [u8],
     /// Measured answers say who served them and how long the request was queued.
-    pub served_by: Option<Arc<str>>,
-    /// The `Date` value for engines that send none.
-    pub date: [u8; 29],
+    pub served_by: Option<&'a str>,
+    /// Has the `Date` value for engines that send none.
+    pub worker: &'a Worker,
 }
 
 enum State {
@@ -48,15 +47,15 @@ enum State {
 pub struct Heard<'a> {
     /// Bytes for the client, in its framing.
     pub out: &'a [u8],
-    /// A final head came: what is left of the request is not wanted any more.
-    pub request_may_stop: bool,
+    /// The final head is in `out`: what is left of the request is not wanted any more.
+    pub is_final_head: bool,
 }
 
 impl Answer {
     /// An answer that has not begun.
-    pub fn new(to: Recipient) -> Self {
+    pub fn new() -> Self {
         let state = State::Head { held: Vec::new(), end: HeadEnd::new(), informational: 0 };
-        Self { state, to, status: None, poolable: false, surplus: false, keeps_client: false }
+        Self { state, status: None, poolable: false, surplus: false, keeps_client: false }
     }
 
     /// Takes one read. `Err`: the backend broke the protocol, and nothing of this read may leave.
@@ -66,6 +65,7 @@ impl Answer {
         read: &'a [u8],
         scratch: &'a mut Vec<u8>,
         tap: &mut Tap,
+        to: &Recipient<'_>,
     ) -> Result<Heard<'a>, ()> {
         match &mut self.state {
             State::Body(relay) => {
@@ -74,17 +74,17 @@ impl Answer {
                 if relay.ended() {
                     self.state = State::Ended;
                 }
-                Ok(Heard { out: fed.out, request_may_stop: false })
+                Ok(Heard { out: fed.out, is_final_head: false })
             }
             State::Ended => {
                 self.surplus = true;
-                Ok(Heard { out: &[], request_may_stop: false })
+                Ok(Heard { out: &[], is_final_head: false })
             }
-            State::Head { held, .. } if held.is_empty() => self.feed_head(at, read, scratch, tap),
+            State::Head { held, .. } if held.is_empty() => self.feed_head(at, read, scratch, tap, to),
             State::Head { held, .. } => {
                 let mut whole = std::mem::take(held);
                 whole.extend_from_slice(read);
-                self.feed_head(at, &whole, scratch, tap)
+                self.feed_head(at, &whole, scratch, tap, to)
             }
         }
     }
@@ -129,6 +129,7 @@ impl Answer {
         whole: &[u8],
         scratch: &'a mut Vec<u8>,
         tap: &mut Tap,
+        to: &Recipient<'_>,
     ) -> Result<Heard<'a>, ()> {
         scratch.clear();
         let mut rest = whole;
@@ -136,11 +137,11 @@ impl Answer {
             let State::Head { held, end, informational } = &mut self.state else { return Err(()) };
             let Some(length) = end.find(rest).map_err(|_| ())? else {
                 *held = rest.to_vec();
-                return Ok(Heard { out: scratch, request_may_stop: false });
+                return Ok(Heard { out: scratch, is_final_head: false });
             };
             let (bytes, after) = rest.split_at(length);
             let before = scratch.len();
-            let context = ResponseContext { head_request: self.to.head_request, client: self.to.version };
+            let context = ResponseContext { head_request: to.head_request, client: to.version };
             match response_head(bytes, &context, scratch).map_err(|_| ())? {
                 Response::Final(head) => {
                     rest = after;
@@ -151,7 +152,7 @@ impl Answer {
                     if *informational > INFORMATIONAL_LIMIT {
                         return Err(());
                     }
-                    if status == EARLY_HINTS && self.to.version == Version::V11 {
+                    if status == EARLY_HINTS && to.version == Version::V11 {
                         scratch.extend_from_slice(b"\r\n");
                     } else {
                         scratch.truncate(before);
@@ -161,7 +162,7 @@ impl Answer {
                 }
             }
         };
-        self.on_final_head(at, &head.0, head.1, scratch, tap);
+        self.on_final_head(at, &head, scratch, tap, to);
         let mut tail = Vec::new();
         if let State::Body(relay) = &mut self.state {
             let fed = relay.feed(rest, &mut tail, |payload| tap.scan(at, payload)).map_err(|_| ())?;
@@ -173,28 +174,35 @@ impl Answer {
         } else {
             self.surplus |= !rest.is_empty();
         }
-        Ok(Heard { out: scratch, request_may_stop: true })
+        Ok(Heard { out: scratch, is_final_head: true })
     }
 
-    fn on_final_head(&mut self, at: Timestamp, head: &ResponseHead, bytes: &[u8], out: &mut Vec<u8>, tap: &mut Tap) {
-        let relay = Relay::new(head.body, self.to.version);
+    fn on_final_head(
+        &mut self,
+        at: Timestamp,
+        (head, bytes): &(ResponseHead, &[u8]),
+        out: &mut Vec<u8>,
+        tap: &mut Tap,
+        to: &Recipient<'_>,
+    ) {
+        let relay = Relay::new(head.body, to.version);
         let framing = relay.out_framing();
-        let close = self.to.close || framing == OutFraming::Close;
+        let close = to.close || framing == OutFraming::Close;
         let content_type = head.content_type.clone().map_or(&[][..], |range| &bytes[range]);
         let coding = head.content_encoding.clone().map(|range| &bytes[range]);
         tap.on_head(at, head.status, Format::of(content_type, coding));
-        let id = [("x-request-id", self.to.request_id.as_bytes())];
+        let id = [("x-request-id", to.request_id)];
         let served;
-        let extra: &[(&str, &[u8])] = match &self.to.served_by {
-            _ if head.has_request_id && self.to.served_by.is_none() => &[],
+        let extra: &[(&str, &[u8])] = match to.served_by {
+            None if head.has_request_id => &[],
             None => &id,
             Some(name) => {
                 served = [("x-weir-backend", name.as_bytes()), ("x-weir-queue-ms", &b"0"[..]), id[0]];
                 if head.has_request_id { &served[..2] } else { &served }
             }
         };
-        let date: &[u8] = if head.has_date { &[] } else { &self.to.date };
-        finish_response_head(out, framing, close, date, extra);
+        let date = if head.has_date { None } else { Some(to.worker.date()) };
+        finish_response_head(out, framing, close, date.as_ref().map_or(&[], |date| &date[..]), extra);
         self.status = Some(head.status);
         self.poolable = head.keep_alive;
         self.keeps_client = !close;

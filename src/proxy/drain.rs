@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, watch};
 
 /// Where the process is on its way out.
@@ -28,6 +29,7 @@ pub struct Drain {
     phase: watch::Sender<Phase>,
     exchanges: AtomicUsize,
     idle: Notify,
+    stopped: Notify,
     final_: AtomicBool,
 }
 
@@ -35,7 +37,13 @@ impl Drain {
     /// A process that serves.
     pub fn new() -> Arc<Self> {
         let (phase, _) = watch::channel(Phase::Serving);
-        Arc::new(Self { phase, exchanges: AtomicUsize::new(0), idle: Notify::new(), final_: AtomicBool::new(false) })
+        Arc::new(Self {
+            phase,
+            exchanges: AtomicUsize::new(0),
+            idle: Notify::new(),
+            stopped: Notify::new(),
+            final_: AtomicBool::new(false),
+        })
     }
 
     /// The phase now.
@@ -83,12 +91,24 @@ impl Drain {
     /// Closes the listeners.
     pub fn stop(&self) {
         self.phase.send_replace(Phase::Stopped);
+        self.stopped.notify_waiters();
+    }
+
+    /// Resolves when the listeners close, if that happens after this call; `has_stopped` knows whether it happened before.
+    /// One of these lasts a connection's life: a reader of its own for each wait would cost a request as much as its head.
+    pub fn stopped(&self) -> Notified<'_> {
+        self.stopped.notified()
+    }
+
+    /// The listeners are closed.
+    pub fn has_stopped(&self) -> bool {
+        self.phase() == Phase::Stopped
     }
 
     /// Counts one exchange until the guard drops.
-    pub fn enter(self: &Arc<Self>) -> Underway {
+    pub fn enter(&self) -> Underway<'_> {
         self.exchanges.fetch_add(1, Relaxed);
-        Underway(self.clone())
+        Underway(self)
     }
 
     /// Exchanges under way, pass-through ones included.
@@ -121,9 +141,9 @@ impl Drain {
 
 /// One exchange under way.
 #[derive(Debug)]
-pub struct Underway(Arc<Drain>);
+pub struct Underway<'d>(&'d Drain);
 
-impl Drop for Underway {
+impl Drop for Underway<'_> {
     fn drop(&mut self) {
         if self.0.exchanges.fetch_sub(1, Relaxed) == 1 {
             self.0.idle.notify_waiters();

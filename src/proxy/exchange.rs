@@ -6,14 +6,11 @@
 //! the second in the tap.
 
 use std::cell::RefCell;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::Sleep;
-
-use super::answer::{Answer, Heard};
+use super::answer::{Answer, Heard, Recipient};
 use super::budget::Budget;
 use super::health::Vitals;
 use super::io::Io;
@@ -21,7 +18,9 @@ use super::outbox::Outbox;
 use super::outgoing::Outgoing;
 use super::settings::Limits;
 use super::tap::Tap;
+use super::timer::Timer;
 use crate::clock::Clock;
+use crate::measure::OverheadStage;
 use crate::time::Timestamp;
 
 /// How an exchange ended.
@@ -53,20 +52,20 @@ pub enum Break {
 }
 
 /// What an exchange works with and does not own.
-pub struct Bench<'a> {
+pub struct Bench<'a, 't> {
     pub clock: Clock,
     pub vitals: &'a Vitals,
     pub limits: &'a Limits,
     pub budget: &'a Arc<Budget>,
     /// Bytes of the client's that belong to its next request.
     pub early: &'a mut Early,
-    /// The connection's one timer.
-    pub timer: Pin<&'a mut Sleep>,
+    pub timer: &'a mut Timer<'t>,
+    pub request: &'a mut Outgoing,
+    pub to: Recipient<'a>,
 }
 
 /// One request and its answer, between `d`, the client, and `u`, the backend.
 pub struct Exchange {
-    request: Outgoing,
     answer: Answer,
     outbox: Outbox,
     /// Something was written that the layer below may still hold.
@@ -74,23 +73,23 @@ pub struct Exchange {
     /// The last time the client took a byte while something was owed to it.
     taken: Timestamp,
     dispatched: Timestamp,
-    armed: Timestamp,
+    /// When our own work on the request began, as if it had not been interrupted.
+    begun: Timestamp,
     broken: Option<Break>,
     /// Bytes received from the backend.
     received: u64,
 }
 
 impl Exchange {
-    /// An exchange that is about to be dispatched at `now`.
-    pub fn new(request: Outgoing, answer: Answer, now: Timestamp) -> Self {
+    /// An exchange that is about to be dispatched at `now`. Our own work on it, waiting left out, has lasted since `begun`.
+    pub fn new(now: Timestamp, begun: Timestamp) -> Self {
         Self {
-            request,
-            answer,
+            answer: Answer::new(),
             outbox: Outbox::default(),
             unflushed: false,
             taken: now,
             dispatched: now,
-            armed: Timestamp::ZERO,
+            begun,
             broken: None,
             received: 0,
         }
@@ -103,7 +102,7 @@ impl Exchange {
         d: &mut D,
         u: &mut U,
         tap: &mut Tap,
-        bench: &mut Bench<'_>,
+        bench: &mut Bench<'_, '_>,
     ) -> Poll<End> {
         WORKBENCH.with_borrow_mut(|work| match self.turn(cx, d, u, tap, bench, work) {
             Ok(()) => Poll::Pending,
@@ -121,10 +120,10 @@ impl Exchange {
         self.answer.status()
     }
 
-    /// The backend's connection may carry another request: everything was written, read to its framed end, and nothing
-    /// came beyond it.
+    /// The backend's connection may carry another request, if all of this one was written: the answer was read to its framed
+    /// end, and nothing came beyond it.
     pub fn is_reusable(&self) -> bool {
-        self.broken.is_none() && self.request.is_written() && self.answer.is_reusable()
+        self.broken.is_none() && self.answer.is_reusable()
     }
 
     /// The client's connection may carry another request.
@@ -137,11 +136,6 @@ impl Exchange {
         self.outbox.is_empty() && self.answer.takes_event()
     }
 
-    /// The request, for another try.
-    pub fn into_request(self) -> Outgoing {
-        self.request
-    }
-
     /// `Ok`: every source is pending and has our waker. `Err`: the exchange has ended.
     fn turn<D: Io, U: Io>(
         &mut self,
@@ -149,12 +143,12 @@ impl Exchange {
         d: &mut D,
         u: &mut U,
         tap: &mut Tap,
-        bench: &mut Bench<'_>,
+        bench: &mut Bench<'_, '_>,
         work: &mut Work,
     ) -> Result<(), End> {
         loop {
-            let mut moved = self.push_request(cx, u);
-            moved |= self.pull_answer(cx, d, u, tap, bench, work)?;
+            self.push_request(cx, u, tap, bench);
+            let mut moved = self.pull_answer(cx, d, u, tap, bench, work)?;
             moved |= self.drain_outbox(cx, d, bench)?;
             if !self.is_receiving() && self.is_flushed() {
                 return Err(self.broken.map_or(End::Whole, End::Broken));
@@ -167,9 +161,18 @@ impl Exchange {
         }
     }
 
-    /// Writes what is left of the request. An error is not the end: an early answer may be waiting to be read.
-    fn push_request<U: Io>(&mut self, cx: &mut Context<'_>, u: &mut U) -> bool {
-        if self.request.is_settled() { false } else { self.request.push(cx, u) }
+    /// Writes what is left of the request. An error is not the end: an early answer may be waiting to be read. Whatever moves
+    /// here, the answer is polled after it, so that no other round is needed for it.
+    fn push_request<U: Io>(&self, cx: &mut Context<'_>, u: &mut U, tap: &mut Tap, bench: &mut Bench<'_, '_>) {
+        if bench.request.is_settled() {
+            return;
+        }
+        bench.request.push(cx, u);
+        if bench.request.is_written()
+            && let Some(entry) = tap.entry_mut()
+        {
+            entry.on_overhead(OverheadStage::Request, bench.clock.now().since(self.begun));
+        }
     }
 
     fn pull_answer<D: Io, U: Io>(
@@ -178,7 +181,7 @@ impl Exchange {
         d: &mut D,
         u: &mut U,
         tap: &mut Tap,
-        bench: &mut Bench<'_>,
+        bench: &mut Bench<'_, '_>,
         work: &mut Work,
     ) -> Result<bool, End> {
         if !self.is_receiving() {
@@ -224,20 +227,23 @@ impl Exchange {
         read: &[u8],
         scratch: &mut Vec<u8>,
         tap: &mut Tap,
-        bench: &mut Bench<'_>,
+        bench: &mut Bench<'_, '_>,
     ) -> Result<(), End> {
         if self.received == 0 {
             tap.on_first_byte(at);
-            self.request.release();
+            bench.request.release();
         }
         self.received += read.len() as u64;
         bench.vitals.on_heard(at);
-        match self.answer.feed(at, read, scratch, tap) {
-            Ok(Heard { out, request_may_stop }) => {
-                if request_may_stop {
-                    self.request.stop();
+        match self.answer.feed(at, read, scratch, tap, &bench.to) {
+            Ok(Heard { out, is_final_head: false }) => self.send(cx, d, out, bench),
+            Ok(Heard { out, is_final_head: true }) => {
+                bench.request.stop();
+                self.send(cx, d, out, bench)?;
+                if let Some(entry) = tap.entry_mut() {
+                    entry.on_overhead(OverheadStage::FirstByte, bench.clock.now().since(at));
                 }
-                self.send(cx, d, out, bench)
+                Ok(())
             }
             Err(()) => {
                 self.broken = Some(Break::Protocol);
@@ -247,7 +253,13 @@ impl Exchange {
     }
 
     /// Straight to the socket when nothing is owed; only the unwritten rest is copied.
-    fn send<D: Io>(&mut self, cx: &mut Context<'_>, d: &mut D, out: &[u8], bench: &mut Bench<'_>) -> Result<(), End> {
+    fn send<D: Io>(
+        &mut self,
+        cx: &mut Context<'_>,
+        d: &mut D,
+        out: &[u8],
+        bench: &mut Bench<'_, '_>,
+    ) -> Result<(), End> {
         if out.is_empty() {
             return Ok(());
         }
@@ -274,7 +286,7 @@ impl Exchange {
         }
     }
 
-    fn drain_outbox<D: Io>(&mut self, cx: &mut Context<'_>, d: &mut D, bench: &mut Bench<'_>) -> Result<bool, End> {
+    fn drain_outbox<D: Io>(&mut self, cx: &mut Context<'_>, d: &mut D, bench: &mut Bench<'_, '_>) -> Result<bool, End> {
         let mut moved = false;
         if !self.outbox.is_empty() {
             moved = self.outbox.drain(cx, d).map_err(|_| End::ClientGone)? > 0;
@@ -299,7 +311,7 @@ impl Exchange {
         cx: &mut Context<'_>,
         d: &mut D,
         tap: &Tap,
-        bench: &mut Bench<'_>,
+        bench: &mut Bench<'_, '_>,
         work: &mut Work,
     ) -> Result<(), End> {
         if bench.early.half_closed {
@@ -326,37 +338,22 @@ impl Exchange {
     }
 
     /// Ends what is overdue; else sees to it that the timer fires at the next deadline.
-    fn keep_time(&mut self, cx: &mut Context<'_>, tap: &Tap, bench: &mut Bench<'_>) -> Result<(), End> {
-        loop {
-            let due = self.due(tap, bench.limits);
-            if self.armed != due {
-                self.armed = due;
-                bench.timer.as_mut().reset(bench.clock.instant(due));
-            }
-            if bench.timer.as_mut().poll(cx).is_pending() {
-                return Ok(());
-            }
-            if bench.clock.now() >= due {
-                return Err(self.overdue(due, bench.limits));
-            }
-            self.armed = Timestamp::ZERO;
-        }
+    fn keep_time(&mut self, cx: &mut Context<'_>, tap: &Tap, bench: &mut Bench<'_, '_>) -> Result<(), End> {
+        let due = self.due(tap, bench.limits);
+        bench.timer.set(due);
+        if bench.timer.is_overdue(cx) { Err(self.overdue(due, bench.limits)) } else { Ok(()) }
     }
 
     /// The first moment at which something will have taken too long.
     fn due(&self, tap: &Tap, limits: &Limits) -> Timestamp {
-        let mut due = self.dispatched + STREAM_AGE;
+        let due = self.dispatched + STREAM_AGE;
         if !self.outbox.is_empty() {
             return due.min(self.taken + limits.write_stall);
         }
-        if self.received == 0 {
-            due = due.min(self.dispatched + limits.first_byte_timeout);
-        } else if !tap.has_events() || tap.has_emitted() {
-            due = due.min(coarse(tap.heard()) + limits.stream_stall + COARSE);
-        } else {
-            due = due.min(self.dispatched + limits.first_byte_timeout);
+        if self.received == 0 || (tap.has_events() && !tap.has_emitted()) {
+            return due.min(self.dispatched + limits.first_byte_timeout);
         }
-        due
+        due.min(tap.heard() + limits.stream_stall)
     }
 
     fn overdue(&self, due: Timestamp, limits: &Limits) -> End {
@@ -413,12 +410,6 @@ thread_local! {
         RefCell::new(Work { read: vec![0; READ].into_boxed_slice(), scratch: Vec::new() });
 }
 
-/// Stall deadlines move with every event; moving them in steps saves a timer reset per event.
-fn coarse(at: Timestamp) -> Timestamp {
-    let step = u64::try_from(COARSE.as_nanos()).unwrap_or(1);
-    Timestamp::from_nanos(at.as_nanos() / step * step)
-}
-
 /// One read from a socket. 4, 16 and 64 KiB measured alike.
 const READ: usize = 16 * 1024;
 /// What is held for a client that takes nothing; then the engine is no longer read.
@@ -429,5 +420,3 @@ const EARLY_LIMIT: usize = 8 * 1024;
 const EARLY_ABUSE: usize = 1024 * 1024;
 /// No answer lasts longer.
 const STREAM_AGE: Duration = Duration::from_secs(60 * 60);
-/// Resolution of stall deadlines.
-const COARSE: Duration = Duration::from_secs(1);

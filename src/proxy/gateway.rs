@@ -3,7 +3,7 @@
 //! The gateway is process-wide and immutable but for counters; a worker is one thread with its own reactor, its own idle
 //! connections to the backends and its own shard of the books, so that nothing crosses threads while a request lives.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
@@ -15,6 +15,7 @@ use super::budget::Budget;
 use super::drain::Drain;
 use super::health::Vitals;
 use super::listener::Addresses;
+use super::request_id::RequestId;
 use super::settings::Limits;
 use super::upstream::{Idle, Target};
 use crate::balance::Pool;
@@ -89,7 +90,7 @@ pub struct Worker {
     date: ArcSwap<[u8; 29]>,
     ids: AtomicU64,
     id_seed: u64,
-    via_id: u64,
+    via: Box<str>,
 }
 
 impl Worker {
@@ -97,7 +98,8 @@ impl Worker {
     pub fn new(gateway: Arc<Gateway>, index: usize, id_seed: u64) -> Arc<Self> {
         let shard = gateway.ledger.shard(index);
         let idle = Idle::new(gateway.targets.len());
-        let via_id = gateway.via_id;
+        // The pseudonym tells it from another weir on the same way; a comment would not do, because any hop may remove it.
+        let via = format!("1.1 weir-{:016x}", gateway.via_id).into();
         let id_seed = id_seed.rotate_left(7).wrapping_add(index as u64);
         let worker = Self {
             gateway,
@@ -106,7 +108,7 @@ impl Worker {
             date: ArcSwap::from_pointee([b' '; 29]),
             ids: AtomicU64::new(0),
             id_seed,
-            via_id,
+            via,
         };
         worker.tick();
         Arc::new(worker)
@@ -127,16 +129,14 @@ impl Worker {
         **self.date.load()
     }
 
-    /// This process's element of a `Via` field. The pseudonym tells it from another weir on the same way; a comment would
-    /// not do, because any hop may remove it.
-    pub fn via(&self) -> String {
-        format!("1.1 weir-{:016x}", self.via_id)
+    /// This process's element of a `Via` field.
+    pub fn via(&self) -> &str {
+        &self.via
     }
 
     /// A request id of our own: unique in this process, and with the seed as good as unique among processes.
-    pub fn make_id(&self) -> String {
-        let n = self.ids.fetch_add(1, Relaxed);
-        format!("weir-{:016x}-{n:x}", self.id_seed)
+    pub fn make_id(&self) -> RequestId {
+        RequestId::make(self.id_seed, self.ids.fetch_add(1, Relaxed))
     }
 }
 
@@ -177,11 +177,8 @@ impl RetryBudget {
 }
 
 /// The textual address put into `X-Forwarded-For`.
-pub fn address_text(peer: SocketAddr) -> String {
-    match peer.ip() {
-        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or_else(|| v6.to_string(), |v4| v4.to_string()),
-        IpAddr::V4(v4) => v4.to_string(),
-    }
+pub fn address_text(peer: IpAddr) -> String {
+    peer.to_canonical().to_string()
 }
 
 /// Ten retries in store.

@@ -1,10 +1,11 @@
 //! The data port: clients on one side, backends on the other, and one task for each exchange between them.
 //!
-//! `listener` accepts, `connection` is the life of a client's connection, `exchange` moves the bytes of one request and
-//! its answer, `tap` reads along, `refusal` speaks when the engine does not. The rules of HTTP are in `http1/`, the words
+//! `listener` accepts, `connection` is the life of a client's connection, `arriving` reads a request, `passage` takes it to a
+//! backend, `exchange` moves the bytes of it and of its answer, `tap` reads along, `refusal` speaks when the engine does not. The rules of HTTP are in `http1/`, the words
 //! of the dialects in `wire/`, the books in `measure/`; here are sockets, buffers and deadlines.
 
 mod answer;
+mod arriving;
 mod budget;
 mod connection;
 pub mod drain;
@@ -14,11 +15,16 @@ pub mod health;
 mod held;
 pub mod io;
 pub mod listener;
+mod offering;
 mod outbox;
 mod outgoing;
+mod passage;
 mod refusal;
+mod request_id;
 pub mod settings;
+mod talk;
 mod tap;
+mod timer;
 pub mod upstream;
 
 pub use budget::Budget;

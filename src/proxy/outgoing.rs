@@ -5,7 +5,7 @@
 
 use std::task::{Context, Poll};
 
-use super::held::{Held, PIECE};
+use super::held::{Held, PIECE, TooMuch};
 use super::io::Io;
 use crate::http1::finish_request_head;
 
@@ -39,23 +39,32 @@ impl Outgoing {
         Self { head, common, prefixed: 0, body, buffer: 0, offset: 0, whole_in_head: false, state: State::Writing }
     }
 
+    /// Appends to the body.
+    ///
+    /// # Errors
+    /// See `Held::push`.
+    pub fn hold(&mut self, bytes: &[u8]) -> Result<(), TooMuch> {
+        self.body.push(bytes)
+    }
+
     /// Completes the head for one backend and begins at the first byte. `prefix` is put before the path.
-    pub fn address(&mut self, prefix: &str, host: &[u8], made_id: Option<&str>, has_length: bool) {
+    pub fn address(&mut self, prefix: &str, host: &[u8], made_id: Option<&[u8]>, has_length: bool) {
         self.head.truncate(self.common);
         self.put_prefix(prefix);
         let length = has_length.then_some(self.body.len() as u64);
         finish_request_head(&mut self.head, host, made_id, length);
         self.whole_in_head = self.body.len() <= PIECE;
         if self.whole_in_head {
-            for piece in self.body.pieces() {
-                self.head.extend_from_slice(piece);
-            }
+            self.head.extend_from_slice(self.body.piece(0).unwrap_or_default());
         }
         (self.buffer, self.offset, self.state) = (0, 0, State::Writing);
     }
 
     /// Only a target that is a path has a place for it: `OPTIONS *` asks the server as a whole.
     fn put_prefix(&mut self, prefix: &str) {
+        if prefix.is_empty() && self.prefixed == 0 {
+            return;
+        }
         let target = self.head.iter().position(|b| *b == b' ').map_or(0, |blank| blank + 1);
         self.head.drain(target..target + self.prefixed);
         let fits = self.head.get(target) == Some(&b'/');
@@ -117,9 +126,9 @@ impl Outgoing {
 
     fn part(&self) -> Option<&[u8]> {
         let buffer = match self.buffer.checked_sub(1) {
-            None => &self.head,
+            None => &self.head[..],
             Some(_) if self.whole_in_head => return None,
-            Some(i) => self.body.pieces().get(i)?,
+            Some(i) => self.body.piece(i)?,
         };
         Some(&buffer[self.offset..])
     }

@@ -3,6 +3,7 @@
 //! The one place where an error becomes HTTP. Each answer says what happened in one sentence, when to come back, and
 //! nothing that a client sent: no target, no header, no body.
 
+use crate::http1::Reject;
 use crate::measure::ShedReason;
 use crate::wire::Family;
 
@@ -30,6 +31,11 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// For a head or a body that breaks a rule.
+    pub fn malformed(reject: Reject) -> Self {
+        Self::Malformed { status: reject.status(), sentence: reject.sentence() }
+    }
+
     /// The status sent.
     pub fn status(self) -> u16 {
         match self {

@@ -2,12 +2,13 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
 use weir::measure::Outcome;
 use weir::proxy::gateway::Phase;
 
 use crate::support::weir::{finished, total};
-use crate::support::{Engine, Weir, chat};
+use crate::support::{Client, Engine, Origin, Weir, chat, origin, time};
 
 fn ask(address: SocketAddr, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
@@ -33,6 +34,29 @@ fn a_streamed_request_arrives_whole_and_its_tokens_are_counted_exactly() {
     assert_eq!((books.offered(), books.finished(Outcome::Completed)), (1, 1));
     assert_eq!(books.output_tokens, [17, 0]);
     assert_eq!((books.ttft[1].count(), books.itl.count(), books.chunks), (1, 16, 17));
+}
+
+#[test]
+fn weirs_own_work_is_told_apart_from_what_the_engine_takes() {
+    const WAIT: Duration = Duration::from_millis(200);
+    let origin = Origin::start(|talk| {
+        while talk.request().is_some() {
+            time::pause(WAIT);
+            talk.write(&origin::whole("{}"));
+        }
+    });
+    let weir = Weir::with(&[origin.address], "workers: 1", |_| {});
+    let mut client = Client::connect(weir.address);
+    for _ in 0..2 {
+        assert_eq!(client.send(&crate::support::post("/v1/embeddings", "", b"{}")).answer().status, 200);
+    }
+    client.send(b"GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n").answer();
+    let books = &weir.settled().accounts[0].books;
+    let [request, first_byte] = &books.overhead;
+    assert_eq!((request.count(), first_byte.count()), (2, 2), "what is not measured is not booked");
+    let own = request.sum() + first_byte.sum();
+    let all = books.duration[Outcome::Completed.index()].sum();
+    assert!(own > 0 && own + 2 * WAIT.as_nanos() <= all, "{own} of {all}");
 }
 
 #[test]
@@ -148,7 +172,7 @@ fn the_same_exchange_runs_over_pingoras_stream() {
             let (stream, peer) = tokio::net::TcpListener::from_std(listener).unwrap().accept().await.unwrap();
             let stream = pingora_core::protocols::l4::stream::Stream::from(stream);
             let worker = weir::proxy::gateway::Worker::new(gateway, 0, 7);
-            weir::proxy::serve(weir::proxy::io::Piped(Box::new(stream)), peer, &worker).await;
+            weir::proxy::serve(&mut weir::proxy::io::Piped(Box::new(stream)), peer.ip(), &worker).await;
         });
     });
     assert!(ask(address, &post("/v1/chat/completions", "", &chat(9))).contains("[DONE]"));

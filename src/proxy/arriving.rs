@@ -1,0 +1,297 @@
+//! One request on its way in: bytes go in as they come, a request comes out.
+//!
+//! The head is rewritten as soon as it is complete, so that nothing of what was received has to be kept; the body is held,
+//! and scanned while it arrives. A request that comes in one read is read where it lies. It touches no socket and no timer.
+
+use std::net::IpAddr;
+
+use super::gateway::{Phase, Worker, address_text};
+use super::held::{Held, TooMuch};
+use super::outgoing::Outgoing;
+use super::refusal::Refusal;
+use super::request_id::RequestId;
+use crate::http1::{ChunkedBody, HeadEnd, Peer, Reject, RequestBody, RequestHead, Version, request_head};
+use crate::time::Timestamp;
+use crate::wire::{Endpoint, Family, RequestScanner, RequestShape, Route, is_path, route};
+
+/// Who is at the other end of a connection.
+pub(super) struct Caller {
+    address: Box<str>,
+    /// What it says of others, and of priorities, is believed.
+    trusted: bool,
+}
+
+/// A request that has arrived whole.
+pub(super) struct Request {
+    pub outgoing: Outgoing,
+    /// What the client said in `Host`.
+    pub host: Box<[u8]>,
+    pub id: RequestId,
+    pub path: PathKind,
+    /// `None`: it is not measured.
+    pub shape: Option<RequestShape>,
+    /// The last byte was read.
+    pub arrived: Timestamp,
+    pub version: Version,
+    pub is_head: bool,
+    /// The client's connection may carry another request.
+    pub keep_alive: bool,
+    /// What leaves must say how long the body is, even when it is empty.
+    pub has_length: bool,
+}
+
+/// What the path says.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum PathKind {
+    Inference(Endpoint),
+    PassThrough,
+    NotHere,
+}
+
+/// How far a request has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// The head is not complete.
+    Head,
+    /// The client waits for `100 Continue` before it sends the body.
+    Expects,
+    /// The body is not complete.
+    Body,
+    /// Everything is here.
+    Whole,
+}
+
+/// Why a request could not be read.
+pub(super) enum Stop {
+    /// The client left, or never began.
+    Silently,
+    Refuse(Refusal, Family),
+}
+
+/// A request that is arriving.
+pub(super) struct Arriving<'c> {
+    worker: &'c Worker,
+    caller: &'c Caller,
+    /// The head so far, when it did not come in one read.
+    head: Vec<u8>,
+    end: HeadEnd,
+    request: Option<Request>,
+    framing: BodyReader,
+    scanner: Option<RequestScanner>,
+}
+
+impl Caller {
+    /// The caller at `peer`.
+    pub fn new(peer: IpAddr, worker: &Worker) -> Self {
+        Self { address: address_text(peer).into(), trusted: worker.gateway.trusts(peer) }
+    }
+}
+
+impl<'c> Arriving<'c> {
+    /// Nothing has come yet.
+    pub fn new(worker: &'c Worker, caller: &'c Caller) -> Self {
+        Self {
+            worker,
+            caller,
+            head: Vec::new(),
+            end: HeadEnd::new(),
+            request: None,
+            framing: BodyReader::Length(0),
+            scanner: None,
+        }
+    }
+
+    /// Takes what was read. What belongs to the next request is appended to `rest`.
+    pub fn feed(&mut self, bytes: &[u8], rest: &mut Vec<u8>) -> Result<Progress, Stop> {
+        if self.request.is_some() {
+            return self.take(bytes, rest);
+        }
+        if self.head.is_empty() {
+            return match self.head_end(bytes)? {
+                Some(length) => self.begin(bytes, length, rest),
+                None => {
+                    self.head.extend_from_slice(bytes);
+                    Ok(Progress::Head)
+                }
+            };
+        }
+        let mut whole = std::mem::take(&mut self.head);
+        whole.extend_from_slice(bytes);
+        if let Some(length) = self.head_end(&whole)? {
+            return self.begin(&whole, length, rest);
+        }
+        self.head = whole;
+        Ok(Progress::Head)
+    }
+
+    /// The head is complete.
+    pub fn has_head(&self) -> bool {
+        self.request.is_some()
+    }
+
+    /// Whose form an error takes.
+    pub fn family(&self) -> Family {
+        self.request.as_ref().map_or(Family::OpenAi, |request| request.path.family())
+    }
+
+    /// The request, once everything was there at `now`.
+    pub fn finish(self, now: Timestamp) -> Result<Request, Stop> {
+        let mut request = self.request.ok_or(Stop::Silently)?;
+        request.shape = self.scanner.map(RequestScanner::finish);
+        request.arrived = now;
+        Ok(request)
+    }
+
+    fn head_end(&mut self, received: &[u8]) -> Result<Option<usize>, Stop> {
+        let found = self.end.find(received).map_err(Stop::malformed)?;
+        if found.unwrap_or(received.len()) > self.worker.gateway.limits.max_header {
+            return Err(Stop::malformed(Reject::HeadTooLong));
+        }
+        Ok(found)
+    }
+
+    /// The head is complete: the first `length` bytes of `received`.
+    fn begin(&mut self, received: &[u8], length: usize, rest: &mut Vec<u8>) -> Result<Progress, Stop> {
+        let gateway = &*self.worker.gateway;
+        let (bytes, body) = received.split_at(length);
+        let mut out = Vec::with_capacity(length + ADDED + body.len());
+        let peer = Peer {
+            forwarded_for: &self.caller.address,
+            trusted: self.caller.trusted,
+            proto: "http",
+            via: self.worker.via(),
+        };
+        let mut path = PathKind::PassThrough;
+        let measured = |method: &[u8], target: &[u8]| {
+            path = PathKind::of(method, target, gateway.passes_metrics);
+            matches!(path, PathKind::Inference(_))
+        };
+        let head = request_head(bytes, &peer, measured, &mut out).map_err(Stop::malformed)?;
+        (gateway.hook)(Phase::Head);
+        if matches!(head.body, RequestBody::Length(n) if n > gateway.limits.max_body as u64) {
+            return Err(Stop::Refuse(Refusal::BodyTooLarge, path.family()));
+        }
+        self.framing = BodyReader::of(head.body);
+        if let PathKind::Inference(endpoint) = path {
+            self.scanner = Some(RequestScanner::new(endpoint));
+        }
+        let expects = head.expect_continue && body.is_empty() && head.body != RequestBody::None;
+        self.request = Some(self.open(bytes, &head, path, out));
+        if expects { Ok(Progress::Expects) } else { self.take(body, rest) }
+    }
+
+    fn open(&self, bytes: &[u8], head: &RequestHead, path: PathKind, out: Vec<u8>) -> Request {
+        let gateway = &self.worker.gateway;
+        Request {
+            outgoing: Outgoing::new(out, Held::new(gateway.limits.max_body, &gateway.memory)),
+            host: head.host.clone().map_or_else(Box::default, |range| bytes[range].into()),
+            id: head
+                .request_id
+                .clone()
+                .map_or_else(|| self.worker.make_id(), |range| RequestId::Given(bytes[range].into())),
+            path,
+            shape: None,
+            arrived: Timestamp::ZERO,
+            version: head.version,
+            is_head: head.is_head(),
+            keep_alive: head.keep_alive,
+            has_length: head.needs_length(),
+        }
+    }
+
+    /// Bytes behind the head.
+    fn take(&mut self, bytes: &[u8], rest: &mut Vec<u8>) -> Result<Progress, Stop> {
+        let family = self.family();
+        let (Some(request), scanner) = (&mut self.request, &mut self.scanner) else { return Ok(Progress::Head) };
+        let mut held = Ok(());
+        let fed = self.framing.feed(bytes, |payload| {
+            if let Some(scanner) = scanner {
+                scanner.feed(payload);
+            }
+            held = held.and_then(|()| request.outgoing.hold(payload));
+        });
+        let used = fed.map_err(|reject| Stop::Refuse(Refusal::malformed(reject), family))?;
+        held.map_err(|too_much| Stop::Refuse(too_much.into(), family))?;
+        rest.extend_from_slice(&bytes[used..]);
+        Ok(if self.framing.ended() { Progress::Whole } else { Progress::Body })
+    }
+}
+
+impl Request {
+    /// Whose form an answer of ours takes.
+    pub fn family(&self) -> Family {
+        self.shape.as_ref().map_or_else(|| self.path.family(), |shape| shape.dialect.family())
+    }
+}
+
+impl PathKind {
+    fn of(method: &[u8], target: &[u8], passes_metrics: bool) -> Self {
+        match route(method, target, b"") {
+            Route::Inference(endpoint) => Self::Inference(endpoint),
+            Route::PassThrough if !passes_metrics && is_path(target, b"/metrics") => Self::NotHere,
+            Route::PassThrough => Self::PassThrough,
+        }
+    }
+
+    fn family(self) -> Family {
+        match self {
+            Self::Inference(endpoint) => endpoint.family(),
+            Self::PassThrough | Self::NotHere => Family::OpenAi,
+        }
+    }
+}
+
+impl Stop {
+    /// A head that breaks a rule.
+    fn malformed(reject: Reject) -> Self {
+        Self::Refuse(Refusal::malformed(reject), Family::OpenAi)
+    }
+}
+
+impl From<TooMuch> for Refusal {
+    fn from(too_much: TooMuch) -> Self {
+        match too_much {
+            TooMuch::Body => Self::BodyTooLarge,
+            TooMuch::Memory => Self::BodyMemory,
+        }
+    }
+}
+
+/// Where a request's body ends.
+enum BodyReader {
+    Length(u64),
+    Chunked(Box<ChunkedBody>),
+}
+
+impl BodyReader {
+    fn of(body: RequestBody) -> Self {
+        match body {
+            RequestBody::None => Self::Length(0),
+            RequestBody::Length(n) => Self::Length(n),
+            RequestBody::Chunked => Self::Chunked(Box::default()),
+        }
+    }
+
+    /// Hands payload on and says how many bytes belonged to the body.
+    fn feed(&mut self, bytes: &[u8], mut on_payload: impl FnMut(&[u8])) -> Result<usize, Reject> {
+        match self {
+            Self::Length(left) => {
+                let n = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                on_payload(&bytes[..n]);
+                *left -= n as u64;
+                Ok(n)
+            }
+            Self::Chunked(body) => body.feed(bytes, on_payload),
+        }
+    }
+
+    fn ended(&self) -> bool {
+        match self {
+            Self::Length(left) => *left == 0,
+            Self::Chunked(body) => body.ended(),
+        }
+    }
+}
+
+/// Room for the fields that are added to a head: who forwarded it, Host, an id and the length.
+const ADDED: usize = 320;
