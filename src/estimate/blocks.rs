@@ -17,7 +17,11 @@ pub(super) struct Block {
     pub emissions: f64,
     /// Tokens in them.
     pub tokens: f64,
-    /// Prompt tokens of the requests that started.
+    /// Contexts of their streams at that time, in tokens: KV-token-steps.
+    pub kv: f64,
+    /// Requests that started.
+    pub starts: f64,
+    /// Their prompt tokens.
     pub prompts: f64,
     /// Tokens computed again after a preemption.
     pub recomputed: f64,
@@ -62,14 +66,17 @@ pub(super) struct Moment {
 }
 
 impl Blocks {
-    /// One content event.
-    pub fn on_emission(&mut self, tokens: u32) {
+    /// One content event of a stream whose context is then so long.
+    pub fn on_emission(&mut self, tokens: u32, context: f64) {
         self.sums.emissions += 1.0;
         self.sums.tokens += f64::from(tokens);
+        // The middle of the event: over an answer this adds up to L O + kappa O^2 / 2.
+        self.sums.kv += context - 0.5 * f64::from(tokens);
     }
 
     /// A request started.
     pub fn on_first_token(&mut self, prompt: f64) {
+        self.sums.starts += 1.0;
         self.sums.prompts += prompt;
     }
 
@@ -171,7 +178,7 @@ mod tests {
         let mut found = Vec::new();
         for n in 1..=seconds * 10 {
             let now = from + f64::from(n) / 10.0;
-            (0..5).for_each(|_| blocks.on_emission(2));
+            (0..5).for_each(|_| blocks.on_emission(2, 101.0));
             let decoding = decoding(now - from);
             let moment = Moment {
                 now,
@@ -195,7 +202,7 @@ mod tests {
         assert_eq!(found.len(), 3);
         let block = found[0];
         assert!((block.time - 1.0).abs() < 1e-9 && (block.first_token_time - 0.5).abs() < 1e-9);
-        assert_eq!(block.steps, 50.0);
+        assert_eq!((block.steps, block.kv), (50.0, 5000.0));
         assert_eq!((block.emissions, block.tokens, block.decoding, block.context), (50.0, 100.0, 40.0, 4000.0));
     }
 

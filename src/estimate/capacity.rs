@@ -44,6 +44,8 @@ struct Sums {
     time: f64,
     first_token_time: f64,
     emissions: f64,
+    kv: f64,
+    starts: f64,
     prompts: f64,
     recomputed: f64,
     steps: f64,
@@ -149,7 +151,7 @@ impl Capacity {
         })
     }
 
-    /// Share of the time lost to recomputation beyond what the best headroom would lose.
+    /// Share of the time lost to recomputation beyond what the best headroom would lose, less what its smaller batch costs.
     fn avoidable_share(&self, regime: Regime, mix: &MixFigures, costs: &Solution, price: f64) -> f64 {
         if matches!(regime, Regime::Prefill | Regime::Unknown) {
             return 0.0;
@@ -157,8 +159,9 @@ impl Capacity {
         let [a, _, c] = costs.coefficients;
         let lost = (c * self.sums.recomputed / self.sums.time).min(0.5);
         let full = self.sums.context / self.sums.time / mix.context();
-        let best = Headroom::cheapest(full, mix, a, c).recomputation / price;
-        (lost - best).max(0.0)
+        let best = Headroom::cheapest(full, mix, a, c);
+        let smaller_batch = a * mix.output * (1.0 / best.decoding - 1.0 / self.sums.batch().max(1.0));
+        (lost - (best.recomputation + smaller_batch.max(0.0)) / price).max(0.0)
     }
 
     /// Relative variance of the mean of the blocks, neighbours being correlated.
@@ -181,6 +184,8 @@ impl Sums {
         self.time += block.time;
         self.first_token_time += block.first_token_time;
         self.emissions += block.emissions;
+        self.kv += block.kv;
+        self.starts += block.starts;
         self.prompts += block.prompts;
         self.recomputed += block.recomputed;
         self.steps += block.steps;
@@ -191,8 +196,10 @@ impl Sums {
     }
 
     fn scale(&mut self, keep: f64) {
-        let Self { blocks, time, first_token_time, emissions, prompts, recomputed, .. } = self;
-        [blocks, time, first_token_time, emissions, prompts, recomputed].into_iter().for_each(|sum| *sum *= keep);
+        let Self { blocks, time, first_token_time, emissions, kv, starts, prompts, recomputed, .. } = self;
+        [blocks, time, first_token_time, emissions, kv, starts, prompts, recomputed]
+            .into_iter()
+            .for_each(|sum| *sum *= keep);
         let Self { steps, decoding, decoding_square, context, context_square, .. } = self;
         [steps, decoding, decoding_square, context, context_square].into_iter().for_each(|sum| *sum *= keep);
     }
@@ -211,7 +218,7 @@ impl Sums {
 
     fn limits(&self, costs: &Solution) -> Option<Learnt> {
         match self.regime(costs) {
-            Regime::Slots => Some(Learnt { slots: Some(self.decoding / self.time), kv: None }),
+            Regime::Slots => Some(Learnt { slots: Some(self.batch()), kv: None }),
             Regime::Kv => Some(Learnt { slots: None, kv: Some(self.context / self.time) }),
             _ => None,
         }
@@ -231,24 +238,29 @@ impl Sums {
 
     fn prices(&self, regime: Regime, costs: &Solution) -> Prices {
         let [_, b, c] = costs.coefficients;
-        let (prompts, emissions) = (self.prompts / self.time, self.emissions / self.time);
+        let [prompts, emissions, kv] = [self.prompts, self.emissions, self.kv].map(|sum| sum / self.time);
         let overhead = self.overhead(costs);
-        let context = self.context / self.decoding.max(1e-9);
         let prices = match regime {
             // The stage is work-conserving: while somebody waits for a first token, prompts are computed.
             Regime::Prefill => return [self.first_token_time / self.prompts.max(1e-9), 0.0, 0.0],
-            Regime::Kv | Regime::Mixed => [c, b, overhead / (emissions * context).max(1e-9)],
+            Regime::Kv | Regime::Mixed => [c, b, overhead / kv.max(1e-9)],
             Regime::Slots | Regime::Unknown => [c, b + overhead / emissions, 0.0],
         };
-        let explained = prices[0] * prompts + prices[1] * emissions + prices[2] * emissions * context;
+        let explained = prices[0] * prompts + prices[1] * emissions + prices[2] * kv;
         prices.map(|price| price / explained.max(1e-9))
     }
 
     fn decoding_at_knee(&self, regime: Regime, mix: &MixFigures) -> f64 {
         match regime {
             Regime::Kv | Regime::Mixed => self.context / self.time / mix.context(),
-            Regime::Slots | Regime::Prefill | Regime::Unknown => self.decoding / self.time,
+            Regime::Slots | Regime::Prefill | Regime::Unknown => self.batch(),
         }
+    }
+
+    /// Streams in a step. Those that get their first token in it are not counted as decoding, and are `starts` of all
+    /// `emissions`: a large share where answers are short.
+    fn batch(&self) -> f64 {
+        self.decoding / self.time * self.emissions / (self.emissions - self.starts).max(1.0)
     }
 
     fn decoding_variation(&self) -> f64 {

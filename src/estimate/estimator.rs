@@ -232,17 +232,20 @@ impl Estimator {
         request.emissions += 1;
         request.tokens = request.tokens.saturating_add(tokens);
         self.counts.delivered += u64::from(tokens);
-        self.mix.on_emission(request.emissions);
-        self.blocks.on_emission(tokens);
+        if first {
+            request.epoch = self.mix.epoch();
+        }
+        self.mix.on_emission(request.emissions, request.epoch);
         let overtaken = !first
             && !limited
-            && step.wrapping_sub(request.last_step) > STALL_STEPS
+            && step.wrapping_sub(request.last_step) > STALL_STEPS + (tokens - 1)
             && self.counts.delivered - request.delivered > STALL_TOKENS;
         request.last_step = step;
         request.delivered = self.counts.delivered;
         request.phase = Phase::Decoding;
         let Request { prompt, alone, admitted, .. } = *request;
         let context = prompt + f64::from(request.tokens);
+        self.blocks.on_emission(tokens, context);
         self.counts.context += f64::from(tokens);
         if first {
             self.counts.context += prompt;
@@ -318,7 +321,7 @@ impl Estimator {
                 if completed {
                     // Events may hold more tokens than they tell; the report counts them all.
                     let tokens = output.unwrap_or(0).max(request.tokens);
-                    self.on_completion(now, request.prompt, request.emissions, tokens);
+                    self.on_completion(now, &request, tokens);
                 }
             }
         }
@@ -329,9 +332,10 @@ impl Estimator {
         }
     }
 
-    fn on_completion(&mut self, now: f64, prompt: f64, emissions: u32, tokens: u32) {
+    fn on_completion(&mut self, now: f64, request: &Request, tokens: u32) {
         self.counts.completions += 1;
-        if self.mix.on_completion(now, prompt, emissions, tokens) {
+        let Request { prompt, emissions, epoch, .. } = *request;
+        if self.mix.on_completion(now, prompt, emissions, tokens, epoch) {
             self.capacity.doubt(AFTER_MIX_CHANGE);
         }
     }
@@ -440,8 +444,11 @@ impl Estimator {
 
 /// Seconds a tick can speak for.
 const LONGEST_TICK: f64 = 1.0;
-/// A stream that others overtook by more than so many steps ...
-const STALL_STEPS: u32 = 8;
+/// A stream that others overtook by more than so many steps, those not counted whose tokens came late but together ...
+///
+/// A stream that runs emits in every step, so two missing ones are a preemption; one may be jitter. Eight would miss a fifth of
+/// the preemptions of an engine with short steps and nearly all of one whose steps are long.
+const STALL_STEPS: u32 = 2;
 /// ... and so many tokens was preempted.
 const STALL_TOKENS: u64 = 24;
 /// Rows before the engine's speed is tested, and before a capacity is predicted.

@@ -25,6 +25,8 @@ pub(super) struct Request {
     pub stream: bool,
     /// Nobody waited for a first token when it was dispatched.
     pub alone: bool,
+    /// [`super::mix::Mix::epoch`] when it began to emit.
+    pub epoch: u32,
     /// Content events so far.
     pub emissions: u32,
     /// Tokens in them.
@@ -72,6 +74,7 @@ impl Live {
             phase: Phase::Queued,
             stream,
             alone: false,
+            epoch: 0,
             emissions: 0,
             tokens: 0,
             last_step: 0,

@@ -4,8 +4,10 @@
 //! offered. So the output law ([`super::lengths`]) is weighted by prompt length (post-stratification): per bucket of
 //! log2(prompt), the mean answer against the mean of all. Two tests notice that the mix is no longer what it was.
 
-use super::average::{Moments, Smoothed};
-use super::lengths::{LengthTest, OutputLaw, bucket};
+use super::average::Smoothed;
+use super::length_test::LengthTest;
+use super::lengths::{OutputLaw, bucket};
+use super::prompt_test::PromptTest;
 
 /// What is known of the mix.
 #[derive(Clone, Debug)]
@@ -17,9 +19,14 @@ pub(super) struct Mix {
     /// The same law from the last 20 completions: what remains when the mix changes.
     recent_law: OutputLaw,
     length_test: LengthTest,
-    /// ln(prompt) over the last 50 arrivals, and over all that are remembered.
-    recent_prompt: Moments,
-    usual_prompt: Moments,
+    /// The law of the streams that began since nothing spoke for a change. When one is found, these are of the new mix; those
+    /// under way before are of the old one, and mostly its long ones.
+    new_law: OutputLaw,
+    /// The number of those streams.
+    epoch: u32,
+    /// A change was found, and the new law has not seen enough yet.
+    changing: bool,
+    prompt_test: PromptTest,
     /// Tokens per emission that is not the first.
     tokens_per_emission: Smoothed,
     served: ServedMoments,
@@ -75,8 +82,10 @@ impl Mix {
             law: OutputLaw::new(SHORTEST_MEMORY),
             recent_law: OutputLaw::new(RECENT_LAW),
             length_test: LengthTest::default(),
-            recent_prompt: Moments::new(RECENT_PROMPTS),
-            usual_prompt: Moments::new(SHORTEST_MEMORY),
+            new_law: OutputLaw::new(SHORTEST_MEMORY),
+            epoch: 0,
+            changing: false,
+            prompt_test: PromptTest::new(),
             tokens_per_emission: Smoothed::new(0.02),
             served: ServedMoments::default(),
             keep: SHORTEST_MEMORY,
@@ -101,17 +110,23 @@ impl Mix {
         known && self.prompts_changed(prompt)
     }
 
-    /// A stream reached its `emission`th emission.
-    pub fn on_emission(&mut self, emission: u32) {
+    /// A stream that began in `epoch` reached its `emission`th emission.
+    pub fn on_emission(&mut self, emission: u32, epoch: u32) {
         let bucket = bucket(emission);
+        if epoch == self.epoch {
+            self.new_law.on_emission(bucket);
+        }
         self.length_test.on_emission(bucket);
         self.law.on_emission(bucket);
         self.recent_law.on_emission(bucket);
     }
 
     /// A request was served to its end. Says whether the answers are not what they were.
-    pub fn on_completion(&mut self, now: f64, prompt: f64, emissions: u32, tokens: u32) -> bool {
+    pub fn on_completion(&mut self, now: f64, prompt: f64, emissions: u32, tokens: u32, epoch: u32) -> bool {
         self.set_memory(now);
+        if epoch == self.epoch {
+            self.new_law.on_completion(emissions);
+        }
         if emissions > 1 {
             let tokens_per_emission = (f64::from(tokens) - 1.0) / (f64::from(emissions) - 1.0);
             self.tokens_per_emission.add(tokens_per_emission.max(1.0));
@@ -125,10 +140,11 @@ impl Mix {
         self.served.add([prompt, output, kv], self.keep);
         self.law.on_completion(emissions);
         self.recent_law.on_completion(emissions);
-        let changed = self.length_test.on_completion(&self.law, bucket(emissions));
+        let changed = self.length_test.on_completion(bucket(emissions));
         if changed {
             self.forget_answers();
         }
+        self.follow_new_law();
         changed
     }
 
@@ -143,8 +159,7 @@ impl Mix {
             bucket.mean *= factor;
             bucket.mean_square *= factor * factor;
         }
-        self.recent_prompt.mean += factor.ln();
-        self.usual_prompt.mean += factor.ln();
+        self.prompt_test.rescale(factor);
         // The KV share of the work is not linear in the factor; it is learnt anew.
         self.served.doubt();
     }
@@ -200,6 +215,11 @@ impl Mix {
         self.law.completions()
     }
 
+    /// The number to give to a stream that begins now.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
     /// How often the mix changed.
     pub fn changes(&self) -> u64 {
         self.changes
@@ -224,28 +244,37 @@ impl Mix {
         let remembered = (MEMORY / self.between_completions.value().max(1e-5)).clamp(FEWEST_KEPT, MOST_KEPT);
         self.keep = 1.0 - 1.0 / remembered;
         self.law.set_keep(self.keep);
-        self.usual_prompt.set_keep(self.keep);
+        self.prompt_test.set_keep(self.keep);
     }
 
     fn prompts_changed(&mut self, prompt: f64) -> bool {
-        let log = prompt.max(1.0).ln();
-        self.recent_prompt.add(log);
-        self.usual_prompt.add(log);
-        if self.usual_prompt.weight <= ENOUGH_PROMPTS {
-            return false;
-        }
-        let independent = 1.0 / self.recent_prompt.effective() + 1.0 / self.usual_prompt.effective();
-        let error = (self.usual_prompt.variance * independent).sqrt();
-        let changed = (self.recent_prompt.mean - self.usual_prompt.mean).abs() > PROMPT_ERRORS * error;
+        let changed = self.prompt_test.on_prompt(prompt);
         if changed {
             self.forget_prompts();
         }
         changed
     }
 
+    /// After a change the new law takes over once it has seen all but the longest of its streams end; else it begins anew
+    /// whenever nothing speaks for a change.
+    fn follow_new_law(&mut self) {
+        let seen = self.new_law.completions() >= ENOUGH_OF_NEW && self.new_law.unfinished() < MOST_UNFINISHED;
+        if self.changing && !seen {
+            return;
+        }
+        if self.changing {
+            self.law.take_over(&self.new_law, 1.0);
+            self.length_test.refresh(&self.law);
+        }
+        if self.changing || self.length_test.is_quiet() {
+            self.changing = false;
+            self.new_law = OutputLaw::new(self.keep);
+            self.epoch = self.epoch.wrapping_add(1);
+        }
+    }
+
     fn forget_prompts(&mut self) {
         self.changes += 1;
-        self.usual_prompt.take_over(&self.recent_prompt);
         for bucket in &mut self.prompts {
             bucket.offered *= FORGET;
             bucket.served *= FORGET;
@@ -258,6 +287,7 @@ impl Mix {
         self.changes += 1;
         self.recent_law.take_over(&self.recent_law.clone(), RECENT_SHARE);
         self.law.take_over(&self.recent_law, 1.0);
+        self.changing = true;
         self.prompts.iter_mut().for_each(|bucket| bucket.served *= FORGET);
         self.served.doubt();
     }
@@ -362,9 +392,8 @@ const MEMORY: f64 = 120.0;
 const FEWEST_KEPT: f64 = 1000.0;
 const MOST_KEPT: f64 = 50_000.0;
 const SHORTEST_MEMORY: f64 = 1.0 - 1.0 / FEWEST_KEPT;
-/// The recent law counts 20 completions, the recent prompts 50 arrivals.
+/// The recent law counts 20 completions.
 const RECENT_LAW: f64 = 0.95;
-const RECENT_PROMPTS: f64 = 0.98;
 /// What the recent law weighs when it takes over: it is too short to be held to.
 const RECENT_SHARE: f64 = 0.3;
 /// Fewer arrivals or completions make no mix.
@@ -373,10 +402,10 @@ const FEWEST: f64 = 5.0;
 const FEWEST_SERVED: f64 = 20.0;
 /// Requests of the mean ratio that are added to every bucket.
 const PRIOR: f64 = 20.0;
-/// Arrivals before prompts can have changed.
-const ENOUGH_PROMPTS: f64 = 100.0;
-/// Standard errors between recent and usual prompts.
-const PROMPT_ERRORS: f64 = 5.0;
+/// Completions of streams that began after a change, and the share of them that may still be running, before their law is
+/// the law.
+const ENOUGH_OF_NEW: f64 = 30.0;
+const MOST_UNFINISHED: f64 = 0.05;
 /// What is kept of the old mix ...
 const FORGET: f64 = 0.02;
 /// ... and of the confidence in what was served.
@@ -397,8 +426,9 @@ mod tests {
 
     fn serve(mix: &mut Mix, now: f64, prompt: f64, emissions: u32) -> bool {
         mix.refresh();
-        (1..=emissions).for_each(|emission| mix.on_emission(emission));
-        mix.on_completion(now, prompt, emissions, emissions)
+        let epoch = mix.epoch();
+        (1..=emissions).for_each(|emission| mix.on_emission(emission, epoch));
+        mix.on_completion(now, prompt, emissions, emissions, epoch)
     }
 
     #[test]
@@ -441,15 +471,6 @@ mod tests {
     }
 
     #[test]
-    fn longer_prompts_are_noticed_and_the_same_prompts_never() {
-        let (mut mix, mut dice) = (Mix::new(), ChaCha8Rng::seed_from_u64(3));
-        let mut prompt = |mean: f64| mean * uniform(&mut dice, 0.3, 1.7);
-        assert!((0..20_000).all(|_| !mix.on_offered(prompt(500.0), true)));
-        let noticed = (0..200).position(|_| mix.on_offered(prompt(900.0), true)).unwrap();
-        assert!(noticed < 100, "{noticed}");
-    }
-
-    #[test]
     fn longer_answers_are_noticed_and_followed() {
         let (mut mix, mut dice) = (Mix::new(), ChaCha8Rng::seed_from_u64(4));
         let mut changed = 0;
@@ -478,8 +499,8 @@ mod tests {
         let mut mix = Mix::new();
         for n in 0..100_u32 {
             mix.on_offered(100.0, true);
-            (1..=50).for_each(|emission| mix.on_emission(emission));
-            mix.on_completion(f64::from(n), 100.0, 50, 99);
+            (1..=50).for_each(|emission| mix.on_emission(emission, 0));
+            mix.on_completion(f64::from(n), 100.0, 50, 99, 0);
         }
         assert!((mix.figures().unwrap().tokens_per_emission - 2.0).abs() < 0.01);
     }
