@@ -18,6 +18,7 @@ import json
 import os
 import statistics
 import sys
+import tempfile
 import time
 
 from load import closed, events, open_loop
@@ -26,11 +27,16 @@ from harness import Process, check, free_port, get, grown, identities, mean_of, 
 LLSRV = os.path.join(os.path.dirname(os.path.abspath(__file__)), "llsrv.py")
 CLOSED_LEVELS = [(1, 60), (4, 140), (8, 140), (16, 140)]  # concurrency, requests
 OPEN_RATE, OPEN_REQUESTS = 8.0, 60
-TPOT_RELATIVE, TPOT_ABSOLUTE = 0.05, 0.0003  # weir's mean TPOT against the server's: either bound suffices
-TTFT_ABSOLUTE = 0.010  # weir's mean upstream TTFT above the server's prefill, one request at a time
+# weir's mean TPOT against the server's: either bound suffices. A busy machine lets the first token wait longer than the last,
+# which takes up to 5 % off what is seen from outside the server.
+TPOT_RELATIVE, TPOT_ABSOLUTE = 0.10, 0.0003
+# weir's upstream TTFT above the server's prefill, one request at a time: the lowest tenth, which neighbours on the machine
+# hardly move and anything that weir itself adds does.
+TTFT_ABSOLUTE = 0.005
 
 
-def level(name, load, data, admin, engine, tokens, alone):
+def level(name, load, data, admin, engine, tokens):
+    """One level; its row of the table, and what the client saw."""
     server_before = page(engine).sum("llamacpp:tokens_predicted_total")
     before = settled(admin) if admin else None
     begin = time.monotonic()
@@ -54,7 +60,7 @@ def level(name, load, data, admin, engine, tokens, alone):
     check(counted == len(results) * tokens, f"client: {counted} tokens, asked for {len(results) * tokens}")
     check(server_tokens == counted, f"server: {server_tokens:.0f} tokens")
     if not admin:
-        return row + [None, None]
+        return row + [None, None], results
 
     for family, labels in [
         ("weir_requests_offered_total", {}),
@@ -77,9 +83,15 @@ def level(name, load, data, admin, engine, tokens, alone):
           f"TPOT {weir_tpot * 1e3:.3f} ms, server {tpot * 1e3:.3f} ms ({100 * (weir_tpot / tpot - 1):+.1f} %)")
     # The mean TTFT that weir books must lie between what the engine spent and what the client felt.
     check(prefill <= weir_ttft <= felt, f"TTFT: prefill {prefill * 1e3:.2f} <= weir {weir_ttft * 1e3:.2f} <= client {felt * 1e3:.2f} ms")
-    if alone:
-        check(weir_ttft - prefill <= TTFT_ABSOLUTE, f"TTFT alone is {(weir_ttft - prefill) * 1e3:.2f} ms above the prefill")
-    return row + [weir_ttft, weir_tpot]
+    return row + [weir_ttft, weir_tpot], results
+
+
+def alone(journal, results):
+    """The first level's requests, which came one after the other, beside the first records of weir's journal."""
+    times = [json.loads(line)["timeline"] for line in open(journal)][: len(results)]
+    above = [(t["first_token"] - t["admitted"]) / 1e9 - r.timings["prompt_ms"] / 1e3 for t, r in zip(times, results)]
+    tenth, middle = statistics.quantiles(above, n=10)[0], statistics.median(above)
+    check(0 <= tenth <= TTFT_ABSOLUTE, f"TTFT alone, above the prefill: lowest tenth {tenth * 1e3:.2f} ms, median {middle * 1e3:.2f} ms")
 
 
 def table(rows):
@@ -170,13 +182,15 @@ def llama(options, *fields):
 
 
 def measured_load(options, data, admin, engine):
-    rows = []
-    for concurrency, requests in CLOSED_LEVELS:
-        load = lambda port: closed(port, concurrency, requests, options.tokens)
-        rows.append(level(f"{concurrency} at a time", load, data, admin, engine, options.tokens, concurrency == 1))
-    load = lambda port: open_loop(port, OPEN_RATE, OPEN_REQUESTS, options.tokens)
-    rows.append(level(f"{OPEN_RATE:g}/s open", load, data, admin, engine, options.tokens, False))
+    """Every level; the results of the first, at which requests come one at a time."""
+    loads = [
+        (f"{concurrency} at a time", lambda port, c=concurrency, n=requests: closed(port, c, n, options.tokens))
+        for concurrency, requests in CLOSED_LEVELS
+    ]
+    loads.append((f"{OPEN_RATE:g}/s open", lambda port: open_loop(port, OPEN_RATE, OPEN_REQUESTS, options.tokens)))
+    rows, results = zip(*(level(name, load, data, admin, engine, options.tokens) for name, load in loads))
     table(rows)
+    return results[0]
 
 
 def main():
@@ -189,16 +203,18 @@ def main():
     options = parser.parse_args()
 
     print(f"load average before: {os.getloadavg()[0]:.2f}")
-    with llama(options) as engine:
+    with tempfile.TemporaryDirectory() as folder, llama(options) as engine:
         if options.direct:
             measured_load(options, engine, None, engine)
             return verdict()
-        with weir(options.weir, engine) as (data, admin):
-            measured_load(options, data, admin, engine)
+        journal = os.path.join(folder, "journal.jsonl")
+        with weir(options.weir, engine, {"journal": {"path": journal}}) as (data, admin):
+            first = measured_load(options, data, admin, engine)
             dialects(data, admin, options.tokens)
             pass_through(data, admin)
             identities(admin)
             check(all(backend["up"] for backend in status_of(admin)["backends"]), "/status: every backend is up")
+        alone(journal, first)
     with llama(options, "embedding=1", "pooling_type=1") as engine, weir(options.weir, engine) as (data, admin):
         embeddings(data, admin)
         identities(admin)

@@ -25,8 +25,8 @@ RATE, REQUESTS, TOKENS = 12.0, 480, 16
 SCRAPE, WINDOW = 1.0, 20
 # rate() extrapolates by up to a scrape interval at either edge.
 RATE_RELATIVE = 2 * SCRAPE / WINDOW
-# A request that ends while the page is being read may be on either side of it, for the client and for weir.
-IN_TRANSIT = 3
+# On a busy machine the client hears of an end later than weir, and a page is made later than its scrape begins.
+LATENESS = 1.0
 
 CONFIG = """
 global: {{ scrape_interval: {scrape:g}s, scrape_timeout: {scrape:g}s }}
@@ -79,8 +79,10 @@ def compare(store, results, begin, end):
     ends, tokens = sorted(r.at for r in results), sum(r.tokens for r in results)
     seen = store.samples(f'weir_requests_finished_total{{outcome="completed"}}[{end - begin:.0f}s]', time=end)
     check(len(seen) >= (end - begin) / SCRAPE - 3, f"{len(seen)} scrapes stored in {end - begin:.0f} s")
-    off = [value - sum(1 for at in ends if at < scraped) for scraped, value in sorted(seen.items())]
-    check(all(abs(n) <= IN_TRANSIT for n in off), f"completed at each scrape less the client's count: {min(off):.0f} to {max(off):.0f}")
+    heard = lambda until: sum(1 for at in ends if at < until)
+    fits = [heard(at - LATENESS) <= value <= heard(at + LATENESS) for at, value in seen.items()]
+    off = [value - heard(at) for at, value in seen.items()]
+    check(all(fits), f"completed at each scrape is the client's count within {LATENESS:g} s (less it: {min(off):.0f} to {max(off):.0f})")
 
     middle = begin + (REQUESTS / RATE + WINDOW) / 2  # a window inside the load
     felt = sum(1 for at in ends if middle - WINDOW <= at < middle) / WINDOW

@@ -234,12 +234,12 @@ def obedience(binary):
             starting = threading.Timer(0.3, lambda: engines.enter_context(weir_engine(binary, port=port)))
             begin = time.monotonic()
             starting.start()
-            answer = call(at(data, max_retries=3))
+            answer = call(at(data, max_retries=10))
             took = time.monotonic() - begin
             starting.join()
             now = settled(admin)
             shed = now.sum("weir_requests_shed_total", reason="no_backend")
-            check(answer and took >= 1 and 1 <= shed <= 3,
+            check(answer and 1 <= shed <= took,
                   f"{name}: served after {took:.2f} s and {shed:.0f} refusal(s) with Retry-After 1")
 
 
