@@ -68,11 +68,13 @@ impl Grammar for Body {
             BEST_OF => self.best_of = 0,
             INCLUDE_USAGE => self.include_usage = false,
             CONTINUOUS_USAGE => self.continuous_usage = false,
-            PROMPTS => match key {
-                b"inputs" => self.tgi = true,
-                b"text" | b"input_ids" => self.sglang = true,
-                _ => {}
-            },
+            STREAM_OPTIONS => (self.include_usage, self.continuous_usage) = (false, false),
+            OPTIONS => self.native_cap = None,
+            PROMPTS => {
+                (self.prompts, self.tokens) = (0, 0);
+                self.tgi |= key == b"inputs";
+                self.sglang |= matches!(key, b"text" | b"input_ids");
+            }
             _ => {}
         }
         node

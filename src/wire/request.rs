@@ -202,6 +202,9 @@ mod tests {
         );
         assert_eq!((shape.model, shape.choices, shape.stream, shape.max_output), (None, 2, false, None));
         assert_eq!(scan(CHAT, r#"{"max_tokens":5,"max_completion_tokens":null}"#).max_output, Some(5));
+        assert!(!scan(CHAT, r#"{"stream_options":{"include_usage":true},"stream_options":{}}"#).include_usage);
+        let completions = Endpoint::Known(Dialect::OpenAiCompletions);
+        assert_eq!(scan(completions, r#"{"prompt":["a","b"],"prompt":"c"}"#).choices, 1);
     }
 
     #[test]

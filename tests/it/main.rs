@@ -32,3 +32,5 @@ mod slow_clients;
 mod slow_paths;
 mod stamps;
 mod wire_golden;
+mod wire_properties;
+mod wire_samples;

@@ -1,13 +1,11 @@
 //! What the scanner must read in each recorded or hand-written answer. The expectations were written down while reading the
 //! files, not by running the scanner; the rules are those of `wire/totals.rs`.
 
-#[path = "wire_samples.rs"]
-mod samples;
-
 use std::collections::BTreeSet;
 
-use samples::{dialect, folders, read, samples as samples_of};
 use weir::wire::{Dialect, ErrorKind, Format, Reading, StreamScanner, Usage};
+
+use crate::wire_samples::{dialect, folders, read, samples as samples_of};
 
 /// How an answer ends, by its own words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,13 +12,26 @@ pub(super) fn bare(token: &[u8]) -> Option<Scalar<'static>> {
     }
 }
 
-/// Bytes that such a token is made of.
-pub(super) fn is_bare(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.')
+/// Where such a token ends.
+pub(super) fn end_of_bare(bytes: &[u8]) -> Option<usize> {
+    bytes.iter().position(|b| !IS_BARE[usize::from(*b)])
 }
 
+/// Bytes that such a token is made of.
+const IS_BARE: [bool; 256] = {
+    let (mut table, mut b) = ([false; 256], 0_u8);
+    while b < 128 {
+        table[b as usize] = b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.');
+        b += 1;
+    }
+    table
+};
+
 fn whole(token: &[u8]) -> Option<u64> {
-    std::str::from_utf8(token).ok()?.parse().ok()
+    token.iter().try_fold(0_u64, |sum, b| {
+        let digit = char::from(*b).to_digit(10)?;
+        sum.checked_mul(10)?.checked_add(u64::from(digit))
+    })
 }
 
 /// The number grammar of RFC 8259, 6.

@@ -4,7 +4,7 @@
 use memchr::memchr2;
 
 /// The next quote or backslash.
-#[inline]
+#[inline(always)]
 pub(super) fn quote(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
     while at < SHORT

@@ -2,7 +2,7 @@
 
 use super::escape::Escape;
 use super::held::Held;
-use super::number::{bare, is_bare};
+use super::number::{bare, end_of_bare};
 use super::{Grammar, Node, ROOT, SKIP, Scalar, search};
 
 /// The state of one walk. `N` is how many bytes of a cut token it can hold, and so of a text it can hand on; no shorter
@@ -14,6 +14,9 @@ pub(in crate::wire) struct Walker<const N: usize> {
     /// Bit per depth: it is an array.
     arrays: u16,
     nodes: [Node; DEPTH],
+    /// The innermost container: what it is, and whether it is an array.
+    parent: Node,
+    in_array: bool,
     /// What the value under way is.
     node: Node,
     /// Open brackets of a container that is skipped.
@@ -54,6 +57,7 @@ impl<const N: usize> Walker<N> {
     pub fn reset(&mut self) {
         self.state = State::Value;
         self.depth = 0;
+        self.recall();
         self.skipped = 0;
         self.escaped = false;
         self.escape = Escape::default();
@@ -68,37 +72,49 @@ impl<const N: usize> Walker<N> {
     pub fn feed<G: Grammar>(&mut self, mut bytes: &[u8], grammar: &mut G) {
         while let Some((b, rest)) = bytes.split_first() {
             bytes = match (self.state, *b) {
+                (State::FirstKey | State::Key, b'"') => self.key(rest, grammar),
                 (State::InKey | State::InText, _) => self.text(bytes, grammar),
                 (State::InBare, _) => self.bare(bytes, grammar),
-                (State::Skipping, _) => self.skip(bytes),
-                (State::SkippingText, _) => self.skip_text(bytes),
+                (State::Skipping, _) => self.skip(bytes, grammar),
+                (State::SkippingText, _) => self.skip_text(bytes, grammar),
                 (State::Broken, _) => return,
-                (_, b' ' | b'\n' | b'\t' | b'\r') => rest,
-                (State::FirstKey | State::Key, b'"') => self.key(rest, grammar),
-                (State::Colon, b':') => self.to(State::Value, rest),
-                (State::Value | State::FirstElement, b) => self.value(b, bytes, rest, grammar),
-                (State::After, b',') => self.next(rest, grammar),
-                (State::FirstKey, b'}') => self.close(false, rest, grammar),
-                (State::After, b'}' | b']') => self.close(*b == b']', rest, grammar),
-                _ => self.to(State::Broken, &[]),
+                (state, b) => self.mark(state, b, bytes, rest, grammar),
             };
         }
     }
 
+    /// A byte between tokens.
+    fn mark<'a, G: Grammar>(
+        &mut self,
+        state: State,
+        b: u8,
+        bytes: &'a [u8],
+        rest: &'a [u8],
+        grammar: &mut G,
+    ) -> &'a [u8] {
+        match (state, b) {
+            (_, b) if is_white(b) => rest,
+            (State::Value | State::FirstElement, b) => self.value(b, bytes, rest, grammar),
+            (State::Colon, b':') => self.to(State::Value, rest),
+            (State::After, b',') => self.next(rest, grammar),
+            (State::FirstKey, b'}') => self.close(false, rest, grammar),
+            (State::After, b'}' | b']') => self.close(b == b']', rest, grammar),
+            _ => self.to(State::Broken, &[]),
+        }
+    }
+
+    #[inline(always)]
     fn to<'a>(&mut self, state: State, rest: &'a [u8]) -> &'a [u8] {
         self.state = state;
         rest
     }
 
     /// A value's first byte, which `bytes` begins with and `rest` follows.
+    #[inline(always)]
     fn value<'a, G: Grammar>(&mut self, b: u8, bytes: &'a [u8], rest: &'a [u8], grammar: &mut G) -> &'a [u8] {
         match b {
             // A document that is a lone text, number or word says nothing to anybody.
             _ if self.depth == 0 && !matches!(b, b'{' | b'[') => self.to(State::Broken, &[]),
-            b'"' if self.node == SKIP => {
-                self.state = State::SkippingText;
-                self.skip_text(rest)
-            }
             b'"' => self.begin_text(rest, grammar),
             b'{' | b'[' => self.open(b == b'[', rest, grammar),
             b']' if self.state == State::FirstElement => self.close(true, rest, grammar),
@@ -111,9 +127,10 @@ impl<const N: usize> Walker<N> {
         }
     }
 
+    #[inline(always)]
     fn next<'a, G: Grammar>(&mut self, rest: &'a [u8], grammar: &G) -> &'a [u8] {
-        if self.in_array() {
-            self.node = grammar.element(self.parent());
+        if self.in_array {
+            self.node = grammar.element(self.parent);
             self.to(State::Value, rest)
         } else {
             self.to(State::Key, rest)
@@ -125,12 +142,13 @@ impl<const N: usize> Walker<N> {
         if node == SKIP || usize::from(self.depth) == DEPTH {
             self.skipped = 1;
             self.state = State::Skipping;
-            return self.skip(rest);
+            return self.skip(rest, grammar);
         }
         let bit = 1 << self.depth;
         self.arrays = if array { self.arrays | bit } else { self.arrays & !bit };
         self.nodes[usize::from(self.depth)] = node;
         self.depth += 1;
+        (self.parent, self.in_array) = (node, array);
         grammar.open(node, array);
         if array {
             self.node = grammar.element(node);
@@ -141,26 +159,40 @@ impl<const N: usize> Walker<N> {
     }
 
     fn close<'a, G: Grammar>(&mut self, array: bool, rest: &'a [u8], grammar: &mut G) -> &'a [u8] {
-        if self.in_array() != array {
+        if self.in_array != array {
             return self.to(State::Broken, &[]);
         }
-        let node = self.parent();
+        let node = self.parent;
         self.depth -= 1;
+        self.recall();
         grammar.close(node);
-        self.after(rest)
+        self.after(rest, grammar)
     }
 
-    fn after<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
-        self.to(if self.depth == 0 { State::Ended } else { State::After }, rest)
+    /// Behind a value; mostly a comma follows at once.
+    #[inline(always)]
+    fn after<'a, G: Grammar>(&mut self, rest: &'a [u8], grammar: &G) -> &'a [u8] {
+        match rest {
+            _ if self.depth == 0 => self.to(State::Ended, rest),
+            [b',', rest @ ..] => self.next(rest, grammar),
+            _ => self.to(State::After, rest),
+        }
     }
 
     /// A key, behind its quote. Most are whole and without escapes: they are looked up where they stand.
+    #[inline(always)]
     fn key<'a, G: Grammar>(&mut self, bytes: &'a [u8], grammar: &mut G) -> &'a [u8] {
         match search::quote(bytes) {
             Some(n) if bytes[n] == b'"' => {
-                self.node = if n <= N { grammar.member(self.parent(), &bytes[..n]) } else { SKIP };
+                self.node = if n <= N { grammar.member(self.parent, &bytes[..n]) } else { SKIP };
                 match &bytes[n + 1..] {
-                    [b':', rest @ ..] => self.to(State::Value, rest),
+                    [b':', value @ ..] => {
+                        self.state = State::Value;
+                        match value {
+                            [b, rest @ ..] if !is_white(*b) => self.value(*b, value, rest, grammar),
+                            _ => value,
+                        }
+                    }
                     rest => self.to(State::Colon, rest),
                 }
             }
@@ -171,13 +203,18 @@ impl<const N: usize> Walker<N> {
         }
     }
 
-    /// A text that means something, behind its quote.
+    /// A text, behind its quote.
+    #[inline(always)]
     fn begin_text<'a, G: Grammar>(&mut self, bytes: &'a [u8], grammar: &mut G) -> &'a [u8] {
+        if self.node == SKIP {
+            self.state = State::SkippingText;
+            return self.skip_text(bytes, grammar);
+        }
         let wanted = grammar.wants(self.node).min(N);
         match search::quote(bytes) {
             Some(n) if bytes[n] == b'"' => {
                 self.tell(Scalar::Text { length: n as u64, start: &bytes[..n.min(wanted)] }, grammar);
-                self.after(&bytes[n + 1..])
+                self.after(&bytes[n + 1..], grammar)
             }
             _ => {
                 self.held.begin(wanted);
@@ -219,50 +256,49 @@ impl<const N: usize> Walker<N> {
 
     fn end_text<'a, G: Grammar>(&mut self, rest: &'a [u8], grammar: &mut G) -> &'a [u8] {
         if self.state == State::InKey {
-            self.node = self.held.whole().map_or(SKIP, |key| grammar.member(self.parent(), key));
+            self.node = self.held.whole().map_or(SKIP, |key| grammar.member(self.parent, key));
             return self.to(State::Colon, rest);
         }
         self.tell(Scalar::Text { length: self.held.length(), start: self.held.start() }, grammar);
-        self.after(rest)
+        self.after(rest, grammar)
     }
 
     /// A number or a word. It ends with the byte behind it.
     fn bare<'a, G: Grammar>(&mut self, bytes: &'a [u8], grammar: &mut G) -> &'a [u8] {
-        let end = bytes.iter().position(|b| !is_bare(*b)).unwrap_or(bytes.len());
+        let Some(end) = end_of_bare(bytes) else {
+            self.held.push(bytes);
+            return &[];
+        };
         let (token, rest) = bytes.split_at(end);
         if self.node == SKIP {
-            return if rest.is_empty() { rest } else { self.after(rest) };
+            return self.after(rest, grammar);
         }
-        if rest.is_empty() || self.held.length() > 0 || token.len() > N {
+        let value = if self.held.length() == 0 && end <= N {
+            bare(token)
+        } else {
             self.held.push(token);
-            if rest.is_empty() {
-                return rest;
-            }
-        }
-        let value = match (self.held.length(), self.held.whole()) {
-            (0, _) => bare(token),
-            (_, Some(token)) => bare(token),
-            // Too long for a whole number of 64 bits.
-            (_, None) => Some(Scalar::Number(None)),
+            // Too long for a whole number of 64 bits, if not whole.
+            self.held.whole().map_or(Some(Scalar::Number(None)), bare)
         };
         let Some(value) = value else { return self.to(State::Broken, &[]) };
         self.tell(value, grammar);
-        self.after(rest)
+        self.after(rest, grammar)
     }
 
+    #[inline(always)]
     fn tell<G: Grammar>(&self, value: Scalar<'_>, grammar: &mut G) {
         grammar.scalar(self.node, value);
     }
 
     /// In a container that means nothing: brackets are counted, texts searched through.
-    fn skip<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
+    fn skip<'a, G: Grammar>(&mut self, mut bytes: &'a [u8], grammar: &G) -> &'a [u8] {
         while let Some(n) = search::structure(bytes) {
             let b = bytes[n];
             bytes = &bytes[n + 1..];
             match b {
                 b'"' => {
                     self.state = State::SkippingText;
-                    bytes = self.skip_text(bytes);
+                    bytes = self.skip_text(bytes, grammar);
                     if self.state == State::SkippingText {
                         return bytes;
                     }
@@ -271,7 +307,7 @@ impl<const N: usize> Walker<N> {
                 _ => {
                     self.skipped -= 1;
                     if self.skipped == 0 {
-                        return self.after(bytes);
+                        return self.after(bytes, grammar);
                     }
                 }
             }
@@ -280,13 +316,14 @@ impl<const N: usize> Walker<N> {
     }
 
     /// In a text that means nothing: its end is searched.
-    fn skip_text<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+    #[inline(always)]
+    fn skip_text<'a, G: Grammar>(&mut self, bytes: &'a [u8], grammar: &G) -> &'a [u8] {
         let mut at = usize::from(!bytes.is_empty() && std::mem::take(&mut self.escaped));
         while let Some(n) = search::quote(&bytes[at..]) {
             at += n + 1;
             if bytes[at - 1] == b'"' {
                 let rest = &bytes[at..];
-                return if self.skipped > 0 { self.to(State::Skipping, rest) } else { self.after(rest) };
+                return if self.skipped > 0 { self.to(State::Skipping, rest) } else { self.after(rest, grammar) };
             }
             self.escaped = at == bytes.len();
             at = (at + 1).min(bytes.len());
@@ -294,13 +331,16 @@ impl<const N: usize> Walker<N> {
         &[]
     }
 
-    fn parent(&self) -> Node {
-        self.depth.checked_sub(1).map_or(SKIP, |top| self.nodes[usize::from(top)])
+    /// The container that `depth` stands for was opened or closed.
+    fn recall(&mut self) {
+        let top = self.depth.checked_sub(1);
+        self.parent = top.map_or(SKIP, |top| self.nodes[usize::from(top)]);
+        self.in_array = top.is_some_and(|top| self.arrays & (1 << top) != 0);
     }
+}
 
-    fn in_array(&self) -> bool {
-        self.depth > 0 && self.arrays & (1 << (self.depth - 1)) != 0
-    }
+fn is_white(b: u8) -> bool {
+    matches!(b, b' ' | b'\n' | b'\t' | b'\r')
 }
 
 /// Containers that a grammar knows nest no deeper; below this everything is skipped.
@@ -414,6 +454,29 @@ mod tests {
             "",
         ] {
             assert!(!walk(&[bad.as_bytes(), b" "]).1, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_document_that_was_left_in_the_middle_leaves_nothing_behind() {
+        let text = br#"{"k":"","x":[["]"]],"a":[1],"t":"\u0041"}"#;
+        let fresh = walk(&text.chunks(1).collect::<Vec<_>>());
+        for left in [
+            r#"{"t":"\"#,
+            r#"{"t":"\ud83d"#,
+            r#"{"a":[{"t":"\ud83d\u0"#,
+            r#"{"k":"\"#,
+            r#"{"k":[["\"#,
+            "{\"k\":[[{",
+            "[[[1",
+            "{\"a\":12",
+        ] {
+            let (mut walker, mut heard) = (Walker::<64>::default(), Heard::default());
+            walker.feed(left.as_bytes(), &mut heard);
+            walker.reset();
+            heard.0.clear();
+            text.chunks(1).for_each(|piece| walker.feed(piece, &mut heard));
+            assert_eq!((heard.0, walker.ended()), fresh, "after {left}");
         }
     }
 
