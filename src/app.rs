@@ -45,9 +45,10 @@ pub struct Running {
 /// A port cannot be bound, a thread cannot be started, or the log is set up already.
 pub fn serve(config: Config) -> anyhow::Result<()> {
     export::logging::init(config.log.format, config.log.level)?;
-    export::logging::on_panic(Arc::default());
+    let panics = Arc::default();
+    export::logging::on_panic(Arc::clone(&panics));
     let drain = config.drain.clone();
-    let running = start(config, |_| {})?;
+    let running = start(config, |gateway| gateway.facts.panics = panics)?;
     tracing::info!(listen = %running.address, admin = %running.admin, "weir is serving");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -78,7 +79,9 @@ pub fn start(config: Config, adjust: impl FnOnce(&mut Gateway)) -> anyhow::Resul
     let names: Vec<BackendNames> = config.backends.iter().map(names).collect();
     let (journal, file) = match &config.journal.path {
         Some(path) => {
-            let (journal, file) = Journal::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+            let epoch = unix_time() - clock.now().as_nanos() as f64 / 1e9;
+            let (journal, file) =
+                Journal::open(path, epoch).with_context(|| format!("cannot open {}", path.display()))?;
             (Some(journal), Some(file))
         }
         None => (None, None),
@@ -289,7 +292,8 @@ impl export::Readiness for Seen {
 impl export::DrainControl for Seen {
     fn begin(&self) {
         let (drain, settings) = (self.gateway.drain.clone(), self.drain.clone());
-        if drain.phase() == Phase::Serving {
+        // This runs in the admin port's runtime, which lives until every worker has ended.
+        if drain.begin() {
             tokio::spawn(async move { drain.run(settings.min_delay, settings.timeout).await });
         }
     }
@@ -308,13 +312,7 @@ impl export::DrainControl for Seen {
 
     fn drained(&self) -> std::pin::Pin<Box<dyn Future<Output = bool> + Send>> {
         let drain = self.gateway.drain.clone();
-        Box::pin(async move {
-            let mut watch = drain.watch();
-            tokio::select! {
-                _ = watch.wait_for(|phase| *phase == Phase::Serving) => false,
-                () = drain.empty() => true,
-            }
-        })
+        Box::pin(async move { drain.drained().await })
     }
 }
 

@@ -107,11 +107,12 @@ impl Seen {
 fn steer(config: &Config, gateway: &Arc<Gateway>, board: Arc<Board>, journal: Option<Journal>) -> Steer {
     let settings =
         config.backends.iter().map(|server| Settings { slo_ttft: config.slo.ttft, engine: server.inside.limits() });
-    let on_transition = move |backend, transition: &Transition| {
-        if let Some(journal) = &journal {
+    let names: Vec<String> = config.backends.iter().map(|server| server.name.clone()).collect();
+    let on_transition = move |backend: BackendId, transition: &Transition| {
+        if let (Some(journal), Some(name)) = (&journal, names.get(usize::from(backend.0))) {
             let Transition { at, from, to, reason } = transition;
-            let transition =
-                Turn { backend, at: *at, from: from.word().into(), to: to.word().into(), reason: reason.clone() };
+            let (backend, from, to) = (name.clone().into(), from.word().into(), to.word().into());
+            let transition = Turn { backend, at: *at, from, to, reason: reason.clone() };
             journal.offer(Line::Transition { transition });
         }
     };

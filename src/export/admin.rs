@@ -2,10 +2,11 @@
 //!
 //! It never waits for the data path: it shares no runtime, no socket and no queue with it, and of its locks only the one
 //! that a scrape holds for the length of a copy. A connection has a deadline that every request moves on; idle, slow and
-//! stuck callers end by it. It holds no pages (routes.rs) and no rules about who may call (visitor.rs).
+//! stuck callers end by it, and sooner when somebody else needs their place (places.rs). It holds no pages (routes.rs) and no
+//! rules about who may call (visitor.rs).
 
 use std::convert::Infallible;
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -19,10 +20,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::Handles;
+use super::places::{Place, Places};
 use super::routes::{self, Answer, Desk, Page};
 use super::visitor::{Act, Admission, Ends};
 
@@ -113,7 +115,7 @@ async fn serve(listener: std::net::TcpListener, room: Arc<Room>) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "the admin port cannot be served"),
     };
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Places::new(CONNECTIONS);
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -123,31 +125,29 @@ async fn serve(listener: std::net::TcpListener, room: Arc<Room>) {
                 continue;
             }
         };
-        match places.clone().try_acquire_owned() {
-            Ok(place) => {
-                let room = room.clone();
-                tokio::spawn(async move {
-                    converse(stream, peer, room).await;
-                    drop(place);
-                });
-            }
-            Err(_) => turn_away(&stream),
+        match places.take() {
+            Some(place) => _ = tokio::spawn(converse(stream, peer, room.clone(), place)),
+            None => turn_away(stream),
         }
     }
 }
 
 /// Over the cap: the answer fits any send buffer, and whether it arrives is not waited for.
-fn turn_away(stream: &TcpStream) {
-    let _ = stream.try_write(FULL_HOUSE);
+fn turn_away(stream: TcpStream) {
+    // Through the standard library: the runtime has not yet heard that a socket this young can be written.
+    if let Ok(mut stream) = stream.into_std() {
+        let _ = stream.write(FULL_HOUSE);
+    }
 }
 
-async fn converse(stream: TcpStream, peer: SocketAddr, room: Arc<Room>) {
+async fn converse(stream: TcpStream, peer: SocketAddr, room: Arc<Room>, place: Place) {
     let Ok(local) = stream.local_addr() else { return };
     let ends = Ends { peer: peer.ip(), local: local.ip() };
     let deadline = Arc::new(Deadline::new(HEAD_TIME));
+    let place = &place;
     let service = service_fn(|request| {
         let (room, deadline) = (room.clone(), deadline.clone());
-        async move { Ok::<_, Infallible>(room.receive(request, ends, &deadline).await) }
+        async move { Ok::<_, Infallible>(room.receive(request, ends, &deadline, place).await) }
     });
     let connection = http1::Builder::new()
         .header_read_timeout(None)
@@ -161,16 +161,19 @@ async fn converse(stream: TcpStream, peer: SocketAddr, room: Arc<Room>) {
             }
         }
         () = deadline.passed() => tracing::debug!("an admin connection ran out of time"),
+        () = place.needed() => tracing::debug!("an idle admin connection made room for another one"),
     }
 }
 
 impl Room {
-    async fn receive(&self, request: Request<Incoming>, ends: Ends, deadline: &Deadline) -> Answer {
+    async fn receive(&self, request: Request<Incoming>, ends: Ends, deadline: &Deadline, place: &Place) -> Answer {
+        place.on_request();
         let page = Page::at(request.uri().path());
         let patience = page.map_or(Duration::ZERO, |page| Desk::patience(page, request.uri()));
         deadline.extend(ANSWER_TIME + patience);
         let answer = self.answer(request, page, ends).await;
         deadline.extend(IDLE_TIME);
+        place.on_answered();
         answer
     }
 

@@ -83,7 +83,7 @@ families! {
     MALFORMED = Counter "weir_requests_malformed_total": "Requests refused as malformed before they were offered, by status sent.";
     CONNECTIONS = Gauge "weir_connections": "Client connections open now.";
     ACCEPT_ERRORS = Counter "weir_accept_errors_total": "Failed accept calls of the data port.";
-    PANICS = Counter "weir_panics_total": "Panics caught, each one the end of one request or admin call.";
+    PANICS = Counter "weir_panics_total": "Panics, each one the end of one request, one admin call or one task.";
     DROPPED = Counter "weir_entries_dropped_total": "Ledger entries closed by being dropped, without an explicit end.";
     BODY_MEMORY = Gauge "weir_body_memory_bytes": "Request body bytes held now, against limits.body_memory.";
     JOURNAL = Counter "weir_journal_records_total": "Journal records by what became of them.";

@@ -13,6 +13,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::measure::journal::Line;
 
 /// The sending side; cheap to clone, one for each worker.
@@ -49,21 +51,22 @@ pub struct JournalCounts {
 }
 
 impl Journal {
-    /// Opens `path` for appending, created with mode 0600 where the system knows modes, and starts the thread.
+    /// Opens `path` for appending, created with mode 0600 where the system knows modes, and starts the thread. `epoch` is the
+    /// Unix time at which the clock of the records began.
     ///
     /// Fails when the file cannot be opened or the thread cannot be started.
-    pub fn open(path: &Path) -> io::Result<(Self, JournalFile)> {
+    pub fn open(path: &Path, epoch: f64) -> io::Result<(Self, JournalFile)> {
         let mut options = OpenOptions::new();
         options.append(true).create(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        Self::start(options.open(path)?, CAPACITY)
+        Self::start(options.open(path)?, CAPACITY, epoch)
     }
 
-    fn start(out: impl Write + Send + 'static, capacity: usize) -> io::Result<(Self, JournalFile)> {
+    fn start(out: impl Write + Send + 'static, capacity: usize, epoch: f64) -> io::Result<(Self, JournalFile)> {
         let (sender, receiver) = sync_channel(capacity);
         let counts = Arc::new(Counts::default());
-        let mut writer = Writer::new(out, counts.clone());
+        let mut writer = Writer::new(out, counts.clone(), epoch);
         let thread = std::thread::Builder::new().name("weir-journal".into()).spawn(move || writer.run(&receiver))?;
         Ok((Self { sender, counts: counts.clone() }, JournalFile { thread, counts }))
     }
@@ -109,9 +112,19 @@ impl Counts {
     }
 }
 
+/// A line of the file. A file outlives its process, so every line says what its stamps count from.
+#[derive(Serialize)]
+struct Stamped<'a> {
+    /// Unix time in seconds.
+    epoch: f64,
+    #[serde(flatten)]
+    line: &'a Line,
+}
+
 /// Lines gathered in memory, and the file they go to.
 struct Writer<W> {
     out: W,
+    epoch: f64,
     lines: Vec<u8>,
     pending: u64,
     counts: Arc<Counts>,
@@ -122,8 +135,8 @@ struct Writer<W> {
 }
 
 impl<W: Write> Writer<W> {
-    fn new(out: W, counts: Arc<Counts>) -> Self {
-        Self { out, lines: Vec::new(), pending: 0, counts, failing: false, torn: false }
+    fn new(out: W, counts: Arc<Counts>, epoch: f64) -> Self {
+        Self { out, epoch, lines: Vec::new(), pending: 0, counts, failing: false, torn: false }
     }
 
     fn run(&mut self, receiver: &Receiver<Line>) {
@@ -150,9 +163,9 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    fn append(&mut self, record: &Line) {
+    fn append(&mut self, line: &Line) {
         let before = self.lines.len();
-        match serde_json::to_writer(&mut self.lines, record) {
+        match serde_json::to_writer(&mut self.lines, &Stamped { epoch: self.epoch, line }) {
             Ok(()) => {
                 self.lines.push(b'\n');
                 self.pending += 1;
@@ -263,7 +276,7 @@ mod tests {
     #[test]
     fn every_record_is_in_the_file_when_the_senders_are_gone() {
         let disk = Disk::with_room(1 << 20);
-        let (journal, file) = Journal::start(disk.clone(), 100).unwrap();
+        let (journal, file) = Journal::start(disk.clone(), 100, 0.0).unwrap();
         (0..100).for_each(|_| journal.offer(record()));
         drop(journal);
         assert_eq!(file.finish(), JournalCounts { written: 100, ..JournalCounts::default() });
@@ -280,9 +293,9 @@ mod tests {
 
     #[test]
     fn a_full_disk_loses_records_and_not_the_journal() {
-        let line = serde_json::to_vec(&record()).unwrap().len() + 1;
+        let line = serde_json::to_vec(&Stamped { epoch: 0.0, line: &record() }).unwrap().len() + 1;
         let disk = Disk::with_room(line + line / 2);
-        let mut writer = Writer::new(disk.clone(), Arc::default());
+        let mut writer = Writer::new(disk.clone(), Arc::default(), 0.0);
         (0..3).for_each(|_| writer.append(&record()));
         writer.flush();
         assert_eq!(writer.counts.read(), JournalCounts { written: 1, failed: 2, dropped: 0 });
@@ -296,7 +309,7 @@ mod tests {
     }
 
     fn record() -> Line {
-        let line = r#"{"account":{"backend":0,"model":0},"priority":"default","timeline":{"arrived":1,"admitted":null,"first_byte":null,"head":null,"first_token":null,"last_token":null,"ended":2},"status":0,"dialect":"openai.chat","stream":true,"prompt_tokens":null,"max_output":null,"choices":1,"retries":[0,0],"overhead":[null,null],"emissions":[],"truncated":false,"verdict":{"end":"abandoned"}}"#;
+        let line = r#"{"backend":"b","model":"m","priority":"default","timeline":{"arrived":1,"admitted":null,"first_byte":null,"head":null,"first_token":null,"last_token":null,"ended":2},"status":0,"dialect":"openai.chat","stream":true,"prompt_tokens":null,"max_output":null,"choices":1,"retries":[0,0],"overhead":[null,null],"emissions":[],"truncated":false,"verdict":{"end":"abandoned"}}"#;
         serde_json::from_str(line).unwrap()
     }
 }

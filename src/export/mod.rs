@@ -12,6 +12,7 @@ pub mod journal;
 pub mod knee;
 pub mod logging;
 pub mod metrics;
+pub mod places;
 pub mod reported;
 pub mod routes;
 pub mod saturation;
@@ -121,7 +122,7 @@ pub trait Readiness: Send + Sync {
 
 /// The drain as the admin port sees it.
 pub trait DrainControl: Send + Sync {
-    /// Begins to drain; again while draining changes nothing. Returns at once.
+    /// Begins to drain, at once; again while draining changes nothing. To be called inside a tokio runtime.
     fn begin(&self);
 
     /// Takes requests again; `false` when the process is already on its way out.
@@ -133,6 +134,6 @@ pub trait DrainControl: Send + Sync {
     /// Requests and streams still under way.
     fn underway(&self) -> usize;
 
-    /// Resolves when nothing is under way any more (`true`) or the drain was cancelled (`false`).
+    /// Resolves when new requests are refused and nothing is under way (`true`), or the drain was cancelled (`false`).
     fn drained(&self) -> Pin<Box<dyn Future<Output = bool> + Send>>;
 }

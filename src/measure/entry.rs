@@ -522,7 +522,8 @@ impl Line {
     fn write(&mut self, shard: &Shard, state: &mut State, verdict: Written) {
         let Some(journal) = self.journal.take() else { return };
         shard.journal(state, || Record {
-            account: self.account,
+            backend: (*shard.names.backend(self.account.backend)).into(),
+            model: (*shard.names.model(self.account.model)).into(),
             priority: self.priority,
             timeline: self.timeline,
             status: self.status,

@@ -1,7 +1,7 @@
 //! The journal: one record a request, stamps and lengths, never content; between them, what the estimate made of it.
 //!
-//! A record holds everything that the books were told, so that replaying a journal through `Entry` gives the same books.
-//! Writing it to a file is somebody else's work.
+//! A record holds everything that the books were told, by name, so that it can be read without the process that wrote it and
+//! replayed through `Entry` into the same books. Writing it to a file is somebody else's work.
 
 use std::borrow::Cow;
 use std::collections::BinaryHeap;
@@ -10,10 +10,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::entry::{Arrival, End, Entry};
-use super::ledger::{Account, Ledger};
+use super::ledger::{Account, BackendNames, Ledger};
 use super::outcome::{CodeClass, Outcome, OverheadStage, Priority, RetryReason, ShedReason};
 use super::timeline::{Timeline, Usage};
-use crate::backend::BackendId;
 use crate::time::Timestamp;
 
 /// One line of a journal.
@@ -32,8 +31,8 @@ pub enum Line {
 /// A change of a backend's state, in the words of the estimate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Turn {
-    /// Index of the backend.
-    pub backend: BackendId,
+    /// As in the labels of the metrics.
+    pub backend: Cow<'static, str>,
     /// Nanoseconds of the process's clock.
     pub at: Timestamp,
     /// The state before.
@@ -47,8 +46,9 @@ pub struct Turn {
 /// One closed request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// Indices of backend and model.
-    pub account: Account,
+    /// As in the labels of the metrics.
+    pub backend: Box<str>,
+    pub model: Box<str>,
     pub priority: Priority,
     /// Nanoseconds of the process's clock.
     pub timeline: Timeline,
@@ -104,9 +104,23 @@ impl From<Emission> for (u64, u32, u8) {
     }
 }
 
-/// Books `records` again, event by event in the order of time, into `ledger`, whose names must be those of the journal.
+/// The backends that `records` name, in the order of their first request: those of a ledger to replay them into.
+pub fn backends(records: &[Record]) -> Vec<BackendNames> {
+    let mut backends: Vec<BackendNames> = Vec::new();
+    for record in records {
+        if !backends.iter().any(|known| *known.name == *record.backend) {
+            backends.push(BackendNames { name: (*record.backend).into(), model_name: None });
+        }
+    }
+    backends
+}
+
+/// Books `records` again, event by event in the order of time, into `ledger`. A record of a backend that it does not know is
+/// left out.
 pub fn replay(records: &[Record], ledger: &Ledger) {
     let shard = ledger.shard(0);
+    let accounts: Vec<Option<Account>> =
+        records.iter().map(|record| ledger.account(&record.backend, &record.model)).collect();
     let mut entries: Vec<Option<Entry>> = records.iter().map(|_| None).collect();
     let mut due: BinaryHeap<Due> =
         records.iter().enumerate().map(|(i, r)| Due::new(r.timeline.arrived, i, 0)).collect();
@@ -114,7 +128,10 @@ pub fn replay(records: &[Record], ledger: &Ledger) {
         let record = &records[i];
         let entry = &mut entries[i];
         match step {
-            0 => *entry = Some(Entry::offer(&shard, record.account, record.priority, arrival(record))),
+            0 => {
+                let Some(account) = accounts[i] else { continue };
+                *entry = Some(Entry::offer(&shard, account, record.priority, arrival(record)));
+            }
             1 => {
                 if let Some(entry) = entry {
                     entry.admit(at);
@@ -214,8 +231,9 @@ impl Due {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BackendNames, BucketSettings};
+    use super::super::BucketSettings;
     use super::*;
+    use crate::backend::BackendId;
     use crate::slo::Slo;
     use proptest::prelude::*;
     use std::sync::Arc;
@@ -258,6 +276,11 @@ mod tests {
         entry.finish(End { outcome, code: CodeClass::Ok2xx, at: at(now + 7), usage });
     }
 
+    fn requests_of(lines: Vec<Line>) -> Vec<Record> {
+        let request = |line| if let Line::Request(record) = line { Some(*record) } else { None };
+        lines.into_iter().filter_map(request).collect()
+    }
+
     proptest! {
         #[test]
         fn a_replayed_journal_gives_the_same_books(requests in prop::collection::vec(
@@ -269,15 +292,12 @@ mod tests {
             }
             let now = Timestamp::from_nanos(30_000_000_000);
             let lines: Vec<Line> = records.try_iter().collect();
-            let requests_of = |lines: Vec<Line>| -> Vec<Record> {
-                lines.into_iter().filter_map(|line| if let Line::Request(record) = line { Some(*record) } else { None }).collect()
-            };
             let read: Vec<Line> =
                 lines.iter().map(|line| serde_json::from_str(&serde_json::to_string(line).unwrap()).unwrap()).collect();
             let (records, read) = (requests_of(lines), requests_of(read));
             prop_assert_eq!(records.len(), requests.len());
             prop_assert_eq!(&read, &records);
-            let second = ledger(None);
+            let second = Ledger::new(1, &backends(&read), Slo::default(), BucketSettings::default(), None);
             replay(&read, &second);
             let (mut want, mut got) = (first.snapshot(now), second.snapshot(now));
             // Who was overtaken depends on the order in which requests were booked, which this test does not keep.
@@ -288,11 +308,24 @@ mod tests {
 
     #[test]
     fn a_change_of_state_is_a_line_of_its_own_and_no_request() {
-        let text = r#"{"transition":{"backend":0,"at":5,"from":"healthy","to":"saturated","reason":"x"}}"#;
+        let text = r#"{"transition":{"backend":"gpu-0","at":5,"from":"healthy","to":"saturated","reason":"x"}}"#;
         let line: Line = serde_json::from_str(text).unwrap();
         assert!(matches!(&line, Line::Transition { transition } if transition.to == "saturated"));
         assert_eq!(serde_json::to_string(&line).unwrap(), text);
         assert!(serde_json::from_str::<Record>(text).is_err());
+    }
+
+    #[test]
+    fn a_record_speaks_of_names_and_one_of_a_stranger_is_left_out() {
+        let (sink, records) = sync_channel(1);
+        one(&ledger(Some(sink)), 0, &[], 2);
+        let mut records: Vec<Record> = requests_of(records.try_iter().collect());
+        let line = serde_json::to_value(&records[0]).unwrap();
+        assert_eq!((line["backend"].as_str(), line["model"].as_str()), (Some("gpu-0"), Some("m")));
+        records[0].backend = "gpu-9".into();
+        let ledger = ledger(None);
+        replay(&records, &ledger);
+        assert_eq!(ledger.snapshot(Timestamp::ZERO).accounts.iter().map(|account| account.offered()).sum::<u64>(), 0);
     }
 
     #[test]

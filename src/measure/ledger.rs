@@ -35,9 +35,14 @@ pub struct BackendNames {
 /// The books of the process.
 pub struct Ledger {
     shards: Box<[Arc<Shard>]>,
+    names: Arc<Names>,
+    overflow: AtomicU64,
+}
+
+/// What the indices of an account stand for; shared with the shards, whose journal speaks of names.
+pub(super) struct Names {
     backends: Box<[BackendNames]>,
     models: RwLock<Models>,
-    overflow: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -56,20 +61,16 @@ impl Ledger {
         journal: Option<SyncSender<Line>>,
     ) -> Arc<Self> {
         let bounds = bounds.with_objectives(&slo);
-        let shards = (0..workers.max(1) as u64)
-            .map(|place| Shard::new(place, backends.len(), bounds.clone(), slo, journal.clone()));
         let mut models = Models::default();
         models.add(OTHER);
         models.add(UNKNOWN);
         for name in backends.iter().filter_map(|backend| backend.model_name.as_deref()) {
             models.add(&label(name));
         }
-        let ledger = Self {
-            shards: shards.collect(),
-            backends: backends.into(),
-            models: RwLock::new(models),
-            overflow: AtomicU64::new(0),
-        };
+        let names = Arc::new(Names { backends: backends.into(), models: RwLock::new(models) });
+        let shards = (0..workers.max(1) as u64)
+            .map(|place| Shard::new(place, backends.len(), bounds.clone(), slo, journal.clone(), names.clone()));
+        let ledger = Self { shards: shards.collect(), names, overflow: AtomicU64::new(0) };
         for (i, backend) in backends.iter().enumerate().filter(|(_, backend)| backend.model_name.is_some()) {
             let account = BackendId(u16::try_from(i).unwrap_or(u16::MAX));
             let model = ledger.model(account, backend.model_name.as_deref());
@@ -81,9 +82,9 @@ impl Ledger {
     /// The index of a model's name. Without a name it is the one that `backend` is configured to serve, else `unknown`;
     /// past a hundred names it is `other`, and that is counted.
     pub fn model(&self, backend: BackendId, name: Option<&str>) -> ModelId {
-        let configured = || self.backends.get(usize::from(backend.0)).and_then(|b| b.model_name.as_deref());
+        let configured = || self.names.backends.get(usize::from(backend.0)).and_then(|b| b.model_name.as_deref());
         let name = name.filter(|name| !name.is_empty()).or_else(configured).unwrap_or(UNKNOWN);
-        let (known, cleaned) = self.models.read().unwrap_or_else(PoisonError::into_inner).look_up(name);
+        let (known, cleaned) = self.names.models.read().unwrap_or_else(PoisonError::into_inner).look_up(name);
         // A full table is only read: whoever invents names must not make every request wait for a writer.
         if let Some(id) = known {
             if id == OTHER_ID && *cleaned != *OTHER {
@@ -91,7 +92,7 @@ impl Ledger {
             }
             return id;
         }
-        let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
+        let mut models = self.names.models.write().unwrap_or_else(PoisonError::into_inner);
         if models.is_full() && !models.ids.contains_key(&*cleaned) {
             self.overflow.fetch_add(1, Relaxed);
             return OTHER_ID;
@@ -101,8 +102,14 @@ impl Ledger {
 
     /// The name behind an index.
     pub fn model_name(&self, model: ModelId) -> Arc<str> {
-        let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
-        models.names.get(usize::from(model.0)).cloned().unwrap_or_else(|| OTHER.into())
+        self.names.model(model)
+    }
+
+    /// The account of a backend and a model by their names; `None`: there is no such backend.
+    pub fn account(&self, backend: &str, model: &str) -> Option<Account> {
+        let place = self.names.backends.iter().position(|names| *names.name == *backend)?;
+        let backend = BackendId(u16::try_from(place).ok()?);
+        Some(Account { backend, model: self.model(backend, Some(model)) })
     }
 
     /// The shard of worker number `worker`.
@@ -117,8 +124,8 @@ impl Ledger {
 
     /// Everything, added up.
     pub fn snapshot(&self, now: Timestamp) -> Snapshot {
-        let names = self.backends.iter().map(|backend| backend.name.clone()).collect();
-        let served = (0..self.backends.len()).map(|i| BackendId(u16::try_from(i).unwrap_or(u16::MAX)));
+        let names = self.names.backends.iter().map(|backend| backend.name.clone()).collect();
+        let served = (0..self.names.backends.len()).map(|i| BackendId(u16::try_from(i).unwrap_or(u16::MAX)));
         let served = served.map(|backend| self.model_name(self.model(backend, None))).collect();
         let mut snapshot = Snapshot::new(now, names, served);
         for shard in &self.shards {
@@ -132,7 +139,20 @@ impl Ledger {
 
     /// The configured names of the backends.
     pub fn backends(&self) -> &[BackendNames] {
-        &self.backends
+        &self.names.backends
+    }
+}
+
+impl Names {
+    /// The name of a backend, as in labels.
+    pub fn backend(&self, backend: BackendId) -> Arc<str> {
+        self.backends.get(usize::from(backend.0)).map_or_else(|| UNKNOWN.into(), |names| names.name.clone())
+    }
+
+    /// The name of a model, as in labels.
+    pub fn model(&self, model: ModelId) -> Arc<str> {
+        let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
+        models.names.get(usize::from(model.0)).cloned().unwrap_or_else(|| OTHER.into())
     }
 }
 
@@ -224,7 +244,7 @@ mod tests {
     fn a_full_table_is_never_written_to_whatever_names_come() {
         let ledger = ledger();
         (1..MODEL_LIMIT).for_each(|i| _ = ledger.model(A, Some(&i.to_string())));
-        let reader = ledger.models.read().unwrap();
+        let reader = ledger.names.models.read().unwrap();
         let (done, told) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
             scope.spawn(|| {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::books::{Books, BucketSettings};
 use super::journal::{Line, Record};
-use super::ledger::Account;
+use super::ledger::{Account, Names};
 use super::outcome::MalformedReason;
 use super::sample::RequestKey;
 use super::tray::Tray;
@@ -21,6 +21,7 @@ pub struct Shard {
     pub(super) bounds: BucketSettings,
     pub(super) slo: Slo,
     journal: Option<SyncSender<Line>>,
+    pub(super) names: Arc<Names>,
 }
 
 /// What is under the lock.
@@ -54,6 +55,7 @@ impl Shard {
         bounds: BucketSettings,
         slo: Slo,
         journal: Option<SyncSender<Line>>,
+        names: Arc<Names>,
     ) -> Arc<Self> {
         let backends = (0..backends)
             .map(|_| Backend { window: Window::new(), delivered: 0, decoding: 0, tray: Tray::default() })
@@ -67,7 +69,7 @@ impl Shard {
             dropped: 0,
             unjournalled: 0,
         };
-        Arc::new(Self { place, state: Mutex::new(state), bounds, slo, journal })
+        Arc::new(Self { place, state: Mutex::new(state), bounds, slo, journal, names })
     }
 
     /// A request was refused as malformed with `status`; it never enters the identities.

@@ -27,6 +27,9 @@ pub enum Phase {
 #[derive(Debug)]
 pub struct Drain {
     phase: watch::Sender<Phase>,
+    /// Grows with each cancelling, so that a drain that was cancelled never acts behind the back of the next one. Written only
+    /// while the phase is.
+    turn: watch::Sender<u64>,
     exchanges: AtomicUsize,
     idle: Notify,
     stopped: Notify,
@@ -36,9 +39,9 @@ pub struct Drain {
 impl Drain {
     /// A process that serves.
     pub fn new() -> Arc<Self> {
-        let (phase, _) = watch::channel(Phase::Serving);
         Arc::new(Self {
-            phase,
+            phase: watch::Sender::new(Phase::Serving),
+            turn: watch::Sender::new(0),
             exchanges: AtomicUsize::new(0),
             idle: Notify::new(),
             stopped: Notify::new(),
@@ -56,36 +59,58 @@ impl Drain {
         self.phase.subscribe()
     }
 
+    /// Leaves, at once: from here on the process is not ready. `false`: it was leaving already.
+    pub fn begin(&self) -> bool {
+        self.advance(*self.turn.borrow(), Phase::Leaving)
+    }
+
     /// Runs the drain: leaves, turns lame after `min_delay`, and returns when nothing is in flight or `timeout` is over.
     /// `true`: everything that was in flight has ended. Cancelled by `undrain`, which makes it return `false`.
     pub async fn run(&self, min_delay: Duration, timeout: Duration) -> bool {
-        self.advance(Phase::Leaving);
-        let mut watch = self.watch();
-        let undrained = async {
-            let _ = watch.wait_for(|phase| *phase == Phase::Serving).await;
-        };
+        let turn = *self.turn.borrow();
+        self.advance(turn, Phase::Leaving);
         tokio::select! {
-            () = undrained => false,
+            () = self.cancelled(turn) => false,
             empty = async {
                 tokio::time::sleep(min_delay).await;
-                self.advance(Phase::Lame);
+                self.advance(turn, Phase::Lame);
                 tokio::time::timeout(timeout.saturating_sub(min_delay), self.empty()).await.is_ok()
             } => empty,
         }
     }
 
+    /// Resolves when new requests are refused and none is under way (`true`), or when the drain was cancelled (`false`).
+    pub async fn drained(&self) -> bool {
+        let (turn, mut watch) = (*self.turn.borrow(), self.watch());
+        tokio::select! {
+            () = self.cancelled(turn) => false,
+            () = async {
+                let _ = watch.wait_for(|phase| *phase >= Phase::Lame).await;
+                self.empty().await;
+            } => true,
+        }
+    }
+
     /// No cancelling any more: the process will end.
     pub fn make_final(&self) {
-        self.final_.store(true, Relaxed);
+        self.phase.send_if_modified(|_| {
+            self.final_.store(true, Relaxed);
+            false
+        });
     }
 
     /// Takes requests again, unless the process is about to end. Says whether it does.
     pub fn undrain(&self) -> bool {
-        if self.final_.load(Relaxed) || self.phase() == Phase::Stopped {
-            return false;
-        }
-        self.phase.send_replace(Phase::Serving);
-        true
+        let mut serves = false;
+        self.phase.send_if_modified(|phase| {
+            serves = !self.final_.load(Relaxed) && *phase != Phase::Stopped;
+            if serves {
+                self.turn.send_modify(|turn| *turn += 1);
+                *phase = Phase::Serving;
+            }
+            serves
+        });
+        serves
     }
 
     /// Closes the listeners.
@@ -127,15 +152,19 @@ impl Drain {
         }
     }
 
-    /// Serving => Leaving => Lame => Stopped; never backwards.
-    fn advance(&self, to: Phase) {
+    async fn cancelled(&self, turn: u64) {
+        let _ = self.turn.subscribe().wait_for(|now| *now != turn).await;
+    }
+
+    /// Serving => Leaving => Lame => Stopped; never backwards, and not for a turn that was cancelled.
+    fn advance(&self, turn: u64, to: Phase) -> bool {
         self.phase.send_if_modified(|phase| {
-            let forward = *phase < to;
+            let forward = *phase < to && *self.turn.borrow() == turn;
             if forward {
                 *phase = to;
             }
             forward
-        });
+        })
     }
 }
 
@@ -206,5 +235,49 @@ mod tests {
         assert_eq!(drain.phase(), Phase::Serving);
         drain.make_final();
         assert!(!drain.undrain());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cancelled_drain_does_not_act_for_the_next_one() {
+        let drain = Drain::new();
+        let run = |drain: &Arc<Drain>| {
+            let drain = drain.clone();
+            tokio::spawn(async move { drain.run(DELAY, TIMEOUT).await })
+        };
+        let first = run(&drain);
+        tokio::time::sleep(DELAY / 2).await;
+        assert!(drain.undrain() && drain.begin(), "before the first one can see that it was cancelled");
+        let second = run(&drain);
+        tokio::time::sleep(DELAY * 3 / 4).await;
+        assert_eq!(drain.phase(), Phase::Leaving, "the first one would have turned it lame by now");
+        assert!(!first.await.unwrap());
+        assert!(second.await.unwrap());
+        assert_eq!(drain.phase(), Phase::Lame);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn undraining_at_the_moment_of_turning_lame_leaves_it_serving() {
+        for _ in 0..50 {
+            let drain = Drain::new();
+            let run = tokio::spawn({
+                let drain = drain.clone();
+                async move { drain.run(DELAY, TIMEOUT).await }
+            });
+            tokio::task::yield_now().await;
+            tokio::time::advance(DELAY).await;
+            assert!(drain.undrain());
+            run.await.unwrap();
+            assert_eq!(drain.phase(), Phase::Serving);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_has_drained_only_once_new_requests_are_refused() {
+        let drain = Drain::new();
+        assert!(drain.begin() && !drain.begin());
+        let start = tokio::time::Instant::now();
+        let (ran, drained) = tokio::join!(drain.run(DELAY, TIMEOUT), drain.drained());
+        assert!(ran && drained);
+        assert_eq!(start.elapsed(), DELAY);
     }
 }

@@ -71,7 +71,8 @@ pub enum Phase {
 pub struct Facts {
     pub open_connections: AtomicU64,
     pub accept_errors: AtomicU64,
-    pub panics: AtomicU64,
+    /// Counted by the process's panic hook (`export::logging`), whatever task it was.
+    pub panics: Arc<AtomicU64>,
 }
 
 impl Gateway {

@@ -55,7 +55,7 @@ impl Vitals {
     }
 }
 
-/// A dial failed.
+/// A dial failed, and not for want of something on our side.
 pub fn on_dial_failed(gateway: &Gateway, backend: BackendId) {
     on_failure(gateway, backend, gateway.clock.now());
 }

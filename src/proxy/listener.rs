@@ -47,7 +47,7 @@ pub async fn accept_loop(listener: TcpListener, worker: Arc<Worker>) {
                 continue;
             }
             Some(ended) = connections.join_next() => {
-                on_ended(&worker, ended);
+                on_ended(ended);
                 continue;
             }
             accepted = accept(&listener, &worker) => accepted,
@@ -70,7 +70,7 @@ pub async fn accept_loop(listener: TcpListener, worker: Arc<Worker>) {
     drop(listener);
     let rest = async {
         while let Some(ended) = connections.join_next().await {
-            on_ended(&worker, ended);
+            on_ended(ended);
         }
     };
     if tokio::time::timeout(LAST_CALL, rest).await.is_err() {
@@ -110,16 +110,16 @@ fn serve(
     }
 }
 
-fn on_ended(worker: &Worker, ended: Result<(), tokio::task::JoinError>) {
+fn on_ended(ended: Result<(), tokio::task::JoinError>) {
     if ended.is_err_and(|e| e.is_panic()) {
-        worker.gateway.facts.panics.fetch_add(1, Relaxed);
         tracing::error!("a connection's task panicked; its books are closed and the others go on");
     }
 }
 
-fn is_exhausted(e: &io::Error) -> bool {
-    // EMFILE, ENFILE, ENOBUFS, ENOMEM: descriptors or memory ran out. They come back when connections end.
-    matches!(e.raw_os_error(), Some(24 | 23 | 105 | 55 | 12))
+/// Descriptors, ports or memory ran out here: nobody else's fault, and over when connections end.
+pub(super) fn is_exhausted(e: &io::Error) -> bool {
+    // EMFILE, ENFILE, ENOMEM; ENOBUFS and EADDRNOTAVAIL on Linux, then as the BSDs number them.
+    matches!(e.raw_os_error(), Some(24 | 23 | 12 | 105 | 99 | 55 | 49))
 }
 
 struct Open<'a>(&'a std::sync::atomic::AtomicU64);

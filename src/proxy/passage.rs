@@ -18,6 +18,7 @@ use super::exchange::{Bench, Break, End, Exchange};
 use super::gateway::Phase;
 use super::health;
 use super::io::Io;
+use super::listener::is_exhausted;
 use super::offering::{Offering, account, offer};
 use super::refusal::{Refusal, error_event};
 use super::talk::{poll_read, write_all};
@@ -117,10 +118,7 @@ impl Connection<'_> {
             match Box::pin(self.dial(client, timer, passage.backend, gateway.clock.now())).await {
                 Dialled::Connection(stream) => (passage.link.stream, passage.link.reused) = (stream, false),
                 Dialled::ClientGone => break End::ClientGone,
-                Dialled::Failed(_) => {
-                    health::on_dial_failed(gateway, passage.backend);
-                    break end;
-                }
+                Dialled::Failed(_) => break end,
             }
             let now = gateway.clock.now();
             exchange = Exchange::new(now, now);
@@ -214,7 +212,6 @@ impl Connection<'_> {
                 }
                 Dialled::Failed(ending) => ending,
             };
-            health::on_dial_failed(gateway, backend);
             let now = gateway.clock.now();
             let another = (may_retry && !offering.booked).then(|| gateway.pool.pick(Some(backend))).flatten();
             if let Some(other) = another.filter(|_| gateway.retries.spend(now)) {
@@ -255,7 +252,12 @@ impl Connection<'_> {
             if let Poll::Ready(dialled) = dialling.as_mut().poll(cx) {
                 return Poll::Ready(match dialled {
                     Ok(stream) => Dialled::Connection(stream),
-                    Err(_) => Dialled::Failed(Ending::Reset),
+                    Err(e) => {
+                        if !is_exhausted(&e) {
+                            health::on_dial_failed(gateway, backend);
+                        }
+                        Dialled::Failed(Ending::Reset)
+                    }
                 });
             }
             // Bytes ahead of their turn do not end the watch: a hang-up may follow them.
@@ -268,7 +270,11 @@ impl Connection<'_> {
                     Poll::Ready(_) => return Poll::Ready(Dialled::ClientGone),
                 }
             }
-            if timer.is_overdue(cx) { Poll::Ready(Dialled::Failed(Ending::Timeout)) } else { Poll::Pending }
+            if !timer.is_overdue(cx) {
+                return Poll::Pending;
+            }
+            health::on_dial_failed(gateway, backend);
+            Poll::Ready(Dialled::Failed(Ending::Timeout))
         })
         .await
     }

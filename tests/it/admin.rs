@@ -244,14 +244,23 @@ fn a_body_of_a_mebibyte_is_read_and_more_is_413() {
 }
 
 #[test]
-fn the_sixty_fifth_connection_is_turned_away_and_a_free_place_is_taken_again() {
+fn the_sixty_fifth_connection_is_turned_away_while_all_others_are_answered_and_a_free_place_is_taken_again() {
     let rig = Rig::start(Admission::default());
-    let idle: Vec<_> = (0..64).map(|_| rig.open()).collect();
+    let waiting: Vec<_> = (0..64)
+        .map(|_| {
+            let mut stream = rig.open();
+            stream.write_all(b"GET /drain?wait=60s HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+            stream
+        })
+        .collect();
+    while rig.process.draining.receiver_count() < 64 {
+        std::thread::yield_now();
+    }
     let mut extra = rig.open();
     let mut answer = String::new();
     let _ = extra.read_to_string(&mut answer);
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
-    for stream in idle {
+    for stream in waiting {
         stream.shutdown(Shutdown::Both).unwrap();
     }
     let deadline = Duration::from_secs(5);

@@ -4,13 +4,18 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use weir::app::{Running, start};
 use weir::backend::BackendId;
 use weir::config::{Config, Overrides};
-use weir::measure::{AbandonPhase, NoTokenReason, Outcome, Snapshot};
+use weir::measure::journal::{self, Record};
+use weir::measure::{AbandonPhase, BucketSettings, Ledger, NoTokenReason, Outcome, Snapshot};
+use weir::proxy::gateway::{Gateway, Phase};
+use weir::slo::Slo;
 
 /// A backend that gives each connection, and its number, to `script`.
 fn backend(script: impl Fn(TcpStream, usize) + Send + Sync + Clone + 'static) -> SocketAddr {
@@ -66,10 +71,14 @@ fn weir(backends: &[SocketAddr], settings: &str) -> Running {
 }
 
 fn weir_at(urls: &[String], settings: &str) -> Running {
+    weir_adjusted(urls, settings, |_| {})
+}
+
+fn weir_adjusted(urls: &[String], settings: &str, adjust: impl FnOnce(&mut Gateway)) -> Running {
     let list: String = urls.iter().map(|url| format!("  - {{url: '{url}', engine: none}}\n")).collect();
     let text =
         format!("listen: 127.0.0.1:0\nworkers: 1\nadmin: {{listen: '127.0.0.1:0'}}\nbackends:\n{list}{settings}\n");
-    start(Config::parse(&text, "test", &Overrides::default(), &|_| None).unwrap(), |_| {}).unwrap()
+    start(Config::parse(&text, "test", &Overrides::default(), &|_| None).unwrap(), adjust).unwrap()
 }
 
 fn open(address: SocketAddr) -> TcpStream {
@@ -338,6 +347,16 @@ fn a_connection_over_the_cap_waits_and_is_served_when_another_ends() {
 }
 
 #[test]
+fn idle_callers_of_the_admin_port_do_not_keep_a_probe_out() {
+    let (engine, _heard) = answering(OK);
+    let running = weir(&[engine], "");
+    let idle: Vec<_> = (0..200).map(|_| open(running.admin)).collect();
+    assert!(get(running.admin, "/livez").starts_with("HTTP/1.1 200 "));
+    drop(idle);
+    running.stop();
+}
+
+#[test]
 fn a_stream_whose_client_takes_nothing_is_not_taken_for_a_silent_backend() {
     let running = weir(&[flooding()], "");
     let mut client = open(running.address);
@@ -465,7 +484,7 @@ fn an_answer_that_cannot_be_read_is_neither_pending_nor_a_stream_without_a_token
         "content-type: text/event-stream\r\ncontent-encoding: gzip",
     ] {
         let (go, wait) = channel::<()>();
-        let wait = std::sync::Arc::new(std::sync::Mutex::new(wait));
+        let wait = Arc::new(std::sync::Mutex::new(wait));
         let engine = backend(move |mut stream, _| {
             if request(&mut stream).is_some_and(|head| head.starts_with("POST")) {
                 let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\n{head}\r\ncontent-length: 4\r\n\r\n").as_bytes());
@@ -497,4 +516,56 @@ fn a_backend_that_closes_before_it_answers_has_reset_and_not_truncated() {
     let done = books(&running, |books| total(books, |books| books.in_flight()) == 0);
     assert_eq!(total(&done, |books| books.finished(Outcome::UpstreamReset)), 1);
     running.stop();
+}
+
+#[test]
+fn a_panic_is_counted_once_and_ends_one_request() {
+    let (engine, _heard) = answering(OK);
+    let panics: Arc<AtomicU64> = Arc::default();
+    weir::export::logging::on_panic(panics.clone());
+    let running = weir_adjusted(&[format!("http://{engine}")], "", |gateway| {
+        gateway.facts.panics = panics;
+        gateway.hook = |phase| assert!(phase != Phase::Arrived, "injected");
+    });
+    assert_eq!(ask(running.address, &post(CHAT, "", STREAM)), "");
+    while running.gateway.drain.underway() > 0 {
+        pause();
+    }
+    let page = get(running.admin, "/metrics");
+    drop(std::panic::take_hook());
+    assert!(page.contains("\nweir_panics_total 1\n"), "{page}");
+    running.stop();
+}
+
+#[test]
+fn a_drain_that_says_empty_takes_no_request_any_more() {
+    let (engine, _heard) = answering(OK);
+    let running = weir(&[engine], "drain: {min_delay: 300ms, timeout: 10s}");
+    let drained = get(running.admin, "/drain?wait=20s");
+    assert!(drained.contains("\"empty\""), "{drained}");
+    assert!(get(running.address, "/x").starts_with("HTTP/1.1 503 "));
+    let again = get(running.admin, "/drain?wait=20s");
+    assert!(again.contains("\"empty\""), "{again}");
+    running.stop();
+}
+
+#[test]
+fn the_journal_is_readable_on_its_own_and_ends_with_the_process() {
+    let (engine, _heard) = answering(OK);
+    let path = std::env::temp_dir().join(format!("weir-attacks-{}.jsonl", std::process::id()));
+    let running = weir(&[engine], &format!("journal: {{path: '{}'}}", path.display()));
+    ask(running.address, &post(CHAT, "", r#"{"model":"a \"model\""}"#));
+    books(&running, |books| total(books, |books| books.finished(Outcome::Completed)) == 1);
+    running.stop();
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let record = lines.last().unwrap();
+    assert_eq!((record["backend"].as_str(), record["model"].as_str()), (Some("backend-0"), Some("a \"model\"")));
+    assert!(record["epoch"].as_f64().unwrap() > 1.7e9, "its stamps count from a time on the wall");
+    let records: Vec<Record> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let ledger = Ledger::new(1, &journal::backends(&records), Slo::default(), BucketSettings::default(), None);
+    journal::replay(&records, &ledger);
+    let replayed = ledger.snapshot(weir::time::Timestamp::ZERO);
+    assert_eq!(total(&replayed, |books| books.finished(Outcome::Completed)), 1);
 }
