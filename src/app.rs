@@ -115,10 +115,9 @@ pub fn start(config: Config, adjust: impl FnOnce(&mut Gateway)) -> anyhow::Resul
         .with_context(|| format!("the admin port cannot be bound to {}", config.admin.listen))?;
     let watch = watch::Watch::start(&config, &gateway, journal.clone())?;
     let handles = handles(&config, &gateway, journal, &watch);
-    let no_token = visitor::Admission { hosts: Vec::new(), token: None, neighbours: Vec::new() };
     // In this order, so that nobody hears `ready` before the data port is bound.
     let (address, threads) = start_workers(&config, &gateway)?;
-    let port = AdminPort::start(admin, no_token, handles)?;
+    let port = AdminPort::start(admin, admission(&config.admin), handles)?;
     Ok(Running {
         address,
         admin: port.address(),
@@ -314,6 +313,14 @@ impl export::DrainControl for Seen {
         let drain = self.gateway.drain.clone();
         Box::pin(async move { drain.drained().await })
     }
+}
+
+fn admission(admin: &export::settings::Admin) -> visitor::Admission {
+    if admin.token.is_none() && !admin.listen.ip().is_loopback() {
+        tracing::warn!(listen = %admin.listen, "the admin port is open to other machines, and admin.token is not set");
+    }
+    let token = admin.token.as_ref().map(|token| token.reveal().to_owned());
+    visitor::Admission { hosts: admin.hosts.clone(), token, neighbours: Vec::new() }
 }
 
 fn names(backend: &Server) -> BackendNames {

@@ -137,7 +137,7 @@ impl Config {
         meaning::of(typed, overrides, reader)
     }
 
-    /// Everything in force, in the file's own shape, for `/config`. It holds no secret, because no setting is one.
+    /// Everything in force, in the file's own shape, for `/config`. A secret shows as `masked`.
     pub fn effective(&self) -> serde_json::Value {
         serde_json::json!({
             "listen": self.listen,

@@ -16,6 +16,7 @@ pub mod places;
 pub mod reported;
 pub mod routes;
 pub mod saturation;
+pub mod secret;
 pub mod settings;
 pub mod sheet;
 pub mod status;

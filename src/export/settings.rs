@@ -5,17 +5,24 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::secret::Secret;
+
 /// The admin port.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
     /// Address of metrics, health, status and drain; loopback unless probes and scrapes come from elsewhere.
     pub listen: SocketAddr,
+    /// What a change (undrain; a drain from another machine) must present as `Authorization: Bearer …`; absent, nothing.
+    pub token: Option<Secret>,
+    /// Names under which the port is called, beside addresses and `localhost`. A page that makes a name of its own lead here
+    /// is refused, and so is every name that is not in this list.
+    pub hosts: Vec<String>,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9902)) }
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9902)), token: None, hosts: Vec::new() }
     }
 }
 

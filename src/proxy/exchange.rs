@@ -239,6 +239,7 @@ impl Exchange {
             Ok(Heard { out, is_final_head: false }) => self.send(cx, d, out, bench),
             Ok(Heard { out, is_final_head: true }) => {
                 bench.request.stop();
+                bench.request.release();
                 self.send(cx, d, out, bench)?;
                 if let Some(entry) = tap.entry_mut() {
                     entry.on_overhead(OverheadStage::FirstByte, bench.clock.now().since(at));

@@ -357,6 +357,32 @@ fn idle_callers_of_the_admin_port_do_not_keep_a_probe_out() {
 }
 
 #[test]
+fn the_configured_token_guards_changes_and_is_shown_nowhere() {
+    let (engine, _heard) = answering(OK);
+    let running = weir(&[engine], "");
+    assert!(undrain(&running, "").starts_with("HTTP/1.1 200 "), "without a token nothing is asked for");
+    running.stop();
+    let text = "listen: 127.0.0.1:0\nadmin: {listen: '127.0.0.1:0', token: 'canary', hosts: [weir.example]}\n";
+    let text = format!("{text}backends: [{{url: 'http://{engine}', engine: none}}]\n");
+    let running = start(Config::parse(&text, "test", &Overrides::default(), &|_| None).unwrap(), |_| {}).unwrap();
+    assert!(undrain(&running, "").starts_with("HTTP/1.1 401 "));
+    assert!(undrain(&running, "authorization: Bearer canarx\r\n").starts_with("HTTP/1.1 401 "));
+    assert!(undrain(&running, "authorization: Bearer canary\r\n").starts_with("HTTP/1.1 200 "));
+    let named = |host: &str| {
+        let request = format!("GET /config HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        ask(running.admin, request.as_bytes())
+    };
+    assert!(named("weir.example").contains("masked") && !named("weir.example").contains("canary"));
+    assert!(named("other.example").starts_with("HTTP/1.1 403 "));
+    running.stop();
+}
+
+fn undrain(running: &Running, token: &str) -> String {
+    let request = format!("POST /undrain HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{token}\r\n");
+    ask(running.admin, request.as_bytes())
+}
+
+#[test]
 fn a_stream_whose_client_takes_nothing_is_not_taken_for_a_silent_backend() {
     let running = weir(&[flooding()], "");
     let mut client = open(running.address);
