@@ -64,6 +64,11 @@ impl Dialect {
     }
 }
 
+/// Its objects name the sequence they speak for, and carry running counts.
+pub(super) fn has_sequences(dialect: Dialect) -> bool {
+    matches!(dialect, Dialect::SglangNative | Dialect::LlamacppNative)
+}
+
 impl Format {
     /// By the answer's `Content-Type` and `Content-Encoding`. The answer decides what was sent, not the request.
     pub fn of(content_type: &[u8], content_encoding: Option<&[u8]>) -> Self {

@@ -4,6 +4,7 @@
 //! content events, token counts, the end and the errors of an answer, cut anywhere. Nothing here copies a prompt, keeps a
 //! text, or can fail the request that it reads.
 
+mod answer;
 mod body;
 mod count;
 mod dialect;
@@ -16,6 +17,7 @@ mod sequences;
 mod sse;
 mod stream;
 mod totals;
+mod usage;
 
 pub use dialect::{Dialect, Family, Format};
 pub use event::ErrorKind;

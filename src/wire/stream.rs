@@ -82,7 +82,7 @@ impl StreamScanner {
 
     /// The request had so many prompts: what they measure is told apart from how many choices repeat it.
     pub fn with_prompts(mut self, prompts: u32) -> Self {
-        self.totals.prompts = Some(prompts);
+        self.totals.reports.prompts = Some(prompts);
         self
     }
 

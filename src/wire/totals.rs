@@ -1,26 +1,13 @@
 //! Adds up what an answer says: content events, tokens, usage, its end and its errors, by the rules of each dialect
 //! (dialects.md, 2.2 to 2.5).
-//!
-//! # Usage of several sequences
-//!
-//! **Output** is the sum of all reports in events of their own (`choices:[]`): llama.cpp sends one a choice, each for that
-//! choice alone, vLLM one for all. Without such an event it is the largest report of each choice, summed over the
-//! choices: continuous reports are cumulative. A whole answer has one report; llama.cpp, known by its `timings`, counts
-//! one choice there, which is taken for the others too: an estimate, exact where all ran to the same length.
-//!
-//! **Input and cached tokens** belong to a prompt, and all choices of one prompt repeat them: they are not added. One
-//! prompt: the largest report. Several prompts (only OpenAI's completions and the native dialects have those): the sum of
-//! the reports, divided by the choices that each prompt has. How many prompts there are the request knows; when nobody
-//! told, a choice counts as a prompt of its own there, as in llama.cpp's stream of two prompts.
-//!
-//! **Belief.** A count beyond [`USAGE_LIMIT`], or of less output than there were content events, is not believed.
-//! Anthropic's `message_start` carries a placeholder for output, which is never believed; only `message_delta` is.
+//! How reports of usage add up: `usage`.
 
-use super::count::{Count, Report, sum};
-use super::dialect::Dialect;
+use super::count::Report;
+use super::dialect::{Dialect, has_sequences};
 use super::event::{Choice, ErrorKind, Event, Kind};
 use super::sequences::{Cumulative, Sequences};
-use super::stream::{Reading, Usage};
+use super::stream::Reading;
+use super::usage::{Reports, believed};
 
 /// The books of one answer.
 #[derive(Debug, Default)]
@@ -32,21 +19,8 @@ pub(super) struct Totals {
     /// A whole answer that is not a stream was read.
     answered: bool,
     pub error: Option<ErrorKind>,
-    /// Prompts of the request, if somebody told.
-    pub prompts: Option<u32>,
     sequences: Sequences,
-    apart: Apart,
-    /// Reports beside several choices in one event: for all of them together.
-    shared: Report,
-    cache_read: Option<Count>,
-    cache_written: Option<Count>,
-}
-
-/// Reports in events of their own.
-#[derive(Clone, Copy, Debug, Default)]
-struct Apart {
-    sum: Report,
-    largest: Report,
+    pub reports: Reports,
 }
 
 impl Totals {
@@ -71,23 +45,7 @@ impl Totals {
     pub fn on_answer(&mut self, dialect: Dialect, event: &Event) {
         self.hear_error(dialect, event);
         self.answered = true;
-        let mut report = event.list.unwrap_or(event.report);
-        report.output = report.output.or(event.running);
-        if dialect == Dialect::AnthropicMessages {
-            self.hear_cache(event);
-        }
-        let choices = u64::from(event.choices.count());
-        if event.timings && choices > 1 {
-            let prompts = match (dialect, self.prompts) {
-                (Dialect::OpenAiCompletions, None) => choices,
-                (Dialect::OpenAiCompletions, Some(prompts)) => u64::from(prompts),
-                _ => 1,
-            };
-            report.input = report.input.map(|n| n.times(prompts));
-            report.cached = report.cached.map(|n| n.times(prompts));
-            report.output = report.output.map(|n| n.times(choices));
-        }
-        self.apart = Apart { sum: report, largest: report };
+        self.reports.on_answer(dialect, event);
     }
 
     /// A content event counts.
@@ -101,7 +59,7 @@ impl Totals {
             content_events: self.content_events,
             counted_tokens: self.counted,
             running: self.running_seen,
-            usage: self.usage(dialect),
+            usage: self.reports.usage(dialect, &self.sequences, self.content_events),
             terminated: self.terminated,
             finished: self.answered || self.sequences.have_finished(),
             error: self.error,
@@ -120,9 +78,9 @@ impl Totals {
     fn hear_choices(&mut self, event: &Event) -> Option<u32> {
         let mut running = None;
         match event.choices.count() {
-            0 => self.apart.add(event.report),
+            0 => self.reports.on_report_apart(event.report),
             1 => running = event.report.output.and_then(believed),
-            _ => self.shared.raise(event.report),
+            _ => self.reports.on_shared_report(event.report),
         }
         let mut told = None;
         for choice in event.choices.iter() {
@@ -173,17 +131,12 @@ impl Totals {
         let report = event.report;
         match dialect {
             Dialect::AnthropicMessages => {
-                self.hear_cache(event);
+                self.reports.hear_cache(event);
                 Report { output: report.output.filter(|_| event.kind == Kind::MessageDelta), ..report }
             }
             Dialect::OpenAiResponses | Dialect::Tgi => report,
             _ => Report { output: event.running, ..report },
         }
-    }
-
-    fn hear_cache(&mut self, event: &Event) {
-        self.cache_read = self.cache_read.max(event.cache_read);
-        self.cache_written = self.cache_written.max(event.cache_written);
     }
 
     /// The dialect's terminator, where it is an event of JSON.
@@ -195,54 +148,13 @@ impl Totals {
             Dialect::OllamaChat | Dialect::OllamaGenerate => event.done,
             // Several prompts end one by one, and the last of them may not have begun when the first ends.
             Dialect::LlamacppNative => {
-                event.done && self.sequences.have_finished() && self.sequences.count() >= self.prompts.unwrap_or(1)
+                event.done
+                    && self.sequences.have_finished()
+                    && self.sequences.count() >= self.reports.prompts.unwrap_or(1)
             }
             _ => false,
         }
     }
-
-    fn usage(&self, dialect: Dialect) -> Option<Usage> {
-        let mut beside = Apart { sum: self.shared, largest: self.shared };
-        for sequence in self.sequences.iter() {
-            beside.add(sequence.report);
-        }
-        let sum_of = self.apart.sum.or(beside.sum);
-        let largest = self.apart.largest.or(beside.largest);
-        let of_prompts = |summed: Option<Count>, largest: Option<Count>| match self.choices_a_prompt(dialect) {
-            Some(choices) => summed.map(|n| n.get() / u64::from(choices)),
-            None => largest.map(Count::get),
-        };
-        let left_out = sum(self.cache_read, self.cache_written).map_or(0, Count::get);
-        let usage = Usage {
-            input: of_prompts(sum_of.input, largest.input).map(|n| n.saturating_add(left_out)).filter(is_believed),
-            output: sum_of.output.map(Count::get).filter(is_believed).filter(|n| *n >= self.content_events),
-            cached: of_prompts(sum_of.cached, largest.cached).or(self.cache_read.map(Count::get)).filter(is_believed),
-        };
-        (usage != Usage::default()).then_some(usage)
-    }
-
-    /// Choices that share a prompt; `None`: there is one prompt, and all share it.
-    fn choices_a_prompt(&self, dialect: Dialect) -> Option<u32> {
-        let several = matches!(dialect, Dialect::OpenAiCompletions) || has_sequences(dialect);
-        match self.prompts {
-            _ if !several => None,
-            Some(0 | 1) => None,
-            Some(prompts) => Some((self.sequences.count() / prompts).max(1)),
-            None => Some(1),
-        }
-    }
-}
-
-impl Apart {
-    fn add(&mut self, report: Report) {
-        self.sum.add(report);
-        self.largest.raise(report);
-    }
-}
-
-/// Its objects name the sequence they speak for, and carry running counts.
-fn has_sequences(dialect: Dialect) -> bool {
-    matches!(dialect, Dialect::SglangNative | Dialect::LlamacppNative)
 }
 
 fn has_content(dialect: Dialect, event: &Event) -> bool {
@@ -266,221 +178,5 @@ fn has_finished(dialect: Dialect, event: &Event) -> bool {
     }
 }
 
-fn believed(count: Count) -> Option<u32> {
-    u32::try_from(count.get()).ok().filter(|n| is_believed(&u64::from(*n)))
-}
-
-fn is_believed(n: &u64) -> bool {
-    *n <= USAGE_LIMIT
-}
-
-/// No engine generates that many tokens for one request; a larger report is not believed.
-const USAGE_LIMIT: u64 = 1 << 24;
-/// Nor that many in one event.
+/// No engine generates more tokens in one event.
 const EMISSION_LIMIT: u32 = 1 << 16;
-
-#[cfg(test)]
-mod tests {
-    use super::super::{Format, StreamScanner};
-    use super::*;
-
-    fn reads(scanner: StreamScanner, payloads: &[&str]) -> (Reading, Vec<u32>) {
-        let (mut scanner, mut tokens) = (scanner, Vec::new());
-        for payload in payloads {
-            scanner.feed(format!("data: {payload}\n\n").as_bytes(), |emission| tokens.push(emission.tokens));
-        }
-        scanner.finish(|_| {});
-        (scanner.reading(), tokens)
-    }
-
-    fn sse(dialect: Dialect) -> StreamScanner {
-        StreamScanner::new(dialect, Format::Sse)
-    }
-
-    fn answer(scanner: StreamScanner, body: &str) -> Usage {
-        let mut scanner = scanner;
-        scanner.feed(body.as_bytes(), |_| {});
-        scanner.finish(|_| {});
-        scanner.reading().usage.unwrap()
-    }
-
-    fn usage(input: u64, output: u64) -> Option<Usage> {
-        Some(Usage { input: Some(input), output: Some(output), cached: None })
-    }
-
-    fn chat(index: u32, more: &str) -> String {
-        format!(r#"{{"choices":[{{"index":{index},"delta":{{"content":"x"}}}}]{more}}}"#)
-    }
-
-    #[test]
-    fn continuous_usage_is_followed_for_each_choice() {
-        let event = |index, input, output| {
-            chat(index, &format!(r#","usage":{{"prompt_tokens":{input},"completion_tokens":{output}}}"#))
-        };
-        let events = [event(0, 7, 1), event(1, 7, 2), event(0, 7, 4), event(1, 7, 3), event(1, 7, 9)];
-        let events = events.each_ref().map(String::as_str);
-        let (reading, tokens) = reads(sse(Dialect::OpenAiChat), &events);
-        assert_eq!((tokens, reading.running), (vec![1, 2, 3, 1, 6], true));
-        assert_eq!(reading.usage, usage(7, 4 + 9), "one prompt, shared by both choices");
-        // Two prompts: each choice has one of its own; one prompt: both share it; and unless told, as in chat or as in completions.
-        let completions = || sse(Dialect::OpenAiCompletions);
-        assert_eq!(reads(completions().with_prompts(2), &events).0.usage, usage(14, 13));
-        assert_eq!(reads(completions().with_prompts(1), &events).0.usage, usage(7, 13));
-        assert_eq!(reads(completions(), &events).0.usage, usage(14, 13));
-    }
-
-    #[test]
-    fn reports_in_events_of_their_own_are_summed_and_beat_all_others() {
-        let beside = chat(0, r#","usage":{"prompt_tokens":7,"completion_tokens":1}"#);
-        let own = r#"{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3,"prompt_tokens_details":{"cached_tokens":2}}}"#;
-        let (reading, _) = reads(sse(Dialect::OpenAiChat), &[&beside, own, own]);
-        assert_eq!(reading.usage, Some(Usage { input: Some(7), output: Some(6), cached: Some(2) }));
-        let two_prompts_each_twice = reads(
-            sse(Dialect::OpenAiCompletions).with_prompts(2),
-            &[&chat(0, ""), &chat(1, ""), &chat(2, ""), &chat(3, ""), own, own, own, own],
-        );
-        assert_eq!(two_prompts_each_twice.0.usage, Some(Usage { input: Some(14), output: Some(12), cached: Some(4) }));
-        let nulls = r#"{"choices":[],"usage":null}"#;
-        assert_eq!(reads(sse(Dialect::OpenAiChat), &[nulls, "{}"]).0.usage, None);
-    }
-
-    #[test]
-    fn identifiers_of_tokens_are_counted_for_each_choice() {
-        let event = |index: u32, text: &str, ids: &str| {
-            format!(r#"{{"choices":[{{"index":{index},"text":"{text}","token_ids":{ids}}}]}}"#)
-        };
-        let events = [
-            event(0, "a", "[1,2]"),
-            event(1, "", "[3]"),
-            event(1, "b", "[4,5]"),
-            event(0, "c", "null"),
-            event(0, "d", "[]"),
-        ];
-        let (reading, tokens) = reads(sse(Dialect::OpenAiCompletions), &events.each_ref().map(String::as_str));
-        assert_eq!((tokens, reading.counted_tokens), (vec![2, 3, 1, 1], 7));
-    }
-
-    #[test]
-    fn an_event_with_several_choices_is_one_emission_of_all_of_them() {
-        let both = r#"{"choices":[{"index":0,"delta":{"content":"x"}},{"index":1,"delta":{"content":"y"}},{"index":2,"delta":{}}],"usage":{"completion_tokens":5}}"#;
-        let (reading, tokens) = reads(sse(Dialect::OpenAiChat), &[both, both]);
-        assert_eq!((tokens, reading.usage), (vec![2, 2], Some(Usage { output: Some(5), ..Usage::default() })));
-    }
-
-    #[test]
-    fn every_choice_must_finish() {
-        let finish = |index: u32, reason: &str| {
-            format!(r#"{{"choices":[{{"index":{index},"delta":{{}},"finish_reason":{reason}}}]}}"#)
-        };
-        let finished = |events: &[String]| {
-            reads(sse(Dialect::OpenAiChat), &events.iter().map(String::as_str).collect::<Vec<_>>()).0.finished
-        };
-        assert!(!finished(&[]));
-        assert!(finished(&[chat(0, ""), finish(0, "\"stop\"")]));
-        assert!(!finished(&[chat(0, ""), chat(90, ""), finish(0, "\"stop\"")]));
-        assert!(finished(&[chat(0, ""), chat(90, ""), finish(90, "\"length\""), finish(0, "\"stop\"")]));
-        assert!(!finished(&[chat(0, ""), finish(0, "\"\"")]) && !finished(&[chat(0, ""), finish(0, "null")]));
-    }
-
-    #[test]
-    fn usage_that_lies_is_not_believed() {
-        let events = [chat(0, ""), chat(0, ""), chat(0, "")];
-        for lie in ["1", "18446744073709551615", "99999999999", "-5", "4.5", "\"7\""] {
-            let own = format!(r#"{{"choices":[],"usage":{{"completion_tokens":{lie}}}}}"#);
-            let payloads = [&events[0], &events[1], &events[2], own.as_str()];
-            assert_eq!(reads(sse(Dialect::OpenAiChat), &payloads).0.usage, None, "{lie}");
-        }
-        let running = chat(0, r#","usage":{"completion_tokens":18446744073709551615}"#);
-        assert_eq!(reads(sse(Dialect::OpenAiChat), &[&running, &running]).1, [1, 1]);
-    }
-
-    #[test]
-    fn anthropics_cached_tokens_are_input_and_its_placeholder_is_nothing() {
-        let start = r#"{"type":"message_start","message":{"usage":{"input_tokens":10,"cache_read_input_tokens":5,"cache_creation_input_tokens":3,"output_tokens":1}}}"#;
-        let delta = r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":12}}"#;
-        let reading = |events: &[&str]| reads(sse(Dialect::AnthropicMessages), events).0;
-        let (input, cached) = (Some(18), Some(5));
-        assert_eq!(reading(&[start]).usage, Some(Usage { input, output: None, cached }));
-        let whole = reading(&[start, delta]);
-        assert_eq!(
-            (whole.usage, whole.finished, whole.terminated),
-            (Some(Usage { input, output: Some(12), cached }), true, false)
-        );
-        let again = delta.replace("12", r#"12,"input_tokens":10,"cache_read_input_tokens":5"#);
-        assert_eq!(reading(&[start, &again]).usage, whole.usage, "repeated, not added");
-        let body = r#"{"type":"message","usage":{"input_tokens":10,"cache_read_input_tokens":5,"output_tokens":1}}"#;
-        let usage = answer(StreamScanner::new(Dialect::AnthropicMessages, Format::Json), body);
-        assert_eq!(usage, Usage { input: Some(15), output: Some(1), cached: Some(5) });
-    }
-
-    #[test]
-    fn a_native_stream_of_several_prompts_ends_with_the_last_of_them() {
-        let event = |index: u32, text: &str, predicted: u32, stop: bool| {
-            format!(
-                r#"{{"index":{index},"content":"{text}","stop":{stop},"tokens_predicted":{predicted},"tokens_evaluated":4}}"#
-            )
-        };
-        let events = [
-            event(0, "a", 1, false),
-            event(0, "b", 3, false),
-            event(0, "", 3, true),
-            event(1, "c", 2, false),
-            event(1, "", 2, true),
-        ];
-        let events = events.each_ref().map(String::as_str);
-        let native = || sse(Dialect::LlamacppNative).with_prompts(2);
-        let (reading, tokens) = reads(native(), &events);
-        assert_eq!((tokens, reading.usage, reading.terminated), (vec![1, 2, 2], usage(8, 5), true));
-        for until in 0..events.len() {
-            assert!(!reads(native(), &events[..until]).0.terminated, "{until} events");
-        }
-    }
-
-    #[test]
-    fn sglangs_text_may_be_repeated_or_not() {
-        let event = |index: u32, text: &str, tokens: u32| {
-            format!(
-                r#"{{"index":{index},"text":"{text}","meta_info":{{"completion_tokens":{tokens},"prompt_tokens":4,"finish_reason":null}}}}"#
-            )
-        };
-        let cumulative =
-            [event(0, "", 0), event(0, "abc", 1), event(1, "abc", 2), event(0, "abcdef", 4), event(0, "abcdef", 4)];
-        let (reading, tokens) = reads(sse(Dialect::SglangNative), &cumulative.each_ref().map(String::as_str));
-        assert_eq!((tokens, reading.usage, reading.finished), (vec![1, 2, 3], usage(8, 6), false));
-        let incremental = [event(0, "abc", 1), event(0, "d", 2), event(0, "e", 3)];
-        assert_eq!(reads(sse(Dialect::SglangNative), &incremental.each_ref().map(String::as_str)).1, [1, 1, 1]);
-    }
-
-    #[test]
-    fn an_answer_that_is_a_list_reports_the_sum_of_its_objects() {
-        let native = StreamScanner::new(Dialect::LlamacppNative, Format::Json);
-        let body = r#"[{"content":"a","tokens_predicted":3,"tokens_evaluated":4},{"tokens_predicted":2,"tokens_evaluated":5}]"#;
-        assert_eq!(Some(answer(native, body)), usage(9, 5));
-        let sglang = StreamScanner::new(Dialect::SglangNative, Format::Json);
-        let body = r#"[{"meta_info":{"prompt_tokens":4,"completion_tokens":3}},{"meta_info":{"prompt_tokens":1,"completion_tokens":1}}]"#;
-        assert_eq!(Some(answer(sglang, body)), usage(5, 4));
-    }
-
-    #[test]
-    fn llamacpps_report_of_one_choice_is_taken_for_all_and_other_engines_count_all() {
-        let body = |timings: &str| {
-            format!(
-                r#"{{"choices":[{{"index":0}},{{"index":1}}],"usage":{{"prompt_tokens":7,"completion_tokens":3}}{timings}}}"#
-            )
-        };
-        let json = |dialect| StreamScanner::new(dialect, Format::Json);
-        let llamacpp = body(r#","timings":{"predicted_n":3}"#);
-        assert_eq!(Some(answer(json(Dialect::OpenAiChat), &llamacpp)), usage(7, 6));
-        assert_eq!(Some(answer(json(Dialect::OpenAiChat), &body(""))), usage(7, 3));
-        assert_eq!(Some(answer(json(Dialect::OpenAiCompletions).with_prompts(1), &llamacpp)), usage(7, 6));
-        assert_eq!(Some(answer(json(Dialect::OpenAiCompletions).with_prompts(2), &llamacpp)), usage(14, 6));
-    }
-
-    #[test]
-    fn a_broken_answer_says_nothing() {
-        let mut scanner = StreamScanner::new(Dialect::OpenAiChat, Format::Json);
-        scanner.feed(br#"{"usage":{"prompt_tokens":7,"completion_tokens":3}"#, |_| {});
-        scanner.finish(|_| {});
-        assert_eq!((scanner.reading().usage, scanner.reading().finished), (None, false));
-    }
-}

@@ -9,6 +9,7 @@ mod escape;
 mod held;
 mod number;
 mod search;
+mod skip;
 mod walker;
 
 pub(super) use walker::Walker;
