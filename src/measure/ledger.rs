@@ -1,7 +1,6 @@
 //! The whole of the books: names, and one shard per worker.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -9,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use serde::{Deserialize, Serialize};
 
 use super::books::BucketSettings;
+use super::fnv::FewMap;
 use super::journal::Line;
 use super::shard::Shard;
 use super::snapshot::Snapshot;
@@ -48,7 +48,7 @@ pub(super) struct Names {
 #[derive(Debug, Default)]
 struct Models {
     names: Vec<Arc<str>>,
-    ids: HashMap<Arc<str>, ModelId>,
+    ids: FewMap<Arc<str>, ModelId>,
 }
 
 impl Ledger {

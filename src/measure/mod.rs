@@ -7,6 +7,7 @@
 
 mod books;
 mod entry;
+mod fnv;
 mod gaps;
 pub mod histogram;
 pub mod journal;

@@ -1,10 +1,10 @@
 //! One worker's part of the books: a lock that only its worker and a scraper ever take.
 
-use std::collections::HashMap;
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::books::{Books, BucketSettings};
+use super::fnv::FewMap;
 use super::journal::{Line, Record};
 use super::ledger::{Account, Names};
 use super::outcome::MalformedReason;
@@ -27,7 +27,7 @@ pub struct Shard {
 /// What is under the lock.
 pub(super) struct State {
     pub rows: Vec<(Account, Books)>,
-    places: HashMap<Account, u32>,
+    places: FewMap<Account, u32>,
     /// Requests offered, ever.
     keys: u64,
     pub backends: Vec<Backend>,
@@ -62,7 +62,7 @@ impl Shard {
             .collect();
         let state = State {
             rows: Vec::new(),
-            places: HashMap::new(),
+            places: FewMap::default(),
             keys: 0,
             backends,
             malformed: Default::default(),
