@@ -27,6 +27,8 @@ pub(super) struct Block {
     pub recomputed: f64,
     /// Steps of the engine.
     pub steps: f64,
+    /// Those of them in which as many streams emitted as ever do: the slots were full.
+    pub full_steps: f64,
     /// Mean number of decoding streams, `D`.
     pub decoding: f64,
     /// Mean context of all of them together, in tokens.
@@ -38,12 +40,13 @@ pub(super) struct Block {
 pub(super) struct Blocks {
     began: f64,
     first_token_clock: f64,
-    first_step: u32,
     ticks: u32,
     saturated: u32,
     waiting: u32,
     decoding_at_start: f64,
     sums: Block,
+    /// Most streams in one step, forgotten within the hour.
+    most_streams: f64,
     counts: BlockCounts,
 }
 
@@ -61,8 +64,6 @@ pub(super) struct Moment {
     pub first_token_clock: f64,
     /// First tokens per second: what is slow needs longer blocks.
     pub start_rate: f64,
-    /// Number of the current step.
-    pub step: u32,
 }
 
 impl Blocks {
@@ -72,6 +73,14 @@ impl Blocks {
         self.sums.tokens += f64::from(tokens);
         // The middle of the event: over an answer this adds up to L O + kappa O^2 / 2.
         self.sums.kv += context - 0.5 * f64::from(tokens);
+    }
+
+    /// A step in which so many streams emitted.
+    pub fn on_step(&mut self, streams: u32) {
+        let streams = f64::from(streams);
+        self.most_streams = self.most_streams.max(streams);
+        self.sums.steps += 1.0;
+        self.sums.full_steps += f64::from(u8::from(streams >= FULL * self.most_streams));
     }
 
     /// A request started.
@@ -125,7 +134,6 @@ impl Blocks {
             first_token_time: moment.first_token_clock - self.first_token_clock,
             decoding: self.sums.decoding / ticks,
             context: self.sums.context / ticks,
-            steps: f64::from(moment.step.wrapping_sub(self.first_step)),
             ..self.sums
         }
     }
@@ -139,7 +147,7 @@ impl Blocks {
         *self = Self {
             began: moment.now,
             first_token_clock: moment.first_token_clock,
-            first_step: moment.step,
+            most_streams: self.most_streams * (self.began - moment.now).min(0.0).mul_add(1.0 / FORGETTING, 1.0),
             counts: self.counts,
             ..Self::default()
         };
@@ -151,6 +159,10 @@ const STARTS: f64 = 10.0;
 /// ... but takes at least and at most so many seconds.
 const SHORTEST: f64 = 1.0;
 const LONGEST: f64 = 5.0;
+/// A batch within 3 % of the largest one has all slots taken but for those that prefill.
+const FULL: f64 = 0.97;
+/// Seconds in which the largest batch is forgotten.
+const FORGETTING: f64 = 3600.0;
 /// Share of the ticks that is "all of the time".
 const ALWAYS: f64 = 0.9;
 /// Decoding streams rose by more than this share of their mean ...
@@ -179,6 +191,7 @@ mod tests {
         for n in 1..=seconds * 10 {
             let now = from + f64::from(n) / 10.0;
             (0..5).for_each(|_| blocks.on_emission(2, 101.0));
+            (0..5).for_each(|step| blocks.on_step(if step == 0 { 30 } else { 40 }));
             let decoding = decoding(now - from);
             let moment = Moment {
                 now,
@@ -188,7 +201,6 @@ mod tests {
                 context: 100.0 * decoding,
                 first_token_clock: now / 2.0,
                 start_rate: 20.0,
-                step: 5 * n,
             };
             found.extend(blocks.on_tick(&moment));
         }
@@ -203,6 +215,7 @@ mod tests {
         let block = found[0];
         assert!((block.time - 1.0).abs() < 1e-9 && (block.first_token_time - 0.5).abs() < 1e-9);
         assert_eq!((block.steps, block.kv), (50.0, 5000.0));
+        assert_eq!(found[1].full_steps, 40.0);
         assert_eq!((block.emissions, block.tokens, block.decoding, block.context), (50.0, 100.0, 40.0, 4000.0));
     }
 

@@ -7,6 +7,8 @@
 //!
 //! Limitation: a linear step; what the rows cannot explain is published as `unexplained`.
 
+use std::time::Duration;
+
 use super::average::Moments;
 use super::blocks::Block;
 use super::costs::Solution;
@@ -18,12 +20,18 @@ use crate::time::Timestamp;
 /// Sums over saturated blocks with a memory of two minutes, and how much they scatter.
 #[derive(Clone, Debug)]
 pub(super) struct Capacity {
+    /// Most tokens in one step, if it is known.
+    batched: Option<f64>,
     sums: Sums,
+    /// Blocks in the sums, forgotten ones included.
+    blocks: u64,
     /// Work per second of the blocks, at the prices of their time.
     work: Moments,
     last_work: f64,
     neighbours: f64,
     updated_at: Timestamp,
+    /// The last blocks and when they ended, newest first: what is left when the others no longer hold.
+    recent: [Option<(Timestamp, Block)>; RECENT],
     /// Saturated seconds ever, and what they have shown of the engine: its memory and slots outlast a change of its speed.
     seen: f64,
     learnt: Option<Learnt>,
@@ -40,7 +48,6 @@ pub(super) struct Learnt {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Sums {
-    blocks: f64,
     time: f64,
     first_token_time: f64,
     emissions: f64,
@@ -49,6 +56,7 @@ struct Sums {
     prompts: f64,
     recomputed: f64,
     steps: f64,
+    full_steps: f64,
     decoding: f64,
     decoding_square: f64,
     context: f64,
@@ -59,13 +67,16 @@ struct Sums {
 type Prices = [f64; 3];
 
 impl Capacity {
-    pub fn new() -> Self {
+    pub fn new(batched: Option<f64>) -> Self {
         Self {
+            batched,
             sums: Sums::default(),
+            blocks: 0,
             work: Moments::new(0.98),
             last_work: 0.0,
             neighbours: 0.0,
             updated_at: Timestamp::ZERO,
+            recent: [None; RECENT],
             seen: 0.0,
             learnt: None,
         }
@@ -74,8 +85,11 @@ impl Capacity {
     /// A saturated block that ended at `at`.
     pub fn on_block(&mut self, at: Timestamp, block: &Block, costs: &Solution) {
         self.updated_at = at;
+        self.recent.rotate_right(1);
+        self.recent[0] = Some((at, *block));
         self.sums.scale((-block.time / MEMORY).exp());
         self.sums.add(block);
+        self.blocks += 1;
         let [_, b, c] = costs.coefficients;
         let overhead = self.sums.overhead(costs) * self.sums.time / self.sums.emissions.max(1.0);
         let work = (c * block.prompts + (b + overhead) * block.emissions) / block.time;
@@ -85,21 +99,25 @@ impl Capacity {
         self.last_work = difference;
         self.seen += block.time;
         if self.seen >= LEARNING {
-            self.learnt = self.sums.limits(costs);
+            self.learnt = self.sums.limits(self.regime(costs));
         }
     }
 
     /// What was seen is about another engine, or another traffic: it counts for this share from here on.
     pub fn doubt(&mut self, share: f64) {
-        let blocks = self.sums.blocks;
         self.sums.scale(share);
-        // The blocks were seen all the same: a knee stays a knee while the mix changes.
-        self.sums.blocks = blocks;
     }
 
-    /// What was seen no longer holds.
-    pub fn clear(&mut self) {
-        *self = Self { seen: self.seen, learnt: self.learnt, ..Self::new() };
+    /// What was seen no longer holds, but for the last blocks, which showed it.
+    pub fn clear(&mut self, now: Timestamp, costs: &Solution, fresh: Duration) {
+        let recent = self.recent;
+        *self = Self { seen: self.seen, learnt: self.learnt, ..Self::new(self.batched) };
+        for (at, block) in recent.into_iter().rev().flatten() {
+            if now.since(at) <= fresh {
+                self.seen -= block.time;
+                self.on_block(at, &block, costs);
+            }
+        }
     }
 
     /// Prompt tokens are counted in another unit from now on: `factor` times as many as before.
@@ -112,9 +130,9 @@ impl Capacity {
         self.learnt
     }
 
-    /// Blocks remembered.
-    pub fn blocks(&self) -> f64 {
-        self.sums.blocks
+    /// Blocks behind the knee.
+    pub fn blocks(&self) -> u64 {
+        self.blocks
     }
 
     /// The knee of the offered mix; `None` without enough blocks. Unknown prompt lengths leave the regime unknown.
@@ -126,10 +144,10 @@ impl Capacity {
         prompts_known: bool,
     ) -> Option<Knee> {
         let sums = &self.sums;
-        if sums.blocks < FEWEST_BLOCKS || sums.emissions <= 0.0 {
+        if self.blocks < FEWEST_BLOCKS || sums.emissions <= 0.0 {
             return None;
         }
-        let regime = if prompts_known { sums.regime(costs) } else { Regime::Unknown };
+        let regime = if prompts_known { self.regime(costs) } else { Regime::Unknown };
         let prices = sums.prices(regime, costs);
         let offered = [mix.prompt, mix.output, mix.kv];
         let price: f64 = prices.iter().zip(offered).map(|(price, quantity)| price * quantity).sum();
@@ -145,10 +163,27 @@ impl Capacity {
             in_flight: Estimate::around(decoding, self.decoding_error(regime, served, decoding)),
             n95: concurrency_for(0.95 * now, mix, costs).filter(|_| regime != Regime::Prefill),
             regime,
-            blocks: sums.blocks.round() as u64,
+            blocks: self.blocks,
             updated_at: self.updated_at,
             unexplained: (1.0 - sums.explained(costs)).abs(),
         })
+    }
+
+    fn regime(&self, costs: &Solution) -> Regime {
+        let [_, _, c] = costs.coefficients;
+        let sums = &self.sums;
+        // From a cold start into overload all steps are full, and what a token costs cannot be told apart from a step's own
+        // cost; that the steps are full can.
+        let full_of_prompts = |batched: f64| sums.prompts + sums.emissions > FULL_BATCH * batched * sums.steps;
+        if c * sums.prompts / sums.time > PREFILL_SHARE || self.batched.is_some_and(full_of_prompts) {
+            Regime::Prefill
+        } else if sums.slots_share() > MOSTLY {
+            Regime::Slots
+        } else if sums.slots_share() < 1.0 - MOSTLY {
+            Regime::Kv
+        } else {
+            Regime::Mixed
+        }
     }
 
     /// Share of the time lost to recomputation beyond what the best headroom would lose, less what its smaller batch costs.
@@ -172,7 +207,8 @@ impl Capacity {
     }
 
     fn decoding_error(&self, regime: Regime, served: &ServedMoments, decoding: f64) -> f64 {
-        let by_mix = if regime == Regime::Kv { served.relative_variance([0.0, 0.0, 1.0]) } else { 0.0 };
+        let by_mix =
+            if matches!(regime, Regime::Kv | Regime::Mixed) { served.relative_variance([0.0, 0.0, 1.0]) } else { 0.0 };
         let by_blocks = self.sums.decoding_variation().powi(2) / self.work.effective().max(1.0);
         (Z * (by_mix + by_blocks).sqrt() * decoding).max(0.5)
     }
@@ -180,7 +216,6 @@ impl Capacity {
 
 impl Sums {
     fn add(&mut self, block: &Block) {
-        self.blocks += 1.0;
         self.time += block.time;
         self.first_token_time += block.first_token_time;
         self.emissions += block.emissions;
@@ -189,6 +224,7 @@ impl Sums {
         self.prompts += block.prompts;
         self.recomputed += block.recomputed;
         self.steps += block.steps;
+        self.full_steps += block.full_steps;
         self.decoding += block.decoding * block.time;
         self.decoding_square += block.decoding * block.decoding * block.time;
         self.context += block.context * block.time;
@@ -196,12 +232,12 @@ impl Sums {
     }
 
     fn scale(&mut self, keep: f64) {
-        let Self { blocks, time, first_token_time, emissions, kv, starts, prompts, recomputed, .. } = self;
-        [blocks, time, first_token_time, emissions, kv, starts, prompts, recomputed]
+        let Self { time, first_token_time, emissions, kv, starts, prompts, recomputed, .. } = self;
+        [time, first_token_time, emissions, kv, starts, prompts, recomputed].into_iter().for_each(|sum| *sum *= keep);
+        let Self { steps, full_steps, decoding, decoding_square, context, context_square, .. } = self;
+        [steps, full_steps, decoding, decoding_square, context, context_square]
             .into_iter()
             .for_each(|sum| *sum *= keep);
-        let Self { steps, decoding, decoding_square, context, context_square, .. } = self;
-        [steps, decoding, decoding_square, context, context_square].into_iter().for_each(|sum| *sum *= keep);
     }
 
     /// `r`: share of the time that neither prompt tokens nor emissions cost.
@@ -216,24 +252,19 @@ impl Sums {
         (a * self.steps + b * self.emissions + c * (self.prompts + self.recomputed)) / self.time
     }
 
-    fn limits(&self, costs: &Solution) -> Option<Learnt> {
-        match self.regime(costs) {
+    /// What a saturation of that kind has shown of the engine.
+    fn limits(&self, regime: Regime) -> Option<Learnt> {
+        match regime {
             Regime::Slots => Some(Learnt { slots: Some(self.batch()), kv: None }),
             Regime::Kv => Some(Learnt { slots: None, kv: Some(self.context / self.time) }),
-            _ => None,
+            Regime::Mixed => Some(Learnt { slots: Some(self.batch()), kv: Some(self.context / self.time) }),
+            Regime::Prefill | Regime::Unknown => None,
         }
     }
 
-    fn regime(&self, costs: &Solution) -> Regime {
-        let [_, _, c] = costs.coefficients;
-        if c * self.prompts / self.time > PREFILL_SHARE {
-            Regime::Prefill
-        } else if self.decoding_variation() <= self.context_variation() {
-            // What binds stands still while the other one moves.
-            Regime::Slots
-        } else {
-            Regime::Kv
-        }
+    /// Share of the saturated time in which slots bind, the rest being memory's.
+    fn slots_share(&self) -> f64 {
+        self.full_steps / self.steps.max(1.0)
     }
 
     fn prices(&self, regime: Regime, costs: &Solution) -> Prices {
@@ -243,8 +274,11 @@ impl Sums {
         let prices = match regime {
             // The stage is work-conserving: while somebody waits for a first token, prompts are computed.
             Regime::Prefill => return [self.first_token_time / self.prompts.max(1e-9), 0.0, 0.0],
-            Regime::Kv | Regime::Mixed => [c, b, overhead / kv.max(1e-9)],
-            Regime::Slots | Regime::Unknown => [c, b + overhead / emissions, 0.0],
+            Regime::Unknown => [c, b + overhead / emissions, 0.0],
+            Regime::Slots | Regime::Kv | Regime::Mixed => {
+                let slots = self.slots_share();
+                [c, b + slots * overhead / emissions, (1.0 - slots) * overhead / kv.max(1e-9)]
+            }
         };
         let explained = prices[0] * prompts + prices[1] * emissions + prices[2] * kv;
         prices.map(|price| price / explained.max(1e-9))
@@ -252,8 +286,11 @@ impl Sums {
 
     fn decoding_at_knee(&self, regime: Regime, mix: &MixFigures) -> f64 {
         match regime {
-            Regime::Kv | Regime::Mixed => self.context / self.time / mix.context(),
-            Regime::Slots | Regime::Prefill | Regime::Unknown => self.batch(),
+            Regime::Prefill | Regime::Unknown => self.batch(),
+            Regime::Slots | Regime::Kv | Regime::Mixed => {
+                let slots = self.slots_share();
+                slots * self.batch() + (1.0 - slots) * self.context / self.time / mix.context()
+            }
         }
     }
 
@@ -265,10 +302,6 @@ impl Sums {
 
     fn decoding_variation(&self) -> f64 {
         variation(self.decoding / self.time, self.decoding_square / self.time)
-    }
-
-    fn context_variation(&self) -> f64 {
-        variation(self.context / self.time, self.context_square / self.time)
     }
 }
 
@@ -287,7 +320,13 @@ fn concurrency_for(rate: f64, mix: &MixFigures, costs: &Solution) -> Option<f64>
 /// Seconds of saturation that are remembered.
 const MEMORY: f64 = 120.0;
 /// Fewer blocks make no knee.
-pub(super) const FEWEST_BLOCKS: f64 = 3.0;
+pub(super) const FEWEST_BLOCKS: u64 = 3;
+/// Blocks that may outlast a change: it takes about so many to find it.
+const RECENT: usize = 3;
+/// As full as a step is where prompts bind: the last prompt of a step seldom fills it.
+const FULL_BATCH: f64 = 0.8;
+/// What binds for more than this share of the time is said to bind.
+const MOSTLY: f64 = 0.8;
 /// Saturated seconds that show what binds.
 const LEARNING: f64 = 60.0;
 /// Prompt processing binds where it takes more of the time than this.
@@ -296,3 +335,180 @@ const PREFILL_SHARE: f64 = 0.7;
 const MODEL_ERROR: f64 = 1e-4;
 /// Of the normal law, for 95 %.
 const Z: f64 = 1.96;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::estimate::costs::Costs;
+    use crate::estimate::steps::Row;
+
+    const A: f64 = 0.0135;
+    const B: f64 = 0.000157;
+    const C: f64 = 0.000183;
+
+    fn costs() -> Solution {
+        let mut costs = Costs::default();
+        for n in 0..60_u32 {
+            let steps = f64::from(20 + n * 7 % 31);
+            let (decodes, prefill) = (steps * f64::from(3 + n * 13 % 29), f64::from(n * 29 % 17) * 100.0);
+            costs.add(&Row { time: A * steps + B * decodes + C * prefill, steps, decodes, prefill });
+        }
+        *costs.solution().unwrap()
+    }
+
+    fn mix(prompt: f64, output: f64) -> MixFigures {
+        MixFigures {
+            prompt,
+            output,
+            kv: output * (prompt + 0.6 * output),
+            context_variation: 0.5,
+            tokens_per_emission: 1.0,
+            completions: 1000.0,
+            offered: 1000.0,
+        }
+    }
+
+    /// Ten seconds of an engine whose batch is `streams`, serving `mix`; `full` of the steps fill the slots.
+    fn block(streams: f64, mix: &MixFigures, full: f64) -> Block {
+        // One step of one request's share: 1 / output of a prompt and one emission a stream.
+        let step = A + streams * (B + C * mix.prompt / mix.output);
+        let steps = 10.0 / step;
+        let starts = steps * streams / mix.output;
+        Block {
+            time: 10.0,
+            first_token_time: 10.0,
+            emissions: steps * streams,
+            tokens: steps * streams,
+            kv: steps * streams * mix.context(),
+            starts,
+            prompts: starts * mix.prompt,
+            recomputed: 0.0,
+            steps,
+            full_steps: full * steps,
+            decoding: streams * (1.0 - 1.0 / mix.output),
+            context: streams * mix.context(),
+        }
+    }
+
+    fn seen(blocks: &[Block]) -> Capacity {
+        let mut capacity = Capacity::new(Some(2048.0));
+        for (n, block) in (1_u64..).zip(blocks) {
+            capacity.on_block(Timestamp::from_nanos(n * 10_000_000_000), block, &costs());
+        }
+        capacity
+    }
+
+    fn knee(capacity: &Capacity, mix: &MixFigures) -> Knee {
+        capacity.knee(mix, &ServedMoments::default(), &costs(), true).unwrap()
+    }
+
+    fn assert_near(value: f64, expected: f64, tolerance: f64) {
+        assert!((value / expected - 1.0).abs() < tolerance, "{value} instead of {expected}");
+    }
+
+    #[test]
+    fn what_is_served_is_the_capacity_of_the_served_mix() {
+        let mix = mix(162.0, 153.0);
+        for full in [0.0, 0.5, 1.0] {
+            let block = block(91.0, &mix, full);
+            let knee = knee(&seen(&[block; 5]), &mix);
+            assert_near(knee.requests_per_second.value, block.starts / block.time, 1e-3);
+            assert_near(knee.in_flight.value, 91.0, 0.01);
+            assert!(knee.unexplained < 0.01, "{knee:?}");
+        }
+    }
+
+    /// Twice the answer and half the prompt: what the engine would serve of it is known from the step alone.
+    #[test]
+    fn slots_share_the_overhead_by_emission() {
+        let (served, offered) = (mix(162.0, 153.0), mix(81.0, 306.0));
+        let knee = knee(&seen(&[block(91.0, &served, 1.0); 5]), &offered);
+        let truth = block(91.0, &offered, 1.0);
+        assert_eq!(knee.regime, Regime::Slots);
+        assert_near(knee.requests_per_second.value, truth.starts / truth.time, 0.01);
+        assert_near(knee.tokens_per_second.value, truth.tokens / truth.time, 0.01);
+        assert_near(knee.in_flight.value, 91.0, 0.01);
+    }
+
+    #[test]
+    fn memory_shares_the_overhead_by_context() {
+        let (served, offered) = (mix(400.0, 300.0), mix(600.0, 600.0));
+        let memory = 16_000.0;
+        let knee = knee(&seen(&[block(memory / served.context(), &served, 0.0); 5]), &offered);
+        let truth = block(memory / offered.context(), &offered, 0.0);
+        assert_eq!(knee.regime, Regime::Kv);
+        assert_near(knee.requests_per_second.value, truth.starts / truth.time, 0.02);
+        assert_near(knee.in_flight.value, memory / offered.context(), 0.02);
+    }
+
+    #[test]
+    fn full_steps_of_prompts_are_prefill_though_a_token_seems_free() {
+        let mix = mix(5000.0, 60.0);
+        // As after a cold start into overload: c is not identified.
+        let mut confused = costs();
+        confused.coefficients = [0.17, 0.0, 0.0];
+        let full = Block { steps: 1.05 * block(20.0, &mix, 0.0).prompts / 2048.0, ..block(20.0, &mix, 0.0) };
+        let capacity = seen(&[full; 5]);
+        let knee = capacity.knee(&mix, &ServedMoments::default(), &confused, true).unwrap();
+        assert_eq!((knee.regime, knee.n95), (Regime::Prefill, None));
+        assert_near(knee.requests_per_second.value, full.starts / full.time, 0.01);
+    }
+
+    #[test]
+    fn without_prompt_lengths_the_regime_is_unknown() {
+        let mix = mix(162.0, 153.0);
+        let capacity = seen(&[block(91.0, &mix, 1.0); 5]);
+        let knee = capacity.knee(&mix, &ServedMoments::default(), &costs(), false).unwrap();
+        assert_eq!(knee.regime, Regime::Unknown);
+    }
+
+    #[test]
+    fn two_blocks_are_no_knee() {
+        let mix = mix(162.0, 153.0);
+        let capacity = seen(&[block(91.0, &mix, 1.0); 2]);
+        assert_eq!(capacity.knee(&mix, &ServedMoments::default(), &costs(), true), None);
+    }
+
+    #[test]
+    fn avoidable_recomputation_lifts_the_best_above_the_present() {
+        let mix = mix(600.0, 700.0);
+        let plain = block(24.0, &mix, 0.0);
+        let wasteful = Block { recomputed: 0.3 * plain.time / C, ..plain };
+        let (with, without) = (knee(&seen(&[wasteful; 5]), &mix), knee(&seen(&[plain; 5]), &mix));
+        assert_eq!(without.best, without.requests_per_second.value);
+        assert!(with.best > 1.05 * with.requests_per_second.value, "{with:?}");
+    }
+
+    #[test]
+    fn a_cleared_capacity_keeps_the_fresh_blocks_and_what_it_learnt() {
+        let mix = mix(162.0, 153.0);
+        let mut capacity = seen(&[block(91.0, &mix, 1.0); 8]);
+        let learnt = capacity.learnt().unwrap();
+        assert_near(learnt.slots.unwrap(), 91.0, 0.01);
+        capacity.clear(Timestamp::from_nanos(95_000_000_000), &costs(), Duration::from_secs(30));
+        assert_eq!(capacity.blocks(), 2);
+        assert_near(capacity.learnt().unwrap().slots.unwrap(), learnt.slots.unwrap(), 1e-6);
+        capacity.clear(Timestamp::from_nanos(200_000_000_000), &costs(), Duration::from_secs(15));
+        assert_eq!(capacity.blocks(), 0);
+    }
+
+    #[test]
+    fn scattered_blocks_have_a_wider_interval() {
+        let mix = mix(162.0, 153.0);
+        let width = |capacity: &Capacity| {
+            let knee = knee(capacity, &mix).tokens_per_second;
+            (knee.high - knee.low) / knee.value
+        };
+        let even = seen(&[block(91.0, &mix, 1.0); 12]);
+        let uneven: Vec<Block> = (0..12).map(|n| block(if n % 4 < 2 { 60.0 } else { 91.0 }, &mix, 1.0)).collect();
+        assert!(width(&seen(&uneven)) > 1.5 * width(&even));
+    }
+
+    #[test]
+    fn the_concurrency_for_a_rate_gives_that_rate() {
+        let mix = mix(162.0, 153.0);
+        let truth = block(80.0, &mix, 1.0);
+        assert_near(concurrency_for(truth.starts / truth.time, &mix, &costs()).unwrap(), 80.0, 0.01);
+        assert_eq!(concurrency_for(1e6, &mix, &costs()), None);
+    }
+}

@@ -6,6 +6,8 @@
 //! Limitations: answers that are not streamed count as in flight and nothing else. The gate's own waiting is not seen here:
 //! who holds requests back for want of memory says so with [`Estimator::on_held_back`].
 
+use std::time::Duration;
+
 use super::average::Rate;
 use super::blocks::{Blocks, Moment};
 use super::capacity::{Capacity, FEWEST_BLOCKS};
@@ -91,7 +93,7 @@ impl Estimator {
             detector: Detector::new(),
             saturation: Saturation::new(now),
             blocks: Blocks::default(),
-            capacity: Capacity::new(),
+            capacity: Capacity::new(settings.engine.max_num_batched_tokens.map(f64::from)),
             drift: DriftTest::new(),
             best_start_rate: BestStartRate::default(),
             offered: Rate::new(10.0),
@@ -109,13 +111,13 @@ impl Estimator {
     pub fn on_sample(&mut self, sample: &Sample) {
         let now = self.seconds(sample.at);
         match sample.what {
-            What::Emission { tokens, limited } => self.on_emission(sample.request, now, tokens.max(1), limited),
+            What::Emission { tokens, limited } => self.on_emission(sample, now, tokens.max(1), limited),
             What::Offered { prompt, stream } => self.on_offered(sample.request, now, prompt, stream),
             What::Admitted => self.on_admitted(sample.request, now),
             What::Finished { completed, input, output, .. } => {
                 self.on_finished(sample.request, now, completed, input, output);
             }
-            What::Left { shed } => self.on_left(sample.request, shed),
+            What::Left { shed } => self.on_left(sample.request, now, shed),
         }
     }
 
@@ -182,6 +184,8 @@ impl Estimator {
 
     fn on_offered(&mut self, key: RequestKey, now: f64, told: Option<u32>, stream: bool) {
         let (prompt, known) = self.prompts.length(told);
+        // A name that is used again: whoever bore it is gone.
+        self.on_finished(key, now, false, None, None);
         if !self.live.insert(key, now, prompt, told, stream) {
             return;
         }
@@ -214,8 +218,8 @@ impl Estimator {
         }
     }
 
-    fn on_emission(&mut self, key: RequestKey, now: f64, tokens: u32, limited: bool) {
-        let Some(request) = self.live.get_mut(key) else { return };
+    fn on_emission(&mut self, sample: &Sample, now: f64, tokens: u32, limited: bool) {
+        let Some(request) = self.live.get_mut(sample.request) else { return };
         if request.phase == Phase::Queued || !request.stream {
             return;
         }
@@ -254,13 +258,14 @@ impl Estimator {
         if overtaken {
             self.on_stall(context);
         }
-        if let Some((duration, decodes)) = outcome.step
-            && decodes > 0
-        {
-            self.stage.on_step(duration);
+        if let Some(step) = outcome.step {
+            self.blocks.on_step(step.streams);
+            if step.decodes > 0 {
+                self.stage.on_step(step.duration);
+            }
         }
         if let Some(row) = outcome.row {
-            self.on_row(&row);
+            self.on_row(sample.at, &row);
         }
     }
 
@@ -283,7 +288,7 @@ impl Estimator {
         self.blocks.on_recomputed(context);
     }
 
-    fn on_row(&mut self, row: &Row) {
+    fn on_row(&mut self, at: Timestamp, row: &Row) {
         let known = self.costs.solution().filter(|_| self.costs.rows() > ROWS_TO_TEST);
         if let Some(change) = known.and_then(|known| self.speed.on_row(row, known)) {
             match change {
@@ -291,10 +296,19 @@ impl Estimator {
                 SpeedChange::Faster => self.counts.speed.faster += 1,
             }
             self.costs.doubt();
-            self.capacity.clear();
+            self.costs.add(row);
+            self.clear_capacity(at, SINCE_SPEED_CHANGE);
             self.drift.reset();
+        } else {
+            self.costs.add(row);
         }
-        self.costs.add(row);
+    }
+
+    /// Forgets the saturated time, but for the last blocks not older than `fresh`.
+    fn clear_capacity(&mut self, at: Timestamp, fresh: Duration) {
+        if let Some(costs) = self.costs.solution() {
+            self.capacity.clear(at, costs, fresh);
+        }
     }
 
     fn on_finished(&mut self, key: RequestKey, now: f64, completed: bool, input: Option<u32>, output: Option<u32>) {
@@ -317,7 +331,6 @@ impl Estimator {
             Phase::Decoding => {
                 self.counts.in_flight -= 1;
                 self.counts.context -= request.prompt + f64::from(request.tokens);
-                self.steps.on_end(request.last_step);
                 if completed {
                     // Events may hold more tokens than they tell; the report counts them all.
                     let tokens = output.unwrap_or(0).max(request.tokens);
@@ -340,11 +353,8 @@ impl Estimator {
         }
     }
 
-    fn on_left(&mut self, key: RequestKey, shed: bool) {
-        let Some(request) = self.live.remove(key) else { return };
-        if request.phase == Phase::Queued {
-            self.counts.queued = self.counts.queued.saturating_sub(1);
-        }
+    fn on_left(&mut self, key: RequestKey, now: f64, shed: bool) {
+        self.on_finished(key, now, false, None, None);
         if shed {
             self.detector.on_shed();
         }
@@ -376,14 +386,13 @@ impl Estimator {
             context: self.counts.context,
             first_token_clock: self.stage.busy(now),
             start_rate: self.stage.start_rate(now),
-            step: self.steps.id(),
         };
         let Some(block) = self.blocks.on_tick(&moment) else { return };
         let Some(costs) = self.costs.solution() else { return };
         self.capacity.on_block(at, &block, costs);
         if self.drift.on_block(block.tokens / block.time) {
             self.counts.drifts += 1;
-            self.capacity.clear();
+            self.clear_capacity(at, SINCE_DRIFT);
         }
     }
 
@@ -435,13 +444,16 @@ impl Estimator {
             why.push(Missing::Completions { have: self.mix.completions() as u64, need: 5 });
         }
         if self.capacity.blocks() < FEWEST_BLOCKS || why.is_empty() {
-            let (have, need) = (self.capacity.blocks() as u64, FEWEST_BLOCKS as u64);
-            why.push(Missing::SaturatedBlocks { have, need });
+            why.push(Missing::SaturatedBlocks { have: self.capacity.blocks(), need: FEWEST_BLOCKS });
         }
         NotEnoughEvidence { why }
     }
 }
 
+/// Saturated blocks so young have seen the engine's new speed; the change is found after five seconds at the earliest.
+const SINCE_SPEED_CHANGE: Duration = Duration::from_secs(5);
+/// A drift is found from the last three blocks, of five seconds at most.
+const SINCE_DRIFT: Duration = Duration::from_secs(15);
 /// Seconds a tick can speak for.
 const LONGEST_TICK: f64 = 1.0;
 /// A stream that others overtook by more than so many steps, those not counted whose tokens came late but together ...
@@ -458,3 +470,203 @@ const COMPLETIONS_TO_PREDICT: f64 = 10.0;
 /// What saturated blocks count for after the mix changed.
 const AFTER_MIX_CHANGE: f64 = 0.2;
 const MOST_TRANSITIONS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::estimate::Regime;
+
+    const STEP: f64 = 0.02;
+
+    fn at(seconds: f64) -> Timestamp {
+        Timestamp::from_nanos((seconds * 1e9) as u64)
+    }
+
+    /// An engine of four slots and 20 ms a step, whose answers have 50 tokens, fed with `rate` requests per second.
+    struct Rig {
+        estimator: Estimator,
+        now: f64,
+        next: u64,
+        arrival: f64,
+        tick: f64,
+        waiting: std::collections::VecDeque<u64>,
+        running: Vec<(u64, u32)>,
+        prompt: Option<u32>,
+        seen: Vec<Transition>,
+    }
+
+    impl Rig {
+        fn new(engine: EngineLimits, prompt: Option<u32>) -> Self {
+            let settings = Settings { slo_ttft: Duration::from_secs(1), engine };
+            Self {
+                estimator: Estimator::new(settings, Timestamp::ZERO),
+                now: 0.0,
+                next: 0,
+                arrival: 0.0,
+                tick: 0.1,
+                waiting: std::collections::VecDeque::new(),
+                running: Vec::new(),
+                prompt,
+                seen: Vec::new(),
+            }
+        }
+
+        fn tell(&mut self, request: u64, what: What) {
+            self.estimator.on_sample(&Sample { at: at(self.now), request: RequestKey(request), what });
+        }
+
+        /// Runs until `until`; the step that is under way takes in nobody.
+        fn run(&mut self, until: f64, rate: f64) {
+            self.arrival = self.arrival.max(self.now);
+            while self.now < until {
+                let end = self.now + STEP;
+                while self.arrival < end {
+                    self.now = self.now.max(self.arrival);
+                    let request = self.next;
+                    self.next += 1;
+                    self.tell(request, What::Offered { prompt: self.prompt, stream: true });
+                    self.tell(request, What::Admitted);
+                    self.waiting.push_back(request);
+                    // Uneven, so that arrivals and steps do not march in time.
+                    self.arrival += (0.5 + (request * 7 % 11) as f64 / 10.0) / rate;
+                }
+                self.now = end;
+                for place in (0..self.running.len()).rev() {
+                    let (request, emitted) = self.running[place];
+                    self.tell(request, What::Emission { tokens: 1, limited: false });
+                    self.running[place].1 = emitted + 1;
+                    if emitted + 1 >= 40 + (request % 21) as u32 {
+                        self.running.swap_remove(place);
+                        let ended = What::Finished { completed: true, input: None, output: None, cached: None };
+                        self.tell(request, ended);
+                    }
+                }
+                while self.running.len() < 4
+                    && let Some(request) = self.waiting.pop_front()
+                {
+                    self.running.push((request, 0));
+                }
+                if self.now >= self.tick {
+                    self.estimator.on_tick(at(self.now));
+                    self.tick += 0.1;
+                }
+            }
+            self.seen.extend(self.estimator.transitions());
+        }
+    }
+
+    fn limits() -> EngineLimits {
+        EngineLimits { max_num_seqs: Some(4), kv_tokens: Some(100_000), max_num_batched_tokens: Some(2048) }
+    }
+
+    #[test]
+    fn nothing_is_known_at_the_start_and_it_says_what_is_missing() {
+        let reading = Rig::new(limits(), Some(100)).estimator.reading();
+        assert_eq!(reading.state, State::Unknown);
+        let why = reading.knee.unwrap_err().why;
+        assert!(matches!(why[0], Missing::StepCosts { rows: 0, .. }), "{why:?}");
+        assert!(why.contains(&Missing::SaturatedBlocks { have: 0, need: 3 }));
+        assert!(reading.prediction.is_err());
+        assert_eq!((reading.ratio, reading.upper_bound, reading.lower_bound), (None, None, None));
+    }
+
+    /// Four slots, 50 steps of 20 ms an answer: 4 requests per second.
+    #[test]
+    fn an_overload_is_seen_and_its_knee_is_the_engines() {
+        let mut rig = Rig::new(limits(), Some(100));
+        rig.run(60.0, 2.0);
+        assert_eq!(rig.estimator.reading().state, State::Healthy);
+        let predicted = rig.estimator.reading().prediction.unwrap();
+        assert!((predicted.requests_per_second.value / 4.0 - 1.0).abs() < 0.1, "{predicted:?}");
+        rig.run(120.0, 8.0);
+        let reading = rig.estimator.reading();
+        assert_eq!(reading.state, State::Saturated, "{}", reading.reason);
+        let knee = reading.knee.unwrap();
+        assert!((knee.requests_per_second.value / 4.0 - 1.0).abs() < 0.03, "{knee:?}");
+        assert!((knee.in_flight.value / 4.0 - 1.0).abs() < 0.05, "{knee:?}");
+        assert_eq!(knee.regime, Regime::Slots);
+        assert!(reading.ratio.unwrap() > 10.0 && (reading.demand_ratio.unwrap() / 2.0 - 1.0).abs() < 0.2);
+        let words: Vec<State> = rig.seen.iter().map(|change| change.to).collect();
+        assert_eq!(words, [State::Healthy, State::Approaching, State::Saturated]);
+        assert!(rig.seen[2].reason.contains("arrived than could be started"), "{}", rig.seen[2].reason);
+        assert_eq!((reading.stalls, reading.speed_changes), (0, SpeedChanges::default()));
+    }
+
+    #[test]
+    fn prompts_of_unknown_length_leave_the_prediction_unknown() {
+        let mut rig = Rig::new(limits(), None);
+        rig.run(60.0, 2.0);
+        let why = rig.estimator.reading().prediction.unwrap_err().why;
+        assert_eq!(why, [Missing::PromptLengths]);
+        rig.run(120.0, 8.0);
+        let knee = rig.estimator.reading().knee.unwrap();
+        assert_eq!(knee.regime, Regime::Unknown);
+        assert!((knee.requests_per_second.value / 4.0 - 1.0).abs() < 0.03, "{knee:?}");
+    }
+
+    #[test]
+    fn without_limits_there_are_bounds_and_no_prediction() {
+        let mut rig = Rig::new(EngineLimits::default(), Some(100));
+        rig.run(60.0, 2.0);
+        let reading = rig.estimator.reading();
+        assert_eq!(reading.prediction.unwrap_err().why, [Missing::EngineLimits]);
+        assert!(reading.lower_bound.unwrap() < 4.0 && reading.lower_bound.unwrap() > 1.5);
+    }
+
+    #[test]
+    fn an_engine_that_slows_down_is_told_from_more_traffic() {
+        let mut rig = Rig::new(limits(), Some(100));
+        rig.run(60.0, 1.0);
+        rig.run(120.0, 3.0);
+        assert_eq!(rig.estimator.reading().speed_changes, SpeedChanges::default());
+    }
+
+    fn what() -> impl Strategy<Value = What> {
+        prop_oneof![
+            (proptest::option::of(0_u32..5000), any::<bool>())
+                .prop_map(|(prompt, stream)| What::Offered { prompt, stream }),
+            Just(What::Admitted),
+            (0_u32..6, any::<bool>()).prop_map(|(tokens, limited)| What::Emission { tokens, limited }),
+            (any::<bool>(), proptest::option::of(0_u32..5000), proptest::option::of(any::<u32>()))
+                .prop_map(|(completed, input, output)| What::Finished { completed, input, output, cached: None }),
+            any::<bool>().prop_map(|shed| What::Left { shed }),
+        ]
+    }
+
+    proptest! {
+        /// Whatever is told, in whatever order, of whatever requests: it never panics, its counts are those of the requests
+        /// that are there, and no figure is a NaN.
+        #[test]
+        fn any_telling_is_survived(events in proptest::collection::vec((0_u64..12, what(), 0_u64..300), 0..400)) {
+            let settings = Settings { slo_ttft: Duration::from_secs(1), engine: limits() };
+            let mut estimator = Estimator::new(settings, Timestamp::ZERO);
+            let mut now = 0;
+            for (request, what, later) in events {
+                now += later;
+                let at = Timestamp::from_nanos(now * 1_000_000);
+                estimator.on_sample(&Sample { at, request: RequestKey(request), what });
+                if later % 3 == 0 {
+                    estimator.on_tick(at);
+                }
+            }
+            let reading = estimator.reading();
+            prop_assert!(reading.pending <= reading.in_flight && reading.in_flight + reading.queued <= 12);
+            let Counts { context, .. } = estimator.counts;
+            prop_assert!(context > -1e-3);
+            if let Ok(knee) = reading.knee {
+                prop_assert!(knee.requests_per_second.value.is_finite() && knee.in_flight.value.is_finite());
+            }
+            for request in 0..12 {
+                let at = Timestamp::from_nanos(now * 1_000_000);
+                let what = What::Finished { completed: false, input: None, output: None, cached: None };
+                estimator.on_sample(&Sample { at, request: RequestKey(request), what });
+            }
+            let reading = estimator.reading();
+            prop_assert_eq!((reading.in_flight, reading.pending, reading.queued), (0, 0, 0));
+        }
+    }
+}

@@ -59,13 +59,11 @@ pub(super) struct Live {
 }
 
 impl Live {
-    /// A request arrived; whether there was room for it. A key that is in use is a new request under an old name: the
-    /// old one is forgotten.
+    /// A request arrived under a key that is not in use; whether there was room for it.
     pub fn insert(&mut self, key: RequestKey, arrived: f64, prompt: f64, told: Option<u32>, stream: bool) -> bool {
         if self.places.len() >= MOST_REQUESTS {
             return false;
         }
-        self.remove(key);
         let request = Request {
             arrived,
             admitted: arrived,
@@ -233,15 +231,5 @@ mod tests {
         assert!(!arrive(&mut live, 1 << 40));
         live.remove(key(7));
         assert!(arrive(&mut live, 1 << 40));
-    }
-
-    #[test]
-    fn a_name_used_again_is_a_new_request() {
-        let mut live = Live::default();
-        arrive(&mut live, 5);
-        admit(&mut live, 5);
-        arrive(&mut live, 5);
-        assert_eq!(live.get_mut(key(5)).unwrap().phase, Phase::Queued);
-        assert_eq!(live.places.len(), 1);
     }
 }

@@ -97,3 +97,76 @@ impl Binding {
 const SMALL_SAMPLE: f64 = 30.0;
 /// (2 %)^2: no prediction is better.
 const MODEL_ERROR: f64 = 4e-4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::estimate::costs::Costs;
+    use crate::estimate::steps::Row;
+
+    const A: f64 = 0.0135;
+    const B: f64 = 0.000157;
+    const C: f64 = 0.000183;
+
+    fn costs() -> Solution {
+        let mut costs = Costs::default();
+        for n in 0..60_u32 {
+            let steps = f64::from(20 + n * 7 % 31);
+            let (decodes, prefill) = (steps * f64::from(3 + n * 13 % 29), f64::from(n * 29 % 17) * 100.0);
+            costs.add(&Row { time: A * steps + B * decodes + C * prefill, steps, decodes, prefill });
+        }
+        *costs.solution().unwrap()
+    }
+
+    const MIX: MixFigures = MixFigures {
+        prompt: 162.0,
+        output: 153.0,
+        kv: 153.0 * 240.0,
+        context_variation: 0.4,
+        tokens_per_emission: 1.0,
+        completions: 1000.0,
+        offered: 1000.0,
+    };
+
+    fn told(slots: Option<f64>, kv: Option<f64>, batched: Option<f64>) -> Limits {
+        Limits { slots, kv, batched, bound_is_known: false }
+    }
+
+    fn predicted(limits: &Limits) -> Prediction {
+        predict(limits, &MIX, &ServedMoments::default(), &costs()).unwrap()
+    }
+
+    #[test]
+    fn slots_give_the_capacity_of_the_step() {
+        let found = predicted(&told(Some(91.0), Some(400_000.0), Some(2048.0)));
+        let truth = 1.0 / (A * 153.0 / 91.0 + B * 153.0 + C * 162.0);
+        assert!((found.requests_per_second.value / truth - 1.0).abs() < 1e-3, "{found:?} {truth}");
+        assert_eq!((found.regime, found.in_flight.round(), found.at_most), (Regime::Slots, 91.0, false));
+    }
+
+    #[test]
+    fn the_scarcest_limit_binds() {
+        assert_eq!(predicted(&told(Some(91.0), Some(8_000.0), Some(2048.0))).regime, Regime::Kv);
+        assert_eq!(predicted(&told(Some(91.0), Some(400_000.0), Some(100.0))).regime, Regime::Prefill);
+        let few = predicted(&told(Some(8.0), Some(400_000.0), Some(2048.0)));
+        let many = predicted(&told(Some(91.0), Some(400_000.0), Some(2048.0)));
+        assert!(few.requests_per_second.value < 0.5 * many.requests_per_second.value);
+    }
+
+    #[test]
+    fn one_limit_of_two_is_at_most() {
+        assert!(predicted(&told(Some(91.0), None, None)).at_most);
+        assert!(predicted(&told(None, Some(8_000.0), None)).at_most);
+        let bound_is_known = Limits { bound_is_known: true, ..told(Some(91.0), None, None) };
+        assert!(!predicted(&bound_is_known).at_most);
+    }
+
+    #[test]
+    fn no_limit_is_no_prediction_but_a_bound() {
+        assert_eq!(predict(&told(None, None, Some(2048.0)), &MIX, &ServedMoments::default(), &costs()), None);
+        let bound = upper_bound(&MIX, &costs()).unwrap();
+        let many = predicted(&told(Some(1e6), Some(1e9), None));
+        assert!(bound > many.requests_per_second.value);
+        assert!((bound / many.requests_per_second.value - 1.0).abs() < 0.01);
+    }
+}

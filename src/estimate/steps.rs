@@ -1,7 +1,8 @@
 //! The engine's steps, seen from outside.
 //!
-//! A step of the batch is visible where a stream that already emitted in the current step emits again. That holds under
-//! jitter, coalescing and speculative decoding, and costs one comparison: each stream keeps the number of its last step.
+//! A step of the batch is visible where a stream that already emitted in the current step emits again, or after a pause. That
+//! holds under jitter, coalescing and speculative decoding, and costs two comparisons: each stream keeps the number of its
+//! last step.
 //! Steps add up to rows of at least a second: what time, how many steps, decodes and prompt tokens. This file does not
 //! say what a step costs (`costs`).
 //!
@@ -32,14 +33,16 @@ pub(super) struct Steps {
     /// The dispatch that ended the last idle time.
     busy_since: f64,
     last_emission: f64,
-    /// Streams that emitted in the current step and have not ended.
-    going_on: u32,
+    /// Streams that emitted in the current step.
+    streams: u32,
     decodes: u32,
     prefill: f64,
     /// Nobody waited for a first token after the current step's last emission.
     settled: bool,
     /// Tracks a low percentile of the step durations: what even the shortest step takes.
     shortest: f64,
+    /// The current step began with a stream that emitted again, not with a pause.
+    certain: bool,
     row: Row,
 }
 
@@ -57,11 +60,22 @@ pub(super) struct Seen {
     pub limited: bool,
 }
 
+/// A step that is over.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Step {
+    /// Seconds.
+    pub duration: f64,
+    /// Streams that emitted in it.
+    pub streams: u32,
+    /// Emissions that were not a first token.
+    pub decodes: u32,
+}
+
 /// What an emission brought to light.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Outcome {
-    /// A step is over: it took so long and decoded so many streams.
-    pub step: Option<(f64, u32)>,
+    /// A step is over.
+    pub step: Option<Step>,
     /// A row is full.
     pub row: Option<Row>,
 }
@@ -74,22 +88,19 @@ impl Steps {
 
     /// One emission. The stream's last step is [`Steps::id`] afterwards.
     pub fn on_emission(&mut self, seen: Seen) -> Outcome {
-        let outcome = if self.begins_step(&seen) { self.begin(seen.at) } else { Outcome::default() };
+        let outcome = match self.beginning(&seen) {
+            Some(certain) => self.begin(seen.at, certain),
+            None => Outcome::default(),
+        };
         match seen.prompt {
             Some(prompt) => self.prefill += prompt,
             None => self.decodes += 1,
         }
-        self.going_on += u32::from(seen.last_step != self.id || outcome.step.is_some());
+        let new_here = u32::from(seen.last_step != self.id || outcome.step.is_some());
+        self.streams += new_here;
         self.settled = seen.settled;
         self.last_emission = seen.at;
         outcome
-    }
-
-    /// A stream ended whose last step was `last_step`.
-    pub fn on_end(&mut self, last_step: u32) {
-        if last_step == self.id {
-            self.going_on = self.going_on.saturating_sub(1);
-        }
     }
 
     /// Tokens that were computed again: they count as prompt tokens of the current step.
@@ -102,31 +113,38 @@ impl Steps {
         self.id
     }
 
-    fn begins_step(&self, seen: &Seen) -> bool {
+    /// Whether the emission begins a step, and whether that is certain.
+    fn beginning(&self, seen: &Seen) -> Option<bool> {
         if self.id == 0 {
-            return true;
+            return Some(false);
         }
         if seen.limited {
-            return false;
+            return None;
         }
         let emits_again = seen.last_step == self.id && seen.at - self.ended > SAME_READ * self.shortest;
-        // All streams of the current step have ended: nobody is left to emit again, only time can tell.
-        let nobody_left = self.going_on == 0 && seen.at - self.last_emission > SAME_READ * self.shortest;
-        emits_again || nobody_left
+        // A first token may come before those who emit again, and when all streams of a step have ended nobody will: then only
+        // the pause can tell, or that the engine was idle in between.
+        let pause = seen.at - self.last_emission;
+        let after_a_pause = self.shortest > 0.0 && pause > PAUSE * self.shortest;
+        let was_idle = self.busy_since > self.last_emission;
+        (emits_again || after_a_pause || was_idle).then_some(emits_again)
     }
 
     /// Closes the current step and begins the one that ended at `now`.
-    fn begin(&mut self, now: f64) -> Outcome {
+    fn begin(&mut self, now: f64, certain: bool) -> Outcome {
         let mut outcome = Outcome::default();
         if self.id > 0 {
-            outcome.step = Some((self.duration, self.decodes));
+            outcome.step = Some(Step { duration: self.duration, streams: self.streams, decodes: self.decodes });
             outcome.row = self.add_to_row();
         }
         self.duration = (now - self.ended.max(self.busy_since)).max(0.0);
-        self.track_shortest();
+        if certain && self.certain {
+            self.track_shortest();
+        }
+        self.certain = certain;
         self.id = self.id.wrapping_add(1).max(1);
         self.ended = now;
-        (self.decodes, self.prefill, self.going_on) = (0, 0.0, 0);
+        (self.decodes, self.prefill, self.streams) = (0, 0.0, 0);
         outcome
     }
 
@@ -137,7 +155,9 @@ impl Steps {
         self.row.steps += 1.0;
         self.row.decodes += f64::from(self.decodes);
         self.row.prefill += self.prefill;
-        let full = self.row.time >= LONGEST_ROW || (self.settled && self.row.time >= SHORTEST_ROW);
+        let full = self.row.time >= LONGEST_ROW
+            || (self.settled && self.row.time >= SHORTEST_ROW)
+            || (self.prefill > 0.0 && self.row.time >= LONG_ROW);
         full.then(|| std::mem::take(&mut self.row))
     }
 
@@ -157,8 +177,12 @@ impl Steps {
 
 /// Two events of one stream closer than this share of the shortest step came in one read, not in two steps.
 const SAME_READ: f64 = 0.2;
+/// A silence of this share of the shortest step lies between two steps: jitter within a step is shorter.
+const PAUSE: f64 = 0.6;
 /// A row is worth a row of the regression from here on, in seconds ...
 const SHORTEST_ROW: f64 = 1.0;
+/// ... ends with a prompt from here on, where the next one is not begun or little of it is done ...
+const LONG_ROW: f64 = 2.0;
 /// ... and is taken as it is from here on.
 const LONGEST_ROW: f64 = 5.0;
 /// Step of the tracker of [`Steps::shortest`], a 10th percentile.
@@ -190,7 +214,7 @@ mod tests {
             let outcome = self.steps.on_emission(seen);
             stream.0 = self.steps.id();
             self.rows.extend(outcome.row);
-            self.durations.extend(outcome.step.map(|step| step.0));
+            self.durations.extend(outcome.step.map(|step| step.duration));
         }
     }
 
@@ -233,7 +257,6 @@ mod tests {
         let mut stream = Stream::default();
         rig.emit(0.02, &mut stream, Some(10.0));
         rig.emit(0.04, &mut stream, None);
-        rig.steps.on_end(stream.0);
         rig.steps.on_busy(9.0);
         let mut late = Stream::default();
         rig.emit(9.05, &mut late, Some(10.0));
@@ -248,11 +271,24 @@ mod tests {
         let (mut old, mut new) = (Stream::default(), Stream::default());
         rig.emit(0.02, &mut old, Some(10.0));
         rig.emit(0.04, &mut old, None);
-        rig.steps.on_end(old.0);
         rig.emit(0.0401, &mut new, Some(10.0));
         assert_eq!(rig.steps.id(), 2);
         rig.emit(0.06, &mut new, None);
         assert_eq!(rig.steps.id(), 3);
+    }
+
+    #[test]
+    fn a_first_token_that_comes_before_the_others_is_of_its_step() {
+        let mut rig = Rig::new();
+        let mut old = [Stream::default(); 3];
+        for step in 1..=20_u32 {
+            old.iter_mut().for_each(|stream| rig.emit(0.02 * f64::from(step), stream, (step == 1).then_some(10.0)));
+        }
+        let mut new = Stream::default();
+        rig.emit(0.42, &mut new, Some(10.0));
+        assert_eq!(rig.steps.id(), 21);
+        old.iter_mut().for_each(|stream| rig.emit(0.4203, stream, None));
+        assert_eq!(rig.steps.id(), 21);
     }
 
     #[test]
