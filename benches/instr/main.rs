@@ -15,6 +15,7 @@
 
 mod baseline;
 mod books;
+mod estimate;
 mod heads;
 mod relay;
 mod valgrind;
@@ -50,7 +51,7 @@ pub enum Heap {
 }
 
 fn units() -> impl Iterator<Item = Unit> {
-    [relay::UNITS, heads::UNITS, books::UNITS, wire::UNITS].into_iter().flatten().copied()
+    [relay::UNITS, heads::UNITS, books::UNITS, estimate::UNITS, wire::UNITS].into_iter().flatten().copied()
 }
 
 fn main() -> ExitCode {

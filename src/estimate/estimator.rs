@@ -22,7 +22,7 @@ use super::prompts::Prompts;
 use super::reading::{Knee, Missing, NotEnoughEvidence, Prediction, Reading, SpeedChanges, State, Transition};
 use super::saturation::Saturation;
 use super::speed::{SpeedChange, SpeedTest};
-use super::steps::{Row, Seen, Steps};
+use super::steps::{Row, Seen, Step, Steps};
 use super::throughput::BestStartRate;
 use super::{EngineLimits, Settings};
 use crate::measure::{RequestKey, Sample, What};
@@ -86,7 +86,7 @@ impl Estimator {
             live: Live::default(),
             prompts: Prompts::new(),
             stage: FirstTokens::new(settings.slo_ttft.as_secs_f64()),
-            steps: Steps::default(),
+            steps: Steps::new(),
             costs: Costs::default(),
             speed: SpeedTest::default(),
             mix: Mix::new(),
@@ -178,7 +178,8 @@ impl Estimator {
 
     fn seconds(&mut self, at: Timestamp) -> f64 {
         // Never backwards: shards are drained one after the other, and a late stamp must not make a negative span.
-        self.now = self.now.max(at.since(self.started).as_secs_f64());
+        // By hand, because a `Duration` costs two divisions, and this is asked for every emission.
+        self.now = self.now.max(at.as_nanos().saturating_sub(self.started.as_nanos()) as f64 * 1e-9);
         self.now
     }
 
@@ -225,7 +226,7 @@ impl Estimator {
         }
         let first = request.phase == Phase::Pending;
         let pending = self.counts.pending - u64::from(first);
-        let outcome = self.steps.on_emission(Seen {
+        let over = self.steps.on_emission(&Seen {
             at: now,
             last_step: request.last_step,
             prompt: first.then_some(request.prompt),
@@ -258,14 +259,8 @@ impl Estimator {
         if overtaken {
             self.on_stall(context);
         }
-        if let Some(step) = outcome.step {
-            self.blocks.on_step(step.streams);
-            if step.decodes > 0 {
-                self.stage.on_step(step.duration);
-            }
-        }
-        if let Some(row) = outcome.row {
-            self.on_row(sample.at, &row);
+        if let Some(step) = over {
+            self.on_step(sample.at, &step);
         }
     }
 
@@ -286,6 +281,16 @@ impl Estimator {
         self.counts.stalls += 1;
         self.steps.on_recomputed(context);
         self.blocks.on_recomputed(context);
+    }
+
+    fn on_step(&mut self, at: Timestamp, step: &Step) {
+        self.blocks.on_step(step.streams);
+        if step.decodes > 0 {
+            self.stage.on_step(step.duration);
+        }
+        if let Some(row) = self.steps.take_row() {
+            self.on_row(at, &row);
+        }
     }
 
     fn on_row(&mut self, at: Timestamp, row: &Row) {

@@ -22,7 +22,7 @@ pub(super) struct Row {
 }
 
 /// Recognises steps and gathers them into rows.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Steps {
     /// Number of the current step; 0 before the first.
     id: u32,
@@ -41,9 +41,12 @@ pub(super) struct Steps {
     settled: bool,
     /// Tracks a low percentile of the step durations: what even the shortest step takes.
     shortest: f64,
+    /// Silence after which a step has begun; infinite while `shortest` is unknown.
+    pause: f64,
     /// The current step began with a stream that emitted again, not with a pause.
     certain: bool,
     row: Row,
+    full_row: Option<Row>,
 }
 
 /// One emission as the steps see it.
@@ -71,36 +74,48 @@ pub(super) struct Step {
     pub decodes: u32,
 }
 
-/// What an emission brought to light.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Outcome {
-    /// A step is over.
-    pub step: Option<Step>,
-    /// A row is full.
-    pub row: Option<Row>,
-}
-
 impl Steps {
+    pub fn new() -> Self {
+        Self {
+            id: 0,
+            ended: 0.0,
+            duration: 0.0,
+            busy_since: 0.0,
+            last_emission: 0.0,
+            streams: 0,
+            decodes: 0,
+            prefill: 0.0,
+            settled: false,
+            shortest: 0.0,
+            pause: f64::INFINITY,
+            certain: false,
+            row: Row::default(),
+            full_row: None,
+        }
+    }
+
     /// The engine was idle until now.
     pub fn on_busy(&mut self, now: f64) {
         self.busy_since = now;
     }
 
-    /// One emission. The stream's last step is [`Steps::id`] afterwards.
-    pub fn on_emission(&mut self, seen: Seen) -> Outcome {
-        let outcome = match self.beginning(&seen) {
-            Some(certain) => self.begin(seen.at, certain),
-            None => Outcome::default(),
-        };
+    /// One emission; the step that it shows to be over, if any. The stream's last step is [`Steps::id`] afterwards.
+    pub fn on_emission(&mut self, seen: &Seen) -> Option<Step> {
+        let begins = self.beginning(seen);
+        let over = begins.and_then(|certain| self.begin(seen.at, certain));
         match seen.prompt {
             Some(prompt) => self.prefill += prompt,
             None => self.decodes += 1,
         }
-        let new_here = u32::from(seen.last_step != self.id || outcome.step.is_some());
-        self.streams += new_here;
+        self.streams += u32::from(seen.last_step != self.id || begins.is_some());
         self.settled = seen.settled;
         self.last_emission = seen.at;
-        outcome
+        over
+    }
+
+    /// The row that was filled by the last step, once.
+    pub fn take_row(&mut self) -> Option<Row> {
+        self.full_row.take()
     }
 
     /// Tokens that were computed again: they count as prompt tokens of the current step.
@@ -124,18 +139,17 @@ impl Steps {
         let emits_again = seen.last_step == self.id && seen.at - self.ended > SAME_READ * self.shortest;
         // A first token may come before those who emit again, and when all streams of a step have ended nobody will: then only
         // the pause can tell, or that the engine was idle in between.
-        let pause = seen.at - self.last_emission;
-        let after_a_pause = self.shortest > 0.0 && pause > PAUSE * self.shortest;
+        let after_a_pause = seen.at - self.last_emission > self.pause;
         let was_idle = self.busy_since > self.last_emission;
         (emits_again || after_a_pause || was_idle).then_some(emits_again)
     }
 
     /// Closes the current step and begins the one that ended at `now`.
-    fn begin(&mut self, now: f64, certain: bool) -> Outcome {
-        let mut outcome = Outcome::default();
-        if self.id > 0 {
-            outcome.step = Some(Step { duration: self.duration, streams: self.streams, decodes: self.decodes });
-            outcome.row = self.add_to_row();
+    fn begin(&mut self, now: f64, certain: bool) -> Option<Step> {
+        let over = Step { duration: self.duration, streams: self.streams, decodes: self.decodes };
+        let first = self.id == 0;
+        if !first {
+            self.add_to_row();
         }
         self.duration = (now - self.ended.max(self.busy_since)).max(0.0);
         if certain && self.certain {
@@ -145,12 +159,12 @@ impl Steps {
         self.id = self.id.wrapping_add(1).max(1);
         self.ended = now;
         (self.decodes, self.prefill, self.streams) = (0, 0.0, 0);
-        outcome
+        (!first).then_some(over)
     }
 
     /// Adds the current step. A row ends where no prompt is half computed: its tokens are counted at the first token,
     /// and a row that holds the time but not the tokens would dilute what a token costs (by 20-40 % for long prompts).
-    fn add_to_row(&mut self) -> Option<Row> {
+    fn add_to_row(&mut self) {
         self.row.time += self.duration;
         self.row.steps += 1.0;
         self.row.decodes += f64::from(self.decodes);
@@ -158,7 +172,9 @@ impl Steps {
         let full = self.row.time >= LONGEST_ROW
             || (self.settled && self.row.time >= SHORTEST_ROW)
             || (self.prefill > 0.0 && self.row.time >= LONG_ROW);
-        full.then(|| std::mem::take(&mut self.row))
+        if full {
+            self.full_row = Some(std::mem::take(&mut self.row));
+        }
     }
 
     fn track_shortest(&mut self) {
@@ -172,6 +188,7 @@ impl Steps {
         } else {
             self.shortest = (self.shortest * (1.0 + 0.1 * GAIN)).min(self.duration);
         }
+        self.pause = PAUSE * self.shortest;
     }
 }
 
@@ -204,17 +221,17 @@ mod tests {
 
     impl Rig {
         fn new() -> Self {
-            let mut steps = Steps::default();
+            let mut steps = Steps::new();
             steps.on_busy(0.0);
             Self { steps, rows: Vec::new(), durations: Vec::new() }
         }
 
         fn emit(&mut self, at: f64, stream: &mut Stream, prompt: Option<f64>) {
             let seen = Seen { at, last_step: stream.0, prompt, settled: true, limited: false };
-            let outcome = self.steps.on_emission(seen);
+            let over = self.steps.on_emission(&seen);
             stream.0 = self.steps.id();
-            self.rows.extend(outcome.row);
-            self.durations.extend(outcome.step.map(|step| step.duration));
+            self.rows.extend(self.steps.take_row());
+            self.durations.extend(over.map(|step| step.duration));
         }
     }
 
@@ -293,16 +310,16 @@ mod tests {
 
     #[test]
     fn a_row_waits_for_a_half_computed_prompt() {
-        let mut steps = Steps::default();
+        let mut steps = Steps::new();
         steps.on_busy(0.0);
         let mut last_step = 0;
         let mut full_at = None;
         for n in 1..=300_u32 {
             let at = 0.02 * f64::from(n);
             let seen = Seen { at, last_step, prompt: None, settled: at > 2.0, limited: false };
-            let outcome = steps.on_emission(seen);
+            steps.on_emission(&seen);
             last_step = steps.id();
-            if outcome.row.is_some() && full_at.is_none() {
+            if steps.take_row().is_some() && full_at.is_none() {
                 full_at = Some(at);
             }
         }
@@ -311,11 +328,11 @@ mod tests {
 
     #[test]
     fn a_client_that_held_its_stream_up_makes_no_step() {
-        let mut steps = Steps::default();
+        let mut steps = Steps::new();
         let first = Seen { at: 0.02, last_step: 0, prompt: Some(1.0), settled: true, limited: false };
-        steps.on_emission(first);
+        steps.on_emission(&first);
         let late = Seen { at: 5.0, last_step: 1, prompt: None, limited: true, ..first };
-        assert_eq!(steps.on_emission(late), Outcome::default());
+        assert_eq!(steps.on_emission(&late), None);
         assert_eq!(steps.id(), 1);
     }
 }
