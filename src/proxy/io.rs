@@ -6,8 +6,10 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use pingora_core::protocols::Stream;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -43,6 +45,18 @@ impl Io for TcpStream {
     }
 }
 
+/// Lets the kernel ask a silent peer whether it is still there. A peer that vanished without a word would else be noticed by
+/// the next write only, which before a first token may be minutes away.
+pub fn notice_death(stream: &TcpStream) {
+    let asking = TcpKeepalive::new().with_time(SILENCE).with_interval(BETWEEN_PROBES).with_retries(PROBES);
+    let _ = SockRef::from(stream).set_tcp_keepalive(&asking);
+}
+
+/// A peer is given up half a minute after its last sign of life.
+const SILENCE: Duration = Duration::from_secs(15);
+const BETWEEN_PROBES: Duration = Duration::from_secs(5);
+const PROBES: u32 = 3;
+
 /// pingora's stream behind the same trait.
 pub struct Piped(pub Stream);
 
@@ -67,4 +81,18 @@ impl Io for Piped {
 fn read<S: AsyncRead + ?Sized>(stream: Pin<&mut S>, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
     let mut buffer = ReadBuf::new(into);
     stream.poll_read(cx, &mut buffer).map_ok(|()| buffer.filled().len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_silent_peer_is_asked_whether_it_is_still_there() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        assert!(!SockRef::from(&stream).keepalive().unwrap());
+        notice_death(&stream);
+        assert!(SockRef::from(&stream).keepalive().unwrap());
+    }
 }

@@ -1,7 +1,8 @@
 //! The accept loop: caps before connections, descriptors that run out, and the end of it all.
 //!
-//! One per worker, over its own listening socket (SO_REUSEPORT). A connection's place is taken before it is accepted, so
-//! what is over the cap waits in the kernel and costs nothing here.
+//! One per worker, over its own listening socket (SO_REUSEPORT). What is over the cap waits in the kernel and costs nothing
+//! here, but for one connection a worker that is accepted and not yet served: a place that was taken before there is a
+//! connection would be kept from the other workers.
 
 use std::collections::HashMap;
 use std::io;
@@ -17,6 +18,7 @@ use tokio::task::JoinSet;
 use super::connection;
 use super::drain::Phase;
 use super::gateway::Worker;
+use super::io::notice_death;
 
 /// A listening socket that several workers may share the port of.
 ///
@@ -35,7 +37,7 @@ pub async fn accept_loop(listener: TcpListener, worker: Arc<Worker>) {
     let gateway = worker.gateway.clone();
     let mut stop = gateway.drain.watch();
     let mut connections = JoinSet::new();
-    let mut backoff = Duration::ZERO;
+    let (mut backoff, mut waiting) = (Duration::ZERO, None);
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
@@ -50,7 +52,7 @@ pub async fn accept_loop(listener: TcpListener, worker: Arc<Worker>) {
                 on_ended(ended);
                 continue;
             }
-            accepted = accept(&listener, &worker) => accepted,
+            accepted = accept(&listener, &worker, &mut waiting) => accepted,
         };
         match accepted {
             Ok((permit, stream, peer)) => {
@@ -67,7 +69,7 @@ pub async fn accept_loop(listener: TcpListener, worker: Arc<Worker>) {
             }
         }
     }
-    drop(listener);
+    drop((listener, waiting));
     let rest = async {
         while let Some(ended) = connections.join_next().await {
             on_ended(ended);
@@ -78,9 +80,17 @@ pub async fn accept_loop(listener: TcpListener, worker: Arc<Worker>) {
     }
 }
 
-async fn accept(listener: &TcpListener, worker: &Worker) -> io::Result<(OwnedSemaphorePermit, TcpStream, SocketAddr)> {
+/// The next connection, and its place. One that still waits for a place when this is dropped stays in `waiting`.
+async fn accept(
+    listener: &TcpListener,
+    worker: &Worker,
+    waiting: &mut Option<(TcpStream, SocketAddr)>,
+) -> io::Result<(OwnedSemaphorePermit, TcpStream, SocketAddr)> {
+    if waiting.is_none() {
+        *waiting = Some(listener.accept().await?);
+    }
     let permit = worker.gateway.connections.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, peer) = listener.accept().await?;
+    let (stream, peer) = waiting.take().ok_or(io::ErrorKind::WouldBlock)?;
     Ok((permit, stream, peer))
 }
 
@@ -103,6 +113,7 @@ fn serve(
         }
         // A stalled client is to be seen by us, not hidden in megabytes of the kernel's send buffer.
         let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(NOT_SENT);
+        notice_death(&stream);
         let open = &worker.gateway.facts.open_connections;
         open.fetch_add(1, Relaxed);
         let _open = Open(open);
@@ -130,7 +141,8 @@ impl Drop for Open<'_> {
     }
 }
 
-/// Connections per client address in the whole process, where a cap is set.
+/// Connections per client address in the whole process, where a cap is set. Of IPv6 the first 64 bits count: whoever has one
+/// address has all of them.
 #[derive(Debug)]
 pub struct Addresses {
     cap: Option<usize>,
@@ -145,6 +157,10 @@ impl Addresses {
 
     fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let Some(cap) = self.cap else { return Some(Place(None)) };
+        let address = match address.to_canonical() {
+            IpAddr::V6(v6) => IpAddr::from((u128::from(v6) & HOSTS_PART_LEFT_OUT).to_be_bytes()),
+            v4 => v4,
+        };
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(address).or_default();
         if *count >= cap {
@@ -170,6 +186,8 @@ impl Drop for Place {
     }
 }
 
+/// The network's part of an IPv6 address.
+const HOSTS_PART_LEFT_OUT: u128 = !(u64::MAX as u128);
 /// Connections that the kernel holds while we are at the cap.
 const BACKLOG: u32 = 4096;
 /// Unsent bytes that the kernel takes from us per client before it says that it is full.
@@ -205,6 +223,19 @@ mod tests {
         assert!(addresses.enter(b).is_some(), "another address is not affected");
         drop(first);
         assert!(addresses.enter(a).is_some());
+    }
+
+    #[test]
+    fn the_addresses_of_one_ipv6_network_are_one_and_a_mapped_address_is_the_ipv4_one() {
+        let addresses = Arc::new(Addresses::new(Some(1)));
+        let enter = |text: &str| addresses.enter(text.parse().unwrap());
+        let _places = (enter("2001:db8::1"), enter("::ffff:10.0.0.1"));
+        for taken in ["2001:db8::2", "2001:db8::ffff:1:1:1", "10.0.0.1"] {
+            assert!(enter(taken).is_none(), "{taken}");
+        }
+        for free in ["2001:db8:0:1::1", "10.0.0.2", "::ffff:10.0.0.3"] {
+            assert!(enter(free).is_some(), "{free}");
+        }
     }
 
     #[test]

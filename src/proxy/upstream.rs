@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
+use super::io::notice_death;
 use crate::backend::{BackendId, is_link_local};
 use crate::time::Timestamp;
 
@@ -44,6 +45,7 @@ impl Target {
             match TcpStream::connect(address).await {
                 Ok(stream) => {
                     stream.set_nodelay(true)?;
+                    notice_death(&stream);
                     return Ok(stream);
                 }
                 Err(e) => last = e,

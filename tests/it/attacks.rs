@@ -347,6 +347,21 @@ fn a_connection_over_the_cap_waits_and_is_served_when_another_ends() {
 }
 
 #[test]
+fn a_worker_that_waits_for_connections_keeps_no_place_from_the_others() {
+    let (engine, _heard) = answering(OK);
+    let text = "listen: 127.0.0.1:0\nworkers: 3\nadmin: {listen: '127.0.0.1:0'}\nlimits: {max_connections: 1}\n";
+    let text = format!("{text}backends: [{{url: 'http://{engine}', engine: none}}]\n");
+    let running = start(Config::parse(&text, "test", &Overrides::default(), &|_| None).unwrap(), |_| {}).unwrap();
+    let began = running.gateway.clock.now();
+    for _ in 0..30 {
+        assert!(get(running.address, "/x").starts_with("HTTP/1.1 200 "));
+    }
+    // A place that had to change hands at each second's turn would make this half a minute.
+    assert!(running.gateway.clock.now().since(began) < Duration::from_secs(8));
+    running.stop();
+}
+
+#[test]
 fn idle_callers_of_the_admin_port_do_not_keep_a_probe_out() {
     let (engine, _heard) = answering(OK);
     let running = weir(&[engine], "");
