@@ -3,6 +3,7 @@
 #   make demo    simulated engine + weir + load, in this terminal
 #   make test    every test that needs no network, no GPU and no other service
 #   make check   format, lints, docs, floors, licences
+#   make chaos   cancels, faults, slow clients and stamps at length, some minutes (CHAOS="cancels stamps" chooses)
 #   make bench   benches/
 #   make rehearse  every scenario of tests/data/scenarios, in virtual time; REHEARSE=--page prints tables
 #   make e2e     against real parts: llama.cpp's server, client libraries, Prometheus; it fetches them itself
@@ -19,7 +20,7 @@ FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 # Programs that pip and rustup put into the home directory are found without a new login.
 export PATH := $(shell python3 -m site --user-base 2>/dev/null || echo $(HOME)/.local)/bin:$(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: demo test check bench rehearse e2e e2e-clients fuzz build cmake
+.PHONY: demo test check chaos bench rehearse e2e e2e-clients fuzz build cmake
 
 demo: cmake
 	$(CARGO) build --release --locked
@@ -43,6 +44,9 @@ check: cmake
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 	$(CARGO) test --locked --test it layering
 	.ci/deny
+
+chaos: cmake
+	$(CARGO) test --locked --test chaos -- $(CHAOS)
 
 bench: cmake
 	$(CARGO) bench --locked

@@ -17,8 +17,8 @@ fn median_lag(pair: &Pair) -> f64 {
 
 #[test]
 fn every_stream_is_stamped_with_the_engines_time() {
-    let pairs = compare(Plan { readers: 8, stalled: 0, tokens: 100, speed: 10.0 });
-    assert_eq!(pairs.len(), 8);
+    let pairs = compare(Plan { readers: 8, streams: 2, stalled: 0, tokens: 100, speed: 10.0 });
+    assert_eq!(pairs.len(), 16);
     for pair in &pairs {
         assert!(pair.lags.iter().all(|lag| *lag >= 0.0), "a token was stamped before it was sent: {pair:?}");
         assert!(median_lag(pair) < CLOSE && pair.ttft.abs() < 4.0 * CLOSE, "{pair:?}");
@@ -29,7 +29,7 @@ fn every_stream_is_stamped_with_the_engines_time() {
 #[test]
 fn a_client_that_takes_nothing_moves_neither_its_own_stamps_nor_those_of_others() {
     // About 200 bytes a token: over what the kernel takes, under what weir holds.
-    let pairs = compare(Plan { readers: 4, stalled: 2, tokens: 1_200, speed: 20.0 });
+    let pairs = compare(Plan { readers: 4, streams: 1, stalled: 2, tokens: 1_200, speed: 20.0 });
     for pair in &pairs {
         assert!(pair.lags.iter().all(|lag| *lag >= 0.0), "{pair:?}");
         assert!(median_lag(pair) < CLOSE, "stalled {}: {}", pair.stalled, median_lag(pair));

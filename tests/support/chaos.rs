@@ -65,9 +65,8 @@ pub fn run(requests: u64, scrapes: u64, threads: u64, seed: u64) -> Report {
         scope.spawn(|| storm::watch(&stop, || look_at_status(&weir, &made)));
         let start = time::now();
         let more = || made.load(Relaxed) < scrapes && start.elapsed() < LONGEST;
-        let clients = storm::storm(weir.address, storm::ALL, threads, requests, seed, more);
-        stop.store(true, Relaxed);
-        clients
+        let _stops = storm::Raised(&stop);
+        storm::storm(weir.address, storm::ALL, threads, requests, seed, more)
     });
     engine_is_idle(&engine);
     let books = weir.settled();

@@ -70,16 +70,20 @@ impl Client {
 
     /// Reads until `text` has been received, and says everything that has.
     pub fn until(&mut self, text: &str) -> String {
-        let found = |bytes: &[u8]| bytes.windows(text.len()).any(|window| window == text.as_bytes());
-        while !found(&self.rest) {
-            assert!(self.more(), "the connection ended before {text:?}: {:?}", String::from_utf8_lossy(&self.rest));
-        }
+        let found = self.reads(&[text]);
+        assert!(found, "the connection ended before {text:?}: {:?}", String::from_utf8_lossy(&self.rest));
         String::from_utf8_lossy(&self.rest).into_owned()
     }
 
-    /// Waits for whatever comes first.
-    pub fn first_bytes(&mut self) {
-        self.more();
+    /// Reads until one of `texts` has been received; `false`: the connection ended first.
+    pub fn reads(&mut self, texts: &[&str]) -> bool {
+        let holds = |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+        while !texts.iter().any(|text| holds(&self.rest, text)) {
+            if !self.more() {
+                return false;
+            }
+        }
+        true
     }
 
     /// Takes up to `most` bytes, and says how many came; 0 at the end.

@@ -5,6 +5,7 @@
 #![allow(dead_code, unused_imports, reason = "two test binaries, and neither uses all of it")]
 
 pub mod canary;
+pub mod cancel;
 pub mod chaos;
 pub mod client;
 pub mod dice;

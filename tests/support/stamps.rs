@@ -13,8 +13,10 @@ use super::{Engine, Weir, time};
 /// Streams side by side.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// Streams whose clients read at once.
+    /// Clients that read at once.
     pub readers: u32,
+    /// Streams of each of them, one after the other.
+    pub streams: u32,
     /// Streams whose clients take nothing until the others are done.
     pub stalled: u32,
     /// Tokens of the shortest stream; each further one has one more, which tells them apart.
@@ -51,7 +53,8 @@ pub fn compare(plan: Plan) -> Vec<Pair> {
         let extra = format!("x-request-id: s{number}\r\nconnection: close\r\n");
         client.send(&post(CHAT, &extra, chat(plan.tokens + number).as_bytes()));
     };
-    let mut silent: Vec<_> = (plan.readers..plan.readers + plan.stalled)
+    let read = plan.readers * plan.streams;
+    let mut silent: Vec<_> = (read..read + plan.stalled)
         .map(|number| {
             let mut client = Client::with_receive_buffer(weir.address, 4096);
             send(number, &mut client);
@@ -59,16 +62,18 @@ pub fn compare(plan: Plan) -> Vec<Pair> {
         })
         .collect();
     std::thread::scope(|scope| {
-        for number in 0..plan.readers {
+        for reader in 0..plan.readers {
             let (weir, send) = (&weir, &send);
             scope.spawn(move || {
-                let mut client = Client::connect(weir.address);
-                send(number, &mut client);
-                assert!(client.answer().complete);
+                for stream in 0..plan.streams {
+                    let mut client = Client::connect(weir.address);
+                    send(reader * plan.streams + stream, &mut client);
+                    assert!(client.answer().complete);
+                }
             });
         }
     });
-    let all = (plan.readers + plan.stalled) as usize;
+    let all = (read + plan.stalled) as usize;
     time::until("the engine has told everything", || engine.recorder.records().len() == all);
     if plan.stalled > 0 {
         // What a client has not taken is in weir, and was stamped when it came.
@@ -81,12 +86,12 @@ pub fn compare(plan: Plan) -> Vec<Pair> {
     weir.settled();
     let records: HashMap<u64, Record> =
         weir.stop().into_iter().map(|record| (record.max_output.unwrap(), record)).collect();
-    (0..plan.readers + plan.stalled)
+    (0..read + plan.stalled)
         .map(|number| {
             let ours = &records[&u64::from(plan.tokens + number)];
             let theirs = engine.recorder.record(&format!("s{number}")).unwrap();
             assert_eq!(theirs.emissions.len() as u64, u64::from(plan.tokens + number));
-            pair(number >= plan.readers, ours, &theirs)
+            pair(number >= read, ours, &theirs)
         })
         .collect()
 }

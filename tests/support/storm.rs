@@ -20,7 +20,7 @@ pub enum Deed {
     Stays,
     /// FIN or reset right after the request.
     LeavesEarly { reset: bool },
-    /// FIN or reset after the first event.
+    /// FIN or reset after the first token.
     LeavesLate { reset: bool },
     /// Leaves in the middle of its own body.
     LeavesUpload,
@@ -72,6 +72,8 @@ pub struct Tally {
     pub broken: u64,
     /// Streams that ended as their framing says, without terminator, though no fault asked for that.
     pub forged: u64,
+    /// Connections that could not be made: such a client has done nothing.
+    pub unconnected: u64,
 }
 
 /// Sends requests from `threads` clients at once until `enough` of them were sent, and `more` says no more.
@@ -102,12 +104,17 @@ pub fn storm(
 
 /// How a client's one request came out.
 enum Seen {
+    NoConnection,
     Left,
     Answer { status: u16, complete: bool, terminated: bool },
 }
 
 impl Tally {
     fn note(&mut self, deed: Deed, seen: Seen) {
+        if matches!(seen, Seen::NoConnection) {
+            self.unconnected += 1;
+            return;
+        }
         *self.done.entry(deed).or_default() += 1;
         let Seen::Answer { status, complete, terminated } = seen else { return };
         *self.statuses.entry(status).or_default() += 1;
@@ -129,8 +136,10 @@ impl Tally {
 }
 
 fn perform(to: SocketAddr, deed: Deed, dice: &mut Dice) -> Seen {
-    let body = chat(3 + dice.below(6) as u32);
-    let Some(mut client) = Client::try_connect(to) else { return Seen::Left };
+    // Whoever leaves in mid-stream leaves a stream that has long to go.
+    let tokens = if matches!(deed, Deed::LeavesLate { .. }) { 500 } else { 3 + dice.below(6) as u32 };
+    let body = chat(tokens);
+    let Some(mut client) = Client::try_connect(to) else { return Seen::NoConnection };
     let fault = match deed {
         Deed::Fault(fault) => format!("x-engine-fault: {fault}\r\n"),
         _ => String::new(),
@@ -155,7 +164,8 @@ fn perform(to: SocketAddr, deed: Deed, dice: &mut Dice) -> Seen {
             leave(client, reset)
         }
         Deed::LeavesLate { reset } => {
-            client.first_bytes();
+            // A token, or what is said instead of one.
+            client.reads(&["\"delta\":{\"content\":\"", "\"error\""]);
             leave(client, reset)
         }
         _ => {
@@ -175,12 +185,18 @@ fn leave(client: Client, reset: bool) -> Seen {
     Seen::Left
 }
 
-/// Asks again and again, on a thread of its own, until `stop`; says how often.
-pub fn watch(stop: &AtomicBool, mut look: impl FnMut()) -> u64 {
-    let mut looks = 0;
+/// Looks again and again, on a thread of its own, until `stop` is raised.
+pub fn watch(stop: &AtomicBool, mut look: impl FnMut()) {
     while !stop.load(Relaxed) {
         look();
-        looks += 1;
     }
-    looks
+}
+
+/// Raises a flag when it is dropped, so that a test which stops in the middle stops its threads too.
+pub struct Raised<'a>(pub &'a AtomicBool);
+
+impl Drop for Raised<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
 }
