@@ -156,12 +156,13 @@ impl Capacity {
         let tokens = mix.tokens_per_emission * mix.output;
         let tokens_relative = (self.block_variance() + MODEL_ERROR).sqrt();
         let decoding = sums.decoding_at_knee(regime, mix);
+        let best = now / (1.0 - self.avoidable_share(regime, mix, costs, price));
         Some(Knee {
             requests_per_second: Estimate::around(now, Z * relative * now),
-            best: now / (1.0 - self.avoidable_share(regime, mix, costs, price)),
+            best,
             tokens_per_second: Estimate::around(now * tokens, Z * tokens_relative * now * tokens),
             in_flight: Estimate::around(decoding, self.decoding_error(regime, served, decoding)),
-            n95: concurrency_for(0.95 * now, mix, costs).filter(|_| regime != Regime::Prefill),
+            n95: concurrency_for(0.95 * best, mix, costs).filter(|_| regime != Regime::Prefill),
             regime,
             blocks: self.blocks,
             updated_at: self.updated_at,

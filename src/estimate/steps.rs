@@ -36,6 +36,9 @@ pub(super) struct Steps {
     /// Streams that emitted in the current step.
     streams: u32,
     decodes: u32,
+    /// First tokens in the current step, and in the row before it.
+    starts: u32,
+    row_starts: u32,
     prefill: f64,
     /// Nobody waited for a first token after the current step's last emission.
     settled: bool,
@@ -84,6 +87,8 @@ impl Steps {
             last_emission: 0.0,
             streams: 0,
             decodes: 0,
+            starts: 0,
+            row_starts: 0,
             prefill: 0.0,
             settled: false,
             shortest: 0.0,
@@ -104,7 +109,10 @@ impl Steps {
         let begins = self.beginning(seen);
         let over = begins.and_then(|certain| self.begin(seen.at, certain));
         match seen.prompt {
-            Some(prompt) => self.prefill += prompt,
+            Some(prompt) => {
+                self.starts += 1;
+                self.prefill += prompt;
+            }
             None => self.decodes += 1,
         }
         self.streams += u32::from(seen.last_step != self.id || begins.is_some());
@@ -158,7 +166,7 @@ impl Steps {
         self.certain = certain;
         self.id = self.id.wrapping_add(1).max(1);
         self.ended = now;
-        (self.decodes, self.prefill, self.streams) = (0, 0.0, 0);
+        (self.decodes, self.starts, self.prefill, self.streams) = (0, 0, 0.0, 0);
         (!first).then_some(over)
     }
 
@@ -169,11 +177,17 @@ impl Steps {
         self.row.steps += 1.0;
         self.row.decodes += f64::from(self.decodes);
         self.row.prefill += self.prefill;
-        let full = self.row.time >= LONGEST_ROW
-            || (self.settled && self.row.time >= SHORTEST_ROW)
-            || (self.prefill > 0.0 && self.row.time >= LONG_ROW);
+        self.row_starts += self.starts;
+        let full = match self.row.time {
+            time if time >= LONGEST_ROW => true,
+            time if time >= LONG_ROW => self.starts > 0,
+            time if time >= SHORT_ROW => self.settled || (self.starts > 0 && self.row_starts >= ENOUGH_STARTS),
+            time if time >= SHORTEST_ROW => self.settled,
+            _ => false,
+        };
         if full {
             self.full_row = Some(std::mem::take(&mut self.row));
+            self.row_starts = 0;
         }
     }
 
@@ -196,12 +210,15 @@ impl Steps {
 const SAME_READ: f64 = 0.2;
 /// A silence of this share of the shortest step lies between two steps: jitter within a step is shorter.
 const PAUSE: f64 = 0.6;
-/// A row is worth a row of the regression from here on, in seconds ...
+/// A row is worth a row of the regression from here on, in seconds, if nobody waits for a first token ...
 const SHORTEST_ROW: f64 = 1.0;
-/// ... ends with a prompt from here on, where the next one is not begun or little of it is done ...
-const LONG_ROW: f64 = 2.0;
+/// ... else from here on, if it ends with a prompt and holds so many that what is done of the next one does not matter ...
+const SHORT_ROW: f64 = 2.0;
+const ENOUGH_STARTS: u32 = 6;
+/// ... ends with the next prompt from here on ...
+const LONG_ROW: f64 = 5.0;
 /// ... and is taken as it is from here on.
-const LONGEST_ROW: f64 = 5.0;
+const LONGEST_ROW: f64 = 8.0;
 /// Step of the tracker of [`Steps::shortest`], a 10th percentile.
 const GAIN: f64 = 0.05;
 
