@@ -4,7 +4,6 @@
 //! the gate or the configuration: what it needs from them comes in as `Handles`, so that rooms of this floor stay blind to
 //! each other. It holds no counters of requests: those are the ledger's.
 
-pub mod access;
 pub mod admin;
 pub mod encoding;
 pub mod families;

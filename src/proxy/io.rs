@@ -24,6 +24,8 @@ pub trait Io: Send + Unpin + 'static {
     fn fl(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Ends our direction: FIN, or close_notify and FIN.
     fn end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// When it is dropped, the peer is to see that something broke: a reset, or an end without close_notify.
+    fn break_off(&mut self);
 }
 
 impl Io for TcpStream {
@@ -42,6 +44,10 @@ impl Io for TcpStream {
 
     fn end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(self).poll_shutdown(cx)
+    }
+
+    fn break_off(&mut self) {
+        let _ = SockRef::from(&*self).set_linger(Some(Duration::ZERO));
     }
 }
 
@@ -76,6 +82,9 @@ impl Io for Piped {
     fn end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.0).poll_shutdown(cx)
     }
+
+    /// Dropped without close_notify, which a TLS client takes for a truncation.
+    fn break_off(&mut self) {}
 }
 
 fn read<S: AsyncRead + ?Sized>(stream: Pin<&mut S>, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {

@@ -119,6 +119,7 @@ mod tests {
         fn end(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
             Poll::Ready(Ok(()))
         }
+        fn break_off(&mut self) {}
     }
 
     fn context() -> Context<'static> {

@@ -126,6 +126,10 @@ impl Connection<'_> {
         (gateway.hook)(Phase::Ended);
         match self.conclude(request, passage, exchange, end)? {
             Conclusion::Next(next) => Ok(next),
+            Conclusion::Broken => {
+                client.break_off();
+                Ok(Next::Close)
+            }
             Conclusion::Event(event) => Box::pin(self.say(client, timer, &event)).await,
         }
     }
@@ -325,7 +329,9 @@ impl Connection<'_> {
             .filter(|_| matches!(end, End::Broken(_)) && !tap.has_terminated() && exchange.takes_event());
         let keeps = end == End::Whole && exchange.keeps_client() && !self.early.overflowed;
         drop(exchange);
-        self.note(request, backend, tap.close(ending, status, now), status);
+        let outcome = tap.close(ending, status, now);
+        self.note(request, backend, outcome, status);
+        let broken = matches!(end, End::Broken(_)) && outcome != Some(Outcome::Completed);
         Ok(match event {
             Some(dialect) => {
                 let event =
@@ -337,6 +343,8 @@ impl Connection<'_> {
             }
             None if keeps => Conclusion::Next(Next::Request),
             None if end == End::Whole => Conclusion::Next(Next::ClosePolitely),
+            // Without chunks or a length, only a reset tells this from a whole answer.
+            None if broken && request.version == Version::V10 => Conclusion::Broken,
             None => Conclusion::Next(Next::Close),
         })
     }
@@ -382,6 +390,8 @@ enum Conclusion {
     Next(Next),
     /// An event of ours, framed.
     Event(String),
+    /// That the answer is not whole.
+    Broken,
 }
 
 enum Dialled {

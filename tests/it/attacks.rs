@@ -251,6 +251,27 @@ fn a_request_that_comes_back_is_a_loop_however_its_via_is_written() {
 }
 
 #[test]
+fn a_broken_answer_does_not_look_whole_to_a_client_whose_only_framing_is_the_close() {
+    for (answer, whole) in [
+        (&b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n"[..], false),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", true),
+        (b"HTTP/1.1 200 OK\r\n\r\nhello", true),
+    ] {
+        let engine = backend(move |mut stream, _| {
+            if request(&mut stream).is_some() {
+                let _ = stream.write_all(answer);
+            }
+        });
+        let running = weir(&[engine], "");
+        let mut client = open(running.address);
+        client.write_all(b"GET /x HTTP/1.0\r\n\r\n").unwrap();
+        let read = client.read_to_end(&mut Vec::new());
+        assert_eq!(read.is_ok(), whole, "{read:?} after {:?}", String::from_utf8_lossy(answer));
+        running.stop();
+    }
+}
+
+#[test]
 fn a_path_in_another_spelling_is_the_same_path_and_is_counted() {
     let (engine, heard) = answering(OK);
     let running = weir(&[engine], "");
