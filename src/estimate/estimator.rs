@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::average::Rate;
 use super::blocks::{Blocks, Moment};
 use super::capacity::{Capacity, FEWEST_BLOCKS};
+use super::clarity::Clarity;
 use super::costs::Costs;
 use super::detector::Detector;
 use super::drift::DriftTest;
@@ -37,6 +38,7 @@ pub struct Estimator {
     prompts: Prompts,
     stage: FirstTokens,
     steps: Steps,
+    clarity: Clarity,
     costs: Costs,
     speed: SpeedTest,
     mix: Mix,
@@ -87,6 +89,7 @@ impl Estimator {
             prompts: Prompts::new(),
             stage: FirstTokens::new(settings.slo_ttft.as_secs_f64()),
             steps: Steps::new(),
+            clarity: Clarity::new(),
             costs: Costs::default(),
             speed: SpeedTest::default(),
             mix: Mix::new(),
@@ -164,7 +167,8 @@ impl Estimator {
             prediction: self.prediction(),
             upper_bound: figures.as_ref().zip(solution).and_then(|(mix, costs)| upper_bound(mix, costs)),
             lower_bound: self.best_start_rate.best(),
-            costs: self.costs.step_costs(),
+            costs: self.costs.step_costs().filter(|_| !self.clarity.is_blurred()),
+            several_engines: self.clarity.is_blurred(),
             speed_changes: speed,
             mix_changes: self.mix.changes(),
             drifts,
@@ -278,6 +282,9 @@ impl Estimator {
 
     /// A stream was overtaken by many steps of the others: it was preempted, and its context computed again.
     fn on_stall(&mut self, context: f64) {
+        if !self.clarity.on_overtaken() {
+            return;
+        }
         self.counts.stalls += 1;
         self.steps.on_recomputed(context);
         self.blocks.on_recomputed(context);
@@ -285,6 +292,8 @@ impl Estimator {
 
     fn on_step(&mut self, at: Timestamp, step: &Step) {
         self.blocks.on_step(step.streams);
+        let decoding = self.counts.in_flight - self.counts.pending;
+        self.clarity.on_step(step.streams, decoding, self.saturation.state() == State::Healthy);
         if step.decodes > 0 {
             self.stage.on_step(step.duration);
         }
@@ -418,6 +427,9 @@ impl Estimator {
         }
         if !self.mix.prompts_are_known() {
             why.push(Missing::PromptLengths);
+        }
+        if self.clarity.is_blurred() {
+            why.push(Missing::SingleEngine);
         }
         let limits = self.limits();
         let predicted = figures.zip(self.costs.solution());

@@ -7,6 +7,7 @@ mod average;
 mod baseline;
 mod blocks;
 mod capacity;
+mod clarity;
 mod costs;
 mod detector;
 mod drift;

@@ -80,6 +80,8 @@ pub struct Reading {
     pub lower_bound: Option<f64>,
     /// What an engine step costs.
     pub costs: Option<StepCosts>,
+    /// Several engines seem to answer behind this backend: their steps cannot be told apart.
+    pub several_engines: bool,
     /// How often the engine itself changed its speed.
     pub speed_changes: SpeedChanges,
     /// How often the mix of the requests changed.
@@ -241,8 +243,8 @@ pub enum Missing {
     PromptLengths,
     /// No limit of the engine is known.
     EngineLimits,
-    /// Too few of the answers are streamed.
-    Streams,
+    /// Several engines seem to answer behind the backend.
+    SingleEngine,
 }
 
 impl fmt::Display for Missing {
@@ -255,7 +257,7 @@ impl fmt::Display for Missing {
             }
             Self::PromptLengths => out.write_str("prompt lengths are unknown"),
             Self::EngineLimits => out.write_str("no limit of the engine is known (max_num_seqs, KV tokens)"),
-            Self::Streams => out.write_str("too few answers are streamed"),
+            Self::SingleEngine => out.write_str("several engines seem to answer behind this backend"),
         }
     }
 }

@@ -1,0 +1,88 @@
+//! Whether the steps are those of one engine.
+//!
+//! Several engines behind one backend blur each other's steps: what looks like a step holds part of the streams only, and
+//! every stream is overtaken all the time. Then streams that were overtaken were not preempted, and what a step costs is not
+//! what a step of one engine costs. In calm times every stream of a single engine emits in every step.
+
+/// How clear the steps are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clarity {
+    /// Share of the decoding streams that emits in a step, smoothed over calm steps.
+    coverage: f64,
+    calm_steps: u32,
+    /// Streams overtaken, per step, smoothed.
+    overtaken: f64,
+}
+
+impl Clarity {
+    pub fn new() -> Self {
+        Self { coverage: 1.0, calm_steps: 0, overtaken: 0.0 }
+    }
+
+    /// A step in which `streams` of `decoding` emitted. In a calm step nobody can have been preempted.
+    pub fn on_step(&mut self, streams: u32, decoding: u64, calm: bool) {
+        self.overtaken *= 1.0 - GAIN;
+        if calm && decoding >= 2 {
+            self.calm_steps = self.calm_steps.saturating_add(1);
+            let gain = GAIN.max(1.0 / f64::from(self.calm_steps));
+            self.coverage += gain * ((f64::from(streams) / decoding as f64).min(1.0) - self.coverage);
+        }
+    }
+
+    /// A stream was overtaken by several steps; whether that can be believed to be a preemption.
+    pub fn on_overtaken(&mut self) -> bool {
+        self.overtaken += GAIN;
+        !self.is_blurred()
+    }
+
+    /// Several engines seem to answer.
+    pub fn is_blurred(&self) -> bool {
+        (self.calm_steps >= ENOUGH && self.coverage < COVERED) || self.overtaken > MOST_OVERTAKEN
+    }
+}
+
+/// Steps are averaged over some 300.
+const GAIN: f64 = 0.003;
+/// Calm steps before they tell anything.
+const ENOUGH: u32 = 300;
+/// A single engine is above 0.99, two behind one backend are below 0.96.
+const COVERED: f64 = 0.975;
+/// An engine that thrashes preempts a stream in twenty steps.
+const MOST_OVERTAKEN: f64 = 0.2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_single_engine_is_clear_though_it_thrashes() {
+        let mut clarity = Clarity::new();
+        (0..1_000).for_each(|_| clarity.on_step(20, 20, true));
+        for step in 0..20_000 {
+            clarity.on_step(18, 24, false);
+            assert!(step % 15 > 0 || clarity.on_overtaken(), "step {step}");
+        }
+        assert!(!clarity.is_blurred());
+    }
+
+    #[test]
+    fn steps_that_hold_part_of_the_streams_are_blurred() {
+        let mut clarity = Clarity::new();
+        (0..299).for_each(|_| clarity.on_step(9, 10, true));
+        assert!(!clarity.is_blurred(), "too early to tell");
+        (0..10).for_each(|_| clarity.on_step(9, 10, true));
+        assert!(clarity.is_blurred());
+        (0..3_000).for_each(|_| clarity.on_step(10, 10, true));
+        assert!(!clarity.is_blurred(), "the second engine is gone");
+    }
+
+    #[test]
+    fn streams_that_are_overtaken_all_the_time_are_not_preempted() {
+        let mut clarity = Clarity::new();
+        for _ in 0..1_000 {
+            clarity.on_step(10, 20, false);
+            clarity.on_overtaken();
+        }
+        assert!(!clarity.on_overtaken());
+    }
+}
