@@ -174,6 +174,11 @@ pub fn demo(flags: &crate::cli::Demo) -> anyhow::Result<()> {
 }
 
 impl Running {
+    /// What the estimate says of each backend now, in the configuration's order.
+    pub fn judged(&self) -> Vec<Option<export::saturation::Judged>> {
+        self.watch.as_ref().map_or_else(Vec::new, |watch| watch.seen().judged(self.gateway.clock.now()))
+    }
+
     /// Closes the listeners, ends what is open after a moment, and waits for every thread.
     pub fn stop(mut self) {
         self.gateway.drain.stop();

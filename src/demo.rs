@@ -1,6 +1,9 @@
 //! `weir demo`: a simulated engine, weir in front of it, and a load at several levels around the engine's capacity.
 //!
-//! The table is read off weir's own books, not off the load's. One process, loopback only.
+//! The table is read off weir's own books, not off the load's. At the end stands what weir made of it beside the engine's known
+//! truth. One process, loopback only.
+
+mod verdict;
 
 use std::net::SocketAddr;
 
@@ -8,10 +11,14 @@ use crate::app;
 use crate::cli::Demo;
 use crate::clock::Clock;
 use crate::config::{Config, Overrides};
+use crate::demo::verdict::Witness;
+use crate::engine::profile::{LengthLaw, Profile};
 use crate::engine::server::{self, Settings};
+use crate::estimate::Reading;
 use crate::load::client::Target;
 use crate::load::runner::{Level, run_level};
 use crate::load::schedule::Rate;
+use crate::load::workload::{Length, Workload};
 use crate::measure::{Buckets, Outcome, Snapshot};
 
 /// Runs the levels and prints a line for each.
@@ -23,7 +30,8 @@ pub fn run(flags: &Demo) -> anyhow::Result<()> {
     let mut settings = Settings::profile(&flags.profile, clock)?;
     settings.seed = flags.seed;
     settings.speed = flags.speed;
-    let capacity = crate::engine::profile::Profile::named(&flags.profile)?.capacity * flags.speed;
+    let profile = Profile::named(&flags.profile)?;
+    let capacity = profile.capacity * flags.speed;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind(loopback()).await?;
@@ -35,7 +43,16 @@ pub fn run(flags: &Demo) -> anyhow::Result<()> {
             backends: vec![format!("http://{engine}")],
             ..Overrides::default()
         };
-        let running = app::start(Config::load(None, &overrides)?, |_| {})?;
+        let mut config = Config::load(None, &overrides)?;
+        config.slo.ttft = profile.slo_ttft;
+        let params = profile.setup.params;
+        for server in &mut config.backends {
+            server.inside.max_num_seqs = Some(params.max_num_seqs.get());
+            server.inside.kv_tokens = Some(params.kv_tokens.get());
+            server.inside.max_num_batched_tokens = Some(params.max_num_batched_tokens.get());
+        }
+        let running = app::start(config, |_| {})?;
+        let mut witness = Witness::default();
         println!("engine {} (capacity {capacity:.1} req/s) behind weir on {}", flags.profile, running.address);
         println!("metrics and status: http://{}/metrics  http://{}/status", running.admin, running.admin);
         println!("{HEADER}");
@@ -43,23 +60,29 @@ pub fn run(flags: &Demo) -> anyhow::Result<()> {
         for share in SHARES {
             let rate = capacity * share;
             let before = running.gateway.ledger.snapshot(running.gateway.clock.now());
-            let level = Level::open(Rate::new(rate)?, (rate * LEVEL_SECONDS).ceil() as u64);
-            let (mut peak, mut steady) = (0, Vec::new());
+            let mut level = Level::open(Rate::new(rate)?, (rate * LEVEL_SECONDS).ceil() as u64);
+            level.workload = workload(profile, flags.seed);
+            let (mut peak, mut steady, mut state) = (0, Vec::new(), String::new());
             run_level(&target, &level, std::future::pending(), |_| {
                 let now = running.gateway.ledger.snapshot(running.gateway.clock.now());
                 peak = peak.max(now.accounts.iter().map(|books| books.in_flight()).sum());
                 let elapsed = now.at.since(before.at).as_secs_f64();
+                if let Some(Some(judged)) = running.judged().into_iter().next() {
+                    witness.on_reading(judged.reading, now.at);
+                }
                 if (RAMP_SECONDS..=LEVEL_SECONDS).contains(&elapsed) {
                     steady.truncate(1);
                     steady.push(now);
+                    state = witness.last().map(stand).unwrap_or_default();
                 }
             })
             .await;
             let after = running.gateway.ledger.snapshot(running.gateway.clock.now());
             if let [from, to] = &steady[..] {
-                println!("{}", row(rate, (from, to), &before, &after, peak));
+                println!("{} {state}", row(rate, (from, to), &before, &after, peak));
             }
         }
+        println!("{}", witness.verdict(profile, flags.speed));
         if !flags.exit {
             println!("Ctrl-C ends it");
             tokio::signal::ctrl_c().await?;
@@ -67,6 +90,21 @@ pub fn run(flags: &Demo) -> anyhow::Result<()> {
         tokio::task::spawn_blocking(move || running.stop()).await?;
         Ok(())
     })
+}
+
+/// The state, and the load as a multiple of the knee's once that is known.
+fn stand(reading: &Reading) -> String {
+    match reading.ratio {
+        Some(ratio) => format!("{} {ratio:.1}", reading.state.word()),
+        None => reading.state.word().to_owned(),
+    }
+}
+
+/// The requests that the profile's engine usually serves.
+fn workload(profile: &Profile, seed: u64) -> Workload {
+    let law = |law: LengthLaw| Length::LogNormal { mean: law.mean, sigma: law.sigma };
+    let usual = profile.setup.workload;
+    Workload { prompt: law(usual.prompt), output: law(usual.output), seed }
 }
 
 /// One level: rates over its steady window, so that neither ramp nor drain is in them; latencies over all of it.
@@ -133,7 +171,7 @@ fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
-const HEADER: &str = "requested   offered completed  TTFT mean  TTFT p99<   ITL ms  tokens/s in-flight\n    req/s     req/s     req/s         ms         ms     mean                 peak";
+const HEADER: &str = "requested   offered completed  TTFT mean  TTFT p99<   ITL ms  tokens/s in-flight state, load\n    req/s     req/s     req/s         ms         ms     mean                 peak over knee";
 /// Levels as shares of the engine's capacity.
 const SHARES: [f64; 5] = [0.5, 0.8, 1.0, 1.5, 2.0];
 const LEVEL_SECONDS: f64 = 14.0;
