@@ -32,6 +32,17 @@ pub struct Source {
     pub address: Address,
     /// Where the exposition is; absent, where this engine has it.
     pub path: Option<String>,
+    /// The engine's limits as they were configured.
+    pub configured: Limits,
+}
+
+/// Limits of an engine that its metrics may tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Most sequences in one batch.
+    pub max_num_seqs: Option<u32>,
+    /// KV memory, in tokens.
+    pub kv_tokens: Option<u32>,
 }
 
 /// How often an engine is asked.
@@ -67,6 +78,8 @@ pub struct Reading {
     pub last: Option<(Timestamp, Report)>,
     /// The time of the last good read, however old.
     pub read_at: Option<Timestamp>,
+    /// The engine's limits as it last told them, however long ago: they do not change while it runs.
+    pub limits: Limits,
     pub accord: Accord,
     /// Requests the engine had beyond ours at the last good read.
     pub excess: Option<f64>,
@@ -112,6 +125,8 @@ struct Reader {
     /// Bad reads in a row.
     misses: u32,
     warned: Option<Timestamp>,
+    /// The limits that the engine was last found to contradict.
+    contradicted: Limits,
 }
 
 /// Why a question brought no report.
@@ -131,7 +146,16 @@ impl Reader {
         };
         let configured = !matches!(source.engine, Engine::Auto | Engine::None);
         let reading = Reading { up: configured.then_some((source.engine, false)), ..Reading::default() };
-        Self { source, paths, turn: 0, judge: Judge::default(), reading, misses: 0, warned: None }
+        Self {
+            source,
+            paths,
+            turn: 0,
+            judge: Judge::default(),
+            reading,
+            misses: 0,
+            warned: None,
+            contradicted: Limits::default(),
+        }
     }
 
     async fn ask(&self, pace: Pace) -> Result<(Engine, Report), Miss> {
@@ -159,12 +183,24 @@ impl Reader {
             tracing::info!(backend, engine = engine.as_str(), "the engine's own metrics are read");
         }
         (self.misses, self.warned) = (0, None);
+        let contradicted = self.source.configured.contradicted_by(&report);
+        if contradicted != self.contradicted && contradicted != Limits::default() {
+            let (reported_seqs, reported_kv_tokens) = (report.max_num_seqs, report.kv_tokens);
+            tracing::warn!(
+                backend,
+                reported_seqs,
+                reported_kv_tokens,
+                "the engine reports other limits than the configuration, which is believed"
+            );
+        }
+        self.contradicted = contradicted;
         let changed = self.judge.on_read(&report, own);
         let excess = accord::excess(&report, own);
         self.reading = Reading {
             up: Some((engine, true)),
             last: Some((now, report)),
             read_at: Some(now),
+            limits: Limits::of(&report),
             accord: self.judge.accord(),
             excess,
         };
@@ -225,9 +261,48 @@ impl Engine {
     }
 }
 
+impl Limits {
+    /// What a report tells.
+    pub fn of(report: &Report) -> Self {
+        let whole = |limit: Option<f64>| limit.filter(|limit| *limit <= f64::from(u32::MAX)).map(|limit| limit as u32);
+        Self { max_num_seqs: whole(report.max_num_seqs), kv_tokens: whole(report.kv_tokens) }
+    }
+
+    /// Those of `self` that the report contradicts.
+    fn contradicted_by(self, report: &Report) -> Self {
+        let reported = Self::of(report);
+        let far = |mine: Option<u32>, theirs: Option<u32>| {
+            mine.filter(|mine| theirs.is_some_and(|theirs| f64::from(mine.abs_diff(theirs)) > NEAR * f64::from(theirs)))
+        };
+        Self {
+            max_num_seqs: far(self.max_num_seqs, reported.max_num_seqs),
+            kv_tokens: far(self.kv_tokens, reported.kv_tokens),
+        }
+    }
+}
+
 /// A report is shown for so many intervals.
 const INTERVALS: u32 = 3;
 /// Bad reads in a row before an engine is asked more rarely.
 const TRIES: u32 = 6;
 /// How often a failure that lasts is said again.
 const REMIND: Duration = Duration::from_secs(600);
+/// Limits this close are the same: engines round KV memory to blocks.
+const NEAR: f64 = 0.02;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_far_from_the_configured_ones_contradict_them_and_unknown_ones_do_not() {
+        let configured = Limits { max_num_seqs: Some(64), kv_tokens: Some(100_000) };
+        let report = |seqs, tokens| Report { max_num_seqs: seqs, kv_tokens: tokens, ..Report::default() };
+        assert_eq!(configured.contradicted_by(&report(Some(64.0), Some(99_008.0))), Limits::default());
+        assert_eq!(configured.contradicted_by(&report(None, None)), Limits::default());
+        let contradicted = configured.contradicted_by(&report(Some(32.0), Some(60_000.0)));
+        assert_eq!(contradicted, configured);
+        assert_eq!(Limits::default().contradicted_by(&report(Some(32.0), None)), Limits::default());
+        assert_eq!(Limits::of(&report(Some(f64::MAX), Some(7.0))), Limits { max_num_seqs: None, kv_tokens: Some(7) });
+    }
+}

@@ -14,7 +14,7 @@ use arc_swap::ArcSwapOption;
 use self::order::Order;
 use crate::backend::BackendId;
 use crate::clock::Clock;
-use crate::estimate::{Estimator, Reading, Settings, State, Transition};
+use crate::estimate::{EngineLimits, Estimator, Reading, Settings, State, Transition};
 use crate::measure::{Ledger, Tray};
 use crate::time::Timestamp;
 
@@ -39,6 +39,9 @@ pub struct Board(Box<[ArcSwapOption<Published>]>);
 /// Whoever is told of a change of state, beside the log.
 pub type OnTransition = Box<dyn FnMut(BackendId, &Transition) + Send>;
 
+/// Whoever knows the engine's limits now: from the configuration, or from the engine itself.
+pub type LimitsOf = Box<dyn Fn(BackendId) -> EngineLimits + Send>;
+
 /// The wheel.
 pub struct Steer {
     ledger: Arc<Ledger>,
@@ -46,6 +49,7 @@ pub struct Steer {
     /// One list of trays a shard; swapped for the filled ones at every turn.
     trays: Vec<Vec<Tray>>,
     board: Arc<Board>,
+    limits_of: LimitsOf,
     on_transition: OnTransition,
 }
 
@@ -53,10 +57,13 @@ pub struct Steer {
 struct Helm {
     name: Arc<str>,
     estimator: Estimator,
+    limits: EngineLimits,
     order: Order,
     next_tick: Timestamp,
     published: Timestamp,
     lost: u64,
+    /// When losses were last said.
+    warned: Option<Timestamp>,
 }
 
 impl Board {
@@ -73,23 +80,28 @@ impl Board {
 
     /// Every backend's, in order.
     pub fn read_all(&self, now: Timestamp) -> Vec<Option<Arc<Published>>> {
-        (0..self.0.len()).map(|i| self.read(BackendId(u16::try_from(i).unwrap_or(u16::MAX)), now)).collect()
+        (0..self.0.len()).map(|i| self.read(id(i), now)).collect()
     }
 }
 
 impl Steer {
-    /// A wheel over `ledger`, one estimator for each of `settings`, in the configuration's order.
+    /// A wheel over `ledger`, with one estimator a backend.
     pub fn new(
         ledger: Arc<Ledger>,
-        settings: Vec<Settings>,
+        slo_ttft: Duration,
         board: Arc<Board>,
+        limits_of: LimitsOf,
         on_transition: OnTransition,
         now: Timestamp,
     ) -> Self {
         let names = ledger.backends().iter().map(|backend| backend.name.clone());
-        let helms = names.zip(settings).map(|(name, settings)| Helm::new(name, settings, now)).collect::<Vec<_>>();
+        let helms = names.enumerate().map(|(i, name)| {
+            let engine = limits_of(id(i));
+            Helm::new(name, Settings { slo_ttft, engine }, now)
+        });
+        let helms: Vec<_> = helms.collect();
         let trays = ledger.shards().iter().map(|_| vec![Tray::default(); helms.len()]).collect();
-        Self { ledger, helms, trays, board, on_transition }
+        Self { ledger, helms, trays, board, limits_of, on_transition }
     }
 
     /// Turns every 100 ms for as long as the task lives.
@@ -111,7 +123,7 @@ impl Steer {
             let told = self.trays.iter().filter_map(|trays| trays.get(i));
             helm.take_in(told, now);
             helm.advance(now);
-            let backend = BackendId(u16::try_from(i).unwrap_or(u16::MAX));
+            let backend = id(i);
             let mut changed = false;
             for transition in helm.estimator.transitions() {
                 changed = true;
@@ -120,6 +132,7 @@ impl Steer {
             }
             if changed || now.since(helm.published) >= PUBLISH || helm.published == Timestamp::ZERO {
                 helm.published = now;
+                helm.set_limits((self.limits_of)(backend));
                 self.board.0[i].store(Some(Arc::new(helm.publish(now))));
             }
         }
@@ -128,13 +141,23 @@ impl Steer {
 
 impl Helm {
     fn new(name: Arc<str>, settings: Settings, now: Timestamp) -> Self {
+        let limits = settings.engine;
         let estimator = Estimator::new(settings, now);
-        Self { name, estimator, order: Order::new(now), next_tick: now + TICK, published: Timestamp::ZERO, lost: 0 }
+        let (order, next_tick) = (Order::new(now), now + TICK);
+        Self { name, estimator, limits, order, next_tick, published: Timestamp::ZERO, lost: 0, warned: None }
+    }
+
+    fn set_limits(&mut self, limits: EngineLimits) {
+        if limits != self.limits {
+            self.limits = limits;
+            self.estimator.set_limits(limits);
+        }
     }
 
     fn take_in<'a>(&mut self, told: impl Iterator<Item = &'a Tray> + Clone, now: Timestamp) {
         let lost: u64 = told.clone().map(|tray| tray.lost).sum();
-        if lost > 0 {
+        if lost > 0 && self.warned.is_none_or(|warned| now.since(warned) >= REMIND) {
+            self.warned = Some(now);
             tracing::warn!(
                 backend = &*self.name,
                 lost,
@@ -171,6 +194,10 @@ impl Helm {
     }
 }
 
+fn id(place: usize) -> BackendId {
+    BackendId(u16::try_from(place).unwrap_or(u16::MAX))
+}
+
 fn say(backend: &str, transition: &Transition) {
     let Transition { from, to, reason, .. } = transition;
     let (from, to) = (from.word(), to.word());
@@ -188,3 +215,140 @@ const PUBLISH: Duration = Duration::from_secs(1);
 const CATCH_UP: Duration = Duration::from_secs(10);
 /// A reading this old was left by a wheel that no longer turns.
 const STOPPED: Duration = Duration::from_secs(10);
+/// How often losses that go on are said again.
+const REMIND: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::{Account, Arrival, BackendNames, BucketSettings, Entry, Priority};
+    use crate::slo::Slo;
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    const A: BackendId = BackendId(0);
+
+    /// A backend that never ends a stream: every request waits for its first token or decodes.
+    struct Rig {
+        ledger: Arc<Ledger>,
+        board: Arc<Board>,
+        steer: Steer,
+        told: Arc<Mutex<Vec<State>>>,
+        waiting: VecDeque<Entry>,
+        served: Vec<Entry>,
+    }
+
+    impl Rig {
+        fn new(limits: impl Fn(BackendId) -> EngineLimits + Send + 'static) -> Self {
+            let names = [BackendNames { name: "gpu-0".into(), model_name: None }];
+            let ledger = Ledger::new(2, &names, Slo::default(), BucketSettings::default(), None);
+            let (board, told) = (Board::new(1), Arc::new(Mutex::new(Vec::new())));
+            let told_too = told.clone();
+            let on_transition = move |backend, transition: &Transition| {
+                assert_eq!(backend, A);
+                told_too.lock().unwrap().push(transition.to);
+            };
+            let (limits, on_transition) = (Box::new(limits), Box::new(on_transition));
+            let slo = Duration::from_secs(1);
+            let steer = Steer::new(ledger.clone(), slo, board.clone(), limits, on_transition, Timestamp::ZERO);
+            Self { ledger, board, steer, told, waiting: VecDeque::new(), served: Vec::new() }
+        }
+
+        /// A second in ten turns: so many requests arrive in each, and so many get their first token.
+        fn second(&mut self, second: u64, arrive: u64, start: u64) {
+            for tenth in 1..=10 {
+                let now = at(second * 1000 + tenth * 100);
+                for i in 0..arrive {
+                    self.arrive(now - Duration::from_millis(90 - i), (i % 2) as usize);
+                }
+                for _ in 0..start {
+                    if let Some(mut entry) = self.waiting.pop_front() {
+                        entry.on_emission(now - Duration::from_millis(5), 1, false);
+                        self.served.push(entry);
+                    }
+                }
+                self.steer.turn(now);
+            }
+        }
+
+        fn arrive(&mut self, at: Timestamp, shard: usize) {
+            let account = Account { backend: A, model: self.ledger.model(A, Some("m")) };
+            let arrival = Arrival {
+                at,
+                stream: true,
+                trace: false,
+                dialect: "openai.chat",
+                prompt_tokens: Some(100),
+                max_output: None,
+                choices: 1,
+            };
+            let mut entry = Entry::offer(&self.ledger.shard(shard), account, Priority::Default, arrival);
+            entry.admit(at);
+            self.waiting.push_back(entry);
+        }
+
+        fn state(&self, second: u64) -> State {
+            self.board.read(A, at(second * 1000)).map_or(State::Unknown, |published| published.reading.state)
+        }
+
+        fn told(&self) -> Vec<State> {
+            self.told.lock().unwrap().clone()
+        }
+    }
+
+    fn at(ms: u64) -> Timestamp {
+        Timestamp::ZERO + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn work_that_arrives_faster_than_it_is_started_is_published_and_told() {
+        let mut rig = Rig::new(|_| EngineLimits::default());
+        (0..10).for_each(|second| rig.second(second, 2, 2));
+        assert_eq!(rig.state(10), State::Healthy);
+        let found = (10..25).find(|second| {
+            rig.second(*second, 4, 2);
+            rig.state(second + 1) == State::Saturated
+        });
+        assert!(found.is_some_and(|second| second < 15), "{found:?}");
+        assert_eq!(rig.told().last(), Some(&State::Saturated));
+    }
+
+    #[test]
+    fn work_that_is_started_as_it_arrives_is_never_saturated() {
+        let mut rig = Rig::new(|_| EngineLimits::default());
+        (0..60).for_each(|second| rig.second(second, 4, 4));
+        assert_eq!(rig.told(), [State::Healthy]);
+        let published = rig.board.read(A, at(60_000)).unwrap();
+        assert_eq!((published.lost, published.late), (0, 0));
+    }
+
+    #[test]
+    fn a_board_that_nobody_writes_any_more_says_nothing() {
+        let mut rig = Rig::new(|_| EngineLimits::default());
+        rig.second(0, 1, 1);
+        assert!(rig.board.read(A, at(10_000)).is_some());
+        assert!(rig.board.read(A, at(12_000)).is_none());
+        assert!(rig.board.read(BackendId(1), at(1000)).is_none());
+    }
+
+    #[test]
+    fn limits_that_become_known_reach_the_estimate() {
+        let known = Arc::new(Mutex::new(EngineLimits::default()));
+        let asked = known.clone();
+        let mut rig = Rig::new(move |_| *asked.lock().unwrap());
+        rig.second(0, 1, 1);
+        *known.lock().unwrap() = EngineLimits { max_num_seqs: Some(8), ..EngineLimits::default() };
+        (1..3).for_each(|second| rig.second(second, 1, 1));
+        assert_eq!(rig.steer.helms[0].limits.max_num_seqs, Some(8));
+    }
+
+    #[test]
+    fn a_machine_that_slept_goes_on_from_now() {
+        let mut rig = Rig::new(|_| EngineLimits::default());
+        (0..5).for_each(|second| rig.second(second, 2, 2));
+        rig.steer.turn(at(100_000_000));
+        assert!(at(100_000_000).since(rig.steer.helms[0].next_tick) < Duration::from_secs(1));
+        rig.second(100_001, 2, 2);
+        assert_eq!(rig.state(100_002), State::Healthy);
+    }
+}

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::backend::BackendId;
 use crate::config::{Config, Server};
-use crate::estimate::{Settings, Transition};
+use crate::estimate::{EngineLimits, Transition};
 use crate::export::journal::Journal;
 use crate::export::reported::Reported;
 use crate::export::saturation::Judged;
@@ -20,7 +20,7 @@ use crate::proxy::gateway::Gateway;
 use crate::scrape::client::Address;
 use crate::scrape::settings::Engine;
 use crate::scrape::table::Reason;
-use crate::scrape::{self, Pace, Seat, Source};
+use crate::scrape::{self, Limits, Pace, Seat, Source};
 use crate::steer::{Board, Published, Steer};
 use crate::time::Timestamp;
 
@@ -48,10 +48,10 @@ impl Watch {
         let pace = Pace::default();
         let seats: Arc<[Arc<Seat>]> = config.backends.iter().map(|_| Seat::new(pace)).collect();
         let stop = Arc::new(Notify::new());
-        let board = Board::new(config.backends.len());
-        let steer = steer(config, gateway, board.clone(), journal);
+        let seen = Seen { seats, board: Board::new(config.backends.len()) };
+        let steer = steer(config, gateway, &seen, journal);
         let (stopped, gateway) = (stop.clone(), gateway.clone());
-        let sources: Vec<_> = config.backends.iter().map(source).zip(seats.iter().cloned()).collect();
+        let sources: Vec<_> = config.backends.iter().map(source).zip(seen.seats.iter().cloned()).collect();
         let thread = std::thread::Builder::new().name("weir-watch".into()).spawn(move || {
             runtime.block_on(async move {
                 let mut tasks = JoinSet::new();
@@ -67,7 +67,7 @@ impl Watch {
                 stopped.notified().await;
             });
         })?;
-        Ok(Self { seen: Seen { seats, board }, stop, thread: Some(thread) })
+        Ok(Self { seen, stop, thread: Some(thread) })
     }
 
     /// Where to read what it found.
@@ -104,9 +104,14 @@ impl Seen {
     }
 }
 
-fn steer(config: &Config, gateway: &Arc<Gateway>, board: Arc<Board>, journal: Option<Journal>) -> Steer {
-    let settings =
-        config.backends.iter().map(|server| Settings { slo_ttft: config.slo.ttft, engine: server.inside.limits() });
+fn steer(config: &Config, gateway: &Arc<Gateway>, seen: &Seen, journal: Option<Journal>) -> Steer {
+    let configured: Vec<EngineLimits> = config.backends.iter().map(|server| server.inside.limits()).collect();
+    let (seats, clock) = (seen.seats.clone(), gateway.clock);
+    let limits_of = move |backend: BackendId| {
+        let place = usize::from(backend.0);
+        let reported = seats.get(place).map(|seat| seat.reading(clock.now()).limits);
+        believed(configured.get(place).copied().unwrap_or_default(), reported.unwrap_or_default())
+    };
     let names: Vec<String> = config.backends.iter().map(|server| server.name.clone()).collect();
     let on_transition = move |backend: BackendId, transition: &Transition| {
         if let (Some(journal), Some(name)) = (&journal, names.get(usize::from(backend.0))) {
@@ -116,7 +121,17 @@ fn steer(config: &Config, gateway: &Arc<Gateway>, board: Arc<Board>, journal: Op
             journal.offer(Line::Transition { transition });
         }
     };
-    Steer::new(gateway.ledger.clone(), settings.collect(), board, Box::new(on_transition), gateway.clock.now())
+    let (ledger, board) = (gateway.ledger.clone(), seen.board.clone());
+    Steer::new(ledger, config.slo.ttft, board, Box::new(limits_of), Box::new(on_transition), clock.now())
+}
+
+/// What was configured, and what the engine says where nothing was.
+fn believed(configured: EngineLimits, reported: Limits) -> EngineLimits {
+    EngineLimits {
+        max_num_seqs: configured.max_num_seqs.or(reported.max_num_seqs),
+        kv_tokens: configured.kv_tokens.or(reported.kv_tokens),
+        max_num_batched_tokens: configured.max_num_batched_tokens,
+    }
 }
 
 fn reported(reading: &scrape::Reading, now: Timestamp, epoch: f64) -> Option<Reported> {
@@ -151,5 +166,6 @@ fn source(server: &Server) -> Source {
         series: inside.engine_metrics.clone(),
         address: Address { host: url.host.as_str().into(), port, authority: authority.into() },
         path,
+        configured: Limits { max_num_seqs: inside.max_num_seqs, kv_tokens: inside.kv_tokens },
     }
 }

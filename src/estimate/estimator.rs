@@ -124,6 +124,11 @@ impl Estimator {
         }
     }
 
+    /// The engine's own limits became known, or changed.
+    pub fn set_limits(&mut self, limits: EngineLimits) {
+        self.engine = limits;
+    }
+
     /// The gate held requests back although their first tokens would come at once: the engine's memory is the limit.
     pub fn on_held_back(&mut self) {
         self.held_back = true;
@@ -233,6 +238,7 @@ impl Estimator {
         let over = self.steps.on_emission(&Seen {
             at: now,
             last_step: request.last_step,
+            last: request.last,
             prompt: first.then_some(request.prompt),
             settled: pending == 0,
             limited,
@@ -249,7 +255,7 @@ impl Estimator {
             && !limited
             && step.wrapping_sub(request.last_step) > STALL_STEPS + (tokens - 1)
             && self.counts.delivered - request.delivered > STALL_TOKENS;
-        request.last_step = step;
+        (request.last_step, request.last) = (step, now);
         request.delivered = self.counts.delivered;
         request.phase = Phase::Decoding;
         let Request { prompt, alone, admitted, .. } = *request;

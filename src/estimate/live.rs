@@ -33,6 +33,8 @@ pub(super) struct Request {
     pub tokens: u32,
     /// The step of its last emission.
     pub last_step: u32,
+    /// When that was.
+    pub last: f64,
     /// Tokens that the backend had delivered to all when it last emitted.
     pub delivered: u64,
 }
@@ -76,6 +78,7 @@ impl Live {
             emissions: 0,
             tokens: 0,
             last_step: 0,
+            last: 0.0,
             delivered: 0,
         };
         let place = match self.vacant.pop() {

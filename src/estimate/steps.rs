@@ -58,6 +58,8 @@ pub(super) struct Seen {
     pub at: f64,
     /// The stream's last step, 0 before its first token.
     pub last_step: u32,
+    /// When the stream last emitted.
+    pub last: f64,
     /// Prompt tokens, if this is the first token.
     pub prompt: Option<f64>,
     /// Nobody waits for a first token after this emission.
@@ -144,7 +146,8 @@ impl Steps {
         if seen.limited {
             return None;
         }
-        let emits_again = seen.last_step == self.id && seen.at - self.ended > SAME_READ * self.shortest;
+        // Against the stream's own last event: one that is read late has two events in one read long after the step ended.
+        let emits_again = seen.last_step == self.id && seen.at - seen.last > SAME_READ * self.shortest;
         // A first token may come before those who emit again, and when all streams of a step have ended nobody will: then only
         // the pause can tell, or that the engine was idle in between.
         let after_a_pause = seen.at - self.last_emission > self.pause;
@@ -226,9 +229,9 @@ const GAIN: f64 = 0.05;
 mod tests {
     use super::*;
 
-    /// A stream of the test: its last step.
+    /// A stream of the test: its last step, and when that was.
     #[derive(Clone, Copy, Default)]
-    struct Stream(u32);
+    struct Stream(u32, f64);
 
     struct Rig {
         steps: Steps,
@@ -244,9 +247,9 @@ mod tests {
         }
 
         fn emit(&mut self, at: f64, stream: &mut Stream, prompt: Option<f64>) {
-            let seen = Seen { at, last_step: stream.0, prompt, settled: true, limited: false };
+            let seen = Seen { at, last_step: stream.0, last: stream.1, prompt, settled: true, limited: false };
             let over = self.steps.on_emission(&seen);
-            stream.0 = self.steps.id();
+            *stream = Stream(self.steps.id(), at);
             self.rows.extend(self.steps.take_row());
             self.durations.extend(over.map(|step| step.duration));
         }
@@ -283,6 +286,24 @@ mod tests {
             }
         }
         assert_eq!(rig.steps.id(), 100);
+    }
+
+    #[test]
+    fn a_reader_that_is_late_and_reads_two_events_at_once_makes_no_step() {
+        let mut rig = Rig::new();
+        let (mut even, mut late) = (Stream::default(), Stream::default());
+        rig.emit(0.02, &mut even, Some(1.0));
+        rig.emit(0.02, &mut late, Some(1.0));
+        for step in 2..=100_u32 {
+            let at = 0.02 * f64::from(step);
+            rig.emit(at, &mut even, None);
+            if step % 2 == 1 {
+                rig.emit(at + 0.008, &mut late, None);
+                rig.emit(at + 0.008, &mut late, None);
+            }
+        }
+        assert_eq!(rig.steps.id(), 100);
+        assert!(rig.durations.iter().all(|duration| (duration - 0.02).abs() < 1e-9), "{:?}", rig.durations);
     }
 
     #[test]
@@ -329,13 +350,13 @@ mod tests {
     fn a_row_waits_for_a_half_computed_prompt() {
         let mut steps = Steps::new();
         steps.on_busy(0.0);
-        let mut last_step = 0;
+        let (mut last_step, mut last) = (0, 0.0);
         let mut full_at = None;
         for n in 1..=300_u32 {
             let at = 0.02 * f64::from(n);
-            let seen = Seen { at, last_step, prompt: None, settled: at > 2.0, limited: false };
+            let seen = Seen { at, last_step, last, prompt: None, settled: at > 2.0, limited: false };
             steps.on_emission(&seen);
-            last_step = steps.id();
+            (last_step, last) = (steps.id(), at);
             if steps.take_row().is_some() && full_at.is_none() {
                 full_at = Some(at);
             }
@@ -346,9 +367,9 @@ mod tests {
     #[test]
     fn a_client_that_held_its_stream_up_makes_no_step() {
         let mut steps = Steps::new();
-        let first = Seen { at: 0.02, last_step: 0, prompt: Some(1.0), settled: true, limited: false };
+        let first = Seen { at: 0.02, last_step: 0, last: 0.0, prompt: Some(1.0), settled: true, limited: false };
         steps.on_emission(&first);
-        let late = Seen { at: 5.0, last_step: 1, prompt: None, limited: true, ..first };
+        let late = Seen { at: 5.0, last_step: 1, last: 0.02, prompt: None, limited: true, ..first };
         assert_eq!(steps.on_emission(&late), None);
         assert_eq!(steps.id(), 1);
     }

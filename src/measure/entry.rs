@@ -392,11 +392,11 @@ impl Line {
         }
         let since_first = batch.iter().skip(1).fold(0_u64, |sum, pending| sum.saturating_add(pending.gap));
         let mut at = self.timeline.last_token.unwrap_or_default() - Duration::from_nanos(since_first);
-        for (i, pending) in batch.iter().enumerate() {
+        tray.put_emissions(batch.iter().enumerate().map(|(i, pending)| {
             at = at + Duration::from_nanos(if i == 0 { 0 } else { pending.gap });
             let what = What::Emission { tokens: pending.tokens, limited: pending.limited };
-            tray.put(Sample { at, request: self.key, what });
-        }
+            Sample { at, request: self.key, what }
+        }));
     }
 
     fn close(&mut self, shard: &Shard, state: &mut State, end: End) {

@@ -3,7 +3,7 @@
 //! Samples are laid down inside the critical sections that the books have anyway, so they cost no lock of their own, and a
 //! tray that was swapped for an emptied one costs no allocation. Nothing is kept before somebody has asked for the first time.
 
-use super::sample::{Sample, What};
+use super::sample::Sample;
 
 /// Samples of one backend on one shard.
 #[derive(Clone, Debug, Default)]
@@ -16,16 +16,22 @@ pub struct Tray {
 }
 
 impl Tray {
-    /// Lays a sample down, or counts it as lost. Emissions leave room for arrivals and ends, without which nobody would know
-    /// any more who is in flight.
+    /// Lays a sample down, or counts it as lost.
     pub(super) fn put(&mut self, sample: Sample) {
-        let room = if matches!(sample.what, What::Emission { .. }) { EMISSIONS } else { ROOM };
         if !self.open {
-        } else if self.samples.len() < room {
+        } else if self.samples.len() < ROOM {
             self.samples.push(sample);
         } else {
             self.lost += 1;
         }
+    }
+
+    /// Lays down as many emissions as there is room for, in one go. They leave room for arrivals and ends, without which
+    /// nobody would know any more who is in flight.
+    pub(super) fn put_emissions(&mut self, emissions: impl ExactSizeIterator<Item = Sample>) {
+        let fit = emissions.len().min(EMISSIONS.saturating_sub(self.samples.len()));
+        self.lost += (emissions.len() - fit) as u64;
+        self.samples.extend(emissions.take(fit));
     }
 
     /// Takes what lies here and leaves `empty`, whose memory is used again.
@@ -47,7 +53,7 @@ const EMISSIONS: usize = ROOM - (1 << 12);
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample::RequestKey;
+    use super::super::sample::{RequestKey, What};
     use super::*;
     use crate::time::Timestamp;
 
@@ -72,7 +78,7 @@ mod tests {
     fn a_full_tray_loses_emissions_first_and_counts_them() {
         let (mut tray, mut empty) = (Tray::default(), Tray::default());
         tray.swap(&mut empty);
-        (0..ROOM).for_each(|_| tray.put(sample(TOKEN)));
+        (0..ROOM / 16).for_each(|_| tray.put_emissions([sample(TOKEN); 16].into_iter()));
         assert_eq!((tray.samples.len(), tray.lost), (EMISSIONS, (ROOM - EMISSIONS) as u64));
         (0..ROOM).for_each(|_| tray.put(sample(What::Admitted)));
         assert_eq!((tray.samples.len(), tray.lost), (ROOM, ROOM as u64));

@@ -27,6 +27,7 @@ mod load_client;
 mod rehearsal;
 mod relay;
 mod retry;
+mod saturation;
 mod scrape;
 mod slow_clients;
 mod slow_paths;

@@ -12,7 +12,7 @@ use weir::scrape::accord::Accord;
 use weir::scrape::client::{Address, Unanswered, ask};
 use weir::scrape::settings::{Engine, Series};
 use weir::scrape::table::Table;
-use weir::scrape::{Pace, Reading, Seat, Source, watch};
+use weir::scrape::{Limits, Pace, Reading, Seat, Source, watch};
 
 /// A server that answers every connection with what `answer` makes of its request's target, then closes it.
 fn server(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> SocketAddr {
@@ -58,7 +58,14 @@ fn pace() -> Pace {
 
 /// Reads until `done`, at most ten seconds.
 fn read_until(engine: Engine, address: SocketAddr, own: u32, done: impl Fn(&Reading) -> bool) -> Reading {
-    let source = Source { name: "gpu-0".into(), engine, series: Series::default(), address: at(address), path: None };
+    let source = Source {
+        name: "gpu-0".into(),
+        engine,
+        series: Series::default(),
+        address: at(address),
+        path: None,
+        configured: Limits::default(),
+    };
     let (clock, seat) = (Clock::start(), Seat::new(Pace::default()));
     runtime().block_on(async {
         let watching = tokio::spawn(watch(source, seat.clone(), pace(), clock, move || own));
@@ -154,8 +161,14 @@ fn an_engine_that_comes_back_is_read_again() {
 #[test]
 fn a_report_older_than_three_intervals_is_not_shown() {
     let address = server(|_| page(&fixture("vllm.txt")));
-    let source =
-        Source { name: "a".into(), engine: Engine::Auto, series: Series::default(), address: at(address), path: None };
+    let source = Source {
+        name: "a".into(),
+        engine: Engine::Auto,
+        series: Series::default(),
+        address: at(address),
+        path: None,
+        configured: Limits::default(),
+    };
     let (clock, seat) = (Clock::start(), Seat::new(Pace::default()));
     runtime().block_on(async {
         let watching = tokio::spawn(watch(source, seat.clone(), pace(), clock, || 0));

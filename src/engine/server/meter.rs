@@ -16,6 +16,8 @@ pub struct Meter {
     waiting: usize,
     kv_usage: f64,
     preemptions: u64,
+    /// Size of KV memory; 0 before the first step.
+    kv_tokens: u32,
     prompt_tokens: u64,
     output_tokens: u64,
     stopped: u64,
@@ -34,6 +36,7 @@ impl Default for Meter {
             waiting: 0,
             kv_usage: 0.0,
             preemptions: 0,
+            kv_tokens: 0,
             prompt_tokens: 0,
             output_tokens: 0,
             stopped: 0,
@@ -84,6 +87,7 @@ impl Meter {
         self.waiting = engine.waiting();
         self.kv_usage = engine.kv_usage();
         self.preemptions = engine.preemptions();
+        self.kv_tokens = engine.params().kv_tokens.get();
     }
 
     /// The Prometheus text format. `model` is the model's name, quoted and escaped as JSON, which for the characters
@@ -111,6 +115,14 @@ impl Meter {
         one("counter", "vllm:num_preemptions_total", "Cumulative number of preemptions.", self.preemptions as f64)?;
         one("counter", "vllm:prompt_tokens_total", "Number of prompt tokens submitted.", self.prompt_tokens as f64)?;
         one("counter", "vllm:generation_tokens_total", "Number of tokens generated.", self.output_tokens as f64)?;
+
+        if self.kv_tokens > 0 {
+            let (name, tokens, blocks) = ("vllm:cache_config_info", self.kv_tokens, self.kv_tokens / KV_BLOCK);
+            write!(out, "# HELP {name} Information of the cache configuration.\n# TYPE {name} gauge\n")?;
+            let sizes =
+                format!("block_size=\"{KV_BLOCK}\",num_gpu_blocks=\"{blocks}\",kv_cache_size_tokens=\"{tokens}\"");
+            writeln!(out, "{name}{{{labels},{sizes}}} 1.0")?;
+        }
 
         let name = "vllm:request_success_total";
         write!(out, "# HELP {name} Count of ended requests.\n# TYPE {name} counter\n")?;
@@ -164,6 +176,8 @@ impl Histogram {
 }
 
 // The first three are vLLM's own bounds, in seconds.
+/// Tokens in a block of KV memory, for the names' sake: this engine counts in tokens.
+const KV_BLOCK: u32 = 16;
 const TTFT_BOUNDS: &[f64] = &[
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
     160.0, 640.0, 2560.0,
