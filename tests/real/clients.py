@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 
-from harness import check, grown, identities, mean_of, page, settled, status_of, verdict, weir, weir_engine
+from harness import check, grown, identities, mean_of, page, records, settled, status_of, verdict, weir, weir_engine
 
 MODEL = "weir-sim"
 WARNED = 0.02  # differences above this are to be explained
@@ -148,19 +148,19 @@ def by_engine(before, after):
 
 def by_journal(path):
     """The same from the journal: nothing is in buckets, and every request counts once."""
-    records = [json.loads(line) for line in open(path)]
-    times = [r["timeline"] for r in records]
-    output = [r["verdict"]["usage"]["output"] for r in records]
+    found = records(path)
+    times = [r["timeline"] for r in found]
+    output = [r["verdict"]["usage"]["output"] for r in found]
 
     def spread(nanos):
         cuts = statistics.quantiles(nanos, n=100, method="inclusive")
         return {"mean": statistics.mean(nanos) / 1e9, "p50": cuts[49] / 1e9, "p99": cuts[98] / 1e9}
 
     return {
-        "requests": len(records), "output tokens": sum(output),
-        "req/s": len(records) / ((max(t["ended"] for t in times) - min(t["arrived"] for t in times)) / 1e9),
+        "requests": len(found), "output tokens": sum(output),
+        "req/s": len(found) / ((max(t["ended"] for t in times) - min(t["arrived"] for t in times)) / 1e9),
         "TTFT": spread([t["first_token"] - t["arrived"] for t in times]),
-        "ITL": spread([gap for r in records for gap, _, _ in r["emissions"][1:]]),
+        "ITL": spread([gap for r in found for gap, _, _ in r["emissions"][1:]]),
         "TPOT": spread([(t["last_token"] - t["first_token"]) / (n - 1) for t, n in zip(times, output)]),
         "E2E": spread([t["ended"] - t["arrived"] for t in times]),
     }

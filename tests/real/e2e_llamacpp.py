@@ -22,7 +22,7 @@ import tempfile
 import time
 
 from load import closed, events, open_loop
-from harness import Process, check, free_port, get, grown, identities, mean_of, page, settled, status_of, verdict, wait_until_up, weir
+from harness import Process, check, free_port, get, grown, identities, mean_of, page, records, settled, status_of, verdict, wait_until_up, weir
 
 LLSRV = os.path.join(os.path.dirname(os.path.abspath(__file__)), "llsrv.py")
 CLOSED_LEVELS = [(1, 60), (4, 140), (8, 140), (16, 140)]  # concurrency, requests
@@ -88,7 +88,7 @@ def level(name, load, data, admin, engine, tokens):
 
 def alone(journal, results):
     """The first level's requests, which came one after the other, beside the first records of weir's journal."""
-    times = [json.loads(line)["timeline"] for line in open(journal)][: len(results)]
+    times = [record["timeline"] for record in records(journal)[: len(results)]]
     above = [(t["first_token"] - t["admitted"]) / 1e9 - r.timings["prompt_ms"] / 1e3 for t, r in zip(times, results)]
     tenth, middle = statistics.quantiles(above, n=10)[0], statistics.median(above)
     check(0 <= tenth <= TTFT_ABSOLUTE, f"TTFT alone, above the prefill: lowest tenth {tenth * 1e3:.2f} ms, median {middle * 1e3:.2f} ms")

@@ -118,6 +118,12 @@ def identities(admin):
     check(total == offered, f"/status says {total} offered, /metrics {offered:.0f}")
 
 
+def records(journal):
+    """The requests in a journal, in the order in which they ended; its other lines say what the file is about."""
+    with open(journal) as lines:
+        return [record for record in map(json.loads, lines) if "timeline" in record]
+
+
 class Process:
     """A child that is ended by its own id, in any case. With `log`, what it says goes to that file."""
 
