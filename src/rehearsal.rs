@@ -1,6 +1,6 @@
 //! The whole loop in virtual time: traffic, engine, weir's own estimate, and what came out beside what was expected.
 //!
-//! A [`scenario::Scenario`] (tests/data/scenarios/*.toml) names engines, segments of traffic and expectations. [`play`] runs one of
+//! A [`scenario::Scenario`] (tests/data/scenarios/*.toml) names engines, segments of traffic and expectations. [`play()`] runs one of
 //! them for one engine and one seed: the engine model steps, its emissions become samples, and the estimator that serves
 //! live traffic is told them and ticked every 100 ms. The [`truth`] it is held against comes from the same model in a closed
 //! loop. Equal seeds give equal outcomes to the last bit.
