@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 
 use anyhow::Context as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 
 use crate::backend::BackendId;
@@ -48,26 +49,41 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     let panics = Arc::default();
     export::logging::on_panic(Arc::clone(&panics));
     let drain = config.drain.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Before anything runs: whoever has read that weir is serving may send a signal at once, and means a drain.
+    let mut signals = runtime.block_on(async { Signals::new() })?;
     let running = start(config, |gateway| gateway.facts.panics = panics)?;
     tracing::info!(listen = %running.address, admin = %running.admin, "weir is serving");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            interrupted = tokio::signal::ctrl_c() => return interrupted,
-        }
+        signals.next().await;
         running.gateway.drain.make_final();
         tracing::info!("draining");
         tokio::select! {
             empty = running.gateway.drain.run(drain.min_delay, drain.timeout) => tracing::info!(empty, "drained"),
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
+            () = signals.next() => {}
         }
-        std::io::Result::Ok(())
-    })?;
+    });
     running.stop();
     Ok(())
+}
+
+/// SIGTERM and SIGINT, caught from the moment this is made.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// Starts every part. `adjust` may change the gateway before it is shared: that is how tests set their hook.

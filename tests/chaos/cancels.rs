@@ -31,7 +31,7 @@ pub fn run() -> Vec<Verdict> {
         (settings.speed, settings.recorder) = (50.0, None);
     });
     let weir = Process::serve(Path::new(env!("CARGO_BIN_EXE_weir")), &[engine.address], "workers: 2");
-    let fresh = weir.descriptors();
+    let fresh = weir.settled_descriptors();
     storm(weir.address, CANCELS, 8, WARM_UP, 1, || false);
     at_rest(&weir, &engine, fresh);
     let before = weir.resident();

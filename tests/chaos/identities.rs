@@ -11,7 +11,7 @@ const LEAST: u64 = 200;
 
 /// An identity that does not hold ends the run where it is seen.
 pub fn run() -> Vec<Verdict> {
-    let report = chaos::run(REQUESTS, SCRAPES, 8, 3);
+    let report = chaos::run(REQUESTS, SCRAPES, LEAST, 8, 3);
     let done: Vec<u64> = ALL.iter().map(|deed| report.clients.times(*deed)).collect();
     println!("   clients: {:?}", report.clients.done);
     println!("   backend: {:?}; dials of the dead one that count: {}", report.faults, report.dead);

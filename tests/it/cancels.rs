@@ -89,7 +89,7 @@ fn thousands_of_cancels_leave_nothing_behind() {
     });
     let program = Path::new(env!("CARGO_BIN_EXE_weir"));
     let weir = Process::serve(program, &[engine.address], "workers: 2");
-    let fresh = weir.descriptors();
+    let fresh = weir.settled_descriptors();
     let tally = storm(weir.address, CANCELS, 4, 2_000, 2, || false);
     assert!(CANCELS.iter().all(|deed| tally.times(*deed) > 300), "{tally:?}");
     time::until("nothing is in flight in weir", || weir.status()["backends"][0]["in_flight"] == 0);

@@ -67,8 +67,9 @@ fn open_streams_finish_new_requests_are_told_to_go_elsewhere_and_the_last_one_en
     assert_eq!((late.status, kept_alive.is_ended()), (503, true), "a connection that was open is no way in either");
     drop(kept_alive);
     assert!(weir.is_running() && weir.page("/metrics").contains("\nweir_draining 1\n"));
+    // Which stream a word of these finishes is for the backend's threads to settle.
+    streams.iter().for_each(|_| finish.send(()).unwrap());
     for mut stream in streams.drain(..) {
-        finish.send(()).unwrap();
         let answer = stream.answer();
         assert!(answer.complete && answer.text().ends_with("data: [DONE]\n\n"), "{}", answer.text());
     }
@@ -117,6 +118,17 @@ fn a_stream_longer_than_the_timeout_is_cut_and_does_not_look_complete() {
     assert!(ended - start >= Duration::from_millis(600), "cut after {:?}", ended - start);
     let rest = client.everything();
     assert!(!rest.ends_with(b"0\r\n\r\n") && !rest.windows(6).any(|w| w == b"[DONE]"));
+}
+
+#[test]
+fn a_signal_right_after_weir_says_that_it_serves_is_a_drain_and_not_a_kill() {
+    let (origin, _finish) = held_open();
+    for _ in 0..5 {
+        let mut weir = serve(&origin, "{min_delay: 10ms, timeout: 60s}");
+        weir.terminate();
+        let (_, status) = weir.ended(SLACK).expect("it did not end");
+        assert!(status.success() && weir.log().contains("drained"), "{status}: {}", weir.log());
+    }
 }
 
 #[test]

@@ -36,10 +36,13 @@ pub struct Report {
 pub const FAULTS: [&str; 8] =
     ["no byte", "reset", "half a head", "event, then reset", "no HTTP", "silence", "bad chunk", "served"];
 
+/// The place of the last of them.
+const SERVED: usize = FAULTS.len() - 1;
+
 static PANICS: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
 static CALLS: AtomicU64 = AtomicU64::new(0);
 
-/// Every so many phases one ends in a panic; of two neighbouring primes' making, so that each phase has its turn.
+/// Every 61st phase ends in a panic; a request has four phases, so each of them has its turn.
 fn panic_now_and_then(phase: Phase) {
     if CALLS.fetch_add(1, Relaxed) % 61 == 60 {
         PANICS[phase as usize].fetch_add(1, Relaxed);
@@ -47,16 +50,17 @@ fn panic_now_and_then(phase: Phase) {
     }
 }
 
-/// Runs until `requests` were sent and `scrapes` were made.
+/// Runs until `requests` were sent, `scrapes` were made, and each fault of the faulty backend was done `least` times.
 ///
 /// # Panics
 /// An identity does not hold, or something is left over.
-pub fn run(requests: u64, scrapes: u64, threads: u64, seed: u64) -> Report {
+pub fn run(requests: u64, scrapes: u64, least: u64, threads: u64, seed: u64) -> Report {
     let engine = Engine::with(weir::clock::Clock::start(), |settings| {
         (settings.speed, settings.recorder) = (50.0, None);
     });
     let counts: Arc<[AtomicU64; FAULTS.len()]> = Arc::default();
     let faulty = faulty(counts.clone(), seed);
+    let rarest = || counts.iter().map(|count| count.load(Relaxed)).min().unwrap_or(0);
     let weir =
         Weir::with(&[engine.address, faulty.address, dead()], SETTINGS, |gateway| gateway.hook = panic_now_and_then);
     let (made, stop) = (AtomicU64::new(0), AtomicBool::new(false));
@@ -64,7 +68,7 @@ pub fn run(requests: u64, scrapes: u64, threads: u64, seed: u64) -> Report {
         scope.spawn(|| storm::watch(&stop, || look_at_metrics(&weir, &made)));
         scope.spawn(|| storm::watch(&stop, || look_at_status(&weir, &made)));
         let start = time::now();
-        let more = || made.load(Relaxed) < scrapes && start.elapsed() < LONGEST;
+        let more = || (made.load(Relaxed) < scrapes || rarest() < least) && start.elapsed() < LONGEST;
         let _stops = storm::Raised(&stop);
         storm::storm(weir.address, storm::ALL, threads, requests, seed, more)
     });
@@ -124,10 +128,14 @@ fn nothing_is_left(weir: &Weir, books: &Snapshot) {
 }
 
 fn faulty(counts: Arc<[AtomicU64; FAULTS.len()]>, seed: u64) -> Origin {
-    let dice = Mutex::new(Dice::new(seed ^ 0xfa));
+    let (dice, served) = (Mutex::new(Dice::new(seed ^ 0xfa)), AtomicU64::new(0));
     Origin::start(move |talk| {
         while talk.request().is_some() {
-            let deed = dice.lock().unwrap().below(FAULTS.len());
+            // Every other request is served: a backend that only fails is avoided, and then nothing happens there.
+            let deed = match served.fetch_add(1, Relaxed) % 2 {
+                0 => dice.lock().unwrap().below(SERVED),
+                _ => SERVED,
+            };
             counts[deed].fetch_add(1, Relaxed);
             if !play(talk, deed) {
                 return;

@@ -80,6 +80,19 @@ impl Process {
         std::fs::read_dir(format!("/proc/{}/fd", self.id())).unwrap().count()
     }
 
+    /// Open descriptors once their number has not moved for a while: threads open theirs when they come to it.
+    pub fn settled_descriptors(&self) -> usize {
+        let (mut seen, mut since) = (self.descriptors(), time::now());
+        while since.elapsed() < Duration::from_millis(500) {
+            time::pause(Duration::from_millis(10));
+            let now = self.descriptors();
+            if now > seen {
+                (seen, since) = (now, time::now());
+            }
+        }
+        seen
+    }
+
     /// Resident memory in KiB.
     pub fn resident(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
