@@ -28,7 +28,8 @@ LLSRV = os.path.join(os.path.dirname(os.path.abspath(__file__)), "llsrv.py")
 CLOSED_LEVELS = [(1, 60), (4, 140), (8, 140), (16, 140)]  # concurrency, requests
 OPEN_RATE, OPEN_REQUESTS = 8.0, 60
 # weir's mean TPOT against the server's: either bound suffices. A busy machine lets the first token wait longer than the last,
-# which takes up to 5 % off what is seen from outside the server.
+# which takes up to 5 % off what is seen from outside the server, or holds the server's sending threads up and not its slots: then
+# the client, at the other side of weir, must have seen the same as weir.
 TPOT_RELATIVE, TPOT_ABSOLUTE = 0.10, 0.0003
 # weir's upstream TTFT above the server's prefill, one request at a time: the lowest tenth, which neighbours on the machine
 # hardly move and anything that weir itself adds does.
@@ -78,9 +79,10 @@ def level(name, load, data, admin, engine, tokens):
     check(observed == len(results), f"upstream TTFT observed {observed:.0f} times")
     weir_tpot, observed = mean_of(before, after, "weir_time_per_output_token_seconds")
     check(observed == len(results), f"TPOT observed {observed:.0f} times")
-    off = abs(weir_tpot - tpot)
-    check(off <= max(TPOT_RELATIVE * tpot, TPOT_ABSOLUTE),
-          f"TPOT {weir_tpot * 1e3:.3f} ms, server {tpot * 1e3:.3f} ms ({100 * (weir_tpot / tpot - 1):+.1f} %)")
+    seen = statistics.mean((r.last - r.first) / (r.tokens - 1) for r in results)
+    near = lambda other: abs(weir_tpot - other) <= max(TPOT_RELATIVE * other, TPOT_ABSOLUTE)
+    check(near(tpot) or near(seen),
+          f"TPOT {weir_tpot * 1e3:.3f} ms, server {tpot * 1e3:.3f} ms ({100 * (weir_tpot / tpot - 1):+.1f} %), client {seen * 1e3:.3f} ms")
     # The mean TTFT that weir books must lie between what the engine spent and what the client felt.
     check(prefill <= weir_ttft <= felt, f"TTFT: prefill {prefill * 1e3:.2f} <= weir {weir_ttft * 1e3:.2f} <= client {felt * 1e3:.2f} ms")
     return row + [weir_ttft, weir_tpot], results

@@ -23,7 +23,7 @@ class Sent:
 
     def __init__(self):
         self.status = 0
-        self.first = self.end = None
+        self.first = self.last = self.end = None
         self.tokens = 0
         self.at = None  # when it ended, by the wall clock
         self.timings = None
@@ -48,8 +48,9 @@ def chat(port, number, tokens):
         answer = connection.getresponse()
         sent.status = answer.status
         for at, event in events(answer):
-            if sent.first is None and any(c["delta"].get("content") for c in event.get("choices", [])):
-                sent.first = at - begin
+            if any(c["delta"].get("content") for c in event.get("choices", [])):
+                sent.last = at - begin
+                sent.first = sent.first or sent.last
             sent.tokens = (event.get("usage") or {}).get("completion_tokens", sent.tokens)
             sent.timings = event.get("timings") or sent.timings
     except (OSError, http.client.HTTPException, ValueError) as why:
