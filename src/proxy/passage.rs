@@ -7,6 +7,7 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 
@@ -108,7 +109,8 @@ impl Connection<'_> {
                 exchange.step(cx, client, &mut passage.link.stream, &mut passage.tap, &mut bench)
             });
             let end = end.await;
-            if !passage.is_stale(&exchange, end) || !gateway.retries.spend(gateway.clock.now()) {
+            let now = gateway.clock.now();
+            if !passage.is_stale(&exchange, end, now) || !gateway.retries.spend(now) {
                 break end;
             }
             passage.link.may_retry = false;
@@ -378,12 +380,16 @@ impl Connection<'_> {
 }
 
 impl Passage {
-    /// The pooled connection was closed before it said anything, and nothing was tried again yet.
-    fn is_stale(&self, exchange: &Exchange, end: End) -> bool {
-        let broke = matches!(end, End::Broken(Break::Eof | Break::Reset));
-        broke && self.link.reused && self.link.may_retry && exchange.received() == 0
+    /// The pooled connection was closed before it could say anything, and nothing was tried again yet. A backend that breaks
+    /// off later than `STALE_WITHIN` had the request and may have worked on it: trying again could do the work twice.
+    fn is_stale(&self, exchange: &Exchange, end: End, now: Timestamp) -> bool {
+        let broke = matches!(end, End::Broken(Break::Eof | Break::Reset)) && exchange.received() == 0;
+        broke && self.link.reused && self.link.may_retry && now.since(self.link.since) < STALE_WITHIN
     }
 }
+
+/// A connection that was closed already says so within a round trip; this is one of a bad day.
+const STALE_WITHIN: Duration = Duration::from_secs(1);
 
 /// What is left to be done for the client.
 enum Conclusion {

@@ -525,6 +525,29 @@ fn a_client_that_leaves_while_a_stale_connection_is_replaced_is_seen() {
 }
 
 #[test]
+fn a_backend_that_had_the_request_for_a_while_is_not_given_it_again() {
+    for (looks, attempts) in [(250, 2), (0, 3)] {
+        let (told, heard) = channel();
+        let engine = backend(move |mut stream, number| {
+            for before in 0.. {
+                let Some(head) = request(&mut stream).filter(|head| head.starts_with("POST")) else { return };
+                told.send((number, head)).unwrap();
+                if before == 1 {
+                    (0..looks).for_each(|_| pause());
+                    return;
+                }
+                let _ = stream.write_all(OK);
+            }
+        });
+        let running = weir(&[engine], "");
+        assert!(ask(running.address, &post(CHAT, "", STREAM)).starts_with("HTTP/1.1 200 "));
+        ask(running.address, &post(CHAT, "", STREAM));
+        assert_eq!(heard.try_iter().count(), attempts, "after {looks} looks");
+        running.stop();
+    }
+}
+
+#[test]
 fn memory_that_a_slow_client_has_used_up_is_not_the_backends_fault() {
     let running = weir(&[flooding()], "limits: {max_body: 64KiB, body_memory: 64KiB}");
     let mut client = open(running.address);
