@@ -351,7 +351,7 @@ impl Exchange {
         if !self.outbox.is_empty() {
             return due.min(self.taken + limits.write_stall);
         }
-        if self.received == 0 || (tap.has_events() && !tap.has_emitted()) {
+        if !tap.has_begun() {
             return due.min(self.dispatched + limits.first_byte_timeout);
         }
         due.min(tap.heard() + limits.stream_stall)

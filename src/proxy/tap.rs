@@ -18,7 +18,8 @@ pub struct Tap {
     prompts: u32,
     format: Format,
     lag: Lag,
-    emitted: bool,
+    /// What was asked for has begun: a stream's first token, or the first byte of another body.
+    begun: bool,
     /// The last time the engine said something whole: an event, a comment, or bytes where there are no events.
     heard: Timestamp,
 }
@@ -50,7 +51,7 @@ impl Tap {
             prompts: 1,
             format: Format::Opaque,
             lag: Lag::None,
-            emitted: false,
+            begun: false,
             heard: now,
         }
     }
@@ -84,8 +85,11 @@ impl Tap {
 
     /// A piece of payload that arrived at `at`.
     pub fn scan(&mut self, at: Timestamp, payload: &[u8]) {
+        if payload.is_empty() {
+            return;
+        }
         let (Some(scanner), Some(entry)) = (&mut self.scanner, &mut self.entry) else {
-            self.heard = at;
+            (self.heard, self.begun) = (at, true);
             return;
         };
         let limited = self.lag != Lag::None;
@@ -100,14 +104,14 @@ impl Tap {
             if self.lag == Lag::Recovering {
                 self.lag = Lag::None;
             }
-            if !self.emitted {
-                self.emitted = true;
-                if let Some(permit) = &mut self.permit {
-                    permit.on_first_token();
-                }
+            if !std::mem::replace(&mut self.begun, true)
+                && let Some(permit) = &mut self.permit
+            {
+                permit.on_first_token();
             }
         } else if !events || scanner.at_event_boundary() {
             self.heard = at;
+            self.begun |= !events;
         }
     }
 
@@ -134,9 +138,10 @@ impl Tap {
         self.heard
     }
 
-    /// A first content token was seen.
-    pub fn has_emitted(&self) -> bool {
-        self.emitted
+    /// What was asked for has begun. Until then an engine may be silent for as long as it may be without a first byte: several
+    /// send the head at once, and then wait or generate.
+    pub fn has_begun(&self) -> bool {
+        self.begun
     }
 
     /// The answer is a stream of events, so that silence can be told from slowness.

@@ -548,6 +548,24 @@ fn a_backend_that_had_the_request_for_a_while_is_not_given_it_again() {
 }
 
 #[test]
+fn an_engine_that_sends_its_head_at_once_may_take_its_time_for_the_body_and_not_in_the_middle_of_it() {
+    for (first, status) in [("", Outcome::Completed), ("{", Outcome::UpstreamTimeout)] {
+        let engine = backend(move |mut stream, _| {
+            if request(&mut stream).is_some_and(|head| head.starts_with("POST")) {
+                let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n";
+                let _ = stream.write_all(format!("{head}{first}").as_bytes());
+                (0..120).for_each(|_| pause());
+                let _ = stream.write_all(&b"{}"[first.len()..]);
+            }
+        });
+        let running = weir(&[engine], "limits: {stream_stall: 200ms}");
+        ask(running.address, &post(CHAT, "", "{}"));
+        books(&running, |books| total(books, |books| books.finished(status)) == 1);
+        running.stop();
+    }
+}
+
+#[test]
 fn memory_that_a_slow_client_has_used_up_is_not_the_backends_fault() {
     let running = weir(&[flooding()], "limits: {max_body: 64KiB, body_memory: 64KiB}");
     let mut client = open(running.address);
