@@ -21,17 +21,17 @@ impl Clarity {
 
     /// A step in which `streams` of `decoding` emitted. In a calm step nobody can have been preempted.
     pub fn on_step(&mut self, streams: u32, decoding: u64, calm: bool) {
-        self.overtaken *= 1.0 - GAIN;
-        if calm && decoding >= 2 {
+        self.overtaken *= 1.0 - OVERTAKEN_GAIN;
+        if calm && decoding >= FEWEST_STREAMS {
             self.calm_steps = self.calm_steps.saturating_add(1);
-            let gain = GAIN.max(1.0 / f64::from(self.calm_steps));
+            let gain = COVERAGE_GAIN.max(1.0 / f64::from(self.calm_steps));
             self.coverage += gain * ((f64::from(streams) / decoding as f64).min(1.0) - self.coverage);
         }
     }
 
     /// A stream was overtaken by several steps; whether that can be believed to be a preemption.
     pub fn on_overtaken(&mut self) -> bool {
-        self.overtaken += GAIN;
+        self.overtaken += OVERTAKEN_GAIN;
         !self.is_blurred()
     }
 
@@ -41,8 +41,11 @@ impl Clarity {
     }
 }
 
-/// Steps are averaged over some 300.
-const GAIN: f64 = 0.003;
+/// Averaged over some 1,000 steps: an engine that begins to thrash is calm for a while yet.
+const COVERAGE_GAIN: f64 = 0.001;
+const OVERTAKEN_GAIN: f64 = 0.003;
+/// Of two or three streams one step looks like another.
+const FEWEST_STREAMS: u64 = 4;
 /// Calm steps before they tell anything.
 const ENOUGH: u32 = 300;
 /// A single engine is above 0.99, two behind one backend are below 0.96.

@@ -193,10 +193,10 @@ impl Estimator {
     }
 
     fn on_offered(&mut self, key: RequestKey, now: f64, told: Option<u32>, stream: bool) {
-        let (prompt, known) = self.prompts.length(told);
+        let length = self.prompts.length(told);
         // A name that is used again: whoever bore it is gone.
         self.on_finished(key, now, false, None, None);
-        if !self.live.insert(key, now, prompt, told, stream) {
+        if !self.live.insert(key, now, length.tokens(), told, stream) {
             return;
         }
         self.counts.queued += 1;
@@ -205,7 +205,7 @@ impl Estimator {
             return;
         }
         self.detector.on_arrival();
-        self.mix.on_offered(prompt, known);
+        self.mix.on_offered(length);
     }
 
     fn on_admitted(&mut self, key: RequestKey, now: f64) {
@@ -299,7 +299,9 @@ impl Estimator {
     fn on_step(&mut self, at: Timestamp, step: &Step) {
         self.blocks.on_step(step.streams);
         let decoding = self.counts.in_flight - self.counts.pending;
-        self.clarity.on_step(step.streams, decoding, self.saturation.state() == State::Healthy);
+        let few_pending = FEW * self.counts.pending <= decoding.max(FEW);
+        let calm = self.saturation.state() == State::Healthy && few_pending;
+        self.clarity.on_step(step.streams, decoding, calm);
         if step.decodes > 0 {
             self.stage.on_step(step.duration);
         }
@@ -486,6 +488,8 @@ const LONGEST_TICK: f64 = 1.0;
 const STALL_STEPS: u32 = 2;
 /// ... and so many tokens was preempted.
 const STALL_TOKENS: u64 = 24;
+/// Fewer than one pending request in so many decoding ones: nobody is held up.
+const FEW: u64 = 8;
 /// Rows before the engine's speed is tested, and before a capacity is predicted.
 const ROWS_TO_TEST: f64 = 15.0;
 const ROWS_TO_PREDICT: f64 = 15.0;

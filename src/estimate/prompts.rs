@@ -20,6 +20,25 @@ pub(super) struct Prompts {
     tellers: f64,
 }
 
+/// A prompt's length, in tokens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Length {
+    /// Its own.
+    Told(f64),
+    /// The mean of what the engine reports: right for sums over requests, not for one.
+    Reported(f64),
+    /// A guess, for want of anything better.
+    Unknown(f64),
+}
+
+impl Length {
+    /// In tokens.
+    pub fn tokens(self) -> f64 {
+        let (Self::Told(tokens) | Self::Reported(tokens) | Self::Unknown(tokens)) = self;
+        tokens
+    }
+}
+
 impl Prompts {
     pub fn new() -> Self {
         Self {
@@ -34,15 +53,18 @@ impl Prompts {
         }
     }
 
-    /// The length of a prompt of which so much is told, and whether it is known. Where nothing is told, the mean of what the
-    /// engine reports counts as known: costs and memory need the sum over requests, not each one.
-    pub fn length(&mut self, told: Option<u32>) -> (f64, bool) {
+    /// The length of a prompt of which so much is told.
+    pub fn length(&mut self, told: Option<u32>) -> Length {
         if let Some(told) = told {
             self.tellers = (self.tellers + 1.0).min(REMEMBERED);
             self.mean_told += (f64::from(told) - self.mean_told) / self.tellers;
-            return (f64::from(told) * self.scale, true);
+            return Length::Told(f64::from(told) * self.scale);
         }
-        if self.reports >= ENOUGH { (self.mean_reported, true) } else { (self.mean_told * self.scale, false) }
+        if self.reports >= ENOUGH {
+            Length::Reported(self.mean_reported)
+        } else {
+            Length::Unknown(self.mean_told * self.scale)
+        }
     }
 
     /// The engine reports a prompt's length. If the correction changes, by which factor.
@@ -82,23 +104,23 @@ mod tests {
             (0..500).filter_map(|n| prompts.on_report(Some(100 + n % 50), 2 * (100 + n % 50))).collect();
         assert_eq!(jumps.len(), 1);
         assert!((jumps[0] - 2.0).abs() < 1e-9);
-        assert_eq!(prompts.length(Some(50)), (100.0, true));
+        assert_eq!(prompts.length(Some(50)), Length::Told(100.0));
     }
 
     #[test]
     fn a_ratio_that_is_right_within_a_few_percent_stays() {
         let mut prompts = Prompts::new();
         assert!((0..500).all(|n| prompts.on_report(Some(100), 95 + n % 11).is_none()));
-        assert_eq!(prompts.length(Some(50)), (50.0, true));
+        assert_eq!(prompts.length(Some(50)), Length::Told(50.0));
     }
 
     #[test]
     fn who_tells_nothing_is_known_only_by_reports() {
         let mut prompts = Prompts::new();
-        assert_eq!(prompts.length(None), (0.0, false));
+        assert_eq!(prompts.length(None), Length::Unknown(0.0));
         prompts.length(Some(80));
-        assert_eq!(prompts.length(None), (80.0, false));
+        assert_eq!(prompts.length(None), Length::Unknown(80.0));
         (0..30).for_each(|_| assert_eq!(prompts.on_report(None, 120), None));
-        assert_eq!(prompts.length(None), (120.0, true));
+        assert_eq!(prompts.length(None), Length::Reported(120.0));
     }
 }
