@@ -133,6 +133,13 @@ fn total(snapshot: &Snapshot, of: impl Fn(&weir::measure::Books) -> u64) -> u64 
     snapshot.accounts.iter().map(|account| of(account)).sum()
 }
 
+/// Waits until nothing is under way, so that what an exchange held is given back.
+fn idle(running: &Running) {
+    while running.gateway.drain.underway() > 0 {
+        pause();
+    }
+}
+
 /// A moment between two looks.
 #[expect(clippy::disallowed_methods, reason = "polling real sockets")]
 fn pause() {
@@ -437,6 +444,7 @@ fn a_stream_whose_client_takes_nothing_is_not_taken_for_a_silent_backend() {
     client.shutdown(std::net::Shutdown::Both).unwrap();
     let _ = taking.join();
     books(&running, |books| total(books, |books| books.finished(Outcome::ClientCancelled)) == 1);
+    idle(&running);
     assert_eq!((pool.load(BackendId(0)), pool.listening(BackendId(0))), ((0, 0), 0));
     running.stop();
 }
@@ -576,6 +584,7 @@ fn memory_that_a_slow_client_has_used_up_is_not_the_backends_fault() {
     (0..20).for_each(|_| pause());
     rest(&mut client);
     books(&running, |books| total(books, |books| books.finished(Outcome::ClientCancelled)) == 1);
+    idle(&running);
     assert_eq!(running.gateway.memory.used(), 0);
     running.stop();
 }
@@ -631,9 +640,7 @@ fn a_panic_is_counted_once_and_ends_one_request() {
         gateway.hook = |phase| assert!(phase != Phase::Arrived, "injected");
     });
     assert_eq!(ask(running.address, &post(CHAT, "", STREAM)), "");
-    while running.gateway.drain.underway() > 0 {
-        pause();
-    }
+    idle(&running);
     let page = get(running.admin, "/metrics");
     drop(std::panic::take_hook());
     assert!(page.contains("\nweir_panics_total 1\n"), "{page}");
