@@ -146,8 +146,10 @@ impl Steps {
         if seen.limited {
             return None;
         }
-        // Against the stream's own last event: one that is read late has two events in one read long after the step ended.
-        let emits_again = seen.last_step == self.id && seen.at - seen.last > SAME_READ * self.shortest;
+        // Against the stream's own last event: one that is read late has two events in one read long after the step ended. But
+        // no read is late by half a step, and steps that became much shorter must not be taken for one read for ever.
+        let apart = seen.at - seen.last > SAME_READ * self.shortest || seen.at - self.ended > LATEST * self.shortest;
+        let emits_again = seen.last_step == self.id && apart;
         // A first token may come before those who emit again, and when all streams of a step have ended nobody will: then only
         // the pause can tell, or that the engine was idle in between.
         let after_a_pause = seen.at - self.last_emission > self.pause;
@@ -211,6 +213,8 @@ impl Steps {
 
 /// Two events of one stream closer than this share of the shortest step came in one read, not in two steps.
 const SAME_READ: f64 = 0.2;
+/// A reader is later than this share of the shortest step only if that is no longer the shortest.
+const LATEST: f64 = 0.5;
 /// A silence of this share of the shortest step lies between two steps: jitter within a step is shorter.
 const PAUSE: f64 = 0.6;
 /// A row is worth a row of the regression from here on, in seconds, if nobody waits for a first token ...
@@ -304,6 +308,17 @@ mod tests {
         }
         assert_eq!(rig.steps.id(), 100);
         assert!(rig.durations.iter().all(|duration| (duration - 0.02).abs() < 1e-9), "{:?}", rig.durations);
+    }
+
+    /// Prompts of a hundred steps' length go by, then only decodes: a read is not what they come in.
+    #[test]
+    fn steps_that_become_much_shorter_are_found_again() {
+        let mut rig = Rig::new();
+        let mut stream = Stream::default();
+        (1..=50_u32).for_each(|step| rig.emit(0.2 * f64::from(step), &mut stream, (step == 1).then_some(1.0)));
+        (1..=500_u32).for_each(|step| rig.emit(10.0 + 0.012 * f64::from(step), &mut stream, None));
+        let found = rig.durations.iter().rev().take(300).filter(|duration| (**duration - 0.012).abs() < 1e-6).count();
+        assert!(found >= 299, "{found} of the last 300");
     }
 
     #[test]
