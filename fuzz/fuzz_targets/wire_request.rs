@@ -1,5 +1,5 @@
 //! A body through the request scanner: the same shape however it is cut, and for every valid document what serde_json reads
-//! in it.
+//! in it. Half of the inputs are bodies as they are; in the other half each byte stands for a word of a body.
 
 #![no_main]
 
@@ -9,6 +9,15 @@ use weir::wire::{Dialect, Endpoint, PromptLength, RequestScanner, RequestShape};
 
 fuzz_target!(|data: &[u8]| {
     let [kind, first, step, bytes @ ..] = data else { return };
+    if *kind < 128 {
+        check(*kind, *first, *step, bytes);
+    } else {
+        let words = bytes.iter().map(|b| WORDS[usize::from(*b) % WORDS.len()]);
+        check(*kind, *first, *step, format!("{{{}\"x\":0}}", words.collect::<String>()).as_bytes());
+    }
+});
+
+fn check(kind: u8, first: u8, step: u8, bytes: &[u8]) {
     let endpoint = match kind % 8 {
         0 => Endpoint::Generate,
         1 => Endpoint::TgiStream,
@@ -16,7 +25,7 @@ fuzz_target!(|data: &[u8]| {
         _ => Endpoint::Known(Dialect::OpenAiChat),
     };
     let whole = scan(endpoint, std::iter::once(bytes));
-    let (head, rest) = bytes.split_at(usize::from(*first).min(bytes.len()));
+    let (head, rest) = bytes.split_at(usize::from(first).min(bytes.len()));
     let pieces = std::iter::once(head).chain(rest.chunks(usize::from(step % 32) + 1));
     assert_eq!(scan(endpoint, pieces), whole);
     assert!(whole.model.as_ref().is_none_or(|model| model.len() <= 256));
@@ -26,7 +35,70 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(body @ Value::Object(_)) = serde_json::from_slice(document) {
         agree(endpoint, &whole, &body);
     }
-});
+}
+
+const WORDS: &[&str] = &[
+    ",",
+    ":",
+    "\"",
+    "{",
+    "}",
+    "[",
+    "]",
+    " ",
+    "\\",
+    "\\u0041",
+    "\\ud83d",
+    "\\ude00",
+    "null",
+    "true",
+    "false",
+    "0",
+    "7",
+    "-1",
+    "1.5",
+    "1e3",
+    "4294967297",
+    "x",
+    "\u{20ac}",
+    "\"model\":",
+    "\"mod\\u0065l\":",
+    "\"stream\":",
+    "\"max_tokens\":",
+    "\"max_completion_tokens\":",
+    "\"n_predict\":",
+    "\"n\":",
+    "\"best_of\":",
+    "\"stream_options\":",
+    "\"include_usage\":",
+    "\"continuous_usage_stats\":",
+    "\"prompt\":",
+    "\"inputs\":",
+    "\"text\":",
+    "\"input_ids\":",
+    "\"messages\":",
+    "\"content\":",
+    "\"options\":",
+    "\"x\":",
+    "\"a\",",
+    "\"a\"",
+    "{\"a\":1},",
+    "[1],",
+    "1,",
+    "true,",
+    "null,",
+    "\"n\":7,",
+    "\"n\":null,",
+    "\"best_of\":5,",
+    "\"model\":\"b\",",
+    "\"model\":0,",
+    "\"stream\":true,",
+    "\"max_tokens\":5,",
+    "\"max_completion_tokens\":6,",
+    "\"stream_options\":{\"include_usage\":true},",
+    "\"prompt\":[\"ab\",[1]],",
+    "\"prompt\":\"c\",",
+];
 
 fn scan<'a>(endpoint: Endpoint, pieces: impl Iterator<Item = &'a [u8]>) -> RequestShape {
     let mut scanner = RequestScanner::new(endpoint);

@@ -16,8 +16,9 @@ pub(super) struct Body {
     pub best_of: u32,
     /// Prompts that came as elements of an array.
     pub prompts: u32,
-    /// Text of the prompt, in bytes.
-    pub bytes: u64,
+    /// Text of the prompt, in bytes, by the member that holds it.
+    bytes: [u64; SECTIONS],
+    section: usize,
     /// Prompt that came tokenised.
     pub tokens: u64,
     /// There are images or audio.
@@ -70,7 +71,10 @@ impl Grammar for Body {
             CONTINUOUS_USAGE => self.continuous_usage = false,
             STREAM_OPTIONS => (self.include_usage, self.continuous_usage) = (false, false),
             OPTIONS => self.native_cap = None,
+            MESSAGES => self.begin_section(1),
+            CONTENT if parent == ROOT => self.begin_section(if key == b"suffix" { 2 } else { 3 }),
             PROMPTS => {
+                self.begin_section(0);
                 (self.prompts, self.tokens) = (0, 0);
                 self.tgi |= key == b"inputs";
                 self.sglang |= matches!(key, b"text" | b"input_ids");
@@ -128,8 +132,19 @@ impl Grammar for Body {
 }
 
 impl Body {
+    /// Text of the prompt, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.iter().fold(0, |sum, bytes| sum.saturating_add(*bytes))
+    }
+
+    fn begin_section(&mut self, section: usize) {
+        self.section = section;
+        self.bytes[section] = 0;
+    }
+
     fn add_text(&mut self, length: u64) {
-        self.bytes = self.bytes.saturating_add(length);
+        let bytes = &mut self.bytes[self.section];
+        *bytes = bytes.saturating_add(length);
     }
 }
 
@@ -200,6 +215,8 @@ fn choices(n: u64) -> u32 {
     u32::try_from(n).unwrap_or(CHOICES_LIMIT).min(CHOICES_LIMIT)
 }
 
+/// The prompt under its various names; the messages; what follows the text to be filled in; what stands before all.
+const SECTIONS: usize = 4;
 pub(super) const MODEL_LIMIT: usize = 256;
 /// No context holds four thousand million tokens.
 const CAP_LIMIT: u64 = 1 << 32;

@@ -77,7 +77,7 @@ impl RequestScanner {
             max_output: body.preferred_cap.or(body.cap).or(body.native_cap),
             choices: body.n.max(body.best_of).max(1).saturating_mul(prompts),
             prompts,
-            prompt: match (body.media, body.tokens, body.bytes) {
+            prompt: match (body.media, body.tokens, body.bytes()) {
                 (true, ..) => PromptLength::Unknown,
                 (false, tokens, 0) if tokens > 0 => PromptLength::Tokens(tokens),
                 (false, _, bytes) => PromptLength::Text { bytes },
@@ -204,7 +204,10 @@ mod tests {
         assert_eq!(scan(CHAT, r#"{"max_tokens":5,"max_completion_tokens":null}"#).max_output, Some(5));
         assert!(!scan(CHAT, r#"{"stream_options":{"include_usage":true},"stream_options":{}}"#).include_usage);
         let completions = Endpoint::Known(Dialect::OpenAiCompletions);
-        assert_eq!(scan(completions, r#"{"prompt":["a","b"],"prompt":"c"}"#).choices, 1);
+        let twice = scan(completions, r#"{"prompt":["ab","cd"],"suffix":"xyz","prompt":"c","suffix":"x"}"#);
+        assert_eq!((twice.choices, twice.prompt), (1, PromptLength::Text { bytes: 2 }));
+        let messages = scan(CHAT, r#"{"messages":[{"content":"abcd"}],"system":"s","messages":[{"content":"ab"}]}"#);
+        assert_eq!(messages.prompt, PromptLength::Text { bytes: 3 });
     }
 
     #[test]
