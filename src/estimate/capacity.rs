@@ -82,6 +82,11 @@ impl Capacity {
         }
     }
 
+    /// Most tokens in one step, as it became known.
+    pub fn set_batched(&mut self, batched: Option<f64>) {
+        self.batched = batched;
+    }
+
     /// A saturated block that ended at `at`.
     pub fn on_block(&mut self, at: Timestamp, block: &Block, costs: &Solution) {
         self.updated_at = at;

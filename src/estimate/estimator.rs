@@ -127,6 +127,7 @@ impl Estimator {
     /// The engine's own limits became known, or changed.
     pub fn set_limits(&mut self, limits: EngineLimits) {
         self.engine = limits;
+        self.capacity.set_batched(limits.max_num_batched_tokens.map(f64::from));
     }
 
     /// The gate held requests back although their first tokens would come at once: the engine's memory is the limit.

@@ -79,6 +79,7 @@ fn backend(name: &str, reading: &Reading, now: Timestamp, epoch: f64) -> Value {
             "drift": reading.drifts,
         },
         "stalls": reading.stalls,
+        "several_engines": reading.several_engines,
     })
 }
 
