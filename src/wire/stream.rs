@@ -52,127 +52,157 @@ pub struct Reading {
 /// Listens to one answer.
 #[derive(Debug)]
 pub struct StreamScanner {
+    mark: Mark,
+    framed: Framed,
+    /// The object that a read has cut. Most reads end where an event does: then it lives on the stack, which is in the cache,
+    /// while the memory of a thousand streams is not.
+    cut: Option<Box<Object>>,
+}
+
+/// What is known between two events.
+#[derive(Debug)]
+struct Framed {
     dialect: Dialect,
     format: Format,
-    mark: Mark,
     sse: Sse,
     /// The event under way has payload.
     has_payload: bool,
     done: Done,
+    totals: Totals,
+}
+
+/// A payload on its way, and what it said so far.
+#[derive(Debug, Default)]
+struct Object {
     walker: Walker<HELD>,
     event: Event,
-    totals: Totals,
 }
 
 impl StreamScanner {
     /// A scanner for an answer in `dialect`, framed as `format`.
     pub fn new(dialect: Dialect, format: Format) -> Self {
-        Self {
+        let framed = Framed {
             dialect,
             format,
-            mark: Mark::default(),
             sse: Sse::default(),
             has_payload: false,
             done: Done::default(),
-            walker: Walker::default(),
-            event: Event::default(),
             totals: Totals::default(),
-        }
+        };
+        Self { mark: Mark::default(), framed, cut: None }
     }
 
     /// The request had so many prompts: what they measure is told apart from how many choices repeat it.
     pub fn with_prompts(mut self, prompts: u32) -> Self {
-        self.totals.reports.prompts = Some(prompts);
+        self.framed.totals.reports.prompts = Some(prompts);
         self
     }
 
     /// The next piece; each content event that it completes is told.
     pub fn feed(&mut self, bytes: &[u8], mut on_event: impl FnMut(Emission)) {
         let (before, bytes) = self.mark.strip(bytes);
-        if !before.is_empty() {
-            self.frame(before, &mut on_event);
+        let mut framed = |object: &mut Object, framed: &mut Framed| {
+            if !before.is_empty() {
+                framed.frame(before, object, &mut on_event);
+            }
+            framed.frame(bytes, object, &mut on_event);
+        };
+        if let Some(object) = &mut self.cut {
+            framed(object, &mut self.framed);
+            if !self.framed.has_payload {
+                self.cut = None;
+            }
+            return;
         }
-        self.frame(bytes, &mut on_event);
+        let mut object = Object::default();
+        framed(&mut object, &mut self.framed);
+        if self.framed.has_payload {
+            self.cut = Some(Box::new(object));
+        }
     }
 
     /// The answer has ended. The last line of NDJSON may lack its line end. An unfinished event of SSE is dropped by every
     /// client, so it has no content; but its usage, its finish, its error or its terminator decide the outcome.
     pub fn finish(&mut self, mut on_event: impl FnMut(Emission)) {
-        match self.format {
+        let mut object = self.cut.take().unwrap_or_default();
+        let framed = &mut self.framed;
+        match framed.format {
             Format::Opaque => {}
-            Format::Json => self.end_answer(),
-            Format::Ndjson => self.end_event(false, true, &mut on_event),
-            Format::Sse => self.end_event(self.sse.is_error(), false, &mut on_event),
+            Format::Json => framed.end_answer(&object),
+            Format::Ndjson => framed.end_event(false, true, &mut object, &mut on_event),
+            Format::Sse => framed.end_event(framed.sse.is_error(), false, &mut object, &mut on_event),
         }
     }
 
     /// What was read so far.
     pub fn reading(&self) -> Reading {
         Reading {
-            opaque: self.format == Format::Opaque,
+            opaque: self.framed.format == Format::Opaque,
             at_event_boundary: self.at_event_boundary(),
-            ..self.totals.reading(self.dialect)
+            ..self.framed.totals.reading(self.framed.dialect)
         }
     }
 
     /// The dialect's terminator was seen.
     pub fn has_terminated(&self) -> bool {
-        self.totals.terminated
+        self.framed.totals.terminated
     }
 
     /// Nothing of an event is under way.
     pub fn at_event_boundary(&self) -> bool {
-        self.sse.at_event_boundary() && !self.has_payload
+        self.framed.sse.at_event_boundary() && !self.framed.has_payload
     }
+}
 
-    fn frame(&mut self, bytes: &[u8], on_event: &mut impl FnMut(Emission)) {
+impl Framed {
+    fn frame(&mut self, bytes: &[u8], object: &mut Object, on_event: &mut impl FnMut(Emission)) {
         match self.format {
-            Format::Sse => self.events(bytes, on_event),
-            Format::Ndjson => self.records(bytes, on_event),
-            Format::Json => self.pay(bytes),
+            Format::Sse => self.events(bytes, object, on_event),
+            Format::Ndjson => self.records(bytes, object, on_event),
+            Format::Json => self.pay(bytes, object),
             Format::Opaque => {}
         }
     }
 
     /// SSE: a payload an event.
-    fn events(&mut self, mut bytes: &[u8], on_event: &mut impl FnMut(Emission)) {
+    fn events(&mut self, mut bytes: &[u8], object: &mut Object, on_event: &mut impl FnMut(Emission)) {
         while let Some(piece) = self.sse.next(&mut bytes) {
             match piece {
                 Piece::Data(part) => {
                     self.done.feed(part);
-                    self.pay(part);
+                    self.pay(part, object);
                 }
                 Piece::Join => {
                     self.done.feed(b"\n");
-                    self.pay(b"\n");
+                    self.pay(b"\n", object);
                 }
-                Piece::End { error } => self.end_event(error, true, on_event),
+                Piece::End { error } => self.end_event(error, true, object, on_event),
             }
         }
     }
 
     /// NDJSON: a payload a line.
-    fn records(&mut self, mut bytes: &[u8], on_event: &mut impl FnMut(Emission)) {
+    fn records(&mut self, mut bytes: &[u8], object: &mut Object, on_event: &mut impl FnMut(Emission)) {
         while let Some(at) = memchr::memchr(b'\n', bytes) {
-            self.pay(&bytes[..at]);
-            self.end_event(false, true, on_event);
+            self.pay(&bytes[..at], object);
+            self.end_event(false, true, object, on_event);
             bytes = &bytes[at + 1..];
         }
-        self.pay(bytes);
+        self.pay(bytes, object);
     }
 
-    fn pay(&mut self, bytes: &[u8]) {
+    fn pay(&mut self, bytes: &[u8], object: &mut Object) {
         self.has_payload |= !bytes.is_empty();
-        self.walker.feed(bytes, &mut self.event);
+        object.walker.feed(bytes, &mut object.event);
     }
 
     /// The payload under way is over. `is_error`: its event has that name. `complete`: a client would get it.
-    fn end_event(&mut self, is_error: bool, complete: bool, on_event: &mut impl FnMut(Emission)) {
+    fn end_event(&mut self, is_error: bool, complete: bool, object: &mut Object, on_event: &mut impl FnMut(Emission)) {
         if is_error {
             self.totals.on_error(ErrorKind::Error);
         }
-        let is_object = self.walker.ended() && self.event.list.is_none();
-        let tokens = if is_object { self.totals.on_event(self.dialect, &self.event) } else { None };
+        let is_object = object.walker.ended() && object.event.list.is_none();
+        let tokens = if is_object { self.totals.on_event(self.dialect, &object.event) } else { None };
         if let Some(tokens) = tokens.filter(|_| complete) {
             self.totals.count(tokens);
             on_event(Emission { tokens });
@@ -180,13 +210,13 @@ impl StreamScanner {
         self.totals.terminated |= self.done.is_whole() && says_done(self.dialect);
         self.has_payload = false;
         self.done = Done::default();
-        self.walker.reset();
-        self.event.reset();
+        object.walker.reset();
+        object.event.reset();
     }
 
-    fn end_answer(&mut self) {
-        if self.walker.ended() {
-            self.totals.on_answer(self.dialect, &self.event);
+    fn end_answer(&mut self, object: &Object) {
+        if object.walker.ended() {
+            self.totals.on_answer(self.dialect, &object.event);
         }
     }
 }
