@@ -31,29 +31,33 @@ pub struct Entry {
     line: Box<Line>,
 }
 
-/// All that is known of one request.
+/// All that is known of one request. In the order written, because streams are many and their lines are seldom in a cache:
+/// an emission touches the first 64 bytes and its place in the batch, and a batch is booked with the 64 behind them.
+#[repr(C)]
 struct Line {
-    account: Account,
+    /// The last emission; the timeline learns of it at the end.
+    last: Option<Timestamp>,
+    flushed: Timestamp,
+    counted: u64,
+    events: u64,
+    journal: Option<Box<Journalled>>,
     key: RequestKey,
     row: u32,
-    priority: Priority,
-    state: Stage,
-    timeline: Timeline,
     status: u16,
+    state: Stage,
+    batched: u8,
+    gaps: Gaps,
+    /// Tokens that the backend had delivered when this stream was last flushed.
+    delivered: u64,
+    account: Account,
+    priority: Priority,
     /// A stream was asked for, and so far none was denied.
     stream: bool,
     opaque: bool,
-    counted: u64,
-    events: u64,
-    gaps: Gaps,
     batch: [Pending; BATCH],
-    batched: u8,
-    flushed: Timestamp,
-    /// Tokens that the backend had delivered when this stream was last flushed.
-    delivered: u64,
+    timeline: Timeline,
     /// Nanoseconds of weir's own work; 0: not taken.
     overhead: [u64; OverheadStage::COUNT],
-    journal: Option<Box<Journalled>>,
 }
 
 /// What is known of a request when it arrives.
@@ -206,11 +210,6 @@ impl Entry {
     pub fn finish(mut self, end: End) {
         self.line.close(&self.shard, &mut self.shard.lock(), end);
     }
-
-    /// The stamps so far.
-    pub fn timeline(&self) -> &Timeline {
-        &self.line.timeline
-    }
 }
 
 impl Drop for Entry {
@@ -222,7 +221,7 @@ impl Drop for Entry {
         let mut state = self.shard.lock();
         state.dropped += 1;
         // The last stamp there is: a guard that is dropped has no clock.
-        let at = line.timeline.last_token.or(line.timeline.admitted).unwrap_or(line.timeline.arrived);
+        let at = line.last.or(line.timeline.admitted).unwrap_or(line.timeline.arrived);
         let code = CodeClass::of_status(line.status);
         line.close(&self.shard, &mut state, End { outcome: Outcome::UpstreamError, code, at, usage: None });
     }
@@ -244,24 +243,25 @@ impl Line {
             truncated: false,
         });
         Box::new(Self {
-            account,
-            key,
-            row,
-            priority,
-            state: Stage::Queued,
-            timeline: Timeline::new(arrival.at),
-            status: 0,
-            stream: arrival.stream,
-            opaque: false,
+            last: None,
+            flushed: arrival.at,
             counted: 0,
             events: 0,
-            gaps: Gaps::default(),
-            batch: [Pending::default(); BATCH],
-            batched: 0,
-            flushed: arrival.at,
-            delivered: 0,
-            overhead: Default::default(),
             journal: journal.map(Box::new),
+            key,
+            row,
+            status: 0,
+            state: Stage::Queued,
+            batched: 0,
+            gaps: Gaps::default(),
+            delivered: 0,
+            account,
+            priority,
+            stream: arrival.stream,
+            opaque: false,
+            batch: [Pending::default(); BATCH],
+            timeline: Timeline::new(arrival.at),
+            overhead: Default::default(),
         })
     }
 
@@ -302,7 +302,7 @@ impl Line {
     fn keep(&mut self, at: Timestamp, tokens: u32, limited: bool) {
         self.events += 1;
         self.counted += u64::from(tokens);
-        let gap = match self.timeline.last_token.replace(at) {
+        let gap = match self.last.replace(at) {
             Some(last) => u64::try_from(at.since(last).as_nanos()).unwrap_or(u64::MAX),
             None => 0,
         };
@@ -350,8 +350,7 @@ impl Line {
 
     /// What is collected goes into the books.
     fn flush(&mut self, shard: &Shard, state: &mut State, at: Timestamp) {
-        let batch = self.batch;
-        let batch = &batch[..usize::from(std::mem::take(&mut self.batched))];
+        let batch = &self.batch[..usize::from(std::mem::take(&mut self.batched))];
         self.flushed = at;
         let tokens = batch.iter().fold(0_u32, |sum, pending| sum.saturating_add(pending.tokens));
         let first_is_first = self.events == batch.len() as u64;
@@ -371,7 +370,7 @@ impl Line {
             observe(state, self.account, Latency::Itl, at, share, pending.tokens.max(1));
         }
         let Some(backend) = state.backends.get_mut(usize::from(self.account.backend.0)) else { return };
-        self.tell_emissions(&mut backend.tray, batch);
+        tell_emissions(&mut backend.tray, self.key, self.last, batch);
         let overtaken = backend.delivered - self.delivered;
         backend.delivered = backend.delivered.saturating_add(u64::from(tokens));
         self.delivered = backend.delivered;
@@ -385,27 +384,13 @@ impl Line {
         }
     }
 
-    /// The batch as samples: its gaps counted back from the last emission.
-    fn tell_emissions(&self, tray: &mut Tray, batch: &[Pending]) {
-        if !tray.is_open() {
-            return;
-        }
-        let since_first = batch.iter().skip(1).fold(0_u64, |sum, pending| sum.saturating_add(pending.gap));
-        let mut at = self.timeline.last_token.unwrap_or_default() - Duration::from_nanos(since_first);
-        tray.put_emissions(batch.iter().enumerate().map(|(i, pending)| {
-            at = at + Duration::from_nanos(if i == 0 { 0 } else { pending.gap });
-            let what = What::Emission { tokens: pending.tokens, limited: pending.limited };
-            Sample { at, request: self.key, what }
-        }));
-    }
-
     fn close(&mut self, shard: &Shard, state: &mut State, end: End) {
         if !matches!(self.state, Stage::Prefill | Stage::Decode) {
             return self.abandon_in_queue(shard, state, end.at);
         }
         self.flush(shard, state, end.at);
         let decoding = std::mem::replace(&mut self.state, Stage::Closed) == Stage::Decode;
-        self.timeline.ended = Some(end.at);
+        (self.timeline.last_token, self.timeline.ended) = (self.last, Some(end.at));
         let phase = if decoding { Phase::Decode } else { Phase::Prefill };
         let books = &mut state.rows[self.row as usize].1;
         books.in_flight[phase.index()] -= 1;
@@ -559,6 +544,20 @@ fn count(state: &mut State, account: Account, event: Event, at: Timestamp, n: u3
     if let Some(backend) = state.backends.get_mut(usize::from(account.backend.0)).filter(|_| n > 0) {
         backend.window.count(event, at, n);
     }
+}
+
+/// A batch as samples: its gaps counted back from the last emission.
+fn tell_emissions(tray: &mut Tray, request: RequestKey, last: Option<Timestamp>, batch: &[Pending]) {
+    if !tray.is_open() {
+        return;
+    }
+    let since_first = batch.iter().skip(1).fold(0_u64, |sum, pending| sum.saturating_add(pending.gap));
+    let mut at = last.unwrap_or_default() - Duration::from_nanos(since_first);
+    tray.put_emissions(batch.iter().enumerate().map(|(i, pending)| {
+        at = at + Duration::from_nanos(if i == 0 { 0 } else { pending.gap });
+        let what = What::Emission { tokens: pending.tokens, limited: pending.limited };
+        Sample { at, request, what }
+    }));
 }
 
 fn tell(state: &mut State, account: Account, request: RequestKey, at: Timestamp, what: What) {
