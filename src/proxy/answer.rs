@@ -59,13 +59,13 @@ impl Answer {
     }
 
     /// Takes one read. `Err`: the backend broke the protocol, and nothing of this read may leave.
-    pub fn feed<'a>(
+    pub fn feed<'a, 'r>(
         &mut self,
         at: Timestamp,
         read: &'a [u8],
         scratch: &'a mut Vec<u8>,
         tap: &mut Tap,
-        to: &Recipient<'_>,
+        to: impl FnOnce() -> Recipient<'r>,
     ) -> Result<Heard<'a>, ()> {
         match &mut self.state {
             State::Body(relay) => {
@@ -80,11 +80,11 @@ impl Answer {
                 self.surplus = true;
                 Ok(Heard { out: &[], is_final_head: false })
             }
-            State::Head { held, .. } if held.is_empty() => self.feed_head(at, read, scratch, tap, to),
+            State::Head { held, .. } if held.is_empty() => self.feed_head(at, read, scratch, tap, &to()),
             State::Head { held, .. } => {
                 let mut whole = std::mem::take(held);
                 whole.extend_from_slice(read);
-                self.feed_head(at, &whole, scratch, tap, to)
+                self.feed_head(at, &whole, scratch, tap, &to())
             }
         }
     }

@@ -6,20 +6,19 @@
 //! the second in the tap.
 
 use std::cell::RefCell;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::answer::{Answer, Heard, Recipient};
-use super::budget::Budget;
+use super::arriving::Request;
+use super::gateway::Worker;
 use super::health::Vitals;
 use super::io::Io;
 use super::outbox::Outbox;
-use super::outgoing::Outgoing;
 use super::settings::Limits;
 use super::tap::Tap;
 use super::timer::Timer;
-use crate::clock::Clock;
+use super::upstream::Target;
 use crate::measure::OverheadStage;
 use crate::time::Timestamp;
 
@@ -51,22 +50,23 @@ pub enum Break {
     Memory,
 }
 
-/// What an exchange works with and does not own.
+/// What an exchange works with and does not own. Made anew for each turn, so that it is no part of a waiting task.
 pub struct Bench<'a, 't> {
-    pub clock: Clock,
+    pub worker: &'a Worker,
+    /// Where the request goes, and what is known of that backend's health.
+    pub target: &'a Target,
     pub vitals: &'a Vitals,
-    pub limits: &'a Limits,
-    pub budget: &'a Arc<Budget>,
     /// Bytes of the client's that belong to its next request.
     pub early: &'a mut Early,
     pub timer: &'a mut Timer<'t>,
-    pub request: &'a mut Outgoing,
-    pub to: Recipient<'a>,
+    pub request: &'a mut Request,
 }
 
 /// One request and its answer, between `d`, the client, and `u`, the backend.
 pub struct Exchange {
     answer: Answer,
+    /// All of the request is written, or no more of it will be.
+    asked: bool,
     outbox: Outbox,
     /// Something was written that the layer below may still hold.
     unflushed: bool,
@@ -85,6 +85,7 @@ impl Exchange {
     pub fn new(now: Timestamp, begun: Timestamp) -> Self {
         Self {
             answer: Answer::new(),
+            asked: false,
             outbox: Outbox::default(),
             unflushed: false,
             taken: now,
@@ -146,6 +147,7 @@ impl Exchange {
         bench: &mut Bench<'_, '_>,
         work: &mut Work,
     ) -> Result<(), End> {
+        work.now = None;
         loop {
             self.push_request(cx, u, tap, bench);
             let mut moved = self.pull_answer(cx, d, u, tap, bench, work)?;
@@ -157,21 +159,25 @@ impl Exchange {
                 continue;
             }
             self.watch_client(cx, d, tap, bench, work)?;
-            return self.keep_time(cx, tap, bench);
+            return self.keep_time(cx, tap, bench, work.now);
         }
     }
 
     /// Writes what is left of the request. An error is not the end: an early answer may be waiting to be read. Whatever moves
     /// here, the answer is polled after it, so that no other round is needed for it.
-    fn push_request<U: Io>(&self, cx: &mut Context<'_>, u: &mut U, tap: &mut Tap, bench: &mut Bench<'_, '_>) {
-        if bench.request.is_settled() {
+    fn push_request<U: Io>(&mut self, cx: &mut Context<'_>, u: &mut U, tap: &mut Tap, bench: &mut Bench<'_, '_>) {
+        if self.asked {
             return;
         }
-        bench.request.push(cx, u);
-        if bench.request.is_written()
+        let outgoing = &mut bench.request.outgoing;
+        if !outgoing.is_settled() {
+            outgoing.push(cx, u);
+        }
+        self.asked = outgoing.is_settled();
+        if outgoing.is_written()
             && let Some(entry) = tap.entry_mut()
         {
-            entry.on_overhead(OverheadStage::Request, bench.clock.now().since(self.begun));
+            entry.on_overhead(OverheadStage::Request, bench.now().since(self.begun));
         }
     }
 
@@ -202,7 +208,8 @@ impl Exchange {
                 Ok(true)
             }
             Poll::Ready(Ok(n)) => {
-                let at = bench.clock.now();
+                let at = bench.now();
+                work.now = Some(at);
                 self.on_read(cx, d, at, &work.read[..n], &mut work.scratch, tap, bench)?;
                 Ok(true)
             }
@@ -231,18 +238,18 @@ impl Exchange {
     ) -> Result<(), End> {
         if self.received == 0 {
             tap.on_first_byte(at);
-            bench.request.release();
+            bench.request.outgoing.release();
         }
         self.received += read.len() as u64;
         bench.vitals.on_heard(at);
-        match self.answer.feed(at, read, scratch, tap, &bench.to) {
+        match self.answer.feed(at, read, scratch, tap, || bench.recipient()) {
             Ok(Heard { out, is_final_head: false }) => self.send(cx, d, out, bench),
             Ok(Heard { out, is_final_head: true }) => {
-                bench.request.stop();
-                bench.request.release();
+                bench.request.outgoing.stop();
+                bench.request.outgoing.release();
                 self.send(cx, d, out, bench)?;
                 if let Some(entry) = tap.entry_mut() {
-                    entry.on_overhead(OverheadStage::FirstByte, bench.clock.now().since(at));
+                    entry.on_overhead(OverheadStage::FirstByte, bench.now().since(at));
                 }
                 Ok(())
             }
@@ -277,9 +284,9 @@ impl Exchange {
             if rest.is_empty() {
                 return Ok(());
             }
-            self.taken = bench.clock.now();
+            self.taken = bench.now();
         }
-        if self.outbox.push(bench.budget, rest) {
+        if self.outbox.push(&bench.worker.gateway.memory, rest) {
             Ok(())
         } else {
             self.broken = Some(Break::Memory);
@@ -292,7 +299,7 @@ impl Exchange {
         if !self.outbox.is_empty() {
             moved = self.outbox.drain(cx, d).map_err(|_| End::ClientGone)? > 0;
             if moved {
-                self.taken = bench.clock.now();
+                self.taken = bench.now();
                 self.unflushed = true;
             }
         }
@@ -321,7 +328,7 @@ impl Exchange {
         loop {
             match d.rd(cx, &mut work.read) {
                 Poll::Pending => return Ok(()),
-                Poll::Ready(Ok(0)) if !bench.limits.half_close => {
+                Poll::Ready(Ok(0)) if !bench.limits().half_close => {
                     bench.early.half_closed = true;
                     return Ok(());
                 }
@@ -339,10 +346,21 @@ impl Exchange {
     }
 
     /// Ends what is overdue; else sees to it that the timer fires at the next deadline.
-    fn keep_time(&mut self, cx: &mut Context<'_>, tap: &Tap, bench: &mut Bench<'_, '_>) -> Result<(), End> {
-        let due = self.due(tap, bench.limits);
+    /// `now` is what the clock said in this turn, if it was asked.
+    fn keep_time(
+        &self,
+        cx: &mut Context<'_>,
+        tap: &Tap,
+        bench: &mut Bench<'_, '_>,
+        now: Option<Timestamp>,
+    ) -> Result<(), End> {
+        let due = self.due(tap, bench.limits());
         bench.timer.set(due);
-        if bench.timer.is_overdue(cx) { Err(self.overdue(due, bench.limits)) } else { Ok(()) }
+        let overdue = match now {
+            Some(now) => bench.timer.is_overdue_at(now, cx),
+            None => bench.timer.is_overdue(cx),
+        };
+        if overdue { Err(self.overdue(due, bench.limits())) } else { Ok(()) }
     }
 
     /// The first moment at which something will have taken too long.
@@ -370,6 +388,28 @@ impl Exchange {
 
     fn is_flushed(&self) -> bool {
         self.outbox.is_empty() && !self.unflushed
+    }
+}
+
+impl Bench<'_, '_> {
+    fn now(&self) -> Timestamp {
+        self.worker.gateway.clock.now()
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.worker.gateway.limits
+    }
+
+    /// The client's side, for the answer's head.
+    fn recipient(&self) -> Recipient<'_> {
+        Recipient {
+            version: self.request.version,
+            head_request: self.request.is_head,
+            close: !self.request.keep_alive,
+            request_id: self.request.id.as_bytes(),
+            served_by: self.request.shape.is_some().then_some(&*self.target.name),
+            worker: self.worker,
+        }
     }
 }
 
@@ -404,11 +444,13 @@ impl Early {
 pub(super) struct Work {
     pub read: Box<[u8]>,
     pub scratch: Vec<u8>,
+    /// When the turn under way last read from an engine.
+    now: Option<Timestamp>,
 }
 
 thread_local! {
     pub(super) static WORKBENCH: RefCell<Work> =
-        RefCell::new(Work { read: vec![0; READ].into_boxed_slice(), scratch: Vec::new() });
+        RefCell::new(Work { read: vec![0; READ].into_boxed_slice(), scratch: Vec::new(), now: None });
 }
 
 /// One read from a socket. 4, 16 and 64 KiB measured alike.

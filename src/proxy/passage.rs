@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use super::answer::Recipient;
 use super::arriving::{PathKind, Request};
 use super::connection::{Connection, Next, WRITE_PATIENCE};
 use super::drain;
@@ -90,21 +89,12 @@ impl Connection<'_> {
             request.outgoing.address(&target.prefix, host, request.id.made(), request.has_length);
             let end = poll_fn(|cx| {
                 let mut bench = Bench {
-                    clock: gateway.clock,
+                    worker,
+                    target,
                     vitals: &gateway.vitals[usize::from(passage.backend.0)],
-                    limits: &gateway.limits,
-                    budget: &gateway.memory,
                     early: &mut self.early,
                     timer,
-                    request: &mut request.outgoing,
-                    to: Recipient {
-                        version: request.version,
-                        head_request: request.is_head,
-                        close: !request.keep_alive,
-                        request_id: request.id.as_bytes(),
-                        served_by: request.shape.is_some().then_some(&*target.name),
-                        worker,
-                    },
+                    request,
                 };
                 exchange.step(cx, client, &mut passage.link.stream, &mut passage.tap, &mut bench)
             });

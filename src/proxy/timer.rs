@@ -4,7 +4,7 @@
 //! request's deadlines nearly always move away, so the runtime's timer wheel is touched every few seconds, not per request.
 
 use std::pin::Pin;
-use std::task::Context;
+use std::task::{Context, Waker};
 
 use tokio::time::Sleep;
 
@@ -18,13 +18,15 @@ pub struct Timer<'s> {
     /// When the sleep fires; never later than `due`.
     armed: Timestamp,
     due: Timestamp,
+    /// Whom the sleep wakes when it fires; it need not be told again.
+    waker: Option<Waker>,
 }
 
 impl<'s> Timer<'s> {
     /// A timer that is due when it is first set.
     pub fn new(clock: Clock, sleep: Pin<&'s mut Sleep>) -> Self {
         let never = Timestamp::from_nanos(u64::MAX);
-        Self { clock, sleep, armed: never, due: never }
+        Self { clock, sleep, armed: never, due: never, waker: None }
     }
 
     /// Moves the deadline to `due`.
@@ -37,17 +39,33 @@ impl<'s> Timer<'s> {
 
     /// Whether the deadline has passed; if not, the task is woken when it does.
     pub fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.wakes(cx) && !self.sleep.is_elapsed() {
+            return false;
+        }
+        self.waker = None;
         while self.sleep.as_mut().poll(cx).is_ready() {
             if self.clock.now() >= self.due {
                 return true;
             }
             self.arm();
         }
+        self.waker = Some(cx.waker().clone());
         false
     }
 
+    /// The same for whoever has read the clock a moment ago: mostly nothing but two stamps is looked at.
+    pub fn is_overdue_at(&mut self, now: Timestamp, cx: &mut Context<'_>) -> bool {
+        let waits = now < self.armed && self.wakes(cx);
+        !waits && self.is_overdue(cx)
+    }
+
+    /// The sleep knows whom to wake.
+    fn wakes(&self, cx: &Context<'_>) -> bool {
+        self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
+    }
+
     fn arm(&mut self) {
-        self.armed = self.due;
+        (self.armed, self.waker) = (self.due, None);
         self.sleep.as_mut().reset(self.clock.instant(self.due));
     }
 }
