@@ -103,9 +103,10 @@ impl Totals {
     fn hear_own(&mut self, dialect: Dialect, event: &Event) -> Option<u32> {
         let report = self.own_report(dialect, event);
         let running = event.running.and_then(believed).filter(|_| has_sequences(dialect));
-        let index = if has_sequences(dialect) { event.own.index } else { 0 };
-        let says = Choice { index, finished: has_finished(dialect, event), ..event.own };
-        let sequence = self.sequences.of(index);
+        // Elsewhere these members mean something else, or nothing.
+        let named = if has_sequences(dialect) { event.own } else { Choice { index: 0, ids: 0, ..event.own } };
+        let says = Choice { finished: has_finished(dialect, event), ..named };
+        let sequence = self.sequences.of(says.index);
         let mut tokens = None;
         if let Some(sequence) = sequence {
             sequence.report.raise(report);
