@@ -8,6 +8,7 @@
 //! It reads no clock and no file, opens no socket and throws no dice that a seed does not rule. It holds no gate yet:
 //! every request is admitted at the instant it arrives, as in mode observe.
 
+pub mod chart;
 pub mod expectation;
 pub mod machine;
 pub mod outcome;
@@ -19,6 +20,7 @@ pub mod traffic;
 pub mod truth;
 mod verdict;
 
+pub use chart::Chart;
 pub use machine::{Cache, Machine};
 pub use outcome::{Moment, Outcome, Served};
 pub use play::{Stage, play};

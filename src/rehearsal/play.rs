@@ -12,20 +12,20 @@ use crate::estimate::{EngineLimits, Estimator, Settings};
 use crate::measure::{RequestKey, Sample, What};
 use crate::time::Timestamp;
 
-/// A scenario's engine, and the capacity that loads are multiples of.
+/// One engine of a scenario.
 #[derive(Clone, Copy, Debug)]
 pub struct Stage<'a> {
     /// What is played.
     pub scenario: &'a Scenario,
     /// With which engine.
     pub subject: &'a Subject,
-    /// Of all replicas together, in requests per second.
-    pub capacity: f64,
+    /// What the level of each segment counts in, in requests per second.
+    pub units: &'a [f64],
 }
 
 /// Plays one scenario with one engine and one seed.
 pub fn play(stage: Stage<'_>, seed: u64) -> Outcome {
-    let requests = traffic::draw(stage.scenario, &stage.subject.machine, stage.capacity, seed);
+    let requests = traffic::draw(stage.scenario, &stage.subject.machine, stage.units, seed);
     let mut rehearsal = Rehearsal::new(stage, &requests, seed);
     while let Some(event) = rehearsal.next() {
         rehearsal.on(event);
@@ -299,12 +299,15 @@ const TICKS_A_READING: u64 = 10;
 
 #[cfg(test)]
 mod tests {
+    use super::super::scenario::{Segment, Unit};
     use super::*;
 
     fn outcome(head: &str, segments: &str, seed: u64) -> Outcome {
         let text = format!("about = \"x\"\nseeds = [1]\n{head}\n{segments}");
         let scenario = Scenario::parse("test", &text).unwrap();
-        play(Stage { scenario: &scenario, subject: &scenario.engines[0], capacity: 5.126 }, seed)
+        let unit = |segment: &Segment| if segment.unit == Unit::Requests { 1.0 } else { 5.126 };
+        let units: Vec<f64> = scenario.segments.iter().map(unit).collect();
+        play(Stage { scenario: &scenario, subject: &scenario.engines[0], units: &units }, seed)
     }
 
     const STEP: &str = "[[segment]]\nseconds = 20\nload = 0.3\n[[segment]]\nseconds = 30\nload = 2.0\n";

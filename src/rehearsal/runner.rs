@@ -9,7 +9,7 @@ use super::expectation::Expectation;
 use super::machine::Machine;
 use super::outcome::Outcome;
 use super::play::{Stage, play};
-use super::scenario::{Scenario, Subject};
+use super::scenario::{Scenario, Segment, Subject, Unit};
 use super::truth::{Truth, Truths};
 use super::verdict::{Evidence, across};
 
@@ -63,9 +63,16 @@ pub fn rehearse<'a>(
     let known = &*truths;
     let mut runs: Vec<Run<'_>> = Vec::new();
     for (pair, (scenario, subject)) in pairs.iter().enumerate() {
-        let against: Vec<Truth> = against(scenario, subject, known);
+        let (truths, units) = against(scenario, subject, known);
         let seeds = choice.seeds.as_ref().unwrap_or(&scenario.seeds);
-        runs.extend(seeds.iter().map(|&seed| Run { pair, scenario, subject, seed, truths: against.clone() }));
+        runs.extend(seeds.iter().map(|&seed| Run {
+            pair,
+            scenario,
+            subject,
+            seed,
+            truths: truths.clone(),
+            units: units.clone(),
+        }));
     }
     // The longest first, so that no thread is left alone with it at the end.
     let mut order: Vec<usize> = (0..runs.len()).collect();
@@ -90,12 +97,16 @@ pub fn rehearse<'a>(
 }
 
 /// Plays one engine and seed of a scenario, for a chart: the outcome, and the truth of every segment.
-pub fn perform(scenario: &Scenario, subject: &Subject, truths: &mut Truths, seed: u64) -> (Outcome, Vec<Truth>) {
-    complete(truths, &[(scenario, subject)], NonZeroUsize::MIN);
-    let mut truths = against(scenario, subject, truths);
-    let outcome = play(stage(scenario, subject, &truths), seed);
-    truths.pop();
-    (outcome, truths)
+pub fn perform(
+    scenario: &Scenario,
+    subject: &Subject,
+    truths: &mut Truths,
+    threads: NonZeroUsize,
+    seed: u64,
+) -> (Outcome, Vec<Truth>) {
+    complete(truths, &[(scenario, subject)], threads);
+    let (truths, units) = against(scenario, subject, truths);
+    (play(Stage { scenario, subject, units: &units }, seed), truths)
 }
 
 /// Computes the truths that `pairs` need and `truths` lacks.
@@ -133,25 +144,22 @@ fn machines(scenario: &Scenario, subject: &Subject) -> Vec<Machine> {
     scenario.segments.iter().map(|segment| segment.machine(&subject.machine)).chain(own).collect()
 }
 
-/// Their truths, at each segment's speed and number of replicas.
+/// The truth of each segment, at its speed and number of replicas, and what its level counts in.
 ///
-/// A machine that is not known (there is none after [`complete`]) would have a capacity of nothing.
-fn against(scenario: &Scenario, subject: &Subject, truths: &Truths) -> Vec<Truth> {
-    let changes = scenario
-        .segments
-        .iter()
-        .map(|segment| (segment.slowdown, segment.replicas.unwrap_or(scenario.replicas)))
-        .chain([(1.0, scenario.replicas)]);
-    machines(scenario, subject)
-        .iter()
-        .zip(changes)
-        .filter_map(|(machine, (slowdown, replicas))| Some(truths.of(machine)?.scaled(slowdown, replicas)))
-        .collect()
-}
-
-fn stage<'a>(scenario: &'a Scenario, subject: &'a Subject, truths: &[Truth]) -> Stage<'a> {
-    let capacity = truths.last().map_or(0.0, |unit| unit.best.requests_per_second);
-    Stage { scenario, subject, capacity }
+/// Every machine is known after [`complete`].
+fn against(scenario: &Scenario, subject: &Subject, truths: &Truths) -> (Vec<Truth>, Vec<f64>) {
+    let live = |segment: &Segment| segment.replicas.unwrap_or(scenario.replicas);
+    let own = truths.of(&subject.machine).map(|own| own.scaled(1.0, scenario.replicas));
+    let of_segment = |segment: &Segment| {
+        let truth = truths.of(&segment.machine(&subject.machine))?.scaled(segment.slowdown, live(segment));
+        let unit = match segment.unit {
+            Unit::Requests => 1.0,
+            Unit::Capacity => own?.best.requests_per_second,
+            Unit::OwnCapacity => truth.best.requests_per_second,
+        };
+        Some((truth, unit))
+    };
+    scenario.segments.iter().filter_map(of_segment).unzip()
 }
 
 /// One engine, one seed.
@@ -161,16 +169,19 @@ struct Run<'a> {
     subject: &'a Subject,
     seed: u64,
     truths: Vec<Truth>,
+    units: Vec<f64>,
 }
 
 impl Run<'_> {
     /// The value of every expectation that concerns the engine.
     fn values(&self) -> Vec<Option<f64>> {
-        let outcome = play(stage(self.scenario, self.subject, &self.truths), self.seed);
+        let stage = Stage { scenario: self.scenario, subject: self.subject, units: &self.units };
+        let outcome = play(stage, self.seed);
         let evidence = Evidence {
             scenario: self.scenario,
             outcome: &outcome,
             truths: &self.truths,
+            units: &self.units,
             slo_ttft: self.subject.slo_ttft,
         };
         let concerned =
@@ -180,7 +191,7 @@ impl Run<'_> {
 
     /// Tokens to be generated, roughly.
     fn work(&self) -> f64 {
-        let tokens = self.truths.last().map_or(0.0, |unit| unit.best.tokens_per_second);
+        let tokens = self.truths.first().map_or(0.0, |truth| truth.best.tokens_per_second);
         tokens * self.scenario.length().as_secs_f64()
     }
 }

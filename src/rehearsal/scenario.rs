@@ -7,7 +7,8 @@
 //!
 //! [[segment]]
 //! seconds = 60
-//! load = 0.3                              # times the capacity; `rate` is in requests per second; [from, to] is a ramp
+//! load = 0.3                              # times the capacity; `rate` is in requests per second; [from, to] is a ramp;
+//!                                         # own = true: times the capacity for this segment's own mix and speed
 //!
 //! [[segment]]
 //! seconds = 120
@@ -76,8 +77,8 @@ pub struct Segment {
     pub until: Until,
     /// How much, at its beginning and at its end.
     pub level: Level,
-    /// The level is in requests per second, not in multiples of the capacity.
-    pub absolute: bool,
+    /// What the level counts in.
+    pub unit: Unit,
     /// Law of the gaps.
     pub arrivals: Arrivals,
     /// Factor on the mean prompt.
@@ -97,6 +98,17 @@ pub enum Until {
     Elapsed(Duration),
     /// After this many requests: the last segment only.
     Requests(u64),
+}
+
+/// What a level counts in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Requests per second.
+    Requests,
+    /// The capacity for the scenario's mix, at the engine's usual speed, with all replicas.
+    Capacity,
+    /// The capacity for the segment's own mix, speed and replicas.
+    OwnCapacity,
 }
 
 /// A load or a rate, and where it goes in a straight line.
@@ -288,6 +300,9 @@ struct SegmentFile {
     requests: Option<u64>,
     load: Option<Level>,
     rate: Option<Level>,
+    /// Load is a multiple of the capacity in this very segment, not of the scenario's.
+    #[serde(default)]
+    own: bool,
     #[serde(default = "unit")]
     cv: f64,
     #[serde(default = "unit")]
@@ -379,9 +394,10 @@ impl SegmentFile {
             (None, Some(_)) => return fault("requests", "only the last segment can end after a number of requests"),
             _ => return fault("seconds", "give either seconds or requests"),
         };
-        let (level, absolute) = match (self.load, self.rate) {
-            (Some(load), None) => (load, false),
-            (None, Some(rate)) => (rate, true),
+        let (level, unit) = match (self.load, self.rate) {
+            (Some(load), None) if self.own => (load, Unit::OwnCapacity),
+            (Some(load), None) => (load, Unit::Capacity),
+            (None, Some(rate)) if !self.own => (rate, Unit::Requests),
             _ => return fault("load", "give either load or rate"),
         };
         if matches!(until, Until::Requests(_)) && level.from != level.to {
@@ -403,7 +419,7 @@ impl SegmentFile {
             return fault("replicas", "between 1 and the scenario's replicas");
         }
         let Self { prompt, output, slowdown, replicas, .. } = *self;
-        Ok(Segment { until, level, absolute, arrivals, prompt, output, slowdown, replicas })
+        Ok(Segment { until, level, unit, arrivals, prompt, output, slowdown, replicas })
     }
 }
 
@@ -470,7 +486,7 @@ mod tests {
         assert_eq!(scenario.begins(1), Duration::from_secs(60));
         assert_eq!(scenario.length(), Duration::from_secs(70));
         let ramp = scenario.segments[1];
-        assert_eq!((ramp.level, ramp.absolute), (Level { from: 2.0, to: 4.0 }, true));
+        assert_eq!((ramp.level, ramp.unit), (Level { from: 2.0, to: 4.0 }, Unit::Requests));
         assert_eq!(ramp.arrivals, Arrivals::with_cv(3.0).unwrap());
         assert_eq!(scenario.sight, Sight::default());
     }
@@ -497,8 +513,8 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused_in_one_sentence() {
         assert_eq!(refused("load = 0.3", "laod = 0.3"), {
-            "step: line 6: unknown field `laod`, expected one of `seconds`, `requests`, `load`, `rate`, `cv`, `prompt`, \
-             `output`, `slowdown`, `replicas`"
+            "step: line 6: unknown field `laod`, expected one of `seconds`, `requests`, `load`, `rate`, `own`, `cv`, \
+             `prompt`, `output`, `slowdown`, `replicas`"
         });
         assert!(
             refused("\"seed\"", "\"sead\"").starts_with("step: engines: unknown engine profile 'sead': choose one")

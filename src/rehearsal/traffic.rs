@@ -22,17 +22,17 @@ pub struct Request {
     pub seen: Option<u32>,
 }
 
-/// All requests of `scenario`, in order. `capacity` is what loads are multiples of, in requests per second.
+/// All requests of `scenario`, in order. `units` are what each segment's level counts in, in requests per second.
 ///
 /// Three independent streams of dice, so that a change to one law does not change what the others draw.
-pub fn draw(scenario: &Scenario, machine: &Machine, capacity: f64, seed: u64) -> Vec<Request> {
+pub fn draw(scenario: &Scenario, machine: &Machine, units: &[f64], seed: u64) -> Vec<Request> {
     let mut lengths = dice(seed, Purpose::Lengths);
     let mut sight = dice(seed, Purpose::Sight);
     let mut requests = Vec::new();
     let mut begins = Timestamp::ZERO;
-    for (number, segment) in scenario.segments.iter().enumerate() {
+    for (number, (segment, &unit)) in scenario.segments.iter().zip(units).enumerate() {
         let machine = segment.machine(machine);
-        for start in arrivals(segment, capacity, arrival_seed(seed, number)) {
+        for start in arrivals(segment, unit, arrival_seed(seed, number)) {
             let lengths = machine.draw(&mut lengths);
             let seen = see(lengths.prompt, scenario.sight, &mut sight);
             requests.push(Request { arrives: begins + start, lengths, seen });
@@ -46,18 +46,17 @@ pub fn draw(scenario: &Scenario, machine: &Machine, capacity: f64, seed: u64) ->
 ///
 /// A ramp is a time change: gaps are drawn at rate 1 and laid out along the integral of the rate, so their law (Poisson,
 /// CV) holds at every moment of it.
-fn arrivals(segment: &Segment, capacity: f64, seed: u64) -> Vec<Duration> {
-    let Level { from, to } = segment.level.times(if segment.absolute { 1.0 } else { capacity });
-    let unit = Rate::ONE;
+fn arrivals(segment: &Segment, unit: f64, seed: u64) -> Vec<Duration> {
+    let Level { from, to } = segment.level.times(unit);
     match segment.until {
         Until::Requests(count) => {
-            let starts = schedule(segment.arrivals, unit, Extent::Count(count), seed);
+            let starts = schedule(segment.arrivals, Rate::ONE, Extent::Count(count), seed);
             starts.into_iter().map(|start| start.div_f64(from)).collect()
         }
         Until::Elapsed(length) => {
             let seconds = length.as_secs_f64();
             let expected = Duration::from_secs_f64((from + to) / 2.0 * seconds);
-            let starts = schedule(segment.arrivals, unit, Extent::Time(expected), seed);
+            let starts = schedule(segment.arrivals, Rate::ONE, Extent::Time(expected), seed);
             let slope = (to - from) / seconds;
             starts.into_iter().map(|start| Duration::from_secs_f64(reached(from, slope, start.as_secs_f64()))).collect()
         }
@@ -104,7 +103,8 @@ mod tests {
     fn requests(toml: &str, seed: u64) -> Vec<Request> {
         let text = format!("about = \"x\"\nengines = [\"slots16\"]\nseeds = [1]\n{toml}");
         let scenario = Scenario::parse("test", &text).unwrap();
-        draw(&scenario, &Machine::plain(Profile::named("slots16").unwrap().setup), 10.0, seed)
+        let units = vec![10.0; scenario.segments.len()];
+        draw(&scenario, &Machine::plain(Profile::named("slots16").unwrap().setup), &units, seed)
     }
 
     fn within(requests: &[Request], from: u64, to: u64) -> f64 {
@@ -113,11 +113,11 @@ mod tests {
     }
 
     #[test]
-    fn a_load_is_a_multiple_of_the_capacity_and_a_rate_is_not() {
-        let relative = requests("[[segment]]\nseconds = 2000\nload = 0.5\n", 1);
-        assert!((within(&relative, 0, 2000) / 10_000.0 - 1.0).abs() < 0.03);
-        let absolute = requests("[[segment]]\nseconds = 2000\nrate = 2.0\ncv = 0.0\n", 1);
-        assert_eq!(absolute.len(), 4000);
+    fn a_level_counts_in_its_unit() {
+        let poisson = requests("[[segment]]\nseconds = 2000\nload = 0.5\n", 1);
+        assert!((within(&poisson, 0, 2000) / 10_000.0 - 1.0).abs() < 0.03);
+        let steady = requests("[[segment]]\nseconds = 2000\nload = 0.2\ncv = 0.0\n", 1);
+        assert_eq!(steady.len(), 4000);
     }
 
     #[test]

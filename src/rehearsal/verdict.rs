@@ -15,6 +15,8 @@ pub(super) struct Evidence<'a> {
     pub outcome: &'a Outcome,
     /// Of every segment's mix, speed and replicas.
     pub truths: &'a [Truth],
+    /// What the level of each segment counts in, in requests per second.
+    pub units: &'a [f64],
     pub slo_ttft: Duration,
 }
 
@@ -75,7 +77,7 @@ impl Evidence<'_> {
             Measure::SpeedChange => self.first_growth(from, to, speed_changes),
             Measure::MixChanges => Some(self.grown(from, to, |moment| moment.reading.mix_changes)),
             Measure::Stalls => Some(self.grown(from, to, |moment| moment.reading.stalls)),
-            Measure::Goodput => Some(self.goodput(segment, from, to, self.truths[expectation.segment])),
+            Measure::Goodput => Some(self.goodput(expectation.segment, from, to)),
             Measure::Throughput => Some(self.throughput(from, to)),
             Measure::Ttft => self.ttft(segment, from, to),
             _ => None,
@@ -104,27 +106,19 @@ impl Evidence<'_> {
     }
 
     /// Goodput over what could have been had: the offered load, but no more than the capacity.
-    fn goodput(&self, segment: &Segment, from: Duration, to: Duration, truth: Truth) -> f64 {
+    fn goodput(&self, segment: usize, from: Duration, to: Duration) -> f64 {
         let settled = from + SETTLING;
         let good = self.outcome.requests.iter().filter(|request| {
             let done = request.completed.map(|at| at.since(Timestamp::ZERO));
             done.is_some_and(|done| (settled..to).contains(&done))
                 && request.ttft().is_some_and(|ttft| ttft <= self.slo_ttft)
         });
-        let capacity = truth.best.requests_per_second;
-        let unit = if segment.absolute { 1.0 } else { self.unit() };
-        let servable = |part: f64| {
-            let level = segment.level.times(unit);
-            (level.from + (level.to - level.from) * part).min(capacity)
-        };
+        let capacity = self.truths[segment].best.requests_per_second;
+        let level = self.scenario.segments[segment].level.times(self.units[segment]);
+        let servable = |part: f64| (level.from + (level.to - level.from) * part).min(capacity);
         let parts = (0..PARTS).map(|part| servable((f64::from(part) + 0.5) / f64::from(PARTS)));
         let servable = parts.sum::<f64>() / f64::from(PARTS);
         good.count() as f64 / (servable * to.saturating_sub(settled).as_secs_f64())
-    }
-
-    /// What loads are multiples of: the capacity of the first segment's machine without that segment's changes.
-    fn unit(&self) -> f64 {
-        self.truths.last().map_or(f64::NAN, |unit| unit.best.requests_per_second)
     }
 
     fn throughput(&self, from: Duration, to: Duration) -> f64 {
