@@ -10,6 +10,7 @@
 
 pub mod chart;
 pub mod expectation;
+pub mod journal;
 pub mod machine;
 pub mod outcome;
 pub mod play;
@@ -19,6 +20,7 @@ pub mod scenario;
 pub mod traffic;
 pub mod truth;
 mod verdict;
+mod watch;
 
 pub use chart::Chart;
 pub use machine::{Cache, Machine};

@@ -10,7 +10,9 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::engine::profile::Profile;
-use crate::rehearsal::{self, Choice, Machine, Scenario, Truth, Truths, report};
+use crate::rehearsal::scenario::Subject;
+use crate::rehearsal::{self, Chart, Choice, Machine, Scenario, Truth, Truths, report};
+use crate::time::Timestamp;
 
 /// Flags of `weir rehearse`.
 #[derive(Debug, Args)]
@@ -27,6 +29,9 @@ pub struct Rehearse {
     /// Print the findings as a page of tables
     #[arg(long)]
     pub page: bool,
+    /// Draw one engine and one seed of one scenario: the first of each, unless --engine and --seed say another
+    #[arg(long, value_name = "FILE", conflicts_with = "page")]
+    pub svg: Option<PathBuf>,
     /// Compute the true capacity of an engine, or of every engine and mix of a scenario file, in long closed loops
     #[arg(long, value_name = "PROFILE|SCENARIO", conflicts_with_all = ["scenarios", "page"])]
     pub truth: Vec<String>,
@@ -49,11 +54,29 @@ pub fn run(flags: &Rehearse) -> anyhow::Result<()> {
         return truths(&flags.truth);
     }
     let scenarios = read_all(&flags.scenarios)?;
+    if let Some(file) = &flags.svg {
+        draw(&scenarios, flags, file)?;
+    }
     let choice = Choice { engines: flags.engine.clone(), seeds: flags.seed.map(|seed| vec![seed]) };
     let findings = rehearsal::rehearse(&scenarios, &choice, &mut Truths::kept(), threads());
     print!("{}", if flags.page { report::page(&findings) } else { report::text(&findings) });
     let unmet = findings.iter().filter(|finding| !finding.is_met()).count();
     if unmet == 0 { Ok(()) } else { Err(Unmet { unmet, all: findings.len() }.into()) }
+}
+
+/// Draws into `file`, and says on standard error when the state changed and why.
+fn draw(scenarios: &[Scenario], flags: &Rehearse, file: &Path) -> anyhow::Result<()> {
+    let [scenario] = scenarios else { anyhow::bail!("--svg draws one scenario, not {}", scenarios.len()) };
+    let wanted = |subject: &&Subject| flags.engine.is_empty() || flags.engine.contains(&subject.name);
+    let subject = scenario.engines.iter().find(wanted).context("the scenario has no such engine")?;
+    let seed = flags.seed.or(scenario.seeds.first().copied()).unwrap_or(1);
+    let (outcome, truths) = rehearsal::perform(scenario, subject, &mut Truths::kept(), threads(), seed);
+    for change in &outcome.transitions {
+        let at = change.at.since(Timestamp::ZERO).as_secs_f64();
+        eprintln!("{at:8.1} s  {} -> {}: {}", change.from, change.to, change.reason);
+    }
+    let svg = Chart { scenario, subject, seed, outcome: &outcome, truths: &truths }.svg();
+    fs::write(file, svg).with_context(|| file.display().to_string())
 }
 
 fn truths(names: &[String]) -> anyhow::Result<()> {

@@ -55,14 +55,15 @@ impl Chart<'_> {
         // A flash crowd would flatten everything else: what is above three times the capacity is cut off.
         let plot =
             Plot { top: 66.0, height: 250.0, seconds, most: (1.1 * highest).clamp(1.25 * capacity, 3.0 * capacity) };
-        plot.frame(canvas, "requests per second");
+        plot.frame(canvas, "requests per second", highest);
         self.band(canvas, &plot, |knee| knee.requests_per_second);
-        plot.line(canvas, &offered, OFFERED, 1.5, "");
+        // Where everybody is admitted the two lie upon each other: the broad pale line and the dashes both stay visible.
+        plot.line(canvas, &offered, OFFERED, 3.0, "");
         plot.line(canvas, &admitted, ADMITTED, 1.2, "5 4");
         plot.line(canvas, &completed, COMPLETED, 1.8, "");
-        self.truth(canvas, &plot, |flow| flow.requests_per_second);
         plot.line(canvas, &self.predictions(), PREDICTED, 1.6, "2 3");
         self.known(canvas, &plot, |knee| knee.requests_per_second.value);
+        self.truth(canvas, &plot, |flow| flow.requests_per_second);
         self.alarms(canvas, &plot);
         let entries = [
             ("offered", OFFERED, ""),
@@ -102,12 +103,12 @@ impl Chart<'_> {
         let highest = decoding.iter().chain(&pending).map(|point| point.1).fold(0.0, f64::max);
         let plot =
             Plot { top: 410.0, height: 170.0, seconds, most: (1.1 * highest).clamp(1.3 * decodes, 3.0 * decodes) };
-        plot.frame(canvas, "requests in flight");
+        plot.frame(canvas, "requests in flight", highest);
         self.band(canvas, &plot, |knee| knee.in_flight);
         plot.line(canvas, &pending, PENDING, 1.5, "");
         plot.line(canvas, &decoding, COMPLETED, 1.8, "");
-        self.truth(canvas, &plot, |flow| flow.decodes);
         self.known(canvas, &plot, |knee| knee.in_flight.value);
+        self.truth(canvas, &plot, |flow| flow.decodes);
         canvas.text(f64::midpoint(LEFT, RIGHT), plot.top + plot.height + 40.0, Anchor::Middle, 12, INK, "seconds");
         let entries =
             [("pending", PENDING, ""), ("decoding", COMPLETED, ""), ("knee", KNEE, ""), ("truth", TRUTH, "7 4")];
@@ -199,8 +200,13 @@ impl Plot {
         self.top + self.height * (1.0 - (value / self.most).clamp(0.0, 1.0))
     }
 
-    fn frame(&self, canvas: &mut Canvas, label: &str) {
+    /// Axes and their numbers; says so when something above `most` is cut off.
+    fn frame(&self, canvas: &mut Canvas, label: &str, highest: f64) {
         canvas.vertical(LEFT - 46.0, self.top + self.height / 2.0, label);
+        if highest > self.most {
+            let note = format!("cut off here; highest {highest:.0}");
+            canvas.text(RIGHT, self.top - 4.0, Anchor::End, 10, FAINT, &note);
+        }
         for value in ticks(self.most, 5.0) {
             let y = self.y(value);
             canvas.path(&format!("M{LEFT} {y:.1}H{RIGHT}"), GRID, 1.0, "");
@@ -340,7 +346,7 @@ fn shade(state: State) -> &'static str {
     }
 }
 
-const WIDTH: f64 = 1000.0;
+const WIDTH: f64 = 1020.0;
 const HEIGHT: f64 = 634.0;
 const LEFT: f64 = 70.0;
 const RIGHT: f64 = 850.0;
@@ -348,7 +354,7 @@ const RIGHT: f64 = 850.0;
 const INK: &str = "#222222";
 const FAINT: &str = "#5f6670";
 const GRID: &str = "#eceff1";
-const OFFERED: &str = "#9aa3ad";
+const OFFERED: &str = "#c9d0d6";
 const ADMITTED: &str = "#4d5761";
 const COMPLETED: &str = "#1f6fc4";
 const PENDING: &str = "#b03a8c";

@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::machine::{Lengths, Machine, submit};
-use super::outcome::{Moment, Outcome, Served};
+use super::outcome::{Outcome, Served};
 use super::scenario::{LimitsShown, Scenario, Subject};
 use super::traffic::{self, Request};
+use super::watch::Watch;
 use crate::engine::model::Engine;
-use crate::estimate::{EngineLimits, Estimator, Settings};
+use crate::estimate::{EngineLimits, Settings};
 use crate::measure::{RequestKey, Sample, What};
 use crate::time::Timestamp;
 
@@ -25,8 +26,13 @@ pub struct Stage<'a> {
 
 /// Plays one scenario with one engine and one seed.
 pub fn play(stage: Stage<'_>, seed: u64) -> Outcome {
+    play_aloud(stage, seed, |_| {})
+}
+
+/// The same, with somebody who hears every sample that the estimator is told.
+pub fn play_aloud(stage: Stage<'_>, seed: u64, hear: impl FnMut(&Sample)) -> Outcome {
     let requests = traffic::draw(stage.scenario, &stage.subject.machine, stage.units, seed);
-    let mut rehearsal = Rehearsal::new(stage, &requests, seed);
+    let mut rehearsal = Rehearsal::new(stage, &requests, seed, hear);
     while let Some(event) = rehearsal.next() {
         rehearsal.on(event);
     }
@@ -61,29 +67,21 @@ enum Event {
     Tick,
 }
 
-struct Rehearsal<'a> {
+struct Rehearsal<'a, H> {
     stage: Stage<'a>,
     now: Timestamp,
     requests: &'a [Request],
     /// How many of them have arrived.
     arrived: usize,
     fleet: Fleet,
-    estimator: Estimator,
-    ticks: u64,
+    watch: Watch,
+    hear: H,
     /// The segment that `now` lies in.
     segment: usize,
-    counts: Counts,
-    outcome: Outcome,
 }
 
-#[derive(Clone, Copy, Default)]
-struct Counts {
-    admitted: u64,
-    completed: u64,
-}
-
-impl<'a> Rehearsal<'a> {
-    fn new(stage: Stage<'a>, requests: &'a [Request], seed: u64) -> Self {
+impl<'a, H: FnMut(&Sample)> Rehearsal<'a, H> {
+    fn new(stage: Stage<'a>, requests: &'a [Request], seed: u64, hear: H) -> Self {
         let Stage { scenario, subject, .. } = stage;
         let mut rehearsal = Self {
             stage,
@@ -91,17 +89,11 @@ impl<'a> Rehearsal<'a> {
             requests,
             arrived: 0,
             fleet: Fleet::new(&subject.machine, scenario.replicas, scenario.delay, seed),
-            estimator: Estimator::new(settings(subject, scenario.sight.limits), Timestamp::ZERO),
-            ticks: 0,
+            watch: Watch::new(settings(subject, scenario.sight.limits), Timestamp::ZERO),
+            hear,
             segment: 0,
-            counts: Counts::default(),
-            outcome: Outcome {
-                moments: Vec::new(),
-                transitions: Vec::new(),
-                requests: Vec::with_capacity(requests.len()),
-                ended: Timestamp::ZERO,
-            },
         };
+        rehearsal.watch.outcome.requests.reserve(requests.len());
         rehearsal.enter_segment(0);
         rehearsal
     }
@@ -109,7 +101,7 @@ impl<'a> Rehearsal<'a> {
     /// What happens next, with `now` set to its time; `None` when the rehearsal is over.
     fn next(&mut self) -> Option<Event> {
         let arrival = self.requests.get(self.arrived).map(|request| (request.arrives, Event::Arrival));
-        let tick = (Timestamp::ZERO + TICK * (self.ticks as u32 + 1), Event::Tick);
+        let tick = (Timestamp::ZERO + TICK * (self.watch.ticks() as u32 + 1), Event::Tick);
         let earliest = [self.fleet.next_step(), self.fleet.next_delivery(), arrival];
         let (at, event) = earliest.into_iter().flatten().fold(tick, Ord::min);
         if self.is_over(at) {
@@ -122,7 +114,7 @@ impl<'a> Rehearsal<'a> {
     fn is_over(&self, at: Timestamp) -> bool {
         let length = self.stage.scenario.length();
         if self.stage.scenario.drain {
-            self.counts.completed == self.requests.len() as u64 && self.now.since(Timestamp::ZERO) >= length
+            self.watch.completed() == self.requests.len() as u64 && self.now.since(Timestamp::ZERO) >= length
         } else {
             at.since(Timestamp::ZERO) > length
         }
@@ -138,7 +130,7 @@ impl<'a> Rehearsal<'a> {
             Event::Step { replica } => self.on_step(replica),
             Event::Delivery => self.fleet.deliver(self.now),
             Event::Arrival => self.on_arrival(),
-            Event::Tick => self.on_tick(),
+            Event::Tick => self.watch.on_tick(self.now),
         }
     }
 
@@ -152,62 +144,53 @@ impl<'a> Rehearsal<'a> {
         let number = self.arrived;
         let request = self.requests[number];
         self.arrived += 1;
-        self.outcome.requests.push(Served { arrived: self.now, first_token: None, completed: None });
+        self.watch.outcome.requests.push(Served { arrived: self.now, first_token: None, completed: None });
         self.tell(number, What::Offered { prompt: request.seen, stream: true });
         // The one place where a request is admitted, queued or shed. In mode observe nobody waits and nobody is shed.
         self.admit(number, request.lengths);
     }
 
     fn admit(&mut self, number: usize, lengths: Lengths) {
-        self.counts.admitted += 1;
         self.tell(number, What::Admitted);
         self.fleet.dispatch(number, lengths, self.now);
     }
 
     fn on_step(&mut self, replica: usize) {
-        let Self { fleet, estimator, outcome, requests, counts, now, .. } = self;
+        let Self { fleet, watch, hear, requests, now, .. } = self;
         let at = *now;
         let usage = self.stage.scenario.sight.usage;
         for emission in fleet.finish_step(replica) {
             let number = emission.id as usize;
             let request = RequestKey(emission.id);
-            let served = &mut outcome.requests[number];
+            let served = &mut watch.outcome.requests[number];
             if emission.index == 0 {
                 served.first_token = Some(at);
             }
-            let what = What::Emission { tokens: emission.tokens, limited: false };
-            estimator.on_sample(&Sample { at, request, what });
             if emission.finished {
                 served.completed = Some(at);
-                counts.completed += 1;
-                estimator.on_sample(&Sample { at, request, what: finished(requests[number].lengths, usage) });
+            }
+            let mut tell = |what| {
+                let sample = Sample { at, request, what };
+                hear(&sample);
+                watch.on_sample(&sample);
+            };
+            tell(What::Emission { tokens: emission.tokens, limited: false });
+            if emission.finished {
+                tell(finished(requests[number].lengths, usage));
             }
         }
         fleet.begin_step(replica, at);
     }
 
-    fn on_tick(&mut self) {
-        self.ticks += 1;
-        self.estimator.on_tick(self.now);
-        self.outcome.transitions.extend(self.estimator.transitions());
-        if self.ticks.is_multiple_of(TICKS_A_READING) {
-            self.outcome.moments.push(Moment {
-                at: self.now,
-                reading: self.estimator.reading(),
-                offered: self.arrived as u64,
-                admitted: self.counts.admitted,
-                completed: self.counts.completed,
-            });
-        }
-    }
-
     fn tell(&mut self, number: usize, what: What) {
-        self.estimator.on_sample(&Sample { at: self.now, request: RequestKey(number as u64), what });
+        let sample = Sample { at: self.now, request: RequestKey(number as u64), what };
+        (self.hear)(&sample);
+        self.watch.on_sample(&sample);
     }
 
     fn outcome(mut self) -> Outcome {
-        self.outcome.ended = self.now;
-        self.outcome
+        self.watch.outcome.ended = self.now;
+        self.watch.outcome
     }
 }
 
@@ -292,10 +275,7 @@ impl Fleet {
 }
 
 /// How often weir looks up.
-const TICK: Duration = Duration::from_millis(100);
-
-/// A reading is published once a second.
-const TICKS_A_READING: u64 = 10;
+pub(super) const TICK: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {

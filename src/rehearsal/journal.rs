@@ -1,0 +1,265 @@
+//! A journal, replayed: the same samples that the proxy told its estimator, to the same verdicts.
+//!
+//! A journal holds closed requests only, in the order of their ends, so all of it is in memory before the first sample can
+//! be told. What was still running when it was written is not in it. Emissions beyond what a record holds are missing too.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::time::Duration;
+
+use super::outcome::Outcome;
+use super::play::TICK;
+use super::watch::Watch;
+use crate::backend::BackendId;
+use crate::estimate::Settings;
+use crate::measure::journal::{Record, Verdict};
+use crate::measure::{RequestKey, Sample, What};
+use crate::time::Timestamp;
+
+/// Replays the records of each backend through an estimator of its own.
+pub fn replay(records: &[Record], settings: &Settings) -> BTreeMap<BackendId, Outcome> {
+    let mut backends: BTreeMap<BackendId, Vec<&Record>> = BTreeMap::new();
+    for record in records {
+        backends.entry(record.account.backend).or_default().push(record);
+    }
+    backends.into_iter().map(|(backend, records)| (backend, watch(&records, settings))).collect()
+}
+
+fn watch(records: &[&Record], settings: &Settings) -> Outcome {
+    let mut samples = Samples::new(records).peekable();
+    // Ticks fall on whole tenths of a second of the journal's clock.
+    let first = samples.peek().map_or(0, |first| first.at.as_nanos());
+    let mut now = Timestamp::from_nanos(first - first % TICK.as_nanos() as u64);
+    let mut watch = Watch::new(settings.clone(), now);
+    for sample in samples {
+        while now + TICK <= sample.at {
+            now = now + TICK;
+            watch.on_tick(now);
+        }
+        watch.on_sample(&sample);
+    }
+    watch.on_tick(now + TICK);
+    watch.outcome
+}
+
+/// The samples of several records in the order of time; of one instant, in the order of the file.
+struct Samples<'a> {
+    records: &'a [&'a Record],
+    /// Each record's next event.
+    due: BinaryHeap<Reverse<Due>>,
+}
+
+/// An event of a record: `step` 0 is its arrival, 1 its admission, from 2 on its emissions and then its end.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Due {
+    at: Timestamp,
+    record: usize,
+    step: usize,
+}
+
+impl<'a> Samples<'a> {
+    fn new(records: &'a [&'a Record]) -> Self {
+        let arrival = |(record, of): (usize, &&Record)| Reverse(Due { at: of.timeline.arrived, record, step: 0 });
+        Self { records, due: records.iter().enumerate().map(arrival).collect() }
+    }
+}
+
+impl Iterator for Samples<'_> {
+    type Item = Sample;
+
+    fn next(&mut self) -> Option<Sample> {
+        let Reverse(Due { at, record: number, step }) = self.due.pop()?;
+        let record = self.records[number];
+        if let Some((at, step)) = following(record, at, step) {
+            self.due.push(Reverse(Due { at, record: number, step }));
+        }
+        Some(Sample { at, request: RequestKey(number as u64), what: what(record, step) })
+    }
+}
+
+/// The event after `step`, which was at `at`; `None` after the last. Time never runs backwards within a record.
+fn following(record: &Record, at: Timestamp, step: usize) -> Option<(Timestamp, usize)> {
+    let end = last(record);
+    let ended = record.timeline.ended.unwrap_or(at).max(at);
+    if step == end {
+        return None;
+    }
+    let (due, step) = match step {
+        0 if record.timeline.admitted.is_none() => (ended, end),
+        0 => (record.timeline.admitted.unwrap_or(at), 1),
+        1 if end == 2 => (ended, end),
+        1 => (record.timeline.first_token.unwrap_or(at), 2),
+        _ if step + 1 == end => (ended, end),
+        _ => (at + Duration::from_nanos(record.emissions[step - 1].gap), step + 1),
+    };
+    Some((due.max(at), step))
+}
+
+/// The number of a record's last event.
+fn last(record: &Record) -> usize {
+    2 + record.emissions.len()
+}
+
+fn what(record: &Record, step: usize) -> What {
+    match step {
+        0 => What::Offered { prompt: record.prompt_tokens.map(tokens), stream: record.stream },
+        _ if step == last(record) => end(record),
+        1 => What::Admitted,
+        _ => {
+            let emission = record.emissions[step - 2];
+            What::Emission { tokens: emission.tokens, limited: emission.limited }
+        }
+    }
+}
+
+fn end(record: &Record) -> What {
+    if record.timeline.admitted.is_none() {
+        return What::Left { shed: matches!(record.verdict, Verdict::Shed { .. }) };
+    }
+    let Verdict::Finished { outcome, usage, .. } = record.verdict else {
+        return What::Finished { completed: false, input: None, output: None, cached: None };
+    };
+    let usage = usage.unwrap_or_default();
+    What::Finished {
+        completed: outcome == crate::measure::Outcome::Completed,
+        input: usage.input.map(tokens),
+        output: usage.output.map(tokens),
+        cached: usage.cached.map(tokens),
+    }
+}
+
+fn tokens(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Scenario;
+    use super::super::play::{Stage, play_aloud, settings};
+    use super::*;
+    use crate::backend::ModelId;
+    use crate::estimate::State;
+    use crate::measure::journal::Emission;
+    use crate::measure::{Account, CodeClass, Priority, Timeline};
+
+    fn at(ms: u64) -> Timestamp {
+        Timestamp::ZERO + Duration::from_millis(ms)
+    }
+
+    fn record(arrived: u64, admitted: Option<u64>, emissions: &[u64], ended: u64, verdict: Verdict) -> Record {
+        let first_token = emissions.first().map(|&ms| at(ms));
+        let gap = |pair: &[u64]| Duration::from_millis(pair[1] - pair[0]).as_nanos() as u64;
+        let gaps = std::iter::once(0).chain(emissions.windows(2).map(gap));
+        Record {
+            account: Account { backend: BackendId(0), model: ModelId(0) },
+            priority: Priority::Default,
+            timeline: Timeline {
+                arrived: at(arrived),
+                admitted: admitted.map(at),
+                first_token,
+                ended: Some(at(ended)),
+                ..Timeline::default()
+            },
+            status: 200,
+            dialect: "openai.chat".into(),
+            stream: true,
+            prompt_tokens: Some(7),
+            max_output: None,
+            choices: 1,
+            retries: Default::default(),
+            overhead: Default::default(),
+            emissions: gaps.take(emissions.len()).map(|gap| Emission { gap, tokens: 1, limited: false }).collect(),
+            truncated: false,
+            verdict,
+        }
+    }
+
+    fn completed() -> Verdict {
+        Verdict::Finished { outcome: crate::measure::Outcome::Completed, code: CodeClass::Ok2xx, usage: None }
+    }
+
+    fn told(records: &[Record]) -> Vec<(u64, u64, What)> {
+        let records: Vec<&Record> = records.iter().collect();
+        let millis = |sample: &Sample| sample.at.since(Timestamp::ZERO).as_millis() as u64;
+        Samples::new(&records).map(|sample| (millis(&sample), sample.request.0, sample.what)).collect()
+    }
+
+    #[test]
+    fn records_become_samples_in_the_order_of_time() {
+        let emission = What::Emission { tokens: 1, limited: false };
+        let offered = What::Offered { prompt: Some(7), stream: true };
+        let finished = What::Finished { completed: true, input: None, output: None, cached: None };
+        let records = [record(5, Some(6), &[20, 40], 45, completed()), record(1, Some(2), &[30], 60, completed())];
+        assert_eq!(
+            told(&records),
+            [
+                (1, 1, offered),
+                (2, 1, What::Admitted),
+                (5, 0, offered),
+                (6, 0, What::Admitted),
+                (20, 0, emission),
+                (30, 1, emission),
+                (40, 0, emission),
+                (45, 0, finished),
+                (60, 1, finished),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_was_never_dispatched_leaves_and_what_broke_off_is_not_completed() {
+        let shed = Verdict::Shed { reason: crate::measure::ShedReason::ALL[0] };
+        assert_eq!(told(&[record(0, None, &[], 9, shed)])[1], (9, 0, What::Left { shed: true }));
+        let abandoned = told(&[record(0, None, &[], 9, Verdict::Abandoned)]);
+        assert_eq!(abandoned[1], (9, 0, What::Left { shed: false }));
+        let broken = told(&[record(0, Some(1), &[], 9, Verdict::Abandoned)]);
+        assert!(matches!(broken[2], (9, 0, What::Finished { completed: false, .. })));
+    }
+
+    /// The journal of a rehearsal gives the verdicts of the rehearsal: what the estimator is told is all it needs.
+    #[test]
+    fn a_replayed_rehearsal_comes_to_the_same_verdicts() {
+        let text = "about = \"x\"\nengines = [\"slots16\"]\nseeds = [1]\ndrain = true\n\
+            [[segment]]\nseconds = 30\nrate = 1.5\n[[segment]]\nseconds = 60\nrate = 10\n";
+        let scenario = Scenario::parse("step", text).unwrap();
+        let subject = &scenario.engines[0];
+        let mut heard = Vec::new();
+        let stage = Stage { scenario: &scenario, subject, units: &[1.0, 1.0] };
+        let outcome = play_aloud(stage, 1, |sample| heard.push(*sample));
+        let records = as_records(&heard);
+        let replayed = &replay(&records, &settings(subject, scenario.sight.limits))[&BackendId(0)];
+        assert!(outcome.transitions.iter().any(|change| change.to == State::Saturated));
+        assert_eq!(replayed.transitions, outcome.transitions);
+        let knee = |outcome: &Outcome| {
+            let known = outcome.moments.iter().filter_map(|moment| moment.reading.knee.clone().ok());
+            known.map(|knee| knee.requests_per_second.value).next_back().unwrap()
+        };
+        // Saturated blocks begin elsewhere: the estimator was started with the first arrival, not before it.
+        assert!((knee(replayed) / knee(&outcome) - 1.0).abs() < 0.01, "{} {}", knee(replayed), knee(&outcome));
+    }
+
+    fn as_records(samples: &[Sample]) -> Vec<Record> {
+        let mut records: BTreeMap<RequestKey, Record> = BTreeMap::new();
+        for Sample { at, request, what } in samples.iter().copied() {
+            if let What::Offered { prompt, .. } = what {
+                let mut offered = record(0, None, &[], 0, completed());
+                offered.timeline.arrived = at;
+                offered.prompt_tokens = prompt.map(u64::from);
+                records.insert(request, offered);
+            }
+            let record = records.get_mut(&request).unwrap();
+            match what {
+                What::Admitted => record.timeline.admitted = Some(at),
+                What::Emission { tokens, limited } => {
+                    let gap = record.timeline.last_token.map_or(0, |last| at.since(last).as_nanos() as u64);
+                    record.emissions.push(Emission { gap, tokens, limited });
+                    record.timeline.first_token.get_or_insert(at);
+                    record.timeline.last_token = Some(at);
+                }
+                What::Finished { .. } => record.timeline.ended = Some(at),
+                What::Offered { .. } | What::Left { .. } => {}
+            }
+        }
+        records.into_values().collect()
+    }
+}

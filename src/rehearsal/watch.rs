@@ -1,0 +1,63 @@
+//! The estimator with somebody who looks at it: told samples, ticked, read once a second.
+
+use super::outcome::{Moment, Outcome};
+use crate::estimate::{Estimator, Settings};
+use crate::measure::{Sample, What};
+use crate::time::Timestamp;
+
+/// An estimator, and what has come out of it so far.
+pub(super) struct Watch {
+    estimator: Estimator,
+    ticks: u64,
+    offered: u64,
+    admitted: u64,
+    completed: u64,
+    pub outcome: Outcome,
+}
+
+impl Watch {
+    pub fn new(settings: Settings, now: Timestamp) -> Self {
+        let outcome = Outcome { moments: Vec::new(), transitions: Vec::new(), requests: Vec::new(), ended: now };
+        Self { estimator: Estimator::new(settings, now), ticks: 0, offered: 0, admitted: 0, completed: 0, outcome }
+    }
+
+    pub fn on_sample(&mut self, sample: &Sample) {
+        match sample.what {
+            What::Offered { .. } => self.offered += 1,
+            What::Admitted => self.admitted += 1,
+            What::Finished { completed: true, .. } => self.completed += 1,
+            What::Finished { .. } | What::Emission { .. } | What::Left { .. } => {}
+        }
+        self.estimator.on_sample(sample);
+    }
+
+    /// A tenth of a second is over; on a whole second of the clock a reading is kept.
+    pub fn on_tick(&mut self, now: Timestamp) {
+        self.ticks += 1;
+        self.estimator.on_tick(now);
+        self.outcome.transitions.extend(self.estimator.transitions());
+        self.outcome.ended = now;
+        if now.as_nanos().is_multiple_of(READING_EVERY) {
+            self.outcome.moments.push(Moment {
+                at: now,
+                reading: self.estimator.reading(),
+                offered: self.offered,
+                admitted: self.admitted,
+                completed: self.completed,
+            });
+        }
+    }
+
+    /// Ticks so far.
+    pub fn ticks(&self) -> u64 {
+        self.ticks
+    }
+
+    /// Requests of which the end was seen.
+    pub fn completed(&self) -> u64 {
+        self.completed
+    }
+}
+
+/// A reading is published once a second, in nanoseconds.
+const READING_EVERY: u64 = 1_000_000_000;
