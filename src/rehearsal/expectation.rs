@@ -35,7 +35,7 @@ pub struct Expectation {
     pub range: RangeInclusive<f64>,
     /// Names of the engines it holds for; empty is all.
     pub engines: Vec<String>,
-    /// Words that [`Measure::State`] and [`Measure::Regime`] compare with.
+    /// Words that a state or a regime is compared with.
     pub is: Vec<String>,
 }
 
@@ -51,12 +51,17 @@ pub enum Measure {
     Detection,
     /// 1 if the state is one of `is`, else 0.
     State,
+    /// Share of the segment's readings whose state is one of `is`.
+    Share,
     /// 1 if the knee's regime is one of `is`, else 0.
     Regime,
     /// 1 if a knee is known, else 0.
     KneeKnown,
     /// Knee / true capacity of an ungated engine for the segment's mix - 1.
     KneeError,
+    /// Knee / what the engine keeps up of just those requests that it has started since the mix last changed - 1: the
+    /// estimate's own error, without the luck of the draw.
+    KneeSampleError,
     /// 1 if the knee's interval holds that capacity, else 0.
     KneeCovered,
     /// Half the interval's width / the knee.
@@ -147,9 +152,11 @@ impl Measure {
             Self::AlarmsPerHour => "alarms_per_hour",
             Self::Detection => "detection",
             Self::State => "state",
+            Self::Share => "share",
             Self::Regime => "regime",
             Self::KneeKnown => "knee_known",
             Self::KneeError => "knee_error",
+            Self::KneeSampleError => "knee_sample_error",
             Self::KneeCovered => "knee_covered",
             Self::KneeWidth => "knee_width",
             Self::BestError => "best_error",
@@ -176,6 +183,7 @@ impl Measure {
         !matches!(
             self,
             Self::Alarms
+                | Self::Share
                 | Self::AlarmsPerHour
                 | Self::Detection
                 | Self::SpeedChanges
@@ -193,6 +201,7 @@ impl Measure {
         matches!(
             self,
             Self::KneeError
+                | Self::KneeSampleError
                 | Self::BestError
                 | Self::TokensError
                 | Self::InFlightError
@@ -203,7 +212,7 @@ impl Measure {
     }
 
     const fn compares(self) -> bool {
-        matches!(self, Self::State | Self::Regime)
+        matches!(self, Self::State | Self::Share | Self::Regime)
     }
 }
 
@@ -230,7 +239,7 @@ impl ExpectationFile {
             (Some([low, high]), None, None) if low <= high => low..=high,
             (None, Some(high), None) => f64::NEG_INFINITY..=high,
             (None, None, Some(low)) => low..=f64::INFINITY,
-            (None, None, None) if self.measure.compares() => 1.0..=1.0,
+            (None, None, None) if self.measure.compares() => 1.0..=1.0, // a share of 1 is "always"
             _ => return fault("between", "give one of between = [low, high], at_most, at_least".into()),
         };
         if self.measure.compares() == self.is.is_empty() {

@@ -13,7 +13,7 @@ use super::watch::Watch;
 use crate::backend::BackendId;
 use crate::estimate::Settings;
 use crate::measure::journal::{Record, Verdict};
-use crate::measure::{RequestKey, Sample, What};
+use crate::measure::{self, CodeClass, RequestKey, Sample, What};
 use crate::time::Timestamp;
 
 /// Replays the records of each backend through an estimator of its own.
@@ -114,14 +114,15 @@ fn what(record: &Record, step: usize) -> What {
 
 fn end(record: &Record) -> What {
     if record.timeline.admitted.is_none() {
-        return What::Left { shed: matches!(record.verdict, Verdict::Shed { .. }) };
+        let shed = matches!(record.verdict, Verdict::Shed { reason } if reason.is_congestion());
+        return What::Left { shed };
     }
-    let Verdict::Finished { outcome, usage, .. } = record.verdict else {
+    let Verdict::Finished { outcome, code, usage } = record.verdict else {
         return What::Finished { completed: false, input: None, output: None, cached: None };
     };
     let usage = usage.unwrap_or_default();
     What::Finished {
-        completed: outcome == crate::measure::Outcome::Completed,
+        completed: outcome == measure::Outcome::Completed && code == CodeClass::Ok2xx,
         input: usage.input.map(tokens),
         output: usage.output.map(tokens),
         cached: usage.cached.map(tokens),
@@ -140,7 +141,7 @@ mod tests {
     use crate::backend::ModelId;
     use crate::estimate::State;
     use crate::measure::journal::Emission;
-    use crate::measure::{Account, CodeClass, Priority, Timeline};
+    use crate::measure::{Account, Priority, ShedReason, Timeline};
 
     fn at(ms: u64) -> Timestamp {
         Timestamp::ZERO + Duration::from_millis(ms)
@@ -163,6 +164,7 @@ mod tests {
             status: 200,
             dialect: "openai.chat".into(),
             stream: true,
+            opaque: false,
             prompt_tokens: Some(7),
             max_output: None,
             choices: 1,
@@ -175,7 +177,7 @@ mod tests {
     }
 
     fn completed() -> Verdict {
-        Verdict::Finished { outcome: crate::measure::Outcome::Completed, code: CodeClass::Ok2xx, usage: None }
+        Verdict::Finished { outcome: measure::Outcome::Completed, code: CodeClass::Ok2xx, usage: None }
     }
 
     fn told(records: &[Record]) -> Vec<(u64, u64, What)> {
@@ -208,7 +210,7 @@ mod tests {
 
     #[test]
     fn what_was_never_dispatched_leaves_and_what_broke_off_is_not_completed() {
-        let shed = Verdict::Shed { reason: crate::measure::ShedReason::ALL[0] };
+        let shed = Verdict::Shed { reason: ShedReason::Saturated };
         assert_eq!(told(&[record(0, None, &[], 9, shed)])[1], (9, 0, What::Left { shed: true }));
         let abandoned = told(&[record(0, None, &[], 9, Verdict::Abandoned)]);
         assert_eq!(abandoned[1], (9, 0, What::Left { shed: false }));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::machine::Lengths;
 use crate::estimate::{Reading, State, Transition};
 use crate::time::Timestamp;
 
@@ -38,6 +39,8 @@ pub struct Moment {
 pub struct Served {
     /// When it arrived.
     pub arrived: Timestamp,
+    /// How long it really is.
+    pub lengths: Lengths,
     /// When its first token reached weir.
     pub first_token: Option<Timestamp>,
     /// When its last one did.

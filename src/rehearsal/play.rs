@@ -144,7 +144,8 @@ impl<'a, H: FnMut(&Sample)> Rehearsal<'a, H> {
         let number = self.arrived;
         let request = self.requests[number];
         self.arrived += 1;
-        self.watch.outcome.requests.push(Served { arrived: self.now, first_token: None, completed: None });
+        let served = Served { arrived: self.now, lengths: request.lengths, first_token: None, completed: None };
+        self.watch.outcome.requests.push(served);
         self.tell(number, What::Offered { prompt: request.seen, stream: true });
         // The one place where a request is admitted, queued or shed. In mode observe nobody waits and nobody is shed.
         self.admit(number, request.lengths);

@@ -180,6 +180,7 @@ impl Run<'_> {
         let evidence = Evidence {
             scenario: self.scenario,
             outcome: &outcome,
+            machine: &self.subject.machine,
             truths: &self.truths,
             units: &self.units,
             slo_ttft: self.subject.slo_ttft,

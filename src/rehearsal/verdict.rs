@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::expectation::{Expectation, Measure, Of};
+use super::machine::{Lengths, Machine};
 use super::outcome::{Moment, Outcome};
 use super::scenario::{Scenario, Segment, Until};
-use super::truth::Truth;
+use super::truth::{self, Truth};
 use crate::time::Timestamp;
 
 /// What a number is taken from.
@@ -13,6 +14,7 @@ use crate::time::Timestamp;
 pub(super) struct Evidence<'a> {
     pub scenario: &'a Scenario,
     pub outcome: &'a Outcome,
+    pub machine: &'a Machine,
     /// Of every segment's mix, speed and replicas.
     pub truths: &'a [Truth],
     /// What the level of each segment counts in, in requests per second.
@@ -42,6 +44,10 @@ impl Evidence<'_> {
             Measure::Regime => knee.map(|knee| yes(is(knee.regime.word()))),
             Measure::KneeKnown => Some(yes(knee.is_some())),
             Measure::KneeError => knee.map(|knee| off(knee.requests_per_second.value, ungated.requests_per_second)),
+            Measure::KneeSampleError => {
+                let sampled = self.of_sample(expectation.segment, at)?;
+                knee.map(|knee| off(knee.requests_per_second.value, sampled))
+            }
             Measure::KneeCovered => knee.map(|knee| yes(knee.requests_per_second.covers(ungated.requests_per_second))),
             Measure::KneeWidth => {
                 knee.map(|knee| knee.requests_per_second).map(|knee| (knee.high - knee.low) / (2.0 * knee.value))
@@ -73,6 +79,7 @@ impl Evidence<'_> {
             Measure::Alarms => Some(alarms().count() as f64),
             Measure::AlarmsPerHour => Some(alarms().count() as f64 / (to - from).as_secs_f64() * 3600.0),
             Measure::Detection => alarms().next().map(|at| (at - from).as_secs_f64()),
+            Measure::Share => self.share(from, to, &expectation.is),
             Measure::SpeedChanges => Some(self.grown(from, to, speed_changes)),
             Measure::SpeedChange => self.first_growth(from, to, speed_changes),
             Measure::MixChanges => Some(self.grown(from, to, |moment| moment.reading.mix_changes)),
@@ -82,6 +89,37 @@ impl Evidence<'_> {
             Measure::Ttft => self.ttft(segment, from, to),
             _ => None,
         }
+    }
+
+    /// What the engine keeps up of the requests that it had started by `at`, of all segments with this one's mix before
+    /// it without a break.
+    fn of_sample(&self, number: usize, at: Duration) -> Option<f64> {
+        let segments = &self.scenario.segments;
+        let segment = &segments[number];
+        let same = |other: &Segment| (other.prompt, other.output) == (segment.prompt, segment.output);
+        let first = segments[..number].iter().rposition(|other| !same(other)).map_or(0, |other| other + 1);
+        let began = self.scenario.begins(first);
+        let started: Vec<Lengths> = self
+            .outcome
+            .requests
+            .iter()
+            .filter(|request| request.arrived.since(Timestamp::ZERO) >= began)
+            .filter(|request| request.first_token.is_some_and(|first| first.since(Timestamp::ZERO) <= at))
+            .map(|request| request.lengths)
+            .collect();
+        let replicas = f64::from(segment.replicas.unwrap_or(self.scenario.replicas));
+        Some(truth::of_sample(self.machine, &started)? * replicas / segment.slowdown)
+    }
+
+    fn share(&self, from: Duration, to: Duration, words: &[String]) -> Option<f64> {
+        let within: Vec<bool> = self
+            .outcome
+            .moments
+            .iter()
+            .filter(|moment| (from..=to).contains(&moment.at.since(Timestamp::ZERO)))
+            .map(|moment| words.iter().any(|word| word == moment.reading.state.word()))
+            .collect();
+        (!within.is_empty()).then(|| within.iter().filter(|is| **is).count() as f64 / within.len() as f64)
     }
 
     fn segment(&self, expectation: &Expectation) -> &Segment {
