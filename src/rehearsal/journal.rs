@@ -10,19 +10,29 @@ use std::time::Duration;
 use super::outcome::Outcome;
 use super::play::TICK;
 use super::watch::Watch;
-use crate::backend::BackendId;
 use crate::estimate::Settings;
 use crate::measure::journal::{Record, Verdict};
 use crate::measure::{self, CodeClass, RequestKey, Sample, What};
 use crate::time::Timestamp;
 
-/// Replays the records of each backend through an estimator of its own.
-pub fn replay(records: &[Record], settings: &Settings) -> BTreeMap<BackendId, Outcome> {
-    let mut backends: BTreeMap<BackendId, Vec<&Record>> = BTreeMap::new();
+/// Replays the records of each backend through an estimator of its own; backends in the order of their names.
+pub fn replay<'a>(records: &'a [Record], settings: &Settings) -> BTreeMap<&'a str, Outcome> {
+    let mut backends: BTreeMap<&str, Vec<&Record>> = BTreeMap::new();
     for record in records {
-        backends.entry(record.account.backend).or_default().push(record);
+        backends.entry(&record.backend).or_default().push(record);
     }
     backends.into_iter().map(|(backend, records)| (backend, watch(&records, settings))).collect()
+}
+
+/// The records of each process that wrote into the file: a journal is appended to, and every process's clock starts at 0.
+///
+/// Records come in the order of their ends, but for what several workers close at once: an end far before the one before
+/// it is another process's.
+pub fn lives(records: &[Record]) -> impl Iterator<Item = &[Record]> {
+    records.chunk_by(|earlier, later| {
+        let end = |record: &Record| record.timeline.ended.unwrap_or(record.timeline.arrived);
+        end(earlier).since(end(later)) < RESTART
+    })
 }
 
 fn watch(records: &[&Record], settings: &Settings) -> Outcome {
@@ -133,15 +143,17 @@ fn tokens(count: u64) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
+/// More than workers can be apart in closing their requests, less than a process runs that is worth a look.
+const RESTART: Duration = Duration::from_secs(5);
+
 #[cfg(test)]
 mod tests {
     use super::super::Scenario;
     use super::super::play::{Stage, play_aloud, settings};
     use super::*;
-    use crate::backend::ModelId;
     use crate::estimate::State;
     use crate::measure::journal::Emission;
-    use crate::measure::{Account, Priority, ShedReason, Timeline};
+    use crate::measure::{Priority, ShedReason, Timeline};
 
     fn at(ms: u64) -> Timestamp {
         Timestamp::ZERO + Duration::from_millis(ms)
@@ -152,7 +164,8 @@ mod tests {
         let gap = |pair: &[u64]| Duration::from_millis(pair[1] - pair[0]).as_nanos() as u64;
         let gaps = std::iter::once(0).chain(emissions.windows(2).map(gap));
         Record {
-            account: Account { backend: BackendId(0), model: ModelId(0) },
+            backend: "gpu-0".into(),
+            model: "m".into(),
             priority: Priority::Default,
             timeline: Timeline {
                 arrived: at(arrived),
@@ -209,6 +222,13 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_starts_again_is_another_process() {
+        let ended = |ms| record(ms, Some(ms), &[], ms, completed());
+        let records = [ended(7_000), ended(9_000), ended(8_500), ended(100), ended(300)];
+        assert_eq!(lives(&records).map(<[Record]>::len).collect::<Vec<_>>(), [3, 2]);
+    }
+
+    #[test]
     fn what_was_never_dispatched_leaves_and_what_broke_off_is_not_completed() {
         let shed = Verdict::Shed { reason: ShedReason::Saturated };
         assert_eq!(told(&[record(0, None, &[], 9, shed)])[1], (9, 0, What::Left { shed: true }));
@@ -229,7 +249,7 @@ mod tests {
         let stage = Stage { scenario: &scenario, subject, units: &[1.0, 1.0] };
         let outcome = play_aloud(stage, 1, |sample| heard.push(*sample));
         let records = as_records(&heard);
-        let replayed = &replay(&records, &settings(subject, scenario.sight.limits))[&BackendId(0)];
+        let replayed = &replay(&records, &settings(subject, scenario.sight.limits))["gpu-0"];
         assert!(outcome.transitions.iter().any(|change| change.to == State::Saturated));
         assert_eq!(replayed.transitions, outcome.transitions);
         let knee = |outcome: &Outcome| {
