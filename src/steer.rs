@@ -62,6 +62,8 @@ struct Helm {
     next_tick: Timestamp,
     published: Timestamp,
     lost: u64,
+    /// Samples up to here have gaps.
+    torn_until: Timestamp,
     /// When losses were last said.
     warned: Option<Timestamp>,
 }
@@ -144,7 +146,17 @@ impl Helm {
         let limits = settings.engine;
         let estimator = Estimator::new(settings, now);
         let (order, next_tick) = (Order::new(now), now + TICK);
-        Self { name, estimator, limits, order, next_tick, published: Timestamp::ZERO, lost: 0, warned: None }
+        Self {
+            name,
+            estimator,
+            limits,
+            order,
+            next_tick,
+            published: Timestamp::ZERO,
+            lost: 0,
+            torn_until: Timestamp::ZERO,
+            warned: None,
+        }
     }
 
     fn set_limits(&mut self, limits: EngineLimits) {
@@ -164,7 +176,10 @@ impl Helm {
                 "samples found no room: the estimate has seen less than happened"
             );
         }
-        self.lost += lost;
+        if lost > 0 {
+            self.lost += lost;
+            self.torn_until = now;
+        }
         self.order.take_in(told.flat_map(|tray| &tray.samples), now);
     }
 
@@ -175,6 +190,9 @@ impl Helm {
             self.next_tick = settled - CATCH_UP;
         }
         while self.next_tick <= settled {
+            if self.next_tick <= self.torn_until {
+                self.estimator.on_loss();
+            }
             for sample in self.order.release(self.next_tick) {
                 self.estimator.on_sample(&sample);
             }

@@ -45,6 +45,8 @@ pub(super) struct Blocks {
     waiting: u32,
     decoding_at_start: f64,
     sums: Block,
+    /// Emissions were lost since the block began.
+    torn: bool,
     /// Most streams in one step, forgotten within the hour.
     most_streams: f64,
     counts: BlockCounts,
@@ -94,6 +96,11 @@ impl Blocks {
         self.sums.recomputed += tokens;
     }
 
+    /// Emissions were lost: the block that is being gathered would say that less was served.
+    pub fn on_loss(&mut self) {
+        self.torn = true;
+    }
+
     /// Every 100 ms; a block that is over and proves something.
     pub fn on_tick(&mut self, moment: &Moment) -> Option<Block> {
         if self.ticks == 0 {
@@ -140,7 +147,7 @@ impl Blocks {
 
     /// A long prompt or a slower engine looks like queueing, but between two of them the engine is idle.
     fn is_saturated(&self) -> bool {
-        2 * self.saturated >= self.ticks && f64::from(self.waiting) >= ALWAYS * f64::from(self.ticks)
+        !self.torn && 2 * self.saturated >= self.ticks && f64::from(self.waiting) >= ALWAYS * f64::from(self.ticks)
     }
 
     fn restart(&mut self, moment: &Moment) {
@@ -224,6 +231,13 @@ mod tests {
         let mut blocks = Blocks::default();
         assert!(run(&mut blocks, 3, false, |_| 40.0).is_empty());
         assert_eq!(blocks.counts(), BlockCounts::default());
+    }
+
+    #[test]
+    fn a_block_in_which_emissions_were_lost_proves_nothing_and_the_next_one_does() {
+        let mut blocks = Blocks::default();
+        blocks.on_loss();
+        assert_eq!(run(&mut blocks, 3, true, |_| 40.0).len(), 2);
     }
 
     #[test]

@@ -130,6 +130,12 @@ impl Estimator {
         self.capacity.set_batched(limits.max_num_batched_tokens.map(f64::from));
     }
 
+    /// Emissions around now were lost on their way here: what is being gathered proves nothing.
+    pub fn on_loss(&mut self) {
+        self.steps.on_loss();
+        self.blocks.on_loss();
+    }
+
     /// The gate held requests back although their first tokens would come at once: the engine's memory is the limit.
     pub fn on_held_back(&mut self) {
         self.held_back = true;

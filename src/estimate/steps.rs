@@ -50,6 +50,8 @@ pub(super) struct Steps {
     certain: bool,
     row: Row,
     full_row: Option<Row>,
+    /// Steps that are still touched by a loss of emissions: the current one, and the one whose duration spans the gap.
+    torn: u8,
 }
 
 /// One emission as the steps see it.
@@ -98,6 +100,7 @@ impl Steps {
             certain: false,
             row: Row::default(),
             full_row: None,
+            torn: 0,
         }
     }
 
@@ -131,6 +134,11 @@ impl Steps {
     /// Tokens that were computed again: they count as prompt tokens of the current step.
     pub fn on_recomputed(&mut self, tokens: f64) {
         self.prefill += tokens;
+    }
+
+    /// Emissions were lost: the row that is being gathered would hold their time and not their work.
+    pub fn on_loss(&mut self) {
+        self.torn = 2;
     }
 
     /// Number of the current step.
@@ -178,6 +186,11 @@ impl Steps {
     /// Adds the current step. A row ends where no prompt is half computed: its tokens are counted at the first token,
     /// and a row that holds the time but not the tokens would dilute what a token costs (by 20-40 % for long prompts).
     fn add_to_row(&mut self) {
+        if self.torn > 0 {
+            self.torn -= 1;
+            (self.row, self.row_starts) = (Row::default(), 0);
+            return;
+        }
         self.row.time += self.duration;
         self.row.steps += 1.0;
         self.row.decodes += f64::from(self.decodes);
@@ -377,6 +390,24 @@ mod tests {
             }
         }
         assert!((full_at.unwrap() - 2.06).abs() < 0.03, "{full_at:?}");
+    }
+
+    #[test]
+    fn a_row_in_which_emissions_were_lost_is_thrown_away() {
+        let (mut rig, mut whole) = (Rig::new(), Rig::new());
+        let mut streams = [Stream::default(); 2];
+        for step in (1..=40_u32).chain(140..=260) {
+            if step == 140 {
+                rig.steps.on_loss();
+            }
+            let at = 0.02 * f64::from(step);
+            rig.emit(at, &mut streams[0], (step == 1).then_some(10.0));
+            whole.emit(at, &mut streams[1], (step == 1).then_some(10.0));
+        }
+        let longest = |rig: &Rig| rig.rows.iter().map(|row| row.time / row.steps).fold(0.0, f64::max);
+        assert!(longest(&rig) < 0.021, "{:?}", rig.rows);
+        assert!(longest(&whole) > 0.03, "untold, two seconds of silence look like work: {:?}", whole.rows);
+        assert!(!rig.rows.is_empty());
     }
 
     #[test]
