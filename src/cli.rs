@@ -3,6 +3,7 @@
 //! Data goes to standard output, talk to standard error. It holds no behaviour of its own: each command is a call.
 
 mod rehearse;
+mod replay;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

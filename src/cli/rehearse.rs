@@ -5,11 +5,14 @@
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
 
+use super::replay;
 use crate::engine::profile::Profile;
+use crate::estimate::{EngineLimits, Settings};
 use crate::rehearsal::scenario::Subject;
 use crate::rehearsal::{self, Chart, Choice, Machine, Scenario, Truth, Truths, report};
 use crate::time::Timestamp;
@@ -18,7 +21,7 @@ use crate::time::Timestamp;
 #[derive(Debug, Args)]
 pub struct Rehearse {
     /// Scenario files, or folders of them
-    #[arg(value_name = "SCENARIO", required_unless_present = "truth")]
+    #[arg(value_name = "SCENARIO", required_unless_present_any = ["truth", "journal"])]
     pub scenarios: Vec<PathBuf>,
     /// Play only this engine of each scenario; repeat for more
     #[arg(long, value_name = "NAME")]
@@ -35,6 +38,21 @@ pub struct Rehearse {
     /// Compute the true capacity of an engine, or of every engine and mix of a scenario file, in long closed loops
     #[arg(long, value_name = "PROFILE|SCENARIO", conflicts_with_all = ["scenarios", "page"])]
     pub truth: Vec<String>,
+    /// Replay a journal that `weir serve` wrote through the same estimator
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["scenarios", "truth", "page", "svg", "engine", "seed"])]
+    pub journal: Option<PathBuf>,
+    /// With --journal: the objective for the time to first token that the backends were held to
+    #[arg(long, value_name = "DUR", value_parser = super::duration, default_value = "1s", requires = "journal")]
+    pub slo_ttft: Duration,
+    /// With --journal: the engine's most sequences in a batch, for the prediction
+    #[arg(long, value_name = "N", requires = "journal")]
+    pub max_num_seqs: Option<u32>,
+    /// With --journal: the engine's KV memory in tokens, for the prediction
+    #[arg(long, value_name = "N", requires = "journal")]
+    pub kv_tokens: Option<u32>,
+    /// With --journal: the engine's most tokens in one step, for the prediction
+    #[arg(long, value_name = "N", requires = "journal")]
+    pub max_num_batched_tokens: Option<u32>,
 }
 
 /// Something came out that was not expected.
@@ -53,6 +71,10 @@ pub fn run(flags: &Rehearse) -> anyhow::Result<()> {
     if !flags.truth.is_empty() {
         return truths(&flags.truth);
     }
+    if let Some(file) = &flags.journal {
+        print!("{}", replay::run(file, &flags.settings())?);
+        return Ok(());
+    }
     let scenarios = read_all(&flags.scenarios)?;
     if let Some(file) = &flags.svg {
         draw(&scenarios, flags, file)?;
@@ -62,6 +84,15 @@ pub fn run(flags: &Rehearse) -> anyhow::Result<()> {
     print!("{}", if flags.page { report::page(&findings) } else { report::text(&findings) });
     let unmet = findings.iter().filter(|finding| !finding.is_met()).count();
     if unmet == 0 { Ok(()) } else { Err(Unmet { unmet, all: findings.len() }.into()) }
+}
+
+impl Rehearse {
+    /// What the estimator is told when a journal is replayed.
+    fn settings(&self) -> Settings {
+        let (max_num_seqs, kv_tokens) = (self.max_num_seqs, self.kv_tokens);
+        let engine = EngineLimits { max_num_seqs, kv_tokens, max_num_batched_tokens: self.max_num_batched_tokens };
+        Settings { slo_ttft: self.slo_ttft, engine }
+    }
 }
 
 /// Draws into `file`, and says on standard error when the state changed and why.
