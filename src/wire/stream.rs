@@ -54,8 +54,9 @@ pub struct Reading {
 pub struct StreamScanner {
     mark: Mark,
     framed: Framed,
-    /// The object that a read has cut. Most reads end where an event does: then it lives on the stack, which is in the cache,
-    /// while the memory of a thousand streams is not.
+    /// The object of a stream whose reads cut events, from the first cut on: one allocation a stream at most. Most streams
+    /// have none, as their reads end where an event does: then the object lives on the stack, which is in the cache, while
+    /// the memory of a thousand streams is not.
     cut: Option<Box<Object>>,
 }
 
@@ -108,11 +109,7 @@ impl StreamScanner {
             framed.frame(bytes, object, &mut on_event);
         };
         if let Some(object) = &mut self.cut {
-            framed(object, &mut self.framed);
-            if !self.framed.has_payload {
-                self.cut = None;
-            }
-            return;
+            return framed(object, &mut self.framed);
         }
         let mut object = Object::default();
         framed(&mut object, &mut self.framed);
