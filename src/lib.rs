@@ -5,7 +5,7 @@
 //! while `proxy::tap` reads along, and the books close. `export` shows them.
 //!
 //! Imports go down the floors, never up and never sideways between hands:
-//! F0 `time` `units` `backend` `slo` · F1 `http1` `wire` `measure` `engine::model` `load::schedule` · F2 `estimate` ·
+//! F0 `time` `units` `backend` `slo` `average` · F1 `http1` `wire` `measure` `admission` `engine::model` `load::schedule` · F2 `estimate` ·
 //! F3 `balance` · F4 `rehearsal` ·
 //! F5 `proxy` `export` `steer` `scrape` `engine::server` `load::runner` (with `clock`) · F6 `cli` `app` `demo` `config`.
 //!
@@ -13,7 +13,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod app;
+mod average;
 pub mod backend;
 pub mod balance;
 pub mod cli;

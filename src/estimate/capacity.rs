@@ -9,12 +9,12 @@
 
 use std::time::Duration;
 
-use super::average::Moments;
 use super::blocks::Block;
 use super::costs::Solution;
 use super::headroom::Headroom;
 use super::mix::{MixFigures, ServedMoments};
 use super::reading::{Estimate, Knee, Regime};
+use crate::average::Moments;
 use crate::time::Timestamp;
 
 /// Sums over saturated blocks with a memory of two minutes, and how much they scatter.

@@ -8,7 +8,6 @@
 
 use std::time::Duration;
 
-use super::average::Rate;
 use super::blocks::{Blocks, Moment};
 use super::capacity::{Capacity, FEWEST_BLOCKS};
 use super::clarity::Clarity;
@@ -26,6 +25,7 @@ use super::speed::{SpeedChange, SpeedTest};
 use super::steps::{Row, Seen, Step, Steps};
 use super::throughput::BestStartRate;
 use super::{EngineLimits, Settings};
+use crate::average::Rate;
 use crate::measure::{RequestKey, Sample, What};
 use crate::time::Timestamp;
 

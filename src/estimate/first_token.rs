@@ -3,8 +3,8 @@
 //! How long it takes without load and now, how fast it is left, how long somebody has been in it. From these follow what a
 //! head of line may wait, and from when on a backend counts as driven to its limit.
 
-use super::average::{Rate, Smoothed};
 use super::baseline::Baseline;
+use crate::average::{Rate, Smoothed};
 
 /// The stage's state.
 #[derive(Clone, Debug)]

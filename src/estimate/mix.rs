@@ -4,11 +4,11 @@
 //! offered. So the output law ([`super::lengths`]) is weighted by prompt length (post-stratification): per bucket of
 //! log2(prompt), the mean answer against the mean of all. Two tests notice that the mix is no longer what it was.
 
-use super::average::Smoothed;
 use super::length_test::LengthTest;
 use super::lengths::{OutputLaw, bucket};
 use super::prompt_test::PromptTest;
 use super::prompts::Length;
+use crate::average::Smoothed;
 
 /// What is known of the mix.
 #[derive(Clone, Debug)]

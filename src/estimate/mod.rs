@@ -3,7 +3,6 @@
 //! [`Estimator`] takes [`Sample`](crate::measure::Sample)s as they happen and a tick every 100 ms, and says a [`Reading`]
 //! when asked. It reads no clock and asks no engine: a live backend, a replayed journal and a rehearsal are the same to it.
 
-mod average;
 mod baseline;
 mod blocks;
 mod capacity;

@@ -23,6 +23,7 @@ const ROOMS: &[Room] = &[
     room("units", 0, &[]),
     room("backend", 0, &[]),
     room("slo", 0, &[]),
+    room("average", 0, &[]),
     room("http1", 1, &[]),
     room("wire", 1, &[]),
     room("measure", 1, &[]),

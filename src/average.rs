@@ -4,7 +4,7 @@
 
 /// Events per second, forgetting exponentially with time.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rate {
+pub(crate) struct Rate {
     memory: f64,
     value: f64,
     at: f64,
@@ -43,7 +43,7 @@ const SHORTEST: f64 = 0.25;
 
 /// A value smoothed with a fixed gain; the first one is taken as it is.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Smoothed {
+pub(crate) struct Smoothed {
     gain: f64,
     value: Option<f64>,
 }
@@ -67,7 +67,7 @@ impl Smoothed {
 
 /// Mean and variance of values, each remembered by `keep` less than the next.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Moments {
+pub(crate) struct Moments {
     keep: f64,
     /// Sum of the weights.
     pub weight: f64,

@@ -1,0 +1,28 @@
+//! Who is dispatched to a backend, who waits, who is refused: mechanism, without opinions.
+//!
+//! A [`Line`] is one backend's gate and the queue before it. It is told [`Limits`] and obeys them; who makes them, and from
+//! what, is not known here. `now` comes in, nothing is spawned, woken or sent: what a caller wants back of a request (a waker,
+//! a number) rides along as `T` and comes back with the verdict.
+//!
+//! Absent: several backends (`balance`), bytes and sockets, and the timers of those who wait.
+
+mod ask;
+mod gate;
+mod lane;
+mod limits;
+mod line;
+mod order;
+mod pace;
+mod queue;
+mod reserve;
+mod settings;
+mod shed;
+mod wait;
+
+pub use ask::{Ask, Class, Tenant};
+pub use gate::Slot;
+pub use limits::{FIRST_WINDOW, Forecast, Limits, Mode};
+pub use line::{Call, Counts, Line, Offered, Pressure};
+pub use queue::Ticket;
+pub use settings::{ClassSettings, Classes, Settings};
+pub use shed::{Shed, ShedReason};

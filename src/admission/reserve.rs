@@ -1,0 +1,72 @@
+//! What is kept free for those who must not wait (trunk reservation).
+//!
+//! Order in the queue is not enough: low requests that were dispatched keep the engine full, and a high one then waits inside
+//! it. So a low one may go only while fewer are in flight than the knee, what is just being started, and the reserve allow:
+//! `n < D + starts (usual + gap) - R`, `R = min(0.15 D, ceil(1.3 sqrt(lambda_high SLO / 2)))`: room for the deviation of the high
+//! arrivals within half an objective.
+
+use super::ask::Class;
+use super::gate::Gate;
+use super::lane::Lane;
+use super::limits::Forecast;
+use super::order::Next;
+use super::queue::{Lanes, Queue};
+
+/// Whether a low request may go now, and who counts as low.
+#[derive(Debug)]
+pub(super) struct Reserve<'a> {
+    pub forecast: &'a Forecast,
+    pub now: f64,
+}
+
+impl Reserve<'_> {
+    /// Whether the reserve holds back the head of that lane.
+    pub fn holds<T>(&self, queue: &Queue<T>, gate: &Gate, next: &Next, lane: &Lane<T>) -> bool {
+        let Some(knee) = self.forecast.knee_in_flight.filter(|_| !next.due) else { return false };
+        let high = self.high_arrivals(queue, next.class, lane);
+        if high <= FEW * self.rate() {
+            return false;
+        }
+        let slo = lane.head().and_then(|ask| ask.slo).map_or(USUAL_SLO, |slo| slo.as_secs_f64());
+        let reserve = (SAFETY * (high * slo / 2.0).sqrt()).ceil().min(LARGEST * knee);
+        let starting = self.forecast.start_rate * (self.forecast.usual + self.forecast.gap);
+        f64::from(gate.in_flight()) >= knee + starting - reserve
+    }
+
+    /// Arrivals per second of those for whom a request of that lane has to make room.
+    fn high_arrivals<T>(&self, queue: &Queue<T>, class: Class, lane: &Lane<T>) -> f64 {
+        let before = Class::ALL.into_iter().take(class.index());
+        let earlier: f64 = before.map(|class| queue.class(class).arrival_rate(self.now)).sum();
+        let lanes = queue.class(class);
+        let most = self.most(lanes);
+        if lanes.lanes.len() < 2 || lane.arrivals.at(self.now) <= most {
+            return earlier;
+        }
+        let small = lanes.lanes.values().map(|lane| lane.arrivals.at(self.now)).filter(|rate| *rate <= most);
+        earlier + small.sum::<f64>()
+    }
+
+    /// Arrivals per second from which on a tenant takes more than its part.
+    fn most<T>(&self, lanes: &Lanes<T>) -> f64 {
+        let rate = self.rate();
+        let active = lanes.lanes.values().filter(|lane| lane.arrivals.at(self.now) > FEW * rate).count();
+        GREEDY * rate / active.max(1) as f64
+    }
+
+    fn rate(&self) -> f64 {
+        self.forecast.busy_start_rate.max(SLOWEST)
+    }
+}
+
+/// Deviations of the high arrivals that are kept free.
+const SAFETY: f64 = 1.3;
+/// Share of the knee that is kept free at most.
+const LARGEST: f64 = 0.15;
+/// Times its fair part of the starts: a tenant above is low.
+const GREEDY: f64 = 1.2;
+/// Share of the starts below which arrivals do not matter.
+const FEW: f64 = 0.02;
+/// Starts per second that are assumed of any engine.
+const SLOWEST: f64 = 0.3;
+/// Seconds, for requests without an objective.
+const USUAL_SLO: f64 = 1.0;
