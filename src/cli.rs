@@ -2,8 +2,10 @@
 //!
 //! Data goes to standard output, talk to standard error. It holds no behaviour of its own: each command is a call.
 
+mod analyze;
 mod rehearse;
 mod replay;
+mod words;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,7 +14,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use analyze::Analyze;
 pub use rehearse::{Rehearse, Unmet};
+pub use words::{FormatWord, LangWord, Refused};
 
 use crate::config::{Config, ConfigErrors, Overrides};
 use crate::export::settings::LogLevel;
@@ -40,6 +44,8 @@ pub enum Command {
     Check(Check),
     /// Plays traffic, engine and estimate in virtual time and holds the outcome against what a scenario file expects
     Rehearse(Rehearse),
+    /// Says where a system saturates, from the results of load generators
+    Analyze(Analyze),
 }
 
 /// Flags of `weir serve`; each wins over the file.
@@ -170,6 +176,7 @@ impl Cli {
             Command::Demo(flags) => demo(&flags),
             Command::Check(flags) => check(&flags),
             Command::Rehearse(flags) => rehearse::run(&flags),
+            Command::Analyze(flags) => analyze::run(&flags),
         }
     }
 }
@@ -233,6 +240,8 @@ pub enum Exit {
     Failed,
     /// 2: the command line was not understood.
     Usage,
+    /// 3: the measurement was refused: too noisy, or every level failed.
+    Refused,
     /// 78, `EX_CONFIG`: a supervisor should not try again.
     BadConfig,
 }
@@ -240,7 +249,13 @@ pub enum Exit {
 impl Exit {
     /// What an error ends the process with.
     pub fn of(why: &anyhow::Error) -> Self {
-        if why.is::<ConfigErrors>() { Self::BadConfig } else { Self::Failed }
+        if why.is::<ConfigErrors>() {
+            Self::BadConfig
+        } else if why.is::<Refused>() {
+            Self::Refused
+        } else {
+            Self::Failed
+        }
     }
 
     /// The number that the shell sees.
@@ -249,6 +264,7 @@ impl Exit {
             Self::Done => 0,
             Self::Failed => 1,
             Self::Usage => 2,
+            Self::Refused => 3,
             Self::BadConfig => 78,
         }
     }

@@ -28,6 +28,7 @@ pub mod export;
 pub mod http1;
 pub mod load;
 pub mod measure;
+pub mod offline;
 pub mod proxy;
 pub mod rehearsal;
 pub mod scrape;

@@ -1,0 +1,212 @@
+//! Judges a closed loop: from which concurrency on more requests in flight bring nothing but latency.
+//!
+//! In a closed loop the client waits for the server, so nothing is ever offered in vain and TTFT is no proof. What proves
+//! saturation is throughput that stops growing; by Little's law latency then grows in proportion to the concurrency.
+
+use super::points::{Point, Points};
+use super::say::Say;
+use super::verdict::{Band, Judged, Jump, Kind, Standing, Verdict};
+
+/// Finds the first level of the plateau, or says why there is none.
+pub fn judge(points: &Points) -> Verdict {
+    let levels = &points.usable;
+    let mut verdict = Verdict { closed: true, ..Verdict::default() };
+    verdict.limits.push(Say::ClosedLoop);
+    let knee = first_flat(levels);
+    if let Some((refusal, lo, hi)) = refused(points) {
+        (verdict.sat_lo, verdict.sat_hi) = (lo, hi);
+        verdict.evidence.push(refusal);
+    } else if let (Some(knee), Some(first)) = (knee, levels.first()) {
+        verdict.kind = if knee == 0 { Kind::LeftCensored } else { Kind::Interval };
+        verdict.sat_lo = knee.checked_sub(1).map(|place| levels[place].load);
+        verdict.sat_hi = Some(levels[knee].load);
+        if knee == 0 {
+            verdict.evidence.push(Say::AlwaysSaturated { lowest: first.load });
+        }
+    } else if let Some(last) = levels.last() {
+        verdict.kind = Kind::RightCensored;
+        verdict.sat_lo = Some(last.load);
+    }
+    let saturated_from = if verdict.kind == Kind::Noisy { None } else { knee };
+    verdict.levels = judged(points, saturated_from);
+    describe(points, saturated_from, &mut verdict);
+    verdict
+}
+
+/// The first level from which on nothing above adds more than [`FLAT`].
+fn first_flat(levels: &[Point]) -> Option<usize> {
+    (0..levels.len()).find(|place| is_flat(&levels[*place], &levels[place + 1..]))
+}
+
+fn is_flat(point: &Point, above: &[Point]) -> bool {
+    let Some(last) = above.last() else { return false };
+    let steps = (last.load / point.load).log2();
+    // A small step proves little: it may only add its share of what a doubling may.
+    let room = if steps >= 1.0 { FLAT } else { FLAT * steps + REPEATS_TO };
+    last.load >= MORE_LOAD * point.load && above.iter().all(|level| level.served <= (1.0 + room) * point.served)
+}
+
+/// Why there is no answer, and where one would look for it.
+fn refused(points: &Points) -> Option<(Say, Option<f64>, Option<f64>)> {
+    let levels = &points.usable;
+    let load = |place: usize| levels.get(place).map(|point| point.load);
+    match levels[..] {
+        [] => return Some((Say::NothingUsable, None, None)),
+        [only] => return Some((Say::OneLevel { saturated: false }, Some(only.load), None)),
+        _ => {}
+    }
+    if points.lengths > MOST_LENGTHS {
+        return Some((Say::MixedLengths { factor: points.lengths }, None, None));
+    }
+    if let Some((place, last, gain)) = dip_then_rise(levels) {
+        let refusal = Say::DipThenRise { from: levels[place].load, to: levels[place + 1].load, last, gain };
+        return Some((refusal, load(place), Some(last)));
+    }
+    let peak = peak(levels)?;
+    let fall = unexplained_fall(points, peak)?;
+    let refusal = Say::PeakThenFall { peak: levels[peak].load, next: levels[peak + 1].load, fall };
+    // A fall that only one level shows may be that level's, or the peak be luck: then the rise to the peak is where to look.
+    let confirmed = levels.len() > peak + 2;
+    let from = if confirmed { Some(peak) } else { peak.checked_sub(1) };
+    Some((refusal, from.and_then(load), load(from.map_or(0, |from| from + 1))))
+}
+
+fn peak(levels: &[Point]) -> Option<usize> {
+    (0..levels.len()).max_by(|left, right| levels[*left].served.total_cmp(&levels[*right].served))
+}
+
+/// How far throughput falls from its peak, unless that is within noise or a decline that several levels agree on.
+fn unexplained_fall(points: &Points, peak: usize) -> Option<f64> {
+    let (top, after) = (&points.usable[peak], points.usable.get(peak + 1..)?);
+    let lowest = after.iter().map(|point| point.served).min_by(f64::total_cmp)?;
+    let fall = 1.0 - lowest / top.served;
+    let smooth = || {
+        let past = &points.usable[peak..];
+        after.len() >= AGREEING && past.windows(2).all(|pair| pair[1].served > (1.0 - SMOOTH) * pair[0].served)
+    };
+    let stays_down = || {
+        let band = Band::of(&after.iter().map(|point| point.served).collect::<Vec<_>>());
+        let slower = points.usable[peak..].windows(2).all(|pair| pair[1].e2e >= pair[0].e2e);
+        !points.cold && after.len() >= AGREEING && slower && band.is_some_and(|band| band.spread() < FLAT)
+    };
+    (fall > MOST_FALL && !smooth() && !stays_down()).then_some(fall)
+}
+
+/// A step of half as many again or more that brought nothing, and a throughput well above it later.
+fn dip_then_rise(levels: &[Point]) -> Option<(usize, f64, f64)> {
+    levels.windows(2).enumerate().find_map(|(place, pair)| {
+        let stood_still = pair[1].load >= LARGE_STEP * pair[0].load && pair[1].served < (1.0 + STANDS) * pair[0].served;
+        let later = levels[place + 2..].iter().max_by(|left, right| left.served.total_cmp(&right.served))?;
+        let gain = later.served / pair[0].served.max(pair[1].served) - 1.0;
+        (stood_still && gain > FLAT).then_some((place, later.load, gain))
+    })
+}
+
+fn judged(points: &Points, saturated_from: Option<usize>) -> Vec<Judged> {
+    let base = points.usable.iter().filter_map(|point| point.ttft).min_by(f64::total_cmp);
+    let level = |(place, point): (usize, &Point)| Judged {
+        index: point.index,
+        load: point.load,
+        served: Some(point.served),
+        best: None,
+        ttft_ratio: base.zip(point.ttft).filter(|(base, _)| *base > 0.0).map(|(base, ttft)| ttft / base),
+        goodput: None,
+        standing: if saturated_from.is_some_and(|from| place >= from) { Standing::Saturated } else { Standing::Good },
+    };
+    let mut levels: Vec<Judged> = points.usable.iter().enumerate().map(level).collect();
+    for (index, load) in &points.left_out {
+        let standing = Standing::LeftOut;
+        levels.push(Judged {
+            index: *index,
+            load: *load,
+            served: None,
+            best: None,
+            ttft_ratio: None,
+            goodput: None,
+            standing,
+        });
+    }
+    levels.sort_by(|left, right| left.load.total_cmp(&right.load));
+    levels
+}
+
+fn describe(points: &Points, saturated_from: Option<usize>, verdict: &mut Verdict) {
+    let levels = &points.usable;
+    let late = latency_knee(levels);
+    verdict.latency_knee =
+        late.map(|place| (place.checked_sub(1).map(|before| levels[before].load), levels[place].load));
+    if let Some(knee) = saturated_from {
+        plateau(points, knee, verdict);
+    }
+    if let (Kind::RightCensored, [.., before, last]) = (verdict.kind, &levels[..]) {
+        let gain = last.served / before.served - 1.0;
+        verdict.evidence.push(Say::StillRising { from: before.load, to: last.load, gain });
+        verdict.evidence.push(Say::NeverSaturated { highest: last.load });
+    }
+    if let (Some(knee), Some(late)) =
+        (saturated_from, late.filter(|late| Some(*late) > saturated_from.map(|knee| knee + 1)))
+    {
+        let before = levels[late - 1].load;
+        verdict.evidence.push(Say::TwoKnees { throughput: levels[knee].load, before, latency: levels[late].load });
+    }
+}
+
+fn plateau(points: &Points, knee: usize, verdict: &mut Verdict) {
+    let (levels, past) = (&points.usable, &points.usable[knee..]);
+    let served: Vec<f64> = past.iter().map(|point| point.served).collect();
+    verdict.plateau = Band::of(&served);
+    verdict.throughput_knee = Some((verdict.sat_lo, levels[knee].load));
+    let (first, last) = (levels[knee], levels[levels.len() - 1]);
+    let top = served.iter().copied().fold(0.0, f64::max);
+    verdict.evidence.push(Say::ClosedFlat { from: first.load, to: last.load, gain: top / first.served - 1.0 });
+    if let (Some(less), Some(more)) = (first.e2e.or(first.ttft), last.e2e.or(last.ttft)) {
+        verdict.evidence.push(Say::LatencyPays { from: first.load, to: last.load, less, more });
+    }
+    if last.served < (1.0 - SEEN_FALL) * top {
+        let peak = past.iter().max_by(|left, right| left.served.total_cmp(&right.served)).map_or(first, |peak| *peak);
+        verdict.evidence.push(Say::Retrograde { peak: peak.load, most: top, last: last.load, least: last.served });
+    }
+    verdict.knee_in_flight = Some(first.load);
+    let good = knee.checked_sub(1).and_then(|good| levels[good].ttft);
+    if let Some((good, bad)) = good.zip(first.ttft).filter(|(good, _)| *good > 0.0) {
+        verdict.jump = Some(Jump { good, bad, ratio: bad / good, figure: points.figure });
+    }
+}
+
+/// The first level whose TTFT is far above that of the level before it.
+fn latency_knee(levels: &[Point]) -> Option<usize> {
+    (1..levels.len()).find(|place| {
+        let pair = levels[place - 1].ttft.zip(levels[*place].ttft);
+        pair.is_some_and(|(before, now)| now > LATE * before)
+    })
+}
+
+/// A plateau adds at most this much, however many more are in flight. For a batch whose step costs a + b D this is where
+/// D / (a + b D) has reached 85 % of its bound: doubling D there adds 8 %.
+const FLAT: f64 = 0.08;
+
+/// Throughputs repeat to within this at best.
+const REPEATS_TO: f64 = 0.02;
+
+/// The plateau must have been tried with this much more in flight.
+const MORE_LOAD: f64 = 1.25;
+
+/// A fall from the peak beyond this is no noise; below it, it is.
+const MOST_FALL: f64 = 0.1;
+
+/// A decline is believed when so many levels agree and no step is larger than this.
+const AGREEING: usize = 3;
+const SMOOTH: f64 = 0.05;
+
+/// A step that should have shown, and a throughput that stood still over it.
+const LARGE_STEP: f64 = 1.5;
+const STANDS: f64 = 0.02;
+
+/// Throughput so far below its peak is said to fall.
+const SEEN_FALL: f64 = 0.04;
+
+/// TTFT so many times that of the level before has left its base.
+const LATE: f64 = 3.0;
+
+/// Lengths that differ by more make the levels different experiments.
+const MOST_LENGTHS: f64 = 1.6;

@@ -1,0 +1,304 @@
+//! Judges an open loop: which of its levels the system keeps up with.
+//!
+//! Nothing convicts alone (docs/offline.md). A level is saturated when it was offered more than the system was ever seen
+//! to complete, when more load brought nothing more, or when TTFT has left its base *and* the throughput or the growth of
+//! the wait shows a queue. It knows no names and no labels.
+
+use super::drain::{ASSUMED_REQUESTS, Tail};
+use super::points::{Point, Points};
+use super::say::Say;
+use super::verdict::{Band, Judged, Jump, Kind, Standing, Verdict};
+
+/// Judges the levels from the lowest up, each against those below it and the throughputs above it.
+pub fn judge(points: &Points) -> Verdict {
+    let levels = &points.usable;
+    let mut verdict = Verdict::default();
+    let findings = Findings::of_all(levels);
+    verdict.levels = findings.iter().zip(levels).map(|(finding, point)| finding.judged(point)).collect();
+    for (index, load) in &points.left_out {
+        verdict.levels.push(left_out(*index, *load));
+    }
+    verdict.levels.sort_by(|left, right| left.load.total_cmp(&right.load));
+    let first_bad = findings.iter().position(Findings::saturated);
+    let last_good = findings.iter().rposition(|finding| !finding.saturated());
+    decide(points, &findings, first_bad, last_good, &mut verdict);
+    describe(points, &findings, first_bad, &mut verdict);
+    verdict
+}
+
+fn decide(
+    points: &Points,
+    findings: &[Findings],
+    first_bad: Option<usize>,
+    last_good: Option<usize>,
+    verdict: &mut Verdict,
+) {
+    let levels = &points.usable;
+    let load = |place: usize| levels[place].load;
+    match (last_good, first_bad) {
+        (None, None) => verdict.evidence.push(Say::NothingUsable),
+        (Some(good), Some(bad)) if good > bad => {
+            verdict.evidence.push(Say::Contradiction { good: load(good), bad: load(bad) });
+            verdict.sat_lo = bad.checked_sub(1).map(load);
+            verdict.sat_hi = levels.get(good + 1).map(|next| next.load).or(Some(load(good)));
+        }
+        _ if points.lengths > MOST_LENGTHS => {
+            verdict.evidence.push(Say::MixedLengths { factor: points.lengths });
+            (verdict.sat_lo, verdict.sat_hi) = (last_good.map(load), first_bad.map(load));
+        }
+        (Some(good), Some(bad)) => {
+            verdict.kind = Kind::Interval;
+            (verdict.sat_lo, verdict.sat_hi) = (Some(load(good)), Some(load(bad)));
+            verdict.jump = jump(points, good, bad);
+        }
+        (Some(good), None) => {
+            verdict.kind = Kind::RightCensored;
+            verdict.sat_lo = Some(load(good));
+        }
+        (None, Some(bad)) if levels.len() == 1 => {
+            verdict.evidence.push(Say::OneLevel { saturated: true });
+            verdict.sat_hi = Some(load(bad));
+        }
+        (None, Some(bad)) => {
+            verdict.kind = Kind::LeftCensored;
+            verdict.sat_hi = Some(load(bad));
+        }
+    }
+    if let Some(bad) = first_bad {
+        verdict.throughput_knee = Some((bad.checked_sub(1).map(load), load(bad)));
+        verdict.knee_in_flight = levels[bad].service().map(|service| service * levels[bad].served);
+    }
+    if let Some(late) = findings.iter().position(|finding| finding.late) {
+        verdict.latency_knee = Some((late.checked_sub(1).map(load), load(late)));
+    }
+}
+
+fn describe(points: &Points, findings: &[Findings], first_bad: Option<usize>, verdict: &mut Verdict) {
+    let levels = &points.usable;
+    let below = &levels[..first_bad.unwrap_or(levels.len())];
+    let mut evidence = Vec::new();
+    if let Some(good) = below.last() {
+        evidence.push(Say::KeepsUp { load: good.load, served: good.served, ttft: good.ttft });
+    }
+    evidence.extend(below.iter().rev().filter_map(drained).take(MOST_DRAINS));
+    for (finding, point) in findings.iter().zip(below) {
+        if let (true, Some(ratio)) = (finding.late, finding.ratio) {
+            evidence.push(Say::AtCapacity { load: point.load, ratio, share: point.served / point.sent });
+        }
+    }
+    if let Some(bad) = first_bad {
+        evidence.extend(conviction(points, &findings[bad], bad));
+        plateau(&levels[bad..], verdict, &mut evidence);
+    } else if let Some(last) = levels.last() {
+        evidence.push(Say::NeverSaturated { highest: last.load });
+    }
+    if let (None, Some(first), Kind::LeftCensored) = (verdict.sat_lo, levels.first(), verdict.kind) {
+        evidence.insert(0, Say::AlwaysSaturated { lowest: first.load });
+    }
+    verdict.evidence.extend(evidence);
+}
+
+/// The sentences that convict the first saturated level.
+fn conviction(points: &Points, finding: &Findings, bad: usize) -> Vec<Say> {
+    let point = &points.usable[bad];
+    let mut said = Vec::new();
+    if finding.short || bad == 0 || finding.over {
+        said.push(Say::Short { load: point.load, served: point.served, best: finding.best });
+    }
+    if let Some(jump) = bad.checked_sub(1).and_then(|good| jump(points, good, bad)) {
+        let from = points.usable[bad - 1].load;
+        said.push(Say::Jump { from, to: point.load, good: jump.good, bad: jump.bad, ratio: jump.ratio });
+    }
+    if let (Some(excess), true) = (finding.excess, finding.queueing) {
+        said.push(Say::Queue { load: point.load, excess });
+    }
+    if finding.over {
+        said.push(Say::Over { load: point.load, most: finding.most });
+    }
+    let before = bad.checked_sub(1).map(|good| &points.usable[good]);
+    if let Some((before, less, more)) = before.and_then(|before| Some((before, before.held?, point.held?)))
+        && more / less.max(f64::MIN_POSITIVE) > SUPERLINEAR * point.load / before.load
+    {
+        said.push(Say::Held { from: before.load, to: point.load, less, more });
+    }
+    said
+}
+
+fn plateau(past: &[Point], verdict: &mut Verdict, evidence: &mut Vec<Say>) {
+    let served: Vec<f64> = past.iter().map(|point| point.served).collect();
+    verdict.plateau = Band::of(&served);
+    let (Some(band), Some(first), Some(last)) = (verdict.plateau, past.first(), past.last()) else { return };
+    if past.len() > 1 {
+        evidence.push(Say::Flat { from: first.load, to: last.load, low: band.low, high: band.high });
+    }
+    let peak = past.iter().max_by(|left, right| left.served.total_cmp(&right.served));
+    if let Some(peak) = peak.filter(|peak| last.served < (1.0 - SEEN_FALL) * peak.served) {
+        evidence.push(Say::Retrograde { peak: peak.load, most: peak.served, last: last.load, least: last.served });
+    }
+}
+
+/// Served visibly below offered, and judged to be served as it came: the reader will ask.
+fn drained(point: &Point) -> Option<Say> {
+    if point.steady || point.served > SEEN_DRAIN * point.load {
+        return None;
+    }
+    let requests = point.requests.unwrap_or(ASSUMED_REQUESTS);
+    let tail = requests * (1.0 / point.served - 1.0 / point.load);
+    let assumed = point.requests.is_none();
+    Some(Say::Drain { load: point.load, served: point.served, best: point.served, requests, assumed, tail })
+}
+
+fn jump(points: &Points, good: usize, bad: usize) -> Option<Jump> {
+    let (good, bad) = (points.usable[good].ttft?, points.usable[bad].ttft?);
+    (good > 0.0).then(|| Jump { good, bad, ratio: bad / good, figure: points.figure })
+}
+
+const fn left_out(index: usize, load: f64) -> Judged {
+    let standing = Standing::LeftOut;
+    Judged { index, load, served: None, best: None, ttft_ratio: None, goodput: None, standing }
+}
+
+/// What one level shows.
+#[derive(Clone, Copy, Debug)]
+struct Findings {
+    /// The best throughput that a server which keeps up could show in this run.
+    best: f64,
+    /// The highest capacity that all throughputs allow.
+    most: f64,
+    /// TTFT over its base.
+    ratio: Option<f64>,
+    /// Load above capacity, as the growth of the wait tells it; a share.
+    excess: Option<f64>,
+    /// Served less than any drain explains.
+    short: bool,
+    /// So much less that nothing else is needed.
+    far_short: bool,
+    /// Offered more than the system was ever seen to complete.
+    over: bool,
+    /// More load, no more throughput, and the load is above all throughputs.
+    flat: bool,
+    /// TTFT has left its base.
+    late: bool,
+    /// TTFT has left its base so far that it is no burst.
+    very_late: bool,
+    /// The wait grew as it does above capacity.
+    queueing: bool,
+}
+
+impl Findings {
+    fn of_all(levels: &[Point]) -> Vec<Self> {
+        let mut tail = Tail::UNKNOWN;
+        let mut base: Option<f64> = None;
+        let mut all = Vec::new();
+        for (place, point) in levels.iter().enumerate() {
+            let finding = Self::of(levels, place, &tail, base);
+            if !finding.saturated() {
+                tail.learn(point);
+                base = [base, point.felt].into_iter().flatten().min_by(f64::total_cmp);
+            }
+            all.push(finding);
+        }
+        all
+    }
+
+    fn of(levels: &[Point], place: usize, tail: &Tail, base: Option<f64>) -> Self {
+        let (point, above) = (&levels[place], &levels[place + 1..]);
+        let noise = point.noise();
+        let best = tail.best(point);
+        let most = levels.iter().map(|level| tail.most(level)).fold(0.0, f64::max);
+        let raw = levels.iter().map(|level| level.served).fold(0.0, f64::max);
+        let ratio = base.zip(point.felt).filter(|(base, _)| *base > 0.0).map(|(base, felt)| felt / base);
+        let late = ratio.is_some_and(|ratio| ratio >= LATE);
+        let excess = queue_growth(point, base);
+        let flat = is_flat(point, above) && (point.sent >= most || point.sent > raw && (late || place == 0));
+        // Without a level below it, nothing is known of the tail of the lowest: it has to be far off.
+        let tolerance = if place == 0 { UNREFERENCED.max(noise) } else { noise };
+        Self {
+            best,
+            most,
+            ratio,
+            excess,
+            short: point.served < best * (1.0 - tolerance),
+            far_short: place > 0 && point.served < best * FAR_SHORT,
+            over: point.sent > most * (1.0 + tolerance.max(point.noise())),
+            flat,
+            late,
+            very_late: ratio.is_some_and(|ratio| ratio >= VERY_LATE),
+            queueing: excess.is_some_and(|excess| excess >= QUEUEING),
+        }
+    }
+
+    /// Whether the level is past what the system can do.
+    fn saturated(&self) -> bool {
+        let unsure = self.excess.is_none();
+        self.over
+            || self.flat
+            || self.far_short
+            || self.late && (self.short || self.queueing)
+            || self.very_late && unsure
+    }
+
+    fn judged(&self, point: &Point) -> Judged {
+        let standing = match (self.saturated(), self.late) {
+            (true, _) => Standing::Saturated,
+            (false, true) => Standing::AtCapacity,
+            (false, false) => Standing::Good,
+        };
+        Judged {
+            index: point.index,
+            load: point.load,
+            served: Some(point.served),
+            best: Some(self.best),
+            ttft_ratio: self.ratio,
+            goodput: None,
+            standing,
+        }
+    }
+}
+
+/// No level above this one completes noticeably more, and one of them offers noticeably more.
+fn is_flat(point: &Point, above: &[Point]) -> bool {
+    let room = 1.0 + FLAT.max(point.noise().min(MOST_FLAT));
+    let tried = above.iter().any(|level| level.load >= MORE_LOAD * point.load);
+    tried && above.iter().all(|level| level.served <= room * point.served)
+}
+
+/// In a queue that grows, the request that arrives at t waits (R/C − 1) t; the mean over a run of N/R seconds is half of
+/// the last. So R/C − 1 = 2 W R / N, with W the mean wait beyond the base.
+fn queue_growth(point: &Point, base: Option<f64>) -> Option<f64> {
+    let wait = point.felt? - base?;
+    Some((2.0 * wait * point.sent / point.requests?).max(0.0))
+}
+
+/// TTFT has left its base: a third of the open-loop sweeps we know reach twice their base below saturation, none four times.
+const LATE: f64 = 3.0;
+
+/// TTFT that no burst of a server that keeps up explains.
+const VERY_LATE: f64 = 10.0;
+
+/// Load above capacity that counts as a queue; 2–3 % is within the error of the rates.
+const QUEUEING: f64 = 0.05;
+
+/// Served below this share of the best possible convicts alone: engines with room for every request queue in the batch.
+const FAR_SHORT: f64 = 0.7;
+
+/// As long as nothing is known of the tail, only a throughput below this much of the best possible says anything.
+const UNREFERENCED: f64 = 0.2;
+
+/// More load must be this much more, and bring at most this much, to be called flat.
+const MORE_LOAD: f64 = 1.25;
+const FLAT: f64 = 0.05;
+const MOST_FLAT: f64 = 0.08;
+
+/// In-flight that grows so much faster than the load is worth a sentence.
+const SUPERLINEAR: f64 = 2.0;
+
+/// Throughput so far below its peak is said to fall.
+const SEEN_FALL: f64 = 0.04;
+
+/// Served below this share of what was offered needs an explanation.
+const SEEN_DRAIN: f64 = 0.97;
+const MOST_DRAINS: usize = 2;
+
+/// Lengths that differ by more make the levels different experiments.
+const MOST_LENGTHS: f64 = 1.6;

@@ -1,0 +1,51 @@
+//! Reports: what was found, for people and for programs.
+//!
+//! `json` is for programs; `text`, `markdown` and `html` tell the same story in the same order: conclusion, throughput,
+//! latency, a picture in plain words, what the measurement cannot say, what to run next. The words of a language stand in
+//! one file each.
+
+mod english;
+mod html;
+pub(super) mod json;
+mod korean;
+mod markdown;
+mod number;
+mod story;
+mod text;
+mod words;
+
+use super::Analysis;
+
+/// How a report is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// For a terminal.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+    /// For a page.
+    Markdown,
+    /// One file with everything in it.
+    Html,
+}
+
+/// The language of a report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lang {
+    /// English.
+    #[default]
+    En,
+    /// Korean.
+    Ko,
+}
+
+/// The report of an analysis. It ends with a line break.
+pub fn render(analysis: &Analysis, format: Format, lang: Lang) -> String {
+    match format {
+        Format::Text => text::analysis(analysis, lang),
+        Format::Json => json::analysis(analysis, lang),
+        Format::Markdown => markdown::analysis(analysis, lang),
+        Format::Html => html::analysis(analysis, lang),
+    }
+}
