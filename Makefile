@@ -43,6 +43,9 @@ check: cmake
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 	$(CARGO) test --locked --test it layering
+	python3 dashboards/make.py --check
+	@if command -v promtool >/dev/null 2>&1; then promtool check rules dashboards/rules/weir-rules.yaml && promtool test rules dashboards/rules/weir-rules_test.yaml; \
+	else echo "make check: SKIPPED the tests of the rules, promtool is not installed (apt-get install prometheus)"; fi
 	.ci/deny
 
 chaos: cmake
