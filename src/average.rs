@@ -19,10 +19,15 @@ impl Rate {
 
     /// One event.
     pub fn add(&mut self, now: f64) {
+        self.add_many(now, 1.0);
+    }
+
+    /// So much of it at once.
+    pub fn add_many(&mut self, now: f64, much: f64) {
         if self.began.is_none() {
             (self.began, self.at) = (Some(now), now);
         }
-        self.value = self.value * self.decay(now) + 1.0 / self.memory;
+        self.value = self.value * self.decay(now) + much / self.memory;
         self.at = now;
     }
 

@@ -5,11 +5,13 @@
 //! live traffic is told them and ticked every 100 ms. The [`truth`] it is held against comes from the same model in a closed
 //! loop. Equal seeds give equal outcomes to the last bit.
 //!
-//! It reads no clock and no file, opens no socket and throws no dice that a seed does not rule. It holds no gate yet:
-//! every request is admitted at the instant it arrives, as in mode observe.
+//! It reads no clock and no file, opens no socket and throws no dice that a seed does not rule. In mode enforce
+//! the line of `admission` and the limits of `control` stand before the engine, as they do live.
 
 pub mod chart;
+pub mod enforcement;
 pub mod expectation;
+mod experience;
 pub mod journal;
 pub mod machine;
 pub mod outcome;

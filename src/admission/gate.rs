@@ -32,7 +32,7 @@ pub(super) enum Verdict {
 pub(super) struct Gate {
     flights: Vec<Flight>,
     vacant: Vec<u32>,
-    /// In order of dispatch; who is no longer pending is taken out when he reaches the head.
+    /// In order of dispatch; who is no longer pending is taken out when he reaches the head, which always is.
     pending: VecDeque<(Slot, Timestamp)>,
     in_flight: u32,
     awaiting: u32,
@@ -136,14 +136,9 @@ impl Gate {
     }
 
     /// Who has waited longest for a first token, since when, and its prompt tokens.
-    pub fn oldest_pending(&mut self) -> Option<(Timestamp, f64)> {
-        while let Some(&(slot, since)) = self.pending.front() {
-            if let Some(flight) = self.flight_mut(slot).filter(|flight| flight.phase == Phase::Pending) {
-                return Some((since, flight.prompt));
-            }
-            self.pending.pop_front();
-        }
-        None
+    pub fn oldest_pending(&self) -> Option<(Timestamp, f64)> {
+        let &(slot, since) = self.pending.front()?;
+        Some((since, self.flights.get(slot.place as usize)?.prompt))
     }
 
     /// Whether one more of so many prompt tokens may be dispatched, of a class that may pass the window by `headroom`.
@@ -151,7 +146,7 @@ impl Gate {
     /// An idle backend takes anything, and one that nobody waits at takes anything that fits its memory: otherwise a wrong
     /// limit would lock it up. Long prompts count for more: with two or more under way, their tokens are held to one and a
     /// half windows of usual prompts.
-    pub fn verdict(&self, limits: &Limits, prompt: f32, headroom: f64) -> Verdict {
+    pub fn verdict(&self, limits: &Limits, prompt: f32, headroom: f64, now: Timestamp) -> Verdict {
         let prompt = tokens(prompt);
         if limits.mode == Mode::Observe || self.in_flight == 0 {
             return Verdict::Open;
@@ -166,7 +161,8 @@ impl Gate {
         let usual = self.mean_prompt.unwrap_or(prompt);
         let is_short = self.awaiting < 2 || self.awaiting_tokens + prompt <= LONG * window.max(2.0) * usual;
         let has_room = f64::from(self.awaiting) < window.round().max(1.0);
-        if self.awaiting == 0 || has_room && is_short { Verdict::Open } else { Verdict::Full }
+        let is_moving = self.awaiting < FEW || !self.is_stuck(limits, now);
+        if self.awaiting == 0 || has_room && is_short && is_moving { Verdict::Open } else { Verdict::Full }
     }
 
     /// Dispatched and not ended.
@@ -199,6 +195,14 @@ impl Gate {
         self.last_first_token
     }
 
+    /// Whether who waits longest has waited for much longer than the window aims at: the engine starts nobody now, and
+    /// whoever is sent after would only wait there, where he cannot be called back.
+    fn is_stuck(&self, limits: &Limits, now: Timestamp) -> bool {
+        let Some((since, _)) = self.oldest_pending() else { return false };
+        limits.concurrency.is_none()
+            && now.since(since).as_secs_f64() > STUCK * limits.forecast.goal.max(limits.forecast.usual)
+    }
+
     fn flight_mut(&mut self, slot: Slot) -> Option<&mut Flight> {
         let flight = self.flights.get_mut(slot.place as usize)?;
         (flight.generation == slot.generation && flight.phase != Phase::Vacant).then_some(flight)
@@ -207,6 +211,14 @@ impl Gate {
     fn no_longer_awaited(&mut self, prompt: f64) {
         self.awaiting -= 1;
         self.awaiting_tokens = if self.awaiting == 0 { 0.0 } else { self.awaiting_tokens - prompt };
+        while self.pending.front().is_some_and(|(slot, _)| !self.is_pending(*slot)) {
+            self.pending.pop_front();
+        }
+    }
+
+    fn is_pending(&self, slot: Slot) -> bool {
+        let flight = self.flights.get(slot.place as usize);
+        flight.is_some_and(|flight| flight.generation == slot.generation && flight.phase == Phase::Pending)
     }
 
     /// Those who left the line behind a head that stays: at most as many as are in flight, so constant time on average.
@@ -215,7 +227,7 @@ impl Gate {
             return;
         }
         let mut pending = std::mem::take(&mut self.pending);
-        pending.retain(|(slot, _)| self.flight_mut(*slot).is_some_and(|flight| flight.phase == Phase::Pending));
+        pending.retain(|(slot, _)| self.is_pending(*slot));
         self.pending = pending;
     }
 }
@@ -241,6 +253,10 @@ pub(super) fn tokens(prompt: f32) -> f64 {
 const PROMPT_GAIN: f64 = 0.02;
 /// Windows of usual prompts that long ones may fill.
 const LONG: f64 = 1.5;
+/// Times the goal after which the engine starts nobody.
+const STUCK: f64 = 1.5;
+/// So many may be sent to it all the same: when it starts again, they are there.
+const FEW: u32 = 2;
 const SHORT_LINE: usize = 64;
 const MOST_TOKENS: f64 = 1e8;
 
@@ -267,42 +283,42 @@ mod tests {
     #[test]
     fn the_window_holds_those_without_a_first_token_and_nobody_else() {
         let (mut gate, slots) = filled(&[100.0; 4]);
-        assert_eq!(gate.verdict(&limits(4.0), 100.0, 0.0), Verdict::Full);
-        assert_eq!(gate.verdict(&limits(5.0), 100.0, 0.0), Verdict::Open);
+        assert_eq!(gate.verdict(&limits(4.0), 100.0, 0.0, NOW), Verdict::Full);
+        assert_eq!(gate.verdict(&limits(5.0), 100.0, 0.0, NOW), Verdict::Open);
         assert!(gate.on_first_token(slots[0], NOW));
-        assert_eq!(gate.verdict(&limits(4.0), 100.0, 0.0), Verdict::Open, "it decodes now");
+        assert_eq!(gate.verdict(&limits(4.0), 100.0, 0.0, NOW), Verdict::Open, "it decodes now");
         assert_eq!((gate.in_flight(), gate.awaiting()), (4, 3));
     }
 
     #[test]
     fn headroom_passes_the_window_by_its_percentage() {
         let (gate, _) = filled(&[100.0; 10]);
-        assert_eq!(gate.verdict(&limits(10.0), 100.0, 0.0), Verdict::Full);
-        assert_eq!(gate.verdict(&limits(10.0), 100.0, 0.1), Verdict::Open);
+        assert_eq!(gate.verdict(&limits(10.0), 100.0, 0.0, NOW), Verdict::Full);
+        assert_eq!(gate.verdict(&limits(10.0), 100.0, 0.1, NOW), Verdict::Open);
         let (gate, _) = filled(&[100.0; 11]);
-        assert_eq!(gate.verdict(&limits(10.0), 100.0, 0.1), Verdict::Full);
+        assert_eq!(gate.verdict(&limits(10.0), 100.0, 0.1, NOW), Verdict::Full);
     }
 
     #[test]
     fn long_prompts_fill_it_sooner() {
         let (gate, _) = filled(&[100.0; 3]);
-        assert_eq!(gate.verdict(&limits(4.0), 300.0, 0.0), Verdict::Open);
-        assert_eq!(gate.verdict(&limits(4.0), 301.0, 0.0), Verdict::Full);
+        assert_eq!(gate.verdict(&limits(4.0), 300.0, 0.0, NOW), Verdict::Open);
+        assert_eq!(gate.verdict(&limits(4.0), 301.0, 0.0, NOW), Verdict::Full);
         let (gate, _) = filled(&[100.0]);
-        assert_eq!(gate.verdict(&limits(4.0), 9e9, 0.0), Verdict::Open, "two long ones may always go");
+        assert_eq!(gate.verdict(&limits(4.0), 9e9, 0.0, NOW), Verdict::Open, "two long ones may always go");
     }
 
     #[test]
     fn an_idle_backend_takes_anything_and_one_nobody_waits_at_what_fits_its_memory() {
         let capped = Limits { kv_cap: Some(1_000.0), window: 1.0, ..limits(1.0) };
         let mut gate = Gate::default();
-        assert_eq!(gate.verdict(&capped, 5_000.0, 0.0), Verdict::Open);
+        assert_eq!(gate.verdict(&capped, 5_000.0, 0.0, NOW), Verdict::Open);
         let slot = gate.dispatch(&ask(600.0), 0.0, NOW);
-        assert_eq!(gate.verdict(&capped, 401.0, 0.0), Verdict::MemoryBound);
+        assert_eq!(gate.verdict(&capped, 401.0, 0.0, NOW), Verdict::MemoryBound);
         gate.on_first_token(slot, NOW);
-        assert_eq!(gate.verdict(&capped, 400.0, 0.0), Verdict::Open);
+        assert_eq!(gate.verdict(&capped, 400.0, 0.0, NOW), Verdict::Open);
         gate.on_tokens(slot, 1);
-        assert_eq!(gate.verdict(&capped, 400.0, 0.0), Verdict::MemoryBound, "answers fill memory too");
+        assert_eq!(gate.verdict(&capped, 400.0, 0.0, NOW), Verdict::MemoryBound, "answers fill memory too");
     }
 
     #[test]
@@ -310,15 +326,15 @@ mod tests {
         let (mut gate, slots) = filled(&[1.0; 3]);
         let limits = Limits { window: f64::INFINITY, concurrency: Some(3), ..limits(1.0) };
         slots.iter().for_each(|slot| assert!(gate.on_first_token(*slot, NOW)));
-        assert_eq!(gate.verdict(&limits, 1.0, 0.0), Verdict::Full);
+        assert_eq!(gate.verdict(&limits, 1.0, 0.0, NOW), Verdict::Full);
         gate.on_end(slots[1]);
-        assert_eq!(gate.verdict(&limits, 1.0, 0.0), Verdict::Open);
+        assert_eq!(gate.verdict(&limits, 1.0, 0.0, NOW), Verdict::Open);
     }
 
     #[test]
     fn in_mode_observe_everything_goes() {
         let (gate, _) = filled(&[100.0; 50]);
-        assert_eq!(gate.verdict(&Limits::new(Mode::Observe), 100.0, 0.0), Verdict::Open);
+        assert_eq!(gate.verdict(&Limits::new(Mode::Observe), 100.0, 0.0, NOW), Verdict::Open);
     }
 
     #[test]

@@ -137,7 +137,7 @@ impl<T> Line<T> {
         while let Some(next) = self.first(limits, now) {
             let Some(head) = self.queue.head(next.class, next.tenant) else { return };
             let late = limits.mode == Mode::Enforce && self.outlook(limits, now).is_late(&head);
-            if !late && !self.may_pass(limits, &next) {
+            if !late && !self.may_pass(limits, &next, now) {
                 return;
             }
             let Some(waiting) = self.queue.pop(next.class, next.tenant) else { return };
@@ -181,6 +181,11 @@ impl<T> Line<T> {
         Some((waiting.item, self.shed(limits, ShedReason::Deadline, now)))
     }
 
+    /// When somebody should come back who was dispatched and will be late: paced like a refusal.
+    pub fn retry_after(&mut self, limits: &Limits, now: Timestamp) -> Duration {
+        self.pace.promise(now, limits.forecast.busy_start_rate)
+    }
+
     /// Takes out who is next, for another backend that has room.
     pub fn take_next(&mut self) -> Option<(Ask, T)> {
         let next = order::next(&self.queue, |_, _| true)?;
@@ -208,9 +213,9 @@ impl<T> Line<T> {
     }
 
     /// Whether a request like that would be dispatched at once.
-    pub fn has_room(&self, limits: &Limits, ask: &Ask) -> bool {
+    pub fn has_room(&self, limits: &Limits, ask: &Ask, now: Timestamp) -> bool {
         let headroom = self.settings.classes.of(ask.class).headroom;
-        self.queue.is_empty() && self.gate.verdict(limits, ask.prompt, headroom) == Verdict::Open
+        self.queue.is_empty() && self.gate.verdict(limits, ask.prompt, headroom, now) == Verdict::Open
     }
 
     /// Requests that the window still has room for; less than none beyond it.
@@ -221,7 +226,7 @@ impl<T> Line<T> {
     }
 
     /// Seconds that a request like that would wait here before its turn.
-    pub fn expected_wait(&mut self, limits: &Limits, ask: &Ask, now: Timestamp) -> f64 {
+    pub fn expected_wait(&self, limits: &Limits, ask: &Ask, now: Timestamp) -> f64 {
         self.outlook(limits, now).wait(ask)
     }
 
@@ -264,7 +269,7 @@ impl<T> Line<T> {
     /// Whether it goes, with nobody before it.
     fn may_go_now(&mut self, limits: &Limits, ask: &Ask, now: Timestamp) -> bool {
         let headroom = self.settings.classes.of(ask.class).headroom;
-        let verdict = self.gate.verdict(limits, ask.prompt, headroom);
+        let verdict = self.gate.verdict(limits, ask.prompt, headroom, now);
         self.note(verdict);
         verdict == Verdict::Open && !self.is_reserved_from(limits, ask, now)
     }
@@ -304,13 +309,13 @@ impl<T> Line<T> {
     /// The same, if there is room for it.
     fn next(&mut self, limits: &Limits, now: Timestamp) -> Option<Next> {
         let next = self.first(limits, now)?;
-        self.may_pass(limits, &next).then_some(next)
+        self.may_pass(limits, &next, now).then_some(next)
     }
 
-    fn may_pass(&mut self, limits: &Limits, next: &Next) -> bool {
+    fn may_pass(&mut self, limits: &Limits, next: &Next, now: Timestamp) -> bool {
         let Some(head) = self.queue.head(next.class, next.tenant) else { return false };
         let headroom = self.settings.classes.of(next.class).headroom;
-        let verdict = self.gate.verdict(limits, head.prompt, headroom);
+        let verdict = self.gate.verdict(limits, head.prompt, headroom, now);
         self.note(verdict);
         verdict == Verdict::Open
     }
@@ -342,7 +347,7 @@ impl<T> Line<T> {
 
     fn shed(&mut self, limits: &Limits, reason: ShedReason, now: Timestamp) -> Shed {
         self.counts.shed += 1;
-        Shed { reason, retry_after: self.pace.promise(now, limits.forecast.busy_start_rate) }
+        Shed { reason, retry_after: self.retry_after(limits, now) }
     }
 
     /// Tokens that a tenant who comes back may be behind the others: four usual requests.
@@ -350,7 +355,7 @@ impl<T> Line<T> {
         4.0 * (self.gate.mean_prompt() + ANSWER * limits.forecast.mean_answer)
     }
 
-    fn outlook<'a>(&'a mut self, limits: &'a Limits, now: Timestamp) -> Outlook<'a, T> {
+    fn outlook<'a>(&'a self, limits: &'a Limits, now: Timestamp) -> Outlook<'a, T> {
         let oldest = self.gate.oldest_pending();
         Outlook { limits, settings: &self.settings, queue: &self.queue, gate: &self.gate, oldest, now }
     }

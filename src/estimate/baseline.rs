@@ -54,7 +54,7 @@ fn place(prompt: f64) -> usize {
     (prompt.max(1.0).log2() as usize).min(BUCKETS - 1)
 }
 
-const BUCKETS: usize = 16;
+pub(super) const BUCKETS: usize = 16;
 const PERCENTILE: f64 = 0.3;
 /// Samples before a bucket speaks.
 const ENOUGH: u32 = 3;

@@ -175,6 +175,23 @@ impl Capacity {
         })
     }
 
+    /// Seconds of the engine per prompt token, if prompts are most of a request's work: what the saturated blocks took,
+    /// and before there are any what a token costs, with a little for the steps.
+    ///
+    /// Before saturation the batch is taken for the `decoding` streams of now, and a step for all of theirs: too little
+    /// for a prompt rather than too much, for whoever counts tokens where requests matter refuses too many.
+    pub fn per_prompt_token(&self, mix: &MixFigures, costs: &Solution, decoding: f64) -> Option<f64> {
+        let [a, b, c] = costs.coefficients;
+        let prompt = c * mix.prompt;
+        let batch = if self.sums.time > 0.0 { self.sums.batch() } else { decoding };
+        let steps = a * mix.output / batch.max(1.0);
+        if prompt <= PROMPTS_ARE_THE_WORK * (prompt + b * mix.output + steps) {
+            return None;
+        }
+        let seen = self.sums.first_token_time > ENOUGH_WORK && self.sums.prompts > 0.0;
+        Some(if seen { self.sums.first_token_time / self.sums.prompts } else { BEFORE_SATURATION * c })
+    }
+
     fn regime(&self, costs: &Solution) -> Regime {
         let [_, _, c] = costs.coefficients;
         let sums = &self.sums;
@@ -325,6 +342,12 @@ fn concurrency_for(rate: f64, mix: &MixFigures, costs: &Solution) -> Option<f64>
 
 /// Seconds of saturation that are remembered.
 const MEMORY: f64 = 120.0;
+/// Share of a request's work from which on the prompt tokens that wait say how long the wait is.
+const PROMPTS_ARE_THE_WORK: f64 = 0.6;
+/// Seconds of work that say what a prompt token takes.
+const ENOUGH_WORK: f64 = 5.0;
+/// Part of the steps' own cost that goes with a prompt.
+const BEFORE_SATURATION: f64 = 1.05;
 /// Fewer blocks make no knee.
 pub(super) const FEWEST_BLOCKS: u64 = 3;
 /// Blocks that may outlast a change: it takes about so many to find it.

@@ -24,6 +24,7 @@ use super::saturation::Saturation;
 use super::speed::{SpeedChange, SpeedTest};
 use super::steps::{Row, Seen, Step, Steps};
 use super::throughput::BestStartRate;
+use super::view::View;
 use super::{EngineLimits, Settings};
 use crate::average::Rate;
 use crate::measure::{RequestKey, Sample, What};
@@ -49,6 +50,8 @@ pub struct Estimator {
     drift: DriftTest,
     best_start_rate: BestStartRate,
     offered: Rate,
+    /// Seconds lost to recomputation, per second.
+    wasted: Rate,
     counts: Counts,
     /// Since the last tick.
     held_back: bool,
@@ -100,6 +103,7 @@ impl Estimator {
             drift: DriftTest::new(),
             best_start_rate: BestStartRate::default(),
             offered: Rate::new(10.0),
+            wasted: Rate::new(6.0),
             counts: Counts::default(),
             held_back: false,
             last_tick: 0.0,
@@ -190,6 +194,46 @@ impl Estimator {
             pending,
             queued,
         }
+    }
+
+    /// What control has to know, at every tick.
+    pub fn view(&self) -> View {
+        let (stage, now) = (&self.stage, self.now);
+        let (beyond, beyond_deviation) = stage.beyond();
+        let mix = self.mix.figures();
+        let decoding = self.counts.in_flight.saturating_sub(self.counts.pending) as f64;
+        let per_prompt_token = mix.as_ref().zip(self.costs.solution()).filter(|_| self.mix.prompts_are_known());
+        View {
+            free: stage.baselines(),
+            beyond,
+            beyond_deviation,
+            busy_start_rate: stage.busy_start_rate(now),
+            start_rate: stage.start_rate(now),
+            recent: stage.recent(),
+            usual: stage.usual(),
+            gap: stage.gap(),
+            goal: stage.goal(),
+            mean_answer: mix.as_ref().map_or(0.0, |mix| mix.output * mix.tokens_per_emission),
+            knee_in_flight: self.knee.map(|knee| knee.in_flight.value),
+            per_prompt_token: per_prompt_token
+                .and_then(|(mix, costs)| self.capacity.per_prompt_token(mix, costs, decoding)),
+            wasted: self.wasted.at(now),
+        }
+    }
+
+    /// First tokens ever.
+    pub fn starts(&self) -> u64 {
+        self.counts.starts
+    }
+
+    /// Requests before their first token, dispatched or not.
+    pub fn waiting(&self) -> u64 {
+        self.counts.pending + self.counts.queued
+    }
+
+    /// Prompt tokens, from what the request told of them.
+    pub fn prompt(&self, told: Option<u32>) -> f64 {
+        self.prompts.expected(told).tokens()
     }
 
     fn seconds(&mut self, at: Timestamp) -> f64 {
@@ -299,6 +343,7 @@ impl Estimator {
             return;
         }
         self.counts.stalls += 1;
+        self.wasted.add_many(self.now, (self.stage.baseline(context) - self.stage.gap()).max(0.0));
         self.steps.on_recomputed(context);
         self.blocks.on_recomputed(context);
     }

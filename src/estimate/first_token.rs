@@ -3,8 +3,8 @@
 //! How long it takes without load and now, how fast it is left, how long somebody has been in it. From these follow what a
 //! head of line may wait, and from when on a backend counts as driven to its limit.
 
-use super::baseline::Baseline;
-use crate::average::{Rate, Smoothed};
+use super::baseline::{BUCKETS, Baseline};
+use crate::average::{Moments, Rate, Smoothed};
 
 /// The stage's state.
 #[derive(Clone, Debug)]
@@ -17,6 +17,10 @@ pub(super) struct FirstTokens {
     /// Smoothed step time, which is the gap between a stream's emissions.
     gap: Smoothed,
     starts: Rate,
+    /// First tokens per second of the time in which somebody was in the stage.
+    busy_starts: Rate,
+    /// What first tokens took beyond their baseline.
+    beyond: Moments,
     /// Somebody is in the stage since, if anybody is.
     busy_since: Option<f64>,
     /// Seconds in which somebody was in the stage, up to the last time nobody was.
@@ -33,6 +37,8 @@ impl FirstTokens {
             recent: Smoothed::new(0.2),
             gap: Smoothed::new(0.05),
             starts: Rate::new(1.5),
+            busy_starts: Rate::new(2.0),
+            beyond: Moments::new(0.95),
             busy_since: None,
             busy: 0.0,
             slo,
@@ -52,7 +58,10 @@ impl FirstTokens {
     /// A first token came `ttft` seconds after dispatch. `free` says that no load was in its way.
     pub fn on_first_token(&mut self, now: f64, ttft: f64, prompt: f64, free: bool) {
         self.starts.add(now);
+        self.busy_starts.add(self.busy(now));
         self.recent.add(ttft);
+        let free_time = self.baseline(prompt);
+        self.beyond.add((ttft - free_time).max(-0.5 * free_time));
         if free || self.baseline.is_new(prompt) {
             self.baseline.add(prompt, ttft);
         }
@@ -74,6 +83,36 @@ impl FirstTokens {
     /// First tokens per second.
     pub fn start_rate(&self, now: f64) -> f64 {
         self.starts.at(now)
+    }
+
+    /// First tokens per second of the time in which somebody was in the stage, `mu`.
+    pub fn busy_start_rate(&self, now: f64) -> f64 {
+        self.busy_starts.at(self.busy(now))
+    }
+
+    /// What first tokens took beyond their baseline: mean and standard deviation.
+    pub fn beyond(&self) -> (f64, f64) {
+        (self.beyond.mean, self.beyond.deviation())
+    }
+
+    /// Seconds from dispatch to first token of the last few.
+    pub fn recent(&self) -> f64 {
+        self.recent.value()
+    }
+
+    /// Load-free time to first token of the usual request.
+    pub fn usual(&self) -> f64 {
+        self.usual.value()
+    }
+
+    /// Smoothed step time.
+    pub fn gap(&self) -> f64 {
+        self.gap.value()
+    }
+
+    /// Load-free times by floor(log2(prompt tokens)); 0 while unknown.
+    pub fn baselines(&self) -> [f64; BUCKETS] {
+        std::array::from_fn(|place| self.baseline((place as f64).exp2()))
     }
 
     /// Seconds in which somebody was in the stage.

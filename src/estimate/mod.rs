@@ -25,6 +25,7 @@ mod saturation;
 mod speed;
 mod steps;
 mod throughput;
+mod view;
 
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ pub use reading::{
     BlockCounts, Estimate, Knee, Missing, NotEnoughEvidence, Prediction, Reading, Regime, SpeedChanges, State,
     StepCosts, Transition,
 };
+pub use view::View;
 
 /// What the estimator has to be told.
 #[derive(Clone, Debug, PartialEq)]

@@ -58,6 +58,13 @@ impl Prompts {
         if let Some(told) = told {
             self.tellers = (self.tellers + 1.0).min(REMEMBERED);
             self.mean_told += (f64::from(told) - self.mean_told) / self.tellers;
+        }
+        self.expected(told)
+    }
+
+    /// The same, without learning from it.
+    pub fn expected(&self, told: Option<u32>) -> Length {
+        if let Some(told) = told {
             return Length::Told(f64::from(told) * self.scale);
         }
         if self.reports >= ENOUGH {

@@ -9,6 +9,8 @@
 //! of = "mean_size"           # over the seeds: each (default), mean, mean_size, median, worst
 //! at_most = 0.03             # or at_least, or between = [low, high]
 //! engines = ["seed"]         # default: all of the scenario's
+//! class = "interactive"      # of on_time, shed, late, ttft_p99: only these requests
+//! tenants = [1, 2]           # the same
 //! ```
 
 use std::ops::RangeInclusive;
@@ -17,6 +19,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::scenario::{Fault, Segment, Until, named};
+use crate::admission::Class;
 
 /// One thing that must come out.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +40,10 @@ pub struct Expectation {
     pub engines: Vec<String>,
     /// Words that a state or a regime is compared with.
     pub is: Vec<String>,
+    /// Only requests of this class.
+    pub class: Option<Class>,
+    /// Only those of these tenants; empty is all.
+    pub tenants: Vec<u16>,
 }
 
 /// What can be measured. A figure that cannot be told (no knee yet) lies in no range.
@@ -99,6 +106,23 @@ pub enum Measure {
     Throughput,
     /// Mean seconds from arrival to first token, of the requests that arrived in the segment and got one.
     Ttft,
+    /// The 99th percentile of the same, in objectives.
+    TtftP99,
+    /// Share of the requests that arrived in the segment, after its first 20 s, and had their first token within the
+    /// objective. `class` and `tenants` narrow it.
+    OnTime,
+    /// Share of them that was refused before dispatch.
+    Shed,
+    /// Of those dispatched the share that had its first token too late or never.
+    Late,
+    /// Share of the clients whose first try fell into the segment that were served in time, at whatever try.
+    ServedClients,
+    /// Requests that such a client made.
+    Tries,
+    /// Goodput over that of the same traffic without a gate.
+    GoodputRatio,
+    /// Median time to first token over that of the same traffic without a gate.
+    TtftRatio,
 }
 
 /// How the values of several seeds become one.
@@ -135,6 +159,9 @@ pub struct ExpectationFile {
     is: Vec<String>,
     #[serde(default)]
     engines: Vec<String>,
+    class: Option<Class>,
+    #[serde(default)]
+    tenants: Vec<u16>,
 }
 
 impl Expectation {
@@ -175,6 +202,14 @@ impl Measure {
             Self::Goodput => "goodput",
             Self::Throughput => "throughput",
             Self::Ttft => "ttft",
+            Self::TtftP99 => "ttft_p99",
+            Self::OnTime => "on_time",
+            Self::Shed => "shed",
+            Self::Late => "late",
+            Self::ServedClients => "served_clients",
+            Self::Tries => "tries",
+            Self::GoodputRatio => "goodput_ratio",
+            Self::TtftRatio => "ttft_ratio",
         }
     }
 
@@ -193,7 +228,25 @@ impl Measure {
                 | Self::Goodput
                 | Self::Throughput
                 | Self::Ttft
+                | Self::TtftP99
+                | Self::OnTime
+                | Self::Shed
+                | Self::Late
+                | Self::ServedClients
+                | Self::Tries
+                | Self::GoodputRatio
+                | Self::TtftRatio
         )
+    }
+
+    /// Whether it is a ratio to the same traffic without a gate.
+    pub const fn has_twin(self) -> bool {
+        matches!(self, Self::GoodputRatio | Self::TtftRatio)
+    }
+
+    /// Whether only some of the requests can be looked at.
+    const fn has_parts(self) -> bool {
+        matches!(self, Self::OnTime | Self::Shed | Self::Late | Self::TtftP99)
     }
 
     /// Whether it is a share of something, to be shown in per cent.
@@ -248,6 +301,9 @@ impl ExpectationFile {
         if self.at.is_some() && !self.measure.has_moment() {
             return fault("at", format!("{} is not read at a moment", self.measure.word()));
         }
+        if (self.class.is_some() || !self.tenants.is_empty()) && !self.measure.has_parts() {
+            return fault("class", format!("{} is not told by class or tenant", self.measure.word()));
+        }
         let within = |at: f64| at >= 0.0 && matches!(segment.until, Until::Elapsed(l) if at <= l.as_secs_f64());
         if self.at.is_some_and(|at| !within(at)) {
             return fault("at", format!("lies outside segment {}", self.segment));
@@ -261,6 +317,8 @@ impl ExpectationFile {
             range,
             engines: self.concerned(number, engines)?,
             is: self.is.clone(),
+            class: self.class,
+            tenants: self.tenants.clone(),
         })
     }
 

@@ -10,6 +10,8 @@ use std::time::Duration;
 use super::outcome::Outcome;
 use super::play::TICK;
 use super::watch::Watch;
+use crate::admission::{Mode, Pressure};
+use crate::control::{Control, Policy};
 use crate::estimate::Settings;
 use crate::measure::journal::{Record, Verdict};
 use crate::measure::{self, CodeClass, RequestKey, Sample, What};
@@ -40,15 +42,15 @@ fn watch(records: &[&Record], settings: &Settings) -> Outcome {
     // Ticks fall on whole tenths of a second of the journal's clock.
     let first = samples.peek().map_or(0, |first| first.at.as_nanos());
     let mut now = Timestamp::from_nanos(first - first % TICK.as_nanos() as u64);
-    let mut watch = Watch::new(settings.clone(), now);
+    let mut watch = Watch::new(settings.clone(), Control::new(Policy::FirstTokenWindow, settings.slo_ttft), now);
     for sample in samples {
         while now + TICK <= sample.at {
             now = now + TICK;
-            watch.on_tick(now);
+            watch.on_tick(&Pressure::default(), Mode::Observe, now);
         }
         watch.on_sample(&sample);
     }
-    watch.on_tick(now + TICK);
+    watch.on_tick(&Pressure::default(), Mode::Observe, now + TICK);
     watch.outcome
 }
 
@@ -246,7 +248,7 @@ mod tests {
         let scenario = Scenario::parse("step", text).unwrap();
         let subject = &scenario.engines[0];
         let mut heard = Vec::new();
-        let stage = Stage { scenario: &scenario, subject, units: &[1.0, 1.0] };
+        let stage = Stage { scenario: &scenario, subject, units: &[1.0, 1.0], concurrency: 1.0 };
         let outcome = play_aloud(stage, 1, |sample| heard.push(*sample));
         let records = as_records(&heard);
         let replayed = &replay(&records, &settings(subject, scenario.sight.limits))["gpu-0"];

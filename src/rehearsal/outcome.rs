@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::machine::Lengths;
+use crate::admission::{Class, Tenant};
 use crate::estimate::{Reading, State, Transition};
 use crate::time::Timestamp;
 
@@ -45,6 +46,16 @@ pub struct Served {
     pub first_token: Option<Timestamp>,
     /// When its last one did.
     pub completed: Option<Timestamp>,
+    /// In which class.
+    pub class: Class,
+    /// Whose.
+    pub tenant: Tenant,
+    /// Whether it was dispatched.
+    pub dispatched: bool,
+    /// Whether weir refused it, or aborted it when it was late.
+    pub refused: bool,
+    /// The request that this is another try of: its number, and how many tries went before.
+    pub retry: Option<(usize, u32)>,
 }
 
 impl Outcome {

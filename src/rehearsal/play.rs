@@ -1,13 +1,20 @@
 //! The loop: arrivals, engine steps and weir's ticks in the order of virtual time.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+
+use super::enforcement::Retry;
 use super::machine::{Lengths, Machine, submit};
 use super::outcome::{Outcome, Served};
 use super::scenario::{LimitsShown, Scenario, Subject};
-use super::traffic::{self, Request};
+use super::traffic::{self, Purpose, Request};
 use super::watch::Watch;
+use crate::admission::{Ask, Call, Limits, Line, Mode, Offered, Slot};
+use crate::control::Control;
 use crate::engine::model::Engine;
 use crate::estimate::{EngineLimits, Settings};
 use crate::measure::{RequestKey, Sample, What};
@@ -22,6 +29,8 @@ pub struct Stage<'a> {
     pub subject: &'a Subject,
     /// What the level of each segment counts in, in requests per second.
     pub units: &'a [f64],
+    /// Requests in flight at which the engine is at its best, for a policy that is told it.
+    pub concurrency: f64,
 }
 
 /// Plays one scenario with one engine and one seed.
@@ -32,7 +41,7 @@ pub fn play(stage: Stage<'_>, seed: u64) -> Outcome {
 /// The same, with somebody who hears every sample that the estimator is told.
 pub fn play_aloud(stage: Stage<'_>, seed: u64, hear: impl FnMut(&Sample)) -> Outcome {
     let requests = traffic::draw(stage.scenario, &stage.subject.machine, stage.units, seed);
-    let mut rehearsal = Rehearsal::new(stage, &requests, seed, hear);
+    let mut rehearsal = Rehearsal::new(stage, requests, seed, hear);
     while let Some(event) = rehearsal.next() {
         rehearsal.on(event);
     }
@@ -63,6 +72,10 @@ enum Event {
     Delivery,
     /// The next request arrives.
     Arrival,
+    /// A refused client comes back.
+    Return,
+    /// A dispatched request has not had its first token in time.
+    Deadline,
     /// A tenth of a second is over.
     Tick,
 }
@@ -70,9 +83,18 @@ enum Event {
 struct Rehearsal<'a, H> {
     stage: Stage<'a>,
     now: Timestamp,
-    requests: &'a [Request],
-    /// How many of them have arrived.
+    /// Those drawn, and behind them those that came back.
+    requests: Vec<Request>,
+    drawn: usize,
+    /// How many of the drawn have arrived.
     arrived: usize,
+    returning: BinaryHeap<Reverse<(Timestamp, usize)>>,
+    retries: ChaCha8Rng,
+    line: Line<usize>,
+    limits: Limits,
+    /// Of each request that was dispatched and is not over.
+    slots: Vec<Option<Slot>>,
+    deadlines: BinaryHeap<Reverse<(Timestamp, usize)>>,
     fleet: Fleet,
     watch: Watch,
     hear: H,
@@ -81,28 +103,40 @@ struct Rehearsal<'a, H> {
 }
 
 impl<'a, H: FnMut(&Sample)> Rehearsal<'a, H> {
-    fn new(stage: Stage<'a>, requests: &'a [Request], seed: u64, hear: H) -> Self {
+    fn new(stage: Stage<'a>, requests: Vec<Request>, seed: u64, hear: H) -> Self {
         let Stage { scenario, subject, .. } = stage;
+        let enforcement = &scenario.control;
+        let control = Control::new(enforcement.policy(stage.concurrency), subject.slo_ttft);
+        let settings = settings(subject, scenario.sight.limits);
         let mut rehearsal = Self {
             stage,
             now: Timestamp::ZERO,
+            drawn: requests.len(),
             requests,
             arrived: 0,
+            returning: BinaryHeap::new(),
+            retries: traffic::dice(seed, Purpose::Retries),
+            line: Line::new(enforcement.settings()),
+            limits: Limits::new(enforcement.mode()),
+            slots: Vec::new(),
+            deadlines: BinaryHeap::new(),
             fleet: Fleet::new(&subject.machine, scenario.replicas, scenario.delay, seed),
-            watch: Watch::new(settings(subject, scenario.sight.limits), Timestamp::ZERO),
+            watch: Watch::new(settings, control, Timestamp::ZERO),
             hear,
             segment: 0,
         };
-        rehearsal.watch.outcome.requests.reserve(requests.len());
+        rehearsal.watch.outcome.requests.reserve(rehearsal.drawn);
         rehearsal.enter_segment(0);
         rehearsal
     }
 
     /// What happens next, with `now` set to its time; `None` when the rehearsal is over.
     fn next(&mut self) -> Option<Event> {
-        let arrival = self.requests.get(self.arrived).map(|request| (request.arrives, Event::Arrival));
+        let arrives = self.requests[..self.drawn].get(self.arrived).map(|request| (request.arrives, Event::Arrival));
+        let returns = self.returning.peek().map(|Reverse((at, _))| (*at, Event::Return));
+        let deadline = self.deadlines.peek().map(|Reverse((at, _))| (*at, Event::Deadline));
         let tick = (Timestamp::ZERO + TICK * (self.watch.ticks() as u32 + 1), Event::Tick);
-        let earliest = [self.fleet.next_step(), self.fleet.next_delivery(), arrival];
+        let earliest = [self.fleet.next_step(), self.fleet.next_delivery(), arrives, returns, deadline];
         let (at, event) = earliest.into_iter().flatten().fold(tick, Ord::min);
         if self.is_over(at) {
             return None;
@@ -114,7 +148,7 @@ impl<'a, H: FnMut(&Sample)> Rehearsal<'a, H> {
     fn is_over(&self, at: Timestamp) -> bool {
         let length = self.stage.scenario.length();
         if self.stage.scenario.drain {
-            self.watch.completed() == self.requests.len() as u64 && self.now.since(Timestamp::ZERO) >= length
+            self.watch.completed() == self.drawn as u64 && self.now.since(Timestamp::ZERO) >= length
         } else {
             at.since(Timestamp::ZERO) > length
         }
@@ -129,9 +163,19 @@ impl<'a, H: FnMut(&Sample)> Rehearsal<'a, H> {
         match event {
             Event::Step { replica } => self.on_step(replica),
             Event::Delivery => self.fleet.deliver(self.now),
-            Event::Arrival => self.on_arrival(),
-            Event::Tick => self.watch.on_tick(self.now),
+            Event::Arrival => {
+                self.arrived += 1;
+                self.on_arrival(self.arrived - 1);
+            }
+            Event::Return => {
+                if let Some(Reverse((_, number))) = self.returning.pop() {
+                    self.on_arrival(number);
+                }
+            }
+            Event::Deadline => self.on_deadline(),
+            Event::Tick => self.on_tick(),
         }
+        self.advance();
     }
 
     fn enter_segment(&mut self, number: usize) {
@@ -140,35 +184,128 @@ impl<'a, H: FnMut(&Sample)> Rehearsal<'a, H> {
         self.fleet.set(segment.slowdown, segment.replicas.unwrap_or(self.stage.scenario.replicas));
     }
 
-    fn on_arrival(&mut self) {
-        let number = self.arrived;
-        let request = self.requests[number];
-        self.arrived += 1;
-        let served = Served { arrived: self.now, lengths: request.lengths, first_token: None, completed: None };
-        self.watch.outcome.requests.push(served);
-        self.tell(number, What::Offered { prompt: request.seen, stream: true });
-        // The one place where a request is admitted, queued or shed. In mode observe nobody waits and nobody is shed.
-        self.admit(number, request.lengths);
+    fn on_arrival(&mut self, number: usize) {
+        let Request { lengths, seen, class, tenant, retry, .. } = self.requests[number];
+        let served = Served {
+            arrived: self.now,
+            lengths,
+            first_token: None,
+            completed: None,
+            class,
+            tenant,
+            dispatched: false,
+            refused: false,
+            retry,
+        };
+        // Retries are given numbers when they are planned and may arrive in another order.
+        let requests = &mut self.watch.outcome.requests;
+        if requests.len() <= number {
+            requests.resize(number + 1, served);
+        }
+        requests[number] = served;
+        self.tell(number, What::Offered { prompt: seen, stream: true });
+        let prompt = self.watch.prompt(seen) as f32;
+        let slo = Some(self.stage.subject.slo_ttft);
+        let ask = Ask { arrived: self.now, prompt, bytes: 0, class, tenant, slo, streamed: true };
+        match self.line.offer(&self.limits, ask, number, self.now) {
+            Offered::Dispatched(slot, number) => self.on_dispatch(number, slot),
+            Offered::Queued(_) => {}
+            Offered::Shed(shed, number) => self.on_shed(number, shed.retry_after),
+        }
     }
 
-    fn admit(&mut self, number: usize, lengths: Lengths) {
+    /// Dispatches who may go now, and refuses who would be late.
+    fn advance(&mut self) {
+        let mut calls = Vec::new();
+        self.line.advance(&self.limits, self.now, &mut |number, call| calls.push((number, call)));
+        for (number, call) in calls {
+            match call {
+                Call::Dispatch(slot) => self.on_dispatch(number, slot),
+                Call::Shed(shed) => self.on_shed(number, shed.retry_after),
+            }
+        }
+    }
+
+    fn on_dispatch(&mut self, number: usize, slot: Slot) {
         self.tell(number, What::Admitted);
-        self.fleet.dispatch(number, lengths, self.now);
+        self.watch.outcome.requests[number].dispatched = true;
+        if self.slots.len() <= number {
+            self.slots.resize(number + 1, None);
+        }
+        self.slots[number] = Some(slot);
+        let Scenario { control, .. } = self.stage.scenario;
+        if control.mode() == Mode::Enforce && control.late_abort {
+            let deadline = self.watch.outcome.requests[number].arrived + self.stage.subject.slo_ttft;
+            self.deadlines.push(Reverse((deadline, number)));
+        }
+        self.fleet.dispatch(number, self.requests[number].lengths, self.now);
+    }
+
+    fn on_shed(&mut self, number: usize, retry_after: Duration) {
+        self.tell(number, What::Left { shed: true });
+        self.watch.outcome.requests[number].refused = true;
+        self.plan_return(number, retry_after);
+    }
+
+    /// A dispatched request without a first token is taken out of the engine.
+    fn on_deadline(&mut self) {
+        let Some(Reverse((_, number))) = self.deadlines.pop() else { return };
+        if self.watch.outcome.requests[number].first_token.is_some() {
+            return;
+        }
+        let Some(slot) = self.slots[number].take() else { return };
+        self.fleet.cancel(number);
+        self.line.on_end(slot);
+        self.tell(number, What::Finished { completed: false, input: None, output: None, cached: None });
+        self.watch.outcome.requests[number].refused = true;
+        let retry_after = self.line.retry_after(&self.limits, self.now);
+        self.plan_return(number, retry_after);
+    }
+
+    fn plan_return(&mut self, number: usize, retry_after: Duration) {
+        let request = self.requests[number];
+        let (first, tries) = request.retry.unwrap_or((number, 0));
+        let wait = match self.stage.scenario.clients.retry {
+            Retry::RetryAfter => retry_after.mul_f64(1.0 + 0.5 * self.retries.random::<f64>()),
+            Retry::Immediately => Duration::from_secs_f64(0.02 + 0.05 * self.retries.random::<f64>()),
+            Retry::Never => return,
+        };
+        if tries >= MOST_RETRIES || (self.now + wait).since(Timestamp::ZERO) > self.stage.scenario.length() {
+            return;
+        }
+        let arrives = self.now + wait;
+        self.requests.push(Request { arrives, retry: Some((first, tries + 1)), ..request });
+        self.returning.push(Reverse((arrives, self.requests.len() - 1)));
+    }
+
+    fn on_tick(&mut self) {
+        let pressure = self.line.pressure(self.now);
+        let control = self.stage.scenario.control;
+        self.limits = self.watch.on_tick(&pressure, control.mode(), self.now);
+        if !control.kv_cap {
+            self.limits.kv_cap = None;
+        }
     }
 
     fn on_step(&mut self, replica: usize) {
-        let Self { fleet, watch, hear, requests, now, .. } = self;
+        let Self { fleet, watch, hear, requests, line, slots, now, .. } = self;
         let at = *now;
         let usage = self.stage.scenario.sight.usage;
         for emission in fleet.finish_step(replica) {
             let number = emission.id as usize;
             let request = RequestKey(emission.id);
             let served = &mut watch.outcome.requests[number];
+            let slot = slots[number];
             if emission.index == 0 {
                 served.first_token = Some(at);
+                slot.map(|slot| line.on_first_token(slot, at));
+            }
+            if let Some(slot) = slot {
+                line.on_tokens(slot, emission.tokens);
             }
             if emission.finished {
                 served.completed = Some(at);
+                slots[number].take().map(|slot| line.on_end(slot));
             }
             let mut tell = |what| {
                 let sample = Sample { at, request, what };
@@ -246,6 +383,14 @@ impl Fleet {
         }
     }
 
+    /// Takes a request out, wherever it is. It leaves the engine at once.
+    fn cancel(&mut self, number: usize) {
+        self.on_the_way.retain(|(_, other, _)| *other != number);
+        for replica in &mut self.replicas {
+            replica.engine.cancel(number as u64);
+        }
+    }
+
     fn deliver(&mut self, now: Timestamp) {
         let Some((_, number, lengths)) = self.on_the_way.pop_front() else { return };
         self.turn = (self.turn + 1) % self.live;
@@ -275,6 +420,9 @@ impl Fleet {
     }
 }
 
+/// How often a refused client comes back.
+const MOST_RETRIES: u32 = 3;
+
 /// How often weir looks up.
 pub(super) const TICK: Duration = Duration::from_millis(100);
 
@@ -288,7 +436,7 @@ mod tests {
         let scenario = Scenario::parse("test", &text).unwrap();
         let unit = |segment: &Segment| if segment.unit == Unit::Requests { 1.0 } else { 5.126 };
         let units: Vec<f64> = scenario.segments.iter().map(unit).collect();
-        play(Stage { scenario: &scenario, subject: &scenario.engines[0], units: &units }, seed)
+        play(Stage { scenario: &scenario, subject: &scenario.engines[0], units: &units, concurrency: 16.0 }, seed)
     }
 
     const STEP: &str = "[[segment]]\nseconds = 20\nload = 0.3\n[[segment]]\nseconds = 30\nload = 2.0\n";

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
+use super::enforcement::{Enforcement, Told};
 use super::expectation::Expectation;
 use super::machine::Machine;
 use super::outcome::Outcome;
@@ -106,7 +107,8 @@ pub fn perform(
 ) -> (Outcome, Vec<Truth>) {
     complete(truths, &[(scenario, subject)], threads);
     let (truths, units) = against(scenario, subject, truths);
-    (play(Stage { scenario, subject, units: &units }, seed), truths)
+    let concurrency = concurrency(scenario, &truths);
+    (play(Stage { scenario, subject, units: &units, concurrency }, seed), truths)
 }
 
 /// Computes the truths that `pairs` need and `truths` lacks.
@@ -162,6 +164,11 @@ fn against(scenario: &Scenario, subject: &Subject, truths: &Truths) -> (Vec<Trut
     scenario.segments.iter().filter_map(of_segment).unzip()
 }
 
+/// Requests in flight at which the engines are at their best.
+fn concurrency(scenario: &Scenario, truths: &[Truth]) -> f64 {
+    truths.first().map_or(1.0, |truth| f64::from(truth.clients * scenario.replicas))
+}
+
 /// One engine, one seed.
 struct Run<'a> {
     pair: usize,
@@ -175,11 +182,18 @@ struct Run<'a> {
 impl Run<'_> {
     /// The value of every expectation that concerns the engine.
     fn values(&self) -> Vec<Option<f64>> {
-        let stage = Stage { scenario: self.scenario, subject: self.subject, units: &self.units };
+        let (scenario, subject, units) = (self.scenario, self.subject, self.units.as_slice());
+        let stage = Stage { scenario, subject, units, concurrency: concurrency(scenario, &self.truths) };
         let outcome = play(stage, self.seed);
+        let twin = self.has_twin().then(|| {
+            let control = Enforcement { mode: Told::Observe, ..scenario.control };
+            let scenario = Scenario { control, ..scenario.clone() };
+            play(Stage { scenario: &scenario, ..stage }, self.seed)
+        });
         let evidence = Evidence {
             scenario: self.scenario,
             outcome: &outcome,
+            twin: twin.as_ref(),
             machine: &self.subject.machine,
             truths: &self.truths,
             units: &self.units,
@@ -188,6 +202,12 @@ impl Run<'_> {
         let concerned =
             self.scenario.expectations.iter().filter(|expectation| expectation.concerns(&self.subject.name));
         concerned.map(|expectation| evidence.value(expectation)).collect()
+    }
+
+    /// Whether something is held against the same traffic without a gate.
+    fn has_twin(&self) -> bool {
+        let concerned = |expectation: &&Expectation| expectation.concerns(&self.subject.name);
+        self.scenario.expectations.iter().filter(concerned).any(|expectation| expectation.measure.has_twin())
     }
 
     /// Tokens to be generated, roughly.

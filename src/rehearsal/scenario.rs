@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::enforcement::{Clients, Enforcement};
 use super::expectation::{Expectation, ExpectationFile};
 use super::machine::{Cache, Machine};
 use crate::engine::model::{Params, Quirks};
@@ -51,6 +52,10 @@ pub struct Scenario {
     pub delay: Duration,
     /// What weir is shown.
     pub sight: Sight,
+    /// Who is held back, and by what rule.
+    pub control: Enforcement,
+    /// Who the requests come from.
+    pub clients: Clients,
     /// Goes on without arrivals until the last request is served.
     pub drain: bool,
     /// Traffic, one after the other.
@@ -268,6 +273,10 @@ struct File {
     #[serde(default)]
     mix: MixFile,
     #[serde(default)]
+    control: Enforcement,
+    #[serde(default)]
+    clients: Clients,
+    #[serde(default)]
     engine: Vec<EngineFile>,
     segment: Vec<SegmentFile>,
     #[serde(default)]
@@ -347,6 +356,7 @@ impl File {
         if self.seeds.is_empty() || self.replicas == 0 || self.segment.is_empty() {
             return Err(Fault::new("seeds, replicas, segment", "need at least one each"));
         }
+        self.clients.check()?;
         let last = self.segment.len() - 1;
         let segments: Vec<Segment> = self
             .segment
@@ -368,6 +378,8 @@ impl File {
             replicas: self.replicas,
             delay: span("delay", self.delay)?,
             sight: self.sight,
+            control: self.control,
+            clients: self.clients,
             drain: self.drain,
             segments,
             expectations,

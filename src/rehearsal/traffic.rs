@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use rand::SeedableRng;
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
 use super::machine::{Lengths, Machine};
 use super::scenario::{Level, Scenario, Segment, Sight, Until};
+use crate::admission::{Class, Tenant};
 use crate::load::schedule::{Extent, Rate, schedule};
 use crate::time::Timestamp;
 
@@ -20,14 +21,21 @@ pub struct Request {
     pub lengths: Lengths,
     /// How long weir thinks its prompt is.
     pub seen: Option<u32>,
+    /// In which class.
+    pub class: Class,
+    /// Whose.
+    pub tenant: Tenant,
+    /// The request that this is another try of: its number, and how many tries went before.
+    pub retry: Option<(usize, u32)>,
 }
 
 /// All requests of `scenario`, in order. `units` are what each segment's level counts in, in requests per second.
 ///
-/// Three independent streams of dice, so that a change to one law does not change what the others draw.
+/// Four independent streams of dice, so that a change to one law does not change what the others draw.
 pub fn draw(scenario: &Scenario, machine: &Machine, units: &[f64], seed: u64) -> Vec<Request> {
     let mut lengths = dice(seed, Purpose::Lengths);
     let mut sight = dice(seed, Purpose::Sight);
+    let mut clients = dice(seed, Purpose::Clients);
     let mut requests = Vec::new();
     let mut begins = Timestamp::ZERO;
     for (number, (segment, &unit)) in scenario.segments.iter().zip(units).enumerate() {
@@ -35,7 +43,8 @@ pub fn draw(scenario: &Scenario, machine: &Machine, units: &[f64], seed: u64) ->
         for start in arrivals(segment, unit, arrival_seed(seed, number)) {
             let lengths = machine.draw(&mut lengths);
             let seen = see(lengths.prompt, scenario.sight, &mut sight);
-            requests.push(Request { arrives: begins + start, lengths, seen });
+            let (class, tenant) = scenario.clients.draw(clients.random(), clients.random());
+            requests.push(Request { arrives: begins + start, lengths, seen, class, tenant, retry: None });
         }
         begins = begins + segment.length();
     }
@@ -79,12 +88,14 @@ fn see(prompt: u32, sight: Sight, dice: &mut ChaCha8Rng) -> Option<u32> {
 
 /// What dice are thrown for.
 #[derive(Clone, Copy)]
-enum Purpose {
+pub(super) enum Purpose {
     Lengths = 1,
     Sight = 2,
+    Clients = 3,
+    Retries = 4,
 }
 
-fn dice(seed: u64, purpose: Purpose) -> ChaCha8Rng {
+pub(super) fn dice(seed: u64, purpose: Purpose) -> ChaCha8Rng {
     let mut dice = ChaCha8Rng::seed_from_u64(seed);
     dice.set_stream(purpose as u64);
     dice

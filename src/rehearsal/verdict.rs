@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::expectation::{Expectation, Measure, Of};
+use super::experience::Experience;
 use super::machine::{Lengths, Machine};
 use super::outcome::{Moment, Outcome};
 use super::scenario::{Scenario, Segment, Until};
@@ -14,6 +15,8 @@ use crate::time::Timestamp;
 pub(super) struct Evidence<'a> {
     pub scenario: &'a Scenario,
     pub outcome: &'a Outcome,
+    /// What came out without a gate, if that is asked for.
+    pub twin: Option<&'a Outcome>,
     pub machine: &'a Machine,
     /// Of every segment's mix, speed and replicas.
     pub truths: &'a [Truth],
@@ -85,6 +88,23 @@ impl Evidence<'_> {
             Measure::MixChanges => Some(self.grown(from, to, |moment| moment.reading.mix_changes)),
             Measure::Stalls => Some(self.grown(from, to, |moment| moment.reading.stalls)),
             Measure::Goodput => Some(self.goodput(expectation.segment, from, to)),
+            Measure::GoodputRatio => {
+                let twin = Evidence { outcome: self.twin?, ..*self };
+                Some(self.goodput(expectation.segment, from, to) / twin.goodput(expectation.segment, from, to))
+            }
+            Measure::TtftRatio => Some(
+                self.experience(expectation, self.outcome).ttft(0.5)?
+                    / self.experience(expectation, self.twin?).ttft(0.5)?,
+            ),
+            Measure::TtftP99 => {
+                let p99 = self.experience(expectation, self.outcome).ttft(0.99)?;
+                Some(p99 / self.slo_ttft.as_secs_f64())
+            }
+            Measure::OnTime => self.experience(expectation, self.outcome).on_time(),
+            Measure::Shed => self.experience(expectation, self.outcome).shed(),
+            Measure::Late => self.experience(expectation, self.outcome).late(),
+            Measure::ServedClients => self.experience(expectation, self.outcome).served_clients(),
+            Measure::Tries => self.experience(expectation, self.outcome).tries(),
             Measure::Throughput => Some(self.throughput(from, to)),
             Measure::Ttft => self.ttft(segment, from, to),
             _ => None,
@@ -109,6 +129,13 @@ impl Evidence<'_> {
             .collect();
         let replicas = f64::from(segment.replicas.unwrap_or(self.scenario.replicas));
         Some(truth::of_sample(self.machine, &started)? * replicas / segment.slowdown)
+    }
+
+    fn experience<'b>(&self, expectation: &'b Expectation, outcome: &'b Outcome) -> Experience<'b> {
+        let begins = self.scenario.begins(expectation.segment);
+        let to = begins + self.segment(expectation).length();
+        let from = (begins + SETTLING).min(to);
+        Experience { requests: &outcome.requests, expectation, from, to, slo: self.slo_ttft }
     }
 
     fn share(&self, from: Duration, to: Duration, words: &[String]) -> Option<f64> {

@@ -1,6 +1,8 @@
 //! The estimator with somebody who looks at it: told samples, ticked, read once a second.
 
 use super::outcome::{Moment, Outcome};
+use crate::admission::{Limits, Mode, Pressure};
+use crate::control::{Control, turn};
 use crate::estimate::{Estimator, Settings};
 use crate::measure::{Sample, What};
 use crate::time::Timestamp;
@@ -8,6 +10,7 @@ use crate::time::Timestamp;
 /// An estimator, and what has come out of it so far.
 pub(super) struct Watch {
     estimator: Estimator,
+    control: Control,
     ticks: u64,
     offered: u64,
     admitted: u64,
@@ -16,9 +19,17 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub fn new(settings: Settings, now: Timestamp) -> Self {
+    pub fn new(settings: Settings, control: Control, now: Timestamp) -> Self {
         let outcome = Outcome { moments: Vec::new(), transitions: Vec::new(), requests: Vec::new(), ended: now };
-        Self { estimator: Estimator::new(settings, now), ticks: 0, offered: 0, admitted: 0, completed: 0, outcome }
+        Self {
+            estimator: Estimator::new(settings, now),
+            control,
+            ticks: 0,
+            offered: 0,
+            admitted: 0,
+            completed: 0,
+            outcome,
+        }
     }
 
     pub fn on_sample(&mut self, sample: &Sample) {
@@ -29,12 +40,13 @@ impl Watch {
             What::Finished { .. } | What::Emission { .. } | What::Left { .. } => {}
         }
         self.estimator.on_sample(sample);
+        self.control.on_sample(sample);
     }
 
-    /// A tenth of a second is over; on a whole second of the clock a reading is kept.
-    pub fn on_tick(&mut self, now: Timestamp) {
+    /// A tenth of a second is over: what may be dispatched from now on. On a whole second of the clock a reading is kept.
+    pub fn on_tick(&mut self, pressure: &Pressure, mode: Mode, now: Timestamp) -> Limits {
         self.ticks += 1;
-        self.estimator.on_tick(now);
+        let limits = turn(&mut self.estimator, &mut self.control, pressure, mode, now);
         self.outcome.transitions.extend(self.estimator.transitions());
         self.outcome.ended = now;
         if now.as_nanos().is_multiple_of(READING_EVERY) {
@@ -46,6 +58,12 @@ impl Watch {
                 completed: self.completed,
             });
         }
+        limits
+    }
+
+    /// Prompt tokens, as the estimator believes them.
+    pub fn prompt(&self, told: Option<u32>) -> f64 {
+        self.estimator.prompt(told)
     }
 
     /// Ticks so far.

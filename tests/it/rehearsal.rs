@@ -67,3 +67,39 @@ fn the_sweep_that_weir_starts_from_is_reproduced() {
 fn twice_the_capacity_without_a_gate_serves_hardly_anybody_in_time() {
     play(&["step2x"], &["seed"], Some(&[1]));
 }
+
+/// A2, A8, A10: the same with a gate.
+#[test]
+fn at_twice_the_capacity_a_gate_keeps_the_goodput_at_the_capacity() {
+    play(&["hold_step2x"], &["slots16", "prefill", "h100like"], Some(&[3]));
+}
+
+/// A3, A17.
+#[test]
+fn a_flash_crowd_and_a_cold_start_find_the_gate_ready() {
+    play(&["hold_flash10", "hold_cold3x"], &["smallkv", "prefill"], Some(&[1]));
+}
+
+/// A6, A7: a gate that has nothing to do does nothing.
+#[test]
+fn at_half_the_capacity_nobody_notices_the_gate() {
+    play(&["hold_steady05"], &["slots16", "prefill"], Some(&[1]));
+}
+
+/// A14: what the KV cap is for.
+#[test]
+fn an_engine_that_preempts_needs_the_cap() {
+    play(&["hold_thrash", "hold_thrash_uncapped"], &[], Some(&[1]));
+}
+
+/// A22.
+#[test]
+fn refused_clients_that_come_back_are_served_and_do_no_harm() {
+    play(&["hold_retry", "hold_retry_now"], &["slots16"], Some(&[1]));
+}
+
+/// A24, A25.
+#[test]
+fn a_high_class_and_small_tenants_are_served_in_an_overload_of_others() {
+    play(&["hold_classes", "hold_tenants"], &["smallkv", "codegen"], Some(&[1]));
+}

@@ -1,0 +1,109 @@
+//! The KV cap: how many tokens of context may be in flight, where the engine throws streams out of its memory.
+//!
+//! A stream that was preempted is computed again, and that time is lost. So the cap is set where loss is seen, below the context
+//! of that moment, and lifted again slowly while it binds and nothing is lost. In tokens and not in requests, for it is tokens
+//! that fill memory. Without loss there is no cap.
+
+use crate::admission::Pressure;
+use crate::estimate::View;
+
+/// The cap; moves only with evidence.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KvCap {
+    cap: Option<f64>,
+    /// Seconds before which it does not move again.
+    wait_until: f64,
+    growth: f64,
+}
+
+impl KvCap {
+    pub fn new() -> Self {
+        Self { cap: None, wait_until: 0.0, growth: SLOW_GROWTH }
+    }
+
+    /// A tick, at `now` in seconds.
+    pub fn on_tick(&mut self, view: &View, pressure: &Pressure, now: f64) {
+        // What is in flight now is gone after about so long, and only then a change has had its effect.
+        let residence = (f64::from(pressure.in_flight) / view.start_rate.max(SLOWEST)).clamp(1.0, 60.0);
+        if view.wasted > LOSS {
+            let obeyed = self.cap.is_none_or(|cap| pressure.context <= OBEYED * cap);
+            if now > self.wait_until && obeyed || now > self.wait_until + residence / 2.0 {
+                let context = self.cap.unwrap_or(f64::INFINITY).min(pressure.context);
+                self.cap = Some((CUT * context).max(SMALLEST));
+                self.wait_until = now + (residence / 8.0).max(1.0);
+                self.growth = SLOW_GROWTH;
+            }
+        } else if let Some(cap) =
+            self.cap.as_mut().filter(|_| view.wasted < CALM && now > self.wait_until && pressure.memory_bound)
+        {
+            *cap *= 1.0 + self.growth;
+            self.growth = (1.4 * self.growth).min(FAST_GROWTH);
+            self.wait_until = now + (residence / 4.0).max(1.0);
+        }
+    }
+
+    /// Tokens; `None` without one.
+    pub fn tokens(&self) -> Option<f64> {
+        self.cap
+    }
+}
+
+/// Share of the time lost to recomputation that is too much, and that is none.
+const LOSS: f64 = 0.05;
+const CALM: f64 = 0.025;
+/// A context within this of the cap obeys it: more is still above it from before.
+const OBEYED: f64 = 1.02;
+/// What is left of the context at a cut.
+const CUT: f64 = 0.95;
+/// Tokens; below it no request would fit.
+const SMALLEST: f64 = 64.0;
+/// By how much it grows at first, and at most.
+const SLOW_GROWTH: f64 = 0.02;
+const FAST_GROWTH: f64 = 0.1;
+/// Starts per second that are assumed of any engine.
+const SLOWEST: f64 = 0.2;
+
+#[cfg(test)]
+mod tests {
+    use super::super::view_of_nothing;
+    use super::*;
+
+    /// Twenty in flight at ten starts per second: gone after two seconds.
+    fn tick(cap: &mut KvCap, wasted: f64, context: f64, memory_bound: bool, now: f64) -> Option<f64> {
+        let view = View { wasted, start_rate: 10.0, ..view_of_nothing() };
+        cap.on_tick(&view, &Pressure { context, memory_bound, in_flight: 20, ..Pressure::default() }, now);
+        cap.tokens()
+    }
+
+    #[test]
+    fn without_loss_there_is_no_cap() {
+        let mut cap = KvCap::new();
+        assert!((0..1000).all(|n| tick(&mut cap, 0.04, 1e9, false, f64::from(n)).is_none()));
+    }
+
+    #[test]
+    fn loss_sets_it_below_the_context_and_only_once_in_a_while() {
+        let mut cap = KvCap::new();
+        assert_eq!(tick(&mut cap, 0.2, 1000.0, false, 1.0), Some(950.0));
+        assert_eq!(tick(&mut cap, 0.2, 940.0, false, 1.5), Some(950.0), "it has had no effect yet");
+        assert_eq!(tick(&mut cap, 0.2, 990.0, false, 2.1), Some(950.0), "nor while the context is above it");
+        assert_eq!(tick(&mut cap, 0.2, 940.0, false, 2.2), Some(893.0));
+    }
+
+    #[test]
+    fn a_cap_that_binds_without_loss_is_lifted_and_one_that_does_not_bind_stays() {
+        let mut cap = KvCap::new();
+        tick(&mut cap, 0.2, 1000.0, false, 1.0);
+        assert_eq!(tick(&mut cap, 0.0, 900.0, false, 10.0), Some(950.0));
+        assert_eq!(tick(&mut cap, 0.0, 900.0, true, 11.0), Some(969.0));
+        assert_eq!(tick(&mut cap, 0.03, 900.0, true, 19.0), Some(969.0), "a little is lost");
+        assert!(tick(&mut cap, 0.0, 900.0, true, 20.0).unwrap() > 990.0, "faster each time");
+    }
+
+    #[test]
+    fn it_never_falls_below_what_a_request_needs() {
+        let mut cap = KvCap::new();
+        (1..200).for_each(|n| assert!(tick(&mut cap, 0.5, 10.0, false, 100.0 * f64::from(n)).is_some()));
+        assert_eq!(cap.tokens(), Some(64.0));
+    }
+}
