@@ -3,6 +3,8 @@
 //! Data goes to standard output, talk to standard error. It holds no behaviour of its own: each command is a call.
 
 mod analyze;
+mod compare;
+mod plan;
 mod rehearse;
 mod replay;
 mod words;
@@ -15,6 +17,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use analyze::Analyze;
+pub use compare::Compare;
+pub use plan::Plan;
 pub use rehearse::{Rehearse, Unmet};
 pub use words::{FormatWord, LangWord, Refused};
 
@@ -46,6 +50,10 @@ pub enum Command {
     Rehearse(Rehearse),
     /// Says where a system saturates, from the results of load generators
     Analyze(Analyze),
+    /// Plans the next experiment from a baseline: levels, requests, time, tokens, commands
+    Plan(Plan),
+    /// Compares two systems, or one before and after: speed-up, efficiency, latency, with intervals
+    Compare(Compare),
 }
 
 /// Flags of `weir serve`; each wins over the file.
@@ -177,6 +185,8 @@ impl Cli {
             Command::Check(flags) => check(&flags),
             Command::Rehearse(flags) => rehearse::run(&flags),
             Command::Analyze(flags) => analyze::run(&flags),
+            Command::Plan(flags) => plan::run(&flags),
+            Command::Compare(flags) => compare::run(&flags),
         }
     }
 }

@@ -107,7 +107,7 @@ fn judged(points: &Points, saturated_from: Option<usize>) -> Vec<Judged> {
     let level = |(place, point): (usize, &Point)| Judged {
         index: point.index,
         load: point.load,
-        served: Some(point.served),
+        served: Some(point.read),
         best: None,
         ttft_ratio: base.zip(point.ttft).filter(|(base, _)| *base > 0.0).map(|(base, ttft)| ttft / base),
         goodput: None,
@@ -154,7 +154,7 @@ fn describe(points: &Points, saturated_from: Option<usize>, verdict: &mut Verdic
 fn plateau(points: &Points, knee: usize, verdict: &mut Verdict) {
     let (levels, past) = (&points.usable, &points.usable[knee..]);
     let served: Vec<f64> = past.iter().map(|point| point.served).collect();
-    verdict.plateau = Band::of(&served);
+    verdict.plateau = Band::of(&past.iter().map(|point| point.read).collect::<Vec<_>>());
     verdict.throughput_knee = Some((verdict.sat_lo, levels[knee].load));
     let (first, last) = (levels[knee], levels[levels.len() - 1]);
     let top = served.iter().copied().fold(0.0, f64::max);

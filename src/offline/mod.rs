@@ -20,7 +20,9 @@
 //!
 //! Only `import` touches files. Nothing here reads a clock, sends anything, or knows a proxy.
 
+pub mod compare;
 pub mod file;
+pub mod fit;
 pub mod import;
 pub mod plan;
 pub mod report;

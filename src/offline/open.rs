@@ -183,6 +183,10 @@ struct Findings {
     very_late: bool,
     /// The wait grew as it does above capacity.
     queueing: bool,
+    /// Nobody waited: neither for a first token nor for an answer. Then the throughput is that of a fill and a drain.
+    unseen: bool,
+    /// A lower load is saturated, and this level does not show that it is served.
+    above_saturation: bool,
 }
 
 impl Findings {
@@ -191,7 +195,9 @@ impl Findings {
         let mut base: Option<f64> = None;
         let mut all = Vec::new();
         for (place, point) in levels.iter().enumerate() {
-            let finding = Self::of(levels, place, &tail, base);
+            let mut finding = Self::of(levels, place, &tail, base);
+            // What is too much stays too much at a higher load, unless that one is plainly served.
+            finding.above_saturation = all.iter().any(Self::saturated) && !finding.is_plainly_served(point);
             if !finding.saturated() {
                 tail.learn(point);
                 base = [base, point.felt].into_iter().flatten().min_by(f64::total_cmp);
@@ -203,16 +209,22 @@ impl Findings {
 
     fn of(levels: &[Point], place: usize, tail: &Tail, base: Option<f64>) -> Self {
         let (point, above) = (&levels[place], &levels[place + 1..]);
-        let noise = point.noise();
         let best = tail.best(point);
         let most = levels.iter().map(|level| tail.most(level)).fold(0.0, f64::max);
         let raw = levels.iter().map(|level| level.served).fold(0.0, f64::max);
         let ratio = base.zip(point.felt).filter(|(base, _)| *base > 0.0).map(|(base, felt)| felt / base);
-        let late = ratio.is_some_and(|ratio| ratio >= LATE);
-        let excess = queue_growth(point, base);
-        let flat = is_flat(point, above) && (point.sent >= most || point.sent > raw && (late || place == 0));
+        let waits = waits_longer_than_it_is_served(point);
+        let late = match base {
+            None => waits.map_or_else(
+                || point.felt.is_none_or(|felt| felt > UNREFERENCED_TTFT),
+                |waits| waits || makes_a_queue(point, best),
+            ),
+            Some(_) => ratio.is_some_and(|ratio| ratio >= LATE),
+        };
+        let excess = queue_growth(point, base.unwrap_or(0.0));
         // Without a level below it, nothing is known of the tail of the lowest: it has to be far off.
-        let tolerance = if place == 0 { UNREFERENCED.max(noise) } else { noise };
+        let tolerance = if place == 0 && waits != Some(true) { UNREFERENCED.max(point.noise()) } else { point.noise() };
+        let flat = is_flat(point, above) && (point.sent >= most || point.sent > raw && late);
         Self {
             best,
             most,
@@ -220,22 +232,26 @@ impl Findings {
             excess,
             short: point.served < best * (1.0 - tolerance),
             far_short: place > 0 && point.served < best * FAR_SHORT,
-            over: point.sent > most * (1.0 + tolerance.max(point.noise())),
+            over: point.sent > most * (1.0 + tolerance),
             flat,
             late,
             very_late: ratio.is_some_and(|ratio| ratio >= VERY_LATE),
-            queueing: excess.is_some_and(|excess| excess >= QUEUEING),
+            queueing: (place > 0 || late) && excess.is_some_and(|excess| excess >= QUEUEING),
+            unseen: !late && (is_unsettled(point) || is_unseen(levels, place)),
+            above_saturation: false,
         }
     }
 
     /// Whether the level is past what the system can do.
     fn saturated(&self) -> bool {
-        let unsure = self.excess.is_none();
-        self.over
-            || self.flat
-            || self.far_short
-            || self.late && (self.short || self.queueing)
-            || self.very_late && unsure
+        let throughput = self.over || self.flat || self.far_short;
+        let latency = self.late && (self.short || self.queueing) || self.very_late && self.excess.is_none();
+        throughput && !self.unseen || latency || self.above_saturation
+    }
+
+    /// Served as it came, with the first tokens as early as ever.
+    fn is_plainly_served(&self, point: &Point) -> bool {
+        !self.late && !self.short && !is_unsettled(point)
     }
 
     fn judged(&self, point: &Point) -> Judged {
@@ -265,9 +281,45 @@ fn is_flat(point: &Point, above: &[Point]) -> bool {
 
 /// In a queue that grows, the request that arrives at t waits (R/C − 1) t; the mean over a run of N/R seconds is half of
 /// the last. So R/C − 1 = 2 W R / N, with W the mean wait beyond the base.
-fn queue_growth(point: &Point, base: Option<f64>) -> Option<f64> {
-    let wait = point.felt? - base?;
+fn queue_growth(point: &Point, base: f64) -> Option<f64> {
+    let wait = point.felt? - base;
     Some((2.0 * wait * point.sent / point.requests?).max(0.0))
+}
+
+/// A first token that takes longer than the rest of the answer, twice over, was waited for. None without end-to-end times.
+fn waits_longer_than_it_is_served(point: &Point) -> Option<bool> {
+    Some(point.felt? > WAITS * point.service()?)
+}
+
+/// Without a lower level: a wait that is no small part of an answer, as long as a queue makes it, and a throughput that lacks.
+fn makes_a_queue(point: &Point, best: f64) -> bool {
+    let waited = point.service().zip(point.felt).is_some_and(|(service, felt)| felt > FILLS * service);
+    let grows = queue_growth(point, 0.0).is_some_and(|excess| excess >= QUEUEING);
+    waited && grows && point.served < best * (1.0 - point.noise())
+}
+
+/// The last request was sent before a few of the first were answered, so the batch was still filling. Where answers were not
+/// timed it may have been.
+fn is_unsettled(point: &Point) -> bool {
+    match (point.requests, point.service()) {
+        _ if point.steady => false,
+        (Some(requests), Some(service)) => requests / point.sent < SETTLED * service && nobody_waits(point, service),
+        _ => true,
+    }
+}
+
+/// A backlog that explains the length of the run would be seen in the answers: half of it is their mean wait. Where they take
+/// no longer than at the lower levels, the tail of the run is a few long answers.
+fn is_unseen(levels: &[Point], place: usize) -> bool {
+    let point = &levels[place];
+    let base = levels[..place].iter().filter_map(|level| level.e2e).min_by(f64::total_cmp);
+    let grown = base.zip(point.e2e).map(|(base, e2e)| e2e - base);
+    let tail = point.requests.map(|requests| requests * (1.0 / point.served - 1.0 / point.sent));
+    grown.zip(tail).is_some_and(|(grown, tail)| grown < SEEN_BACKLOG * tail / 2.0)
+}
+
+fn nobody_waits(point: &Point, service: f64) -> bool {
+    point.felt.is_none_or(|felt| felt < FILLS * service)
 }
 
 /// TTFT has left its base: a third of the open-loop sweeps we know reach twice their base below saturation, none four times.
@@ -284,6 +336,21 @@ const FAR_SHORT: f64 = 0.7;
 
 /// As long as nothing is known of the tail, only a throughput below this much of the best possible says anything.
 const UNREFERENCED: f64 = 0.2;
+
+/// A batch that still fills makes nobody wait for a first token; a wait of this share of the service is a line.
+const FILLS: f64 = 0.2;
+
+/// The share of a backlog's wait that must be seen in the answers.
+const SEEN_BACKLOG: f64 = 0.3;
+
+/// Without a lower level and without end-to-end times, a wait that only a queue or a very long prompt makes, seconds.
+const UNREFERENCED_TTFT: f64 = 0.5;
+
+/// A wait of so many times the service is no prefill.
+const WAITS: f64 = 2.0;
+
+/// Answers that must fit into the time of sending for in-flight to have settled.
+const SETTLED: f64 = 5.0;
 
 /// More load must be this much more, and bring at most this much, to be called flat.
 const MORE_LOAD: f64 = 1.25;

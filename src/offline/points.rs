@@ -19,6 +19,8 @@ pub struct Points {
     pub figure: Figure,
     /// By how much the lengths of requests differ between levels, as a factor.
     pub lengths: f64,
+    /// No level has a throughput in requests: output tokens stand in for them.
+    pub by_tokens: bool,
     /// TTFT of the lowest level is well above that of the next: it was cold.
     pub cold: bool,
 }
@@ -36,6 +38,8 @@ pub struct Point {
     pub counted: bool,
     /// Requests (or tokens, when no level has requests) completed a second.
     pub served: f64,
+    /// The same as the source has it. In a closed loop `served` is load over end-to-end time (Little), free of fill and drain.
+    pub read: f64,
     /// `served` is of a steady window: neither ramp nor drain is in it.
     pub steady: bool,
     /// Requests that `served` rests on.
@@ -56,6 +60,7 @@ impl Points {
         let closed = sweep.is_closed();
         let mut points = Self { figure: figure(sweep), lengths: lengths(sweep), ..Self::default() };
         let by_tokens = sweep.levels.iter().all(|level| level.best_requests().is_none());
+        points.by_tokens = by_tokens;
         for (index, level) in sweep.levels.iter().enumerate() {
             points.add(index, level, closed, by_tokens);
         }
@@ -89,12 +94,14 @@ impl Points {
             }
         }
         let ttft = self.latency(level);
+        let settled = if closed && !by_tokens { littles(load, served, level) } else { served };
         let point = Point {
             index,
             load,
             sent: sent(level, load),
             counted: level.achieved_rate.is_some(),
-            served,
+            served: settled,
+            read: served,
             steady: !by_tokens && level.steady_requests().is_some(),
             requests: level.judged_requests(),
             ttft,
@@ -128,7 +135,7 @@ impl Points {
         if level.client_limited {
             return true;
         }
-        let behind = level.achieved_rate.is_some_and(|sent| sent < LEAST_SENT * point.load);
+        let behind = level.achieved_rate.is_some_and(|sent| sent < least_sent(level) * point.load);
         let base = self.usable.iter().filter_map(|point| point.ttft).min_by(f64::total_cmp);
         let slow = base.zip(point.ttft).is_none_or(|(base, ttft)| ttft > SLOW_SERVER * base);
         let keeps_up = level.achieved_rate.is_some_and(|sent| point.served > LEAST_SENT * sent);
@@ -154,6 +161,7 @@ impl Points {
             self.limits.push(Say::Repeats { load: first.load, times: runs.len(), low: ends.0, high: ends.1 });
             let requests = all(|run| run.requests);
             joined.push(Point {
+                read: middle(all(|run| Some(run.read))).unwrap_or(first.read),
                 served: middle(served).unwrap_or(first.served),
                 sent: middle(all(|run| Some(run.sent))).unwrap_or(first.sent),
                 requests: (!requests.is_empty()).then(|| requests.iter().sum::<f64>() / requests.len() as f64),
@@ -226,7 +234,22 @@ impl Level {
 
 /// What went out. A client that was stopped by its own cap did offer the load: its schedule is what counts then.
 fn sent(level: &Level, load: f64) -> f64 {
-    level.achieved_rate.filter(|sent| *sent > LEAST_SENT * load && *sent < load / LEAST_SENT).unwrap_or(load)
+    let least = least_sent(level);
+    level.achieved_rate.filter(|sent| *sent > least * load && *sent < load / least).unwrap_or(load)
+}
+
+/// N random arrivals take N/R ± √N/R: what is sent of few may miss what was asked by chance.
+fn least_sent(level: &Level) -> f64 {
+    let few = level.counts.completed.map_or(0.0, |completed| CHANCE / completed.max(1.0).sqrt());
+    LEAST_SENT.min(1.0 - few.min(MOST_CHANCE))
+}
+
+/// Throughput of a closed loop in its steady state: what is in flight over the mean time it stays. A fill and a drain can
+/// only lower what is read, and not by half; anything else is a source whose times are of something else.
+fn littles(load: f64, read: f64, level: &Level) -> f64 {
+    let rounds = level.counts.completed.is_some_and(|completed| completed >= LEAST_ROUNDS * load);
+    let steady = level.e2e.mean.filter(|e2e| rounds && *e2e > 0.0).map(|e2e| load / e2e);
+    steady.filter(|steady| *steady > read && *steady < MOST_FILL * read).unwrap_or(read)
 }
 
 fn lateness(level: &Level) -> f64 {
@@ -274,8 +297,18 @@ fn middle(mut values: Vec<f64>) -> Option<f64> {
 /// Share of failed requests above which a level's latencies are those of the survivors.
 const TOLERABLE_FAILURES: f64 = 0.1;
 
+/// Requests for each place in flight below which most of a closed loop is its first round and its drain.
+const LEAST_ROUNDS: f64 = 5.0;
+
+/// The most that fill and drain may take from a closed loop's throughput, as a factor.
+const MOST_FILL: f64 = 2.0;
+
 /// A client that sends less than this share of what was asked has fallen behind.
 const LEAST_SENT: f64 = 0.95;
+
+/// Standard deviations that are chance, and the most that chance is taken for.
+const CHANCE: f64 = 2.5;
+const MOST_CHANCE: f64 = 0.3;
 
 /// A server whose TTFT is above so many times its base is slow; a client behind a fast one is slow itself.
 const SLOW_SERVER: f64 = 3.0;

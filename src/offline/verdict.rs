@@ -139,9 +139,20 @@ pub fn verdict(sweep: &Sweep) -> Verdict {
     let mut verdict = if sweep.is_closed() { closed::judge(&points) } else { open::judge(&points) };
     verdict.limits.splice(0..0, points.limits.iter().cloned());
     verdict.most = Most::of(sweep);
+    if points.by_tokens {
+        verdict.forget_requests();
+    }
     goodput::add(sweep, &mut verdict);
     verdict.next = next::after(sweep, &points, &verdict);
     verdict
+}
+
+impl Verdict {
+    /// Where output tokens stood in for requests, no figure of it is a number of requests.
+    fn forget_requests(&mut self) {
+        self.plateau = None;
+        self.levels.iter_mut().for_each(|level| (level.served, level.best) = (None, None));
+    }
 }
 
 impl Kind {

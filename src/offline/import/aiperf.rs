@@ -50,8 +50,7 @@ pub fn read(node: &Node, reading: &mut Reading) {
         whole: Throughput {
             requests: Some(requests),
             output_tokens: usage.map(|usage| usage * requests).or(output),
-            total_tokens: total
-                .or_else(|| Some((average(reading, "input_sequence_length")? + output_tokens?) * requests)),
+            total_tokens: average(reading, "usage_total_tokens").map(|tokens| tokens * requests).or(total),
         },
         ttft: times(node, reading, "time_to_first_token"),
         itl: times(node, reading, "inter_chunk_latency"),
@@ -59,7 +58,7 @@ pub fn read(node: &Node, reading: &mut Reading) {
         e2e: times(node, reading, "request_latency"),
         schedule_delay: times(node, reading, "credit_to_start_latency"),
         goodput: average(reading, "goodput").or_else(|| average(reading, "request_goodput")),
-        prompt_tokens: average(reading, "input_sequence_length"),
+        prompt_tokens: average(reading, "usage_prompt_tokens").or_else(|| average(reading, "input_sequence_length")),
         output_tokens,
         ..Level::default()
     };
@@ -110,6 +109,8 @@ pub fn read_table(rows: &[Row], file: &str, reading: &mut Reading) {
     let completed =
         ["Request Count", "Request Count (count)"].iter().find_map(|metric| number(reading, metric, "Value"));
     let output = number(reading, "Output Token Throughput (tokens/sec)", "Value");
+    let all = number(reading, "Usage Total Tokens (tokens)", "avg");
+    let total = number(reading, "Total Token Throughput (tokens/sec)", "Value");
     let level = Level {
         load,
         duration: number(reading, "Benchmark Duration (sec)", "Value"),
@@ -117,7 +118,7 @@ pub fn read_table(rows: &[Row], file: &str, reading: &mut Reading) {
         whole: Throughput {
             requests: Some(requests),
             output_tokens: usage.map(|usage| usage * requests).or(output),
-            total_tokens: number(reading, "Total Token Throughput (tokens/sec)", "Value"),
+            total_tokens: all.map(|tokens| tokens * requests).or(total),
         },
         ttft,
         itl,

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::super::verdict::Standing;
 use super::super::{Analysis, Judged, Lang};
+use super::chart::charts;
 use super::story::{Part, Story, Table, Topic, pick, story};
 
 /// The page. Light or dark is the reader's choice.
@@ -36,7 +37,7 @@ pub fn page(title: &str, body: &str, lang: Lang) -> String {
 }
 
 // Writing to a string cannot fail, here and below.
-fn one(body: &mut String, _case: &Judged, story: &Story, lang: Lang) {
+fn one(body: &mut String, case: &Judged, story: &Story, lang: Lang) {
     let _ = writeln!(
         body,
         "<article>\n<header>\n<h1>{}</h1>\n<p class=\"subject\">{}</p>",
@@ -45,17 +46,10 @@ fn one(body: &mut String, _case: &Judged, story: &Story, lang: Lang) {
     );
     let _ = writeln!(body, "<p class=\"conclusion\">{}</p>\n</header>", escaped(&story.conclusion.join(" ")));
     figures(body, &story.figures);
-    for part in &story.parts {
-        self::part(body, part);
-        if part.topic == Topic::Throughput {
-            table(body, &story.table);
-        }
-    }
-    if !story.parts.iter().any(|part| part.topic == Topic::Throughput) {
-        table(body, &story.table);
-    }
+    let _ = writeln!(body, "<div class=\"charts\">\n{}</div>", charts(case, lang));
+    table(body, &story.table);
+    story.parts.iter().for_each(|part| self::part(body, part));
     let _ = writeln!(body, "</article>");
-    let _ = lang;
 }
 
 fn part(body: &mut String, part: &Part) {
@@ -72,9 +66,23 @@ fn part(body: &mut String, part: &Part) {
 pub fn list(body: &mut String, sentences: &[String]) {
     body.push_str("<ul>\n");
     for sentence in sentences {
-        let _ = writeln!(body, "<li>{}</li>", escaped(sentence));
+        let _ = writeln!(body, "<li>{}</li>", with_code(&escaped(sentence)));
     }
     body.push_str("</ul>\n");
+}
+
+/// What stands between backticks is something to type.
+fn with_code(sentence: &str) -> String {
+    let mut parts = sentence.split('`');
+    let mut page = parts.next().unwrap_or_default().to_owned();
+    for (number, part) in parts.enumerate() {
+        page.push_str(if number % 2 == 0 { "<code>" } else { "</code>" });
+        page.push_str(part);
+    }
+    if sentence.matches('`').count() % 2 == 1 {
+        page.push_str("</code>");
+    }
+    page
 }
 
 /// Figures that stand out.

@@ -4,15 +4,23 @@
 //! latency, a picture in plain words, what the measurement cannot say, what to run next. The words of a language stand in
 //! one file each.
 
+mod chart;
+mod comparison;
+mod document;
 mod english;
 mod html;
 pub(super) mod json;
 mod korean;
 mod markdown;
 mod number;
+mod planned;
 mod story;
+mod svg;
 mod text;
 mod words;
+
+pub use comparison::comparison;
+pub use planned::planned;
 
 use super::Analysis;
 

@@ -47,6 +47,11 @@ pub fn time(seconds: f64) -> String {
     }
 }
 
+/// A time on an axis, as short as it can be: 50 ms, 2 s, 100 s.
+pub fn time_tick(seconds: f64) -> String {
+    if seconds < 1.0 { format!("{} ms", plain(1e3 * seconds)) } else { format!("{} s", plain(seconds)) }
+}
+
 /// A share: 8.9 %.
 pub fn percent(share: f64) -> String {
     if !share.is_finite() {
