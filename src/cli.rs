@@ -7,6 +7,7 @@ mod compare;
 mod plan;
 mod rehearse;
 mod replay;
+mod sweep;
 mod words;
 
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ pub use analyze::Analyze;
 pub use compare::Compare;
 pub use plan::Plan;
 pub use rehearse::{Rehearse, Unmet};
+pub use sweep::SweepFlags;
 pub use words::{FormatWord, LangWord, Refused};
 
 use crate::config::{Config, ConfigErrors, Overrides};
@@ -46,6 +48,8 @@ pub enum Command {
     Demo(Demo),
     /// Checks a configuration file without binding a port or asking a backend
     Check(Check),
+    /// Sends load at several levels and says where the server saturates
+    Sweep(Box<SweepFlags>),
     /// Plays traffic, engine and estimate in virtual time and holds the outcome against what a scenario file expects
     Rehearse(Rehearse),
     /// Says where a system saturates, from the results of load generators
@@ -183,6 +187,7 @@ impl Cli {
             Command::Engine(flags) => engine(&flags),
             Command::Demo(flags) => demo(&flags),
             Command::Check(flags) => check(&flags),
+            Command::Sweep(flags) => sweep::run(&flags),
             Command::Rehearse(flags) => rehearse::run(&flags),
             Command::Analyze(flags) => analyze::run(&flags),
             Command::Plan(flags) => plan::run(&flags),

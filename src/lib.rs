@@ -5,9 +5,9 @@
 //! while `proxy::tap` reads along, and the books close. `export` shows them.
 //!
 //! Imports go down the floors, never up and never sideways between hands:
-//! F0 `time` `units` `backend` `slo` `average` · F1 `http1` `wire` `measure` `admission` `engine::model` `load::schedule` · F2 `estimate` ·
-//! F3 `control` `balance` · F4 `rehearsal` ·
-//! F5 `proxy` `export` `steer` `scrape` `engine::server` `load::runner` (with `clock`) · F6 `cli` `app` `demo` `config`.
+//! F0 `time` `units` `backend` `slo` `average` · F1 `http1` `wire` `measure` `admission` `engine::model` `load::schedule` · F2 `estimate`
+//! `sweep::search` · F3 `control` `balance` · F4 `rehearsal` ·
+//! F5 `proxy` `export` `steer` `scrape` `engine::server` `load::runner` (with `clock`) · F6 `cli` `app` `demo` `sweep` `config`.
 //!
 //! Absent: a clock below F5, a metric counted in a callback, a text of a client's in a log, TLS and HTTP/2 (later).
 
@@ -35,6 +35,7 @@ pub mod rehearsal;
 pub mod scrape;
 pub mod slo;
 pub mod steer;
+pub mod sweep;
 pub mod time;
 pub mod units;
 pub mod wire;

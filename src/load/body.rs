@@ -50,14 +50,19 @@ pub enum Api {
 pub struct UnknownApi(pub String);
 
 impl Form {
-    /// The JSON body of one request.
+    /// The JSON body of one request, its prompt made up.
     pub fn body(&self, draw: &Draw) -> Vec<u8> {
+        self.body_with(&draw.prompt(), draw.output_tokens)
+    }
+
+    /// The JSON body of one request with this prompt.
+    pub fn body_with(&self, prompt: &str, most_tokens: u32) -> Vec<u8> {
+        let messages = || json!([{ "role": "user", "content": prompt }]);
         let mut body = match self.api {
-            Api::OpenaiChat => json!({ "messages": [message(draw)], "max_tokens": draw.output_tokens }),
-            Api::OpenaiCompletions => json!({ "prompt": draw.prompt(), "max_tokens": draw.output_tokens }),
-            Api::AnthropicMessages => json!({ "messages": [message(draw)], "max_tokens": draw.output_tokens }),
-            Api::OllamaChat => json!({ "messages": [message(draw)], "options": { "num_predict": draw.output_tokens } }),
-            Api::OllamaGenerate => json!({ "prompt": draw.prompt(), "options": { "num_predict": draw.output_tokens } }),
+            Api::OpenaiChat | Api::AnthropicMessages => json!({ "messages": messages(), "max_tokens": most_tokens }),
+            Api::OpenaiCompletions => json!({ "prompt": prompt, "max_tokens": most_tokens }),
+            Api::OllamaChat => json!({ "messages": messages(), "options": { "num_predict": most_tokens } }),
+            Api::OllamaGenerate => json!({ "prompt": prompt, "options": { "num_predict": most_tokens } }),
         };
         body["model"] = Value::from(self.model.as_str());
         body["stream"] = Value::from(self.stream);
@@ -121,10 +126,6 @@ impl FromStr for Api {
     fn from_str(name: &str) -> Result<Self, UnknownApi> {
         Self::ALL.into_iter().find(|api| api.as_str() == name).ok_or_else(|| UnknownApi(name.to_owned()))
     }
-}
-
-fn message(draw: &Draw) -> Value {
-    json!({ "role": "user", "content": draw.prompt() })
 }
 
 #[cfg(test)]

@@ -93,6 +93,36 @@ impl Target {
     }
 }
 
+impl Target {
+    /// The first model that the server says it has; none when it does not say.
+    pub async fn first_model(&self, api: Api) -> Option<String> {
+        let (path, name) = match api {
+            Api::OllamaChat | Api::OllamaGenerate => ("/api/tags", "/models/0/name"),
+            _ => ("/v1/models", "/data/0/id"),
+        };
+        let asked = tokio::time::timeout(PATIENCE_FOR_MODELS, self.get(path)).await;
+        let list: serde_json::Value = serde_json::from_slice(&asked.ok()??).ok()?;
+        list.pointer(name)?.as_str().map(str::to_owned)
+    }
+
+    async fn get(&self, path: &str) -> Option<Vec<u8>> {
+        let mut link = Link::connect(self.address).await.ok()?;
+        let mut request = Request::new(Full::default());
+        *request.uri_mut() = format!("{}{path}", self.prefix).parse().ok()?;
+        request.headers_mut().insert(header::HOST, HeaderValue::from_str(&self.authority).ok()?);
+        let answer = link.send(request).await.ok()?;
+        let mut body = answer.into_body();
+        let mut bytes = Vec::new();
+        while let Some(frame) = link.drive(body.frame()).await {
+            bytes.extend_from_slice(frame.ok()?.data_ref()?);
+            if bytes.len() > LONGEST_MODEL_LIST {
+                return None;
+            }
+        }
+        Some(bytes)
+    }
+}
+
 impl Client {
     /// A client whose stamps are `clock`'s. `headers` go with every request (priority, tenant, authorization).
     pub fn new(target: Target, headers: HeaderMap, clock: Clock) -> Self {
@@ -299,6 +329,10 @@ const SHED_STATUSES: [u16; 3] = [429, 503, 529];
 
 /// Bytes of a refusal that are read for the sake of its connection; beyond that a new connection is cheaper.
 const LONGEST_REFUSAL: u64 = 64 * 1024;
+
+/// A server that takes longer to say what it serves is asked for the model `default`.
+const PATIENCE_FOR_MODELS: Duration = Duration::from_secs(5);
+const LONGEST_MODEL_LIST: usize = 4 << 20;
 
 /// "Too many open files", in this process and in the system: the same numbers on Linux and macOS.
 const EMFILE: i32 = 24;

@@ -19,8 +19,9 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use super::body::Form;
 use super::client::{Client, GiveUp, Outgoing, Target};
+use super::listing::Listing;
 use super::record::{Outcome, RequestRecord};
-use super::schedule::{Arrivals, Extent, Rate, schedule};
+use super::schedule::{Arrivals, Extent, Rate, pinned, schedule};
 use super::summary::{Counts, LevelSummary};
 use super::workload::{Draw, Workload};
 use crate::clock::Clock;
@@ -36,6 +37,10 @@ pub struct Level {
     pub extent: Extent,
     /// Lengths, texts and their seed, which is also the seed of the schedule.
     pub workload: Workload,
+    /// Requests given one by one, in place of the workload's laws.
+    pub listing: Option<Arc<Listing>>,
+    /// Stretch the drawn starts of an open loop so that they have the rate exactly ([`pinned`]).
+    pub pinned: bool,
     /// Interface, model and flags.
     pub form: Form,
     /// Header fields of every request.
@@ -61,6 +66,11 @@ pub enum Pace {
         /// Mean rate.
         rate: Rate,
     },
+    /// The times of the level's listing, played so that their mean rate is this.
+    Trace {
+        /// Mean rate.
+        rate: Rate,
+    },
     /// The end of another request.
     Closed {
         /// Requests in flight.
@@ -81,6 +91,13 @@ pub struct Progress {
     pub ended: Counts,
     /// Output tokens of the ended ones.
     pub output_tokens: u64,
+}
+
+impl Progress {
+    /// Requests on their way.
+    pub const fn in_flight(&self) -> u64 {
+        self.sent - self.ended.offered
+    }
 }
 
 /// What a level left behind.
@@ -148,6 +165,8 @@ impl Level {
             pace,
             extent,
             workload: Workload::default(),
+            listing: None,
+            pinned: false,
             form: Form::default(),
             headers: HeaderMap::new(),
             give_up: GiveUp::Never,
@@ -159,9 +178,39 @@ impl Level {
 
     fn requested_rate(&self) -> Option<f64> {
         match self.pace {
-            Pace::Open { rate, .. } => Some(rate.per_second()),
+            Pace::Open { rate, .. } | Pace::Trace { rate } => Some(rate.per_second()),
             Pace::Closed { .. } => None,
         }
+    }
+
+    fn draw(&self, id: u64) -> Draw {
+        let listed = self.listing.as_ref().and_then(|listing| listing.draw(id, self.workload.seed));
+        listed.unwrap_or_else(|| self.workload.draw(id))
+    }
+
+    fn outgoing(&self, draw: &Draw) -> Outgoing {
+        let listed = self.listing.as_ref().and_then(|listing| listing.request(draw.id, self.workload.seed));
+        let body = match listed {
+            Some((draw, prompt)) => self.form.body_with(&prompt, draw.output_tokens),
+            None => self.form.body(draw),
+        };
+        Outgoing { api: self.form.api, body: Bytes::from(body), give_up: self.give_up, keep_gaps: self.keep_gaps }
+    }
+
+    /// When the requests of an open loop are meant to start.
+    fn starts(&self, arrivals: Arrivals, rate: Rate) -> Vec<Duration> {
+        let starts = schedule(arrivals, rate, self.extent, self.workload.seed);
+        let stretched = self.pinned && matches!(self.extent, Extent::Count(_)) && arrivals != Arrivals::Constant;
+        if stretched { pinned(starts, rate) } else { starts }
+    }
+
+    fn recorded_starts(&self, rate: Rate) -> Vec<Duration> {
+        let mut starts = self.listing.as_ref().map(|listing| listing.starts(rate)).unwrap_or_default();
+        match self.extent {
+            Extent::Count(count) => starts.truncate(usize::try_from(count).unwrap_or(usize::MAX)),
+            Extent::Time(length) => starts.retain(|start| *start < length),
+        }
+        starts
     }
 }
 
@@ -176,9 +225,8 @@ enum Due {
 impl Due {
     fn new(level: &Level) -> Self {
         match level.pace {
-            Pace::Open { arrivals, rate } => {
-                Self::Scheduled { starts: schedule(arrivals, rate, level.extent, level.workload.seed), sent: 0 }
-            }
+            Pace::Open { arrivals, rate } => Self::Scheduled { starts: level.starts(arrivals, rate), sent: 0 },
+            Pace::Trace { rate } => Self::Scheduled { starts: level.recorded_starts(rate), sent: 0 },
             Pace::Closed { workers } => Self::OnDemand {
                 free: workers.get(),
                 sent: 0,
@@ -249,10 +297,9 @@ impl Due {
 }
 
 /// The requests of a level that are out or back.
-struct Run<'a> {
-    level: &'a Level,
+struct Run {
+    level: Arc<Level>,
     client: Arc<Client>,
-    form: Arc<Form>,
     tasks: JoinSet<()>,
     back: UnboundedSender<RequestRecord>,
     ended: UnboundedReceiver<RequestRecord>,
@@ -260,13 +307,12 @@ struct Run<'a> {
     progress: Progress,
 }
 
-impl<'a> Run<'a> {
-    fn new(target: &Target, level: &'a Level) -> Self {
+impl Run {
+    fn new(target: &Target, level: &Level) -> Self {
         let (back, ended) = unbounded_channel();
         Self {
-            level,
+            level: Arc::new(level.clone()),
             client: Arc::new(Client::new(target.clone(), level.headers.clone(), Clock::start())),
-            form: Arc::new(level.form.clone()),
             tasks: JoinSet::new(),
             back,
             ended,
@@ -277,12 +323,11 @@ impl<'a> Run<'a> {
 
     fn start(&mut self, id: u64, intended: Timestamp) {
         self.progress.sent += 1;
-        let draw = self.level.workload.draw(id);
-        let (client, form) = (Arc::clone(&self.client), Arc::clone(&self.form));
-        let (give_up, keep_gaps) = (self.level.give_up, self.level.keep_gaps);
+        let draw = self.level.draw(id);
+        let (client, level) = (Arc::clone(&self.client), Arc::clone(&self.level));
         let mut sheet = Sheet::new(&draw, intended, client.clock(), self.back.clone());
         self.tasks.spawn(async move {
-            let outgoing = outgoing(&form, &draw, give_up, keep_gaps);
+            let outgoing = level.outgoing(&draw);
             if let Some(record) = &mut sheet.record {
                 client.exchange(&outgoing, record).await;
             }
@@ -345,10 +390,6 @@ impl Drop for Sheet {
             let _ = self.back.send(record);
         }
     }
-}
-
-fn outgoing(form: &Form, draw: &Draw, give_up: GiveUp, keep_gaps: bool) -> Outgoing {
-    Outgoing { api: form.api, body: Bytes::from(form.body(draw)), give_up, keep_gaps }
 }
 
 /// Timers fire up to a millisecond late, never early: a request is never sent before its time.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::record::{ErrorKind, Outcome, RequestRecord};
+pub use super::steady::Steady;
 use crate::slo::Slo;
 use crate::time::Timestamp;
 
@@ -32,8 +33,10 @@ pub struct LevelSummary {
     pub total_token_throughput: f64,
     /// Completions within the SLO a second, when one was given.
     pub goodput: Option<f64>,
-    /// Throughput between ramp and last send, when the run was long enough to have such a window.
+    /// Throughput between ramp and drain, when the run was long enough to have such a window.
     pub steady: Option<Steady>,
+    /// TTFT at the beginning and at the end of the level: whether it grew while the load stood still.
+    pub drift: Drift,
     /// Mean requests in flight: sum of end-to-end times / duration (Little).
     pub mean_in_flight: f64,
     /// Intended start to first content token. Unfinished requests count with their age: a lower bound.
@@ -92,19 +95,13 @@ pub struct Spread {
     pub max: f64,
 }
 
-/// The window from the end of the ramp to the last send.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Steady {
-    /// Start of the window, seconds from the start of the level.
-    pub from: f64,
-    /// Length, seconds.
-    pub length: f64,
-    /// Requests completed in it.
-    pub completed: u64,
-    /// Completions a second.
-    pub request_throughput: f64,
-    /// Output tokens of those completions a second.
-    pub output_token_throughput: f64,
+/// Mean TTFT of the first and of the last third of a level's requests, by intended start, seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Drift {
+    /// Of the first third.
+    pub early: f64,
+    /// Of the last.
+    pub late: f64,
 }
 
 /// Whether the figures are the server's or ours.
@@ -148,7 +145,8 @@ impl LevelSummary {
             output_token_throughput: a_second(output),
             total_token_throughput: a_second(input + output),
             goodput,
-            steady: Steady::of(records, &sends),
+            steady: Steady::of(records),
+            drift: Drift::of(records),
             mean_in_flight: if duration > 0.0 { busy.as_secs_f64() / duration } else { 0.0 },
             ttft,
             ttft_from_send: Spread::of(completed().filter_map(RequestRecord::ttft_from_send)),
@@ -214,27 +212,16 @@ impl Spread {
     }
 }
 
-impl Steady {
-    /// None when the ramp leaves too little of the sending time, as it does beyond the knee of a short run.
-    fn of(records: &[RequestRecord], sends: &[Timestamp]) -> Option<Self> {
-        let completed = || records.iter().filter(|record| record.outcome == Outcome::Completed);
-        let e2e = Spread::of(completed().filter_map(|record| Some(record.end.since(record.sent?))));
-        let (first, last) = (*sends.first()?, *sends.last()?);
-        let from = first + Duration::from_secs_f64(RAMP_IN_E2E * e2e.p50);
-        let length = last.since(from).as_secs_f64();
-        let within = || completed().filter(|record| record.end > from && record.end <= last);
-        let count = within().count() as u64;
-        if count < LEAST_STEADY || length < LEAST_STEADY_SHARE * last.since(first).as_secs_f64() {
-            return None;
-        }
-        let tokens: u64 = within().map(RequestRecord::output_tokens).sum();
-        Some(Self {
-            from: from.since(Timestamp::ZERO).as_secs_f64(),
-            length,
-            completed: count,
-            request_throughput: count as f64 / length,
-            output_token_throughput: tokens as f64 / length,
-        })
+impl Drift {
+    fn of(records: &[RequestRecord]) -> Self {
+        let mut waits: Vec<(Timestamp, f64)> =
+            records.iter().filter_map(|record| Some((record.intended, ttft_or_age(record)?.as_secs_f64()))).collect();
+        waits.sort_unstable_by_key(|(intended, _)| *intended);
+        let third = waits.len() / 3;
+        let mean = |waits: &[(Timestamp, f64)]| {
+            if waits.is_empty() { 0.0 } else { waits.iter().map(|(_, wait)| wait).sum::<f64>() / waits.len() as f64 }
+        };
+        Self { early: mean(&waits[..third]), late: mean(&waits[waits.len() - third..]) }
     }
 }
 
@@ -289,15 +276,6 @@ fn sorted(times: impl Iterator<Item = Timestamp>) -> Vec<Timestamp> {
     times.sort_unstable();
     times
 }
-
-/// The ramp, in median end-to-end times: by then the first requests have been replaced once over.
-const RAMP_IN_E2E: f64 = 2.0;
-
-/// Completions below which a window's throughput is noise (20 have a Poisson error of 22 %).
-const LEAST_STEADY: u64 = 20;
-
-/// Share of the sending time that must be left after the ramp.
-const LEAST_STEADY_SHARE: f64 = 0.25;
 
 /// Delay of the 99th percentile that no reader of a TTFT minds, seconds.
 const TOLERABLE_DELAY: f64 = 0.010;
@@ -412,16 +390,13 @@ mod tests {
     }
 
     #[test]
-    fn a_short_or_saturated_run_has_no_steady_window() {
-        assert_eq!(summary(&level(0)[..15]).steady, None);
-        let slow: Vec<_> = level(0)
-            .into_iter()
-            .map(|mut record| {
-                record.end = record.end + Duration::from_secs(20);
-                record
-            })
-            .collect();
-        assert_eq!(summary(&slow).steady, None);
+    fn drift_shows_a_ttft_that_grows_under_a_load_that_does_not() {
+        let steady = summary(&level(0)).drift;
+        assert!(close(steady.early, 0.1) && close(steady.late, 0.1));
+        let growing: Vec<_> = (0..90).map(|id| served(id, id * 100, id * 10)).collect();
+        let drift = summary(&growing).drift;
+        assert!(close(drift.early, 0.1 + 0.145) && close(drift.late, 0.1 + 0.745), "{drift:?}");
+        assert_eq!(LevelSummary::new(&[], None, None).drift, Drift::default());
     }
 
     #[test]

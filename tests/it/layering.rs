@@ -32,6 +32,8 @@ const ROOMS: &[Room] = &[
     room("engine/profile", 1, &["engine/model"]),
     room("load/schedule", 1, &[]),
     room("load/workload", 1, &["load/schedule"]),
+    room("load/listing", 1, &["load/schedule", "load/workload"]),
+    room("sweep/search", 2, &[]),
     room("estimate", 2, &[]),
     room("control", 3, &[]),
     room("balance", 3, &[]),
@@ -46,13 +48,14 @@ const ROOMS: &[Room] = &[
     room("load", 5, &["clock"]),
     room("offline", 5, &["clock"]),
     room("config", 6, &["cli", "app", "demo"]),
-    room("cli", 6, &["config", "app", "demo"]),
+    room("cli", 6, &["config", "app", "demo", "sweep"]),
+    room("sweep", 6, &[]),
     room("app", 6, &["config", "cli", "demo"]),
     room("demo", 6, &["config", "cli", "app"]),
 ];
 
 /// Files that only declare what is inside a folder of several rooms.
-const DECLARATIONS: &[&str] = &["lib", "main", "engine/mod", "engine", "load/mod"];
+const DECLARATIONS: &[&str] = &["lib", "main", "engine/mod", "engine", "load/mod", "sweep/mod"];
 
 /// Crates that are hands; nothing up to [`LAST_WITHOUT_HANDS`] touches them.
 const HANDS: &[&str] = &["tokio", "pingora_core", "hyper", "hyper_util", "prometheus", "socket2"];

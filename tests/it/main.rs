@@ -32,6 +32,7 @@ mod scrape;
 mod slow_clients;
 mod slow_paths;
 mod stamps;
+mod sweep;
 mod wire_golden;
 mod wire_properties;
 mod wire_samples;

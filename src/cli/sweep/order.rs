@@ -1,0 +1,85 @@
+//! What was typed becomes what is meant: the flags of `weir sweep` as an order.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use http::{HeaderName, HeaderValue};
+
+use super::{ArrivalsWord, SweepFlags};
+use crate::load::body::Form;
+use crate::load::listing::Listing;
+use crate::load::runner::Level;
+use crate::load::schedule::{Arrivals, Burstiness, Extent, Rate};
+use crate::load::workload::Workload;
+use crate::slo::Slo;
+use crate::sweep::run::{Order, Plan};
+use crate::sweep::search::{Load, Search};
+
+/// The order.
+///
+/// # Errors
+/// A file cannot be read, or a header field is none.
+pub fn of(flags: &SweepFlags) -> anyhow::Result<Order> {
+    let listing = flags.workload.as_deref().or(flags.trace.as_deref()).map(read).transpose()?;
+    let plan = plan(flags, listing.as_ref())?;
+    let mut level = Level::open(Rate::ONE, 0);
+    level.workload = Workload { prompt: flags.input_tokens, output: flags.output_tokens, seed: flags.seed };
+    level.pinned = true;
+    level.form = Form {
+        api: flags.dialect,
+        model: flags.model.clone().unwrap_or_else(|| Form::default().model),
+        stream: !flags.no_stream,
+        ignore_eos: !flags.plain,
+        include_usage: true,
+    };
+    level.headers = flags.headers.iter().map(|field| header(field)).collect::<anyhow::Result<_>>()?;
+    level.grace = flags.grace;
+    // Whoever names an objective for the first token wants goodput by it; gaps are not part of it.
+    level.slo = flags.slo_ttft.map(|ttft| Slo { ttft, itl: std::time::Duration::MAX });
+    let count = flags.requests.filter(|_| !is_auto(flags)).map(Extent::Count);
+    let whole_trace = listing.as_ref().filter(|_| flags.trace.is_some()).map(|trace| Extent::Count(trace.len() as u64));
+    level.listing = listing;
+    let extent = count.or(flags.duration.map(Extent::Time)).or(whole_trace);
+    Ok(Order { level, arrivals: arrivals(flags)?, plan, extent })
+}
+
+fn is_auto(flags: &SweepFlags) -> bool {
+    flags.rates.is_empty() && flags.concurrency.is_empty() && flags.trace.is_none()
+}
+
+fn plan(flags: &SweepFlags, listing: Option<&Arc<Listing>>) -> anyhow::Result<Plan> {
+    if is_auto(flags) {
+        let slo = flags.slo_ttft.map(|slo| slo.as_secs_f64());
+        return Ok(Plan::Auto(Search::new(usize::from(flags.most_levels), flags.requests, slo)));
+    }
+    let mut loads: Vec<Load> = flags.rates.iter().map(|rate| Load::Open(rate.per_second())).collect();
+    loads.extend(flags.concurrency.iter().map(|clients| Load::Closed(*clients)));
+    if loads.is_empty() {
+        let own = listing.and_then(|trace| trace.rate()).context("the trace has no times")?;
+        loads.push(Load::Open(own.per_second()));
+    }
+    Ok(Plan::Given(loads))
+}
+
+fn arrivals(flags: &SweepFlags) -> anyhow::Result<Arrivals> {
+    Ok(match flags.arrivals {
+        ArrivalsWord::Poisson => Arrivals::Poisson,
+        ArrivalsWord::Constant => Arrivals::Constant,
+        ArrivalsWord::Gamma => Arrivals::Gamma { burstiness: Burstiness::new(flags.burstiness)? },
+    })
+}
+
+fn read(file: &Path) -> anyhow::Result<Arc<Listing>> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    Ok(Arc::new(Listing::parse(&text).with_context(|| file.display().to_string())?))
+}
+
+/// The value is kept out of the error: it may be a key.
+fn header(field: &str) -> anyhow::Result<(HeaderName, HeaderValue)> {
+    let (name, value) = field.split_once(':').context("--header: write `name: value`")?;
+    let name: HeaderName = name.trim().parse().with_context(|| format!("--header: `{name}` is no field name"))?;
+    let mut value = HeaderValue::from_str(value.trim()).with_context(|| format!("--header {name}: not a value"))?;
+    value.set_sensitive(true);
+    Ok((name, value))
+}

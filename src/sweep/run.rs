@@ -1,0 +1,319 @@
+//! Runs a sweep: a warm-up, then level by level, each from a target that has drained.
+//!
+//! The levels come from a list or from the search. A level that can prove nothing more is ended early, unless it was asked
+//! for at its length. Whoever watches is told of every step; when the caller's `stop` resolves, the level under way is cut
+//! short and what there is comes back. It holds no terminal, no files and no verdict.
+
+use std::cell::Cell;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
+
+use super::fill;
+use super::search::{Found, Load, Search, Step, Trial, Why};
+use crate::load::client::Target;
+use crate::load::runner::{Level, LevelRun, Pace, Progress, run_level};
+use crate::load::schedule::{Arrivals, Extent, Rate};
+use crate::load::summary::LevelSummary;
+
+/// A sweep to run.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// Everything of a level but its load and its length.
+    pub level: Level,
+    /// The law of the gaps of open levels; a level whose listing has times plays those.
+    pub arrivals: Arrivals,
+    /// Which levels.
+    pub plan: Plan,
+    /// The length of every level that was asked for, if it was.
+    pub extent: Option<Extent>,
+}
+
+/// Which levels to run.
+#[derive(Clone, Debug)]
+pub enum Plan {
+    /// These, in this order.
+    Given(Vec<Load>),
+    /// Those that the search asks for.
+    Auto(Search),
+}
+
+/// What whoever watches is told.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// Some requests that are not counted.
+    WarmUp,
+    /// A level begins: its number from 1, the number of levels where it is known, and what it asks for.
+    Begin { number: usize, of: Option<usize>, trial: Trial },
+    /// How far it has come; a few times a second.
+    Progress(&'a Progress),
+    /// It is over.
+    End { number: usize, load: Load, run: &'a LevelRun, cut: Option<Cut> },
+    /// The target still works off what the level left.
+    CoolDown,
+}
+
+/// Why a level was ended before its length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// More and more are in flight: it is past the knee, and the longer it goes on the more is left over.
+    PilesUp,
+    /// Too many failed.
+    Fails,
+    /// The caller wanted an end.
+    Interrupted,
+}
+
+/// A level that was run. Its requests are gone: whoever wants them takes them from [`Event::End`].
+#[derive(Clone, Debug)]
+pub struct Done {
+    /// What it asked for.
+    pub load: Load,
+    /// What it came to.
+    pub summary: LevelSummary,
+    /// Whether it was ended early.
+    pub cut: Option<Cut>,
+}
+
+/// What a sweep left.
+#[derive(Clone, Debug)]
+pub struct Swept {
+    /// The levels, in the order in which they were run.
+    pub levels: Vec<Done>,
+    /// Why there are no more.
+    pub end: End,
+    /// What the search found, when there was one.
+    pub search: Option<Search>,
+}
+
+/// Why there are no more levels.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum End {
+    /// All that were asked for.
+    Complete,
+    /// The search says so.
+    Search(Why),
+    /// The caller wanted an end.
+    Interrupted,
+    /// Nothing is answered: warm-up failed.
+    NoAnswer,
+}
+
+/// Runs the sweep on the current runtime, until `stop` holds true.
+pub async fn run(target: &Target, order: Order, stop: watch::Receiver<bool>, mut on: impl FnMut(Event<'_>)) -> Swept {
+    let mut sweep = Running { target, order, stop, levels: Vec::new(), usual_ttft: Duration::ZERO };
+    on(Event::WarmUp);
+    let end = if sweep.warm_up().await { sweep.run(&mut on).await } else { sweep.unanswered() };
+    let search = match sweep.order.plan {
+        Plan::Auto(search) => Some(search),
+        Plan::Given(_) => None,
+    };
+    Swept { levels: sweep.levels, end, search }
+}
+
+struct Running<'a> {
+    target: &'a Target,
+    order: Order,
+    stop: watch::Receiver<bool>,
+    levels: Vec<Done>,
+    /// TTFT of a request that is alone.
+    usual_ttft: Duration,
+}
+
+impl Running<'_> {
+    async fn run(&mut self, on: &mut impl FnMut(Event<'_>)) -> End {
+        loop {
+            let (trial, of) = match self.next() {
+                Ok(next) => next,
+                Err(end) => return end,
+            };
+            let number = self.levels.len() + 1;
+            on(Event::Begin { number, of, trial });
+            let (run, cut) = self.level(number, trial, on).await;
+            on(Event::End { number, load: trial.load, run: &run, cut });
+            if let Plan::Auto(search) = &mut self.order.plan {
+                search.on_level(fill::seen(trial.load, &run.summary, self.order.level.form.stream));
+            }
+            let left = run.summary.counts.unfinished > 0;
+            self.levels.push(Done { load: trial.load, summary: run.summary, cut });
+            if self.is_stopped() {
+                return End::Interrupted;
+            }
+            if left {
+                on(Event::CoolDown);
+                self.cool_down().await;
+            }
+        }
+    }
+
+    /// The next level and how many there will be.
+    fn next(&self) -> Result<(Trial, Option<usize>), End> {
+        match &self.order.plan {
+            Plan::Given(loads) => {
+                let load = loads.get(self.levels.len()).ok_or(End::Complete)?;
+                Ok((Trial { load: *load, requests: usual_requests(*load) }, Some(loads.len())))
+            }
+            Plan::Auto(search) => match search.next() {
+                Step::Try(trial) => Ok((trial, None)),
+                Step::Stop(why) => Err(End::Search(why)),
+            },
+        }
+    }
+
+    async fn level(&self, number: usize, trial: Trial, on: &mut impl FnMut(Event<'_>)) -> (LevelRun, Option<Cut>) {
+        let level = self.level_of(number, trial);
+        let mut watch = Watch::new(trial, self.order.extent.is_none(), self.knee());
+        let (enough, cut) = (Notify::new(), Cell::new(None));
+        let ended = async {
+            tokio::select! {
+                () = enough.notified() => {}
+                () = stopped(self.stop.clone()) => cut.set(Some(Cut::Interrupted)),
+            }
+        };
+        let run = run_level(self.target, &level, ended, |progress| {
+            on(Event::Progress(progress));
+            if let Some(why) = watch.on_progress(progress) {
+                cut.set(Some(why));
+                enough.notify_one();
+            }
+        })
+        .await;
+        (run, cut.get())
+    }
+
+    fn level_of(&self, number: usize, trial: Trial) -> Level {
+        let mut level = self.order.level.clone();
+        // Other prompts at every level: a prefix cache must find nothing that the workload did not put there.
+        level.workload.seed = level.workload.seed.wrapping_add(number as u64);
+        level.extent = self.order.extent.unwrap_or(Extent::Count(trial.requests));
+        level.pace = self.pace(trial.load);
+        level
+    }
+
+    fn pace(&self, load: Load) -> Pace {
+        match load {
+            Load::Closed(clients) => Pace::Closed { workers: NonZeroU32::new(clients).unwrap_or(NonZeroU32::MIN) },
+            Load::Open(rate) => {
+                // Rates come from the command line or the search, and both know only positive ones.
+                let rate = Rate::new(rate).unwrap_or(Rate::ONE);
+                let recorded = self.order.level.listing.as_ref().is_some_and(|listing| listing.rate().is_some());
+                if recorded { Pace::Trace { rate } } else { Pace::Open { arrivals: self.order.arrivals, rate } }
+            }
+        }
+    }
+
+    /// A few requests one after the other, not counted: connections, caches, and what a lone request's TTFT is. Says
+    /// whether any was answered.
+    async fn warm_up(&mut self) -> bool {
+        let run = self.alone(WARM_UP_REQUESTS).await;
+        let usual = run.records.iter().filter_map(|record| record.ttft_from_send()).min();
+        self.usual_ttft = usual.unwrap_or_default();
+        run.summary.counts.completed > 0
+    }
+
+    /// Until a lone request is answered about as fast as in the warm-up.
+    async fn cool_down(&self) {
+        for _ in 0..COOL_DOWN_TRIES {
+            let run = self.alone(1).await;
+            let ttft = run.records.iter().filter_map(|record| record.ttft_from_send()).min();
+            if self.is_stopped() || ttft.is_some_and(|ttft| ttft <= self.usual_ttft.mul_f64(COOL) + COOL_SLACK) {
+                return;
+            }
+            sleep(COOL_DOWN_PAUSE).await;
+        }
+    }
+
+    async fn alone(&self, requests: u64) -> LevelRun {
+        let mut level = self.order.level.clone();
+        level.workload.seed = !level.workload.seed;
+        level.pace = Pace::Closed { workers: NonZeroU32::MIN };
+        level.extent = Extent::Count(requests);
+        run_level(self.target, &level, stopped(self.stop.clone()), |_| {}).await
+    }
+
+    fn knee(&self) -> Option<Found> {
+        match &self.order.plan {
+            Plan::Auto(search) => search.found(),
+            Plan::Given(_) => None,
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    fn unanswered(&self) -> End {
+        if self.is_stopped() { End::Interrupted } else { End::NoAnswer }
+    }
+}
+
+/// Looks whether a level that is under way can still prove anything.
+struct Watch {
+    open: bool,
+    may_be_cut: bool,
+    knee: Option<Found>,
+    planned: u64,
+    /// In flight at a third of what was sent so far, kept as (sent, in flight).
+    history: Vec<(u64, u64)>,
+}
+
+impl Watch {
+    fn new(trial: Trial, may_be_cut: bool, knee: Option<Found>) -> Self {
+        let open = matches!(trial.load, Load::Open(_));
+        Self { open, may_be_cut, knee, planned: trial.requests, history: Vec::new() }
+    }
+
+    fn on_progress(&mut self, progress: &Progress) -> Option<Cut> {
+        let ended = progress.ended;
+        let lost = ended.errors + ended.truncated + ended.client_limited;
+        if ended.offered >= ENOUGH_ENDED && lost as f64 > MOST_LOST * ended.offered as f64 {
+            return Some(Cut::Fails);
+        }
+        self.history.push((progress.sent, progress.in_flight()));
+        (self.may_be_cut && self.open && self.piles_up(progress)).then_some(Cut::PilesUp)
+    }
+
+    /// Half of the level is over, and what is in flight has doubled since a third of that and lies far above the knee.
+    fn piles_up(&self, progress: &Progress) -> bool {
+        let now = progress.in_flight();
+        let batch = self.knee.map_or(now as f64 / 3.0, |knee| knee.in_flight);
+        let before = self.history.iter().find(|(sent, _)| *sent >= progress.sent / 3).map_or(now, |(_, held)| *held);
+        let noise = 4.0 * (progress.sent as f64).sqrt();
+        2 * progress.sent >= self.planned
+            && now >= 2 * before
+            && (now - before) as f64 > noise.max(LEAST_PILE)
+            && now as f64 > 2.5 * batch
+    }
+}
+
+/// Requests of a level whose length nobody named: a minute of an open one.
+fn usual_requests(load: Load) -> u64 {
+    match load {
+        Load::Open(rate) => ((60.0 * rate) as u64).clamp(200, 20_000),
+        Load::Closed(clients) => 5 * u64::from(clients) + 100,
+    }
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        // Whoever could stop it is gone.
+        std::future::pending().await
+    }
+}
+
+const WARM_UP_REQUESTS: u64 = 5;
+
+/// A lone request may take so many times its usual TTFT, and this more, and the target still counts as drained.
+const COOL: f64 = 1.5;
+const COOL_SLACK: Duration = Duration::from_millis(50);
+const COOL_DOWN_TRIES: u32 = 60;
+const COOL_DOWN_PAUSE: Duration = Duration::from_millis(500);
+
+/// With more than this share lost after so many ended, a level says nothing about the load.
+const ENOUGH_ENDED: u64 = 50;
+const MOST_LOST: f64 = 0.5;
+
+/// Requests that must have piled up, whatever the noise.
+const LEAST_PILE: f64 = 30.0;
