@@ -25,6 +25,7 @@ use crate::proxy::drain::{Drain, Phase};
 use crate::proxy::gateway::{Facts, Gateway, RetryBudget, Worker};
 use crate::proxy::health::{self, Check, Vitals};
 use crate::proxy::listener::{self, Addresses};
+use crate::proxy::rules::Rules;
 use crate::proxy::upstream::Target;
 
 /// A weir that runs.
@@ -109,7 +110,8 @@ pub fn start(config: Config, adjust: impl FnOnce(&mut Gateway)) -> anyhow::Resul
         clock,
         limits: config.limits.clone(),
         ledger: ledger.clone(),
-        pool: Pool::new(config.balance, config.backends.len()),
+        pool: Pool::new(config.balance, config.backends.len(), config.admission.settings()),
+        rules: rules(&config),
         targets: config.backends.iter().map(target).collect(),
         drain: Drain::new(),
         memory: Arc::new(Budget::new(config.limits.body_memory)),
@@ -262,6 +264,7 @@ fn handles(config: &Config, gateway: &Arc<Gateway>, journal: Option<Journal>, wa
         ledger: gateway.ledger.clone(),
         facts: seen.clone(),
         readiness: seen.clone(),
+        mode: seen.clone(),
         drain: seen,
         config: Arc::new(move || effective.clone()),
         disabled: config.metrics.disable.clone().into(),
@@ -283,8 +286,8 @@ impl export::ProcessFacts for Seen {
     fn facts(&self) -> export::Facts {
         let gateway = &self.gateway;
         export::Facts {
-            mode: export::Mode::Observe,
-            up: gateway.pool.ups().collect(),
+            mode: gateway.rules.mode(),
+            up: gateway.pool.ups(),
             connections: gateway.facts.open_connections.load(Relaxed),
             accept_errors: gateway.facts.accept_errors.load(Relaxed),
             panics: gateway.facts.panics.load(Relaxed),
@@ -294,8 +297,37 @@ impl export::ProcessFacts for Seen {
             reload_accepted_at: self.started,
             epoch: self.epoch,
             judged: self.watched.judged(gateway.clock.now()),
+            gates: self.gates(),
             reported: self.watched.reported(gateway.clock.now(), self.epoch),
         }
+    }
+}
+
+impl Seen {
+    fn gates(&self) -> Vec<export::gate::Gate> {
+        let pool = &self.gateway.pool;
+        let backends = (0..pool.len()).map(|i| BackendId(u16::try_from(i).unwrap_or(u16::MAX)));
+        let gate = |backend| {
+            Some(export::gate::Gate {
+                limits: pool.limits(backend)?,
+                queued_bytes: pool.gauges(backend).queued_bytes,
+                slo_ttft: self.gateway.ledger.slo().ttft.as_secs_f64(),
+                would_shed: Default::default(),
+            })
+        };
+        backends.filter_map(gate).collect()
+    }
+}
+
+impl export::ModeControl for Seen {
+    fn mode(&self) -> export::Mode {
+        self.gateway.rules.mode()
+    }
+
+    fn switch(&self, mode: export::Mode) {
+        let before = self.gateway.rules.mode();
+        self.gateway.rules.set_mode(mode);
+        tracing::warn!(from = before.as_str(), to = mode.as_str(), "the mode was switched");
     }
 }
 
@@ -304,7 +336,7 @@ impl export::Readiness for Seen {
         let serving = self.gateway.drain.phase() == Phase::Serving;
         vec![
             export::Check { name: "not draining".into(), passed: serving },
-            export::Check { name: "a backend is up".into(), passed: self.gateway.pool.ups().any(|up| up) },
+            export::Check { name: "a backend is up".into(), passed: self.gateway.pool.ups().contains(&true) },
         ]
     }
 }
@@ -342,6 +374,15 @@ fn admission(admin: &export::settings::Admin) -> visitor::Admission {
     }
     let token = admin.token.as_ref().map(|token| token.reveal().to_owned());
     visitor::Admission { hosts: admin.hosts.clone(), token, neighbours: Vec::new() }
+}
+
+fn rules(config: &Config) -> Rules {
+    let mut rules = Rules::new(config.mode.into(), Some(config.slo.ttft));
+    rules.routes = config.slo_routes.iter().map(|route| (route.path.as_str().into(), route.ttft)).collect();
+    rules.max_wait = config.admission.queue.max_wait;
+    rules.late_abort = config.admission.late_abort;
+    rules.shed_status = config.admission.shed_status;
+    rules
 }
 
 fn names(backend: &Server) -> BackendNames {

@@ -23,8 +23,10 @@ pub use fault::{ConfigErrors, Fault, Place};
 pub use server::{Inside, Server};
 
 use crate::balance::Policy;
+use crate::control;
 use crate::export::settings::{Admin, Journal, Log, LogLevel, Metrics};
-use crate::proxy::settings::{Admission, DrainSettings, Limits};
+use crate::proxy::admission::Admission;
+use crate::proxy::settings::{DrainSettings, Limits};
 use crate::slo::Slo;
 use crate::units::Span;
 
@@ -32,9 +34,21 @@ use crate::units::Span;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// Measure, and forward everything.
+    /// Measure, say what would be done, and forward everything.
     #[default]
     Observe,
+    /// Let in as many as can be served in time; the others wait or are refused.
+    Enforce,
+}
+
+/// The objective of one path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SloRoute {
+    /// Without a query.
+    pub path: String,
+    /// `None`: requests there have no objective.
+    #[serde(serialize_with = "span_or_null")]
+    pub ttft: Option<Duration>,
 }
 
 /// Everything that `weir serve` needs to know, checked.
@@ -48,11 +62,13 @@ pub struct Config {
     pub mode: Mode,
     /// What a good request is.
     pub slo: Slo,
+    /// Paths with an objective of their own.
+    pub slo_routes: Vec<SloRoute>,
     /// At least one after [`Config::load`]; names are unique.
     pub backends: Vec<Server>,
     /// How a backend is chosen.
     pub balance: Policy,
-    /// Whose headers are believed.
+    /// Who is let in, and whose headers are believed.
     pub admission: Admission,
     /// What callers may take.
     pub limits: Limits,
@@ -66,6 +82,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// Where the journal goes.
     pub journal: Journal,
+    /// Which rule makes the limits.
+    pub control: control::Policy,
 }
 
 /// What flags and environment variables say; each part present wins over the file.
@@ -95,6 +113,7 @@ impl Default for Config {
             workers: processors(),
             mode: Mode::default(),
             slo: Slo::default(),
+            slo_routes: Vec::new(),
             backends: Vec::new(),
             balance: Policy::default(),
             admission: Admission::default(),
@@ -104,6 +123,7 @@ impl Default for Config {
             drain: DrainSettings::default(),
             metrics: Metrics::default(),
             journal: Journal::default(),
+            control: control::Policy::default(),
         }
     }
 }
@@ -143,7 +163,7 @@ impl Config {
             "listen": self.listen,
             "workers": self.workers,
             "mode": self.mode,
-            "slo": { "ttft": Span(self.slo.ttft), "itl": Span(self.slo.itl) },
+            "slo": { "ttft": Span(self.slo.ttft), "itl": Span(self.slo.itl), "routes": self.slo_routes },
             "backends": self.backends,
             "balance": self.balance,
             "admission": self.admission,
@@ -153,8 +173,26 @@ impl Config {
             "drain": self.drain,
             "metrics": self.metrics,
             "journal": self.journal,
+            "control": { "policy": self.control.as_str(), "limit": static_limit(self.control) },
         })
     }
+}
+
+impl From<Mode> for crate::admission::Mode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Observe => Self::Observe,
+            Mode::Enforce => Self::Enforce,
+        }
+    }
+}
+
+fn static_limit(policy: control::Policy) -> Option<u32> {
+    if let control::Policy::Static(limit) = policy { Some(limit) } else { None }
+}
+
+fn span_or_null<S: serde::Serializer>(span: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    span.map(Span).serialize(serializer)
 }
 
 /// Processors this process may use; 1 when the system does not say.

@@ -2,7 +2,8 @@
 //!
 //! One place turns the wheel and everybody else reads what it left: readings are immutable and swapped whole. The estimate sees
 //! the same samples and the same ticks that a rehearsal would give it, a little after they happened. A change of state is
-//! one log line and one call to whoever keeps the journal. It publishes no limits yet: control is not there to make them.
+//! one log line and one call to whoever keeps the journal. At every turn control makes limits of what the estimate sees and of
+//! what happened at the gate, and they are published to the pool; when the wheel stands still, the last ones stay in force.
 
 mod order;
 
@@ -12,8 +13,11 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 
 use self::order::Order;
+use crate::admission::{self, Mode, Pressure};
 use crate::backend::BackendId;
+use crate::balance::Pool;
 use crate::clock::Clock;
+use crate::control::{self, Control, Policy};
 use crate::estimate::{EngineLimits, Estimator, Reading, Settings, State, Transition};
 use crate::measure::{Ledger, Tray};
 use crate::time::Timestamp;
@@ -42,6 +46,15 @@ pub type OnTransition = Box<dyn FnMut(BackendId, &Transition) + Send>;
 /// Whoever knows the engine's limits now: from the configuration, or from the engine itself.
 pub type LimitsOf = Box<dyn Fn(BackendId) -> EngineLimits + Send>;
 
+/// What is steered.
+pub struct Gate {
+    pub pool: Arc<Pool>,
+    /// Which rule makes the limits.
+    pub policy: Policy,
+    /// Whether they are enforced now; may change at any time.
+    pub mode: Box<dyn Fn() -> Mode + Send>,
+}
+
 /// The wheel.
 pub struct Steer {
     ledger: Arc<Ledger>,
@@ -49,6 +62,7 @@ pub struct Steer {
     /// One list of trays a shard; swapped for the filled ones at every turn.
     trays: Vec<Vec<Tray>>,
     board: Arc<Board>,
+    gate: Gate,
     limits_of: LimitsOf,
     on_transition: OnTransition,
 }
@@ -57,6 +71,11 @@ pub struct Steer {
 struct Helm {
     name: Arc<str>,
     estimator: Estimator,
+    control: Control,
+    /// Published last.
+    allowed: admission::Limits,
+    /// What control has to be told of the gate at the next tick.
+    pressure: Pressure,
     limits: EngineLimits,
     order: Order,
     next_tick: Timestamp,
@@ -92,6 +111,7 @@ impl Steer {
         ledger: Arc<Ledger>,
         slo_ttft: Duration,
         board: Arc<Board>,
+        gate: Gate,
         limits_of: LimitsOf,
         on_transition: OnTransition,
         now: Timestamp,
@@ -99,11 +119,18 @@ impl Steer {
         let names = ledger.backends().iter().map(|backend| backend.name.clone());
         let helms = names.enumerate().map(|(i, name)| {
             let engine = limits_of(id(i));
-            Helm::new(name, Settings { slo_ttft, engine }, now)
+            Helm::new(name, Settings { slo_ttft, engine }, gate.policy, now)
         });
-        let helms: Vec<_> = helms.collect();
+        let mut helms: Vec<_> = helms.collect();
+        let mode = (gate.mode)();
+        for (i, helm) in helms.iter_mut().enumerate() {
+            // Before anything is known: a policy that needs to know nothing is in force from the first request.
+            let Helm { estimator, control, pressure, .. } = helm;
+            helm.allowed = control::turn(estimator, control, pressure, mode, now);
+            gate.pool.publish(id(i), helm.allowed, now);
+        }
         let trays = ledger.shards().iter().map(|_| vec![Tray::default(); helms.len()]).collect();
-        Self { ledger, helms, trays, board, limits_of, on_transition }
+        Self { ledger, helms, trays, board, gate, limits_of, on_transition }
     }
 
     /// Turns every 100 ms for as long as the task lives.
@@ -123,9 +150,11 @@ impl Steer {
         }
         for (i, helm) in self.helms.iter_mut().enumerate() {
             let told = self.trays.iter().filter_map(|trays| trays.get(i));
-            helm.take_in(told, now);
-            helm.advance(now);
             let backend = id(i);
+            helm.take_in(told, now);
+            let pressure = self.gate.pool.pressure(backend, now).unwrap_or_default();
+            helm.advance(now, pressure, (self.gate.mode)());
+            self.gate.pool.publish(backend, helm.allowed, now);
             let mut changed = false;
             for transition in helm.estimator.transitions() {
                 changed = true;
@@ -142,13 +171,17 @@ impl Steer {
 }
 
 impl Helm {
-    fn new(name: Arc<str>, settings: Settings, now: Timestamp) -> Self {
+    fn new(name: Arc<str>, settings: Settings, policy: Policy, now: Timestamp) -> Self {
         let limits = settings.engine;
+        let control = Control::new(policy, settings.slo_ttft);
         let estimator = Estimator::new(settings, now);
         let (order, next_tick) = (Order::new(now), now + TICK);
         Self {
             name,
             estimator,
+            control,
+            allowed: admission::Limits::new(Mode::Observe),
+            pressure: Pressure::default(),
             limits,
             order,
             next_tick,
@@ -183,8 +216,14 @@ impl Helm {
         self.order.take_in(told.flat_map(|tray| &tray.samples), now);
     }
 
-    /// Tells the estimator what has settled, with a tick every 100 ms of the samples' time.
-    fn advance(&mut self, now: Timestamp) {
+    /// Tells the estimator and control what has settled, with a tick every 100 ms of the samples' time. What was held back at the
+    /// gate since the last turn is told with the first of these ticks.
+    fn advance(&mut self, now: Timestamp, pressure: Pressure, mode: Mode) {
+        self.allowed.mode = mode;
+        let (refused, memory_bound) = (self.pressure.refused, self.pressure.memory_bound);
+        self.pressure = pressure;
+        self.pressure.refused |= refused;
+        self.pressure.memory_bound |= memory_bound;
         let settled = self.order.settled(now);
         if settled.since(self.next_tick) > CATCH_UP {
             self.next_tick = settled - CATCH_UP;
@@ -195,8 +234,11 @@ impl Helm {
             }
             for sample in self.order.release(self.next_tick) {
                 self.estimator.on_sample(&sample);
+                self.control.on_sample(&sample);
             }
-            self.estimator.on_tick(self.next_tick);
+            let tick = self.next_tick;
+            self.allowed = control::turn(&mut self.estimator, &mut self.control, &self.pressure, mode, tick);
+            (self.pressure.refused, self.pressure.memory_bound) = (false, false);
             self.next_tick = self.next_tick + TICK;
         }
     }
@@ -268,7 +310,12 @@ mod tests {
             };
             let (limits, on_transition) = (Box::new(limits), Box::new(on_transition));
             let slo = Duration::from_secs(1);
-            let steer = Steer::new(ledger.clone(), slo, board.clone(), limits, on_transition, Timestamp::ZERO);
+            let gate = Gate {
+                pool: Pool::new(Default::default(), 1, admission::Settings::default()),
+                policy: Policy::default(),
+                mode: Box::new(|| Mode::Enforce),
+            };
+            let steer = Steer::new(ledger.clone(), slo, board.clone(), gate, limits, on_transition, Timestamp::ZERO);
             Self { ledger, board, steer, told, waiting: VecDeque::new(), served: Vec::new() }
         }
 
@@ -299,6 +346,7 @@ mod tests {
                 prompt_tokens: Some(100),
                 max_output: None,
                 choices: 1,
+                slo_ttft: Some(Slo::default().ttft),
             };
             let mut entry = Entry::offer(&self.ledger.shard(shard), account, Priority::Default, arrival);
             entry.admit(at);

@@ -49,6 +49,7 @@ fn emissions(count: u64, told: bool) {
         prompt_tokens: Some(40),
         max_output: None,
         choices: 1,
+        slo_ttft: Some(slo.ttft),
     };
     let mut entry = Entry::offer(&ledger.shard(0), account, Priority::Default, arrival);
     entry.admit(Timestamp::from_nanos(1_000));

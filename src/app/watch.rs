@@ -21,7 +21,7 @@ use crate::scrape::client::Address;
 use crate::scrape::settings::Engine;
 use crate::scrape::table::Reason;
 use crate::scrape::{self, Limits, Pace, Seat, Source};
-use crate::steer::{Board, Published, Steer};
+use crate::steer::{Board, Gate, Published, Steer};
 use crate::time::Timestamp;
 
 /// The running thread. Dropping it stops it and waits for it.
@@ -60,7 +60,7 @@ impl Watch {
                     let (gateway, clock) = (gateway.clone(), gateway.clock);
                     let backend = BackendId(u16::try_from(place).unwrap_or(u16::MAX));
                     if source.engine != Engine::None {
-                        let own = move || gateway.pool.load(backend).0;
+                        let own = move || gateway.pool.load(backend);
                         tasks.spawn(scrape::watch(source, seat, pace, clock, own));
                     }
                 }
@@ -122,7 +122,10 @@ fn steer(config: &Config, gateway: &Arc<Gateway>, seen: &Seen, journal: Option<J
         }
     };
     let (ledger, board) = (gateway.ledger.clone(), seen.board.clone());
-    Steer::new(ledger, config.slo.ttft, board, Box::new(limits_of), Box::new(on_transition), clock.now())
+    let switch = gateway.clone();
+    let mode = Box::new(move || switch.rules.mode());
+    let gate = Gate { pool: gateway.pool.clone(), policy: config.control, mode };
+    Steer::new(ledger, config.slo.ttft, board, gate, Box::new(limits_of), Box::new(on_transition), clock.now())
 }
 
 /// What was configured, and what the engine says where nothing was.

@@ -8,7 +8,8 @@ use super::fault::{Fault, Place};
 use super::tree::{self, Node, Step};
 use crate::balance::Policy;
 use crate::export::settings::{Admin, Journal, Log, Metrics};
-use crate::proxy::settings::{Admission, DrainSettings, Health, Limits};
+use crate::proxy::admission::Admission;
+use crate::proxy::settings::{DrainSettings, Health, Limits};
 use crate::scrape::settings::{Engine, Series};
 use crate::units::Span;
 
@@ -31,6 +32,7 @@ pub(super) struct File {
     pub(super) drain: DrainSettings,
     pub(super) metrics: Metrics,
     pub(super) journal: Journal,
+    pub(super) control: Control,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -38,6 +40,23 @@ pub(super) struct File {
 pub(super) struct Objectives {
     pub(super) ttft: Option<Span>,
     pub(super) itl: Option<Span>,
+    pub(super) routes: Vec<Route>,
+}
+
+/// The objective of one path.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Route {
+    pub(super) path: Option<String>,
+    pub(super) ttft: Option<Span>,
+}
+
+/// Which rule makes the limits.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Control {
+    pub(super) policy: Option<String>,
+    pub(super) limit: Option<u32>,
 }
 
 /// One entry of `backends`.
@@ -55,6 +74,7 @@ pub(super) struct Server {
     pub(super) max_num_seqs: Option<u32>,
     pub(super) kv_tokens: Option<u32>,
     pub(super) max_num_batched_tokens: Option<u32>,
+    pub(super) reassemble: Option<bool>,
 }
 
 /// `auto`, or a number.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::fault::ConfigErrors;
 use super::file::{self, File, Reader, Workers};
 use super::tree::Step;
-use super::{Config, Inside, Mode, Overrides, Server, processors};
+use super::{Config, Inside, Mode, Overrides, Server, SloRoute, processors};
+use crate::control::Policy;
 use crate::export::settings::Metrics;
 use crate::proxy::settings::{Backend, BackendUrl, Health};
 use crate::scrape::settings::Engine;
@@ -30,6 +31,7 @@ pub(super) fn of(file: File, overrides: &Overrides, mut reader: Reader) -> Resul
         workers: workers(file.workers.as_ref(), reader_ref),
         mode: mode(file.mode.as_deref(), overrides, reader_ref),
         slo: slo(&file, overrides, reader_ref),
+        slo_routes: slo_routes(&file.slo.routes, reader_ref),
         backends: backends(file.backends, overrides, reader_ref),
         balance: file.balance,
         admission: file.admission,
@@ -39,11 +41,13 @@ pub(super) fn of(file: File, overrides: &Overrides, mut reader: Reader) -> Resul
         drain: file.drain,
         metrics: file.metrics,
         journal: file.journal,
+        control: policy(&file.control, reader_ref),
     };
     config.admin.listen = overrides.admin.unwrap_or(config.admin.listen);
     config.log.level = overrides.log_level.unwrap_or(config.log.level);
     check_ports(&config, reader_ref);
     check_limits(&config, reader_ref);
+    check_admission(&config, reader_ref);
     check_metrics(&config.metrics, reader_ref);
     ConfigErrors::check(reader.into_faults()).map(|()| config)
 }
@@ -72,9 +76,7 @@ fn workers(typed: Option<&Workers>, reader: &mut Reader) -> NonZeroUsize {
 fn mode(typed: Option<&str>, overrides: &Overrides, reader: &mut Reader) -> Mode {
     let fault = match overrides.mode.as_deref().or(typed) {
         None | Some("observe") => return Mode::Observe,
-        Some("enforce") => {
-            "`enforce` is not in this version: it measures and forwards everything, write `observe`".to_owned()
-        }
+        Some("enforce") => return Mode::Enforce,
         Some(other) => format!("unknown value `{other}`{}", super::fault::suggestion(other, &["observe", "enforce"])),
     };
     match overrides.mode {
@@ -105,6 +107,55 @@ fn slo(file: &File, overrides: &Overrides, reader: &mut Reader) -> Slo {
     slo
 }
 
+fn slo_routes(typed: &[file::Route], reader: &mut Reader) -> Vec<SloRoute> {
+    let mut routes = Vec::new();
+    for (index, route) in typed.iter().enumerate() {
+        let mut steps = at(&["slo", "routes"]);
+        steps.push(Step::Index(index));
+        match &route.path {
+            Some(path) if path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b'?') => {
+                routes.push(SloRoute { path: path.clone(), ttft: route.ttft.map(|span| span.0) });
+            }
+            _ => {
+                reader.report(&steps, "a route needs a path such as `path: /v1/embeddings`, without a query".to_owned())
+            }
+        }
+        if route.ttft.is_some_and(|span| span.0.is_zero()) {
+            reader.report(&steps, "an objective of zero is never met, write `ttft: null` for none".to_owned());
+        }
+    }
+    routes
+}
+
+fn policy(typed: &file::Control, reader: &mut Reader) -> Policy {
+    const WORDS: [&str; 6] = ["first_token_window", "static", "aimd", "gradient2", "vegas", "envoy_gradient"];
+    let policy = match typed.policy.as_deref() {
+        None | Some("first_token_window") => Policy::FirstTokenWindow,
+        Some("static") => match typed.limit {
+            Some(limit) if limit > 0 => return Policy::Static(limit),
+            _ => {
+                let sentence = "`static` needs the number of requests in flight, as `limit: 64`".to_owned();
+                reader.report(&at(&["control", "policy"]), sentence);
+                return Policy::default();
+            }
+        },
+        Some("aimd") => Policy::Aimd,
+        Some("gradient2") => Policy::Gradient2,
+        Some("vegas") => Policy::Vegas,
+        Some("envoy_gradient") => Policy::EnvoyGradient,
+        Some(other) => {
+            let sentence = format!("unknown value `{other}`{}", super::fault::suggestion(other, &WORDS));
+            reader.report(&at(&["control", "policy"]), sentence);
+            Policy::default()
+        }
+    };
+    if typed.limit.is_some() {
+        let sentence = "only `policy: static` has a limit of its own; this one finds it".to_owned();
+        reader.report(&at(&["control", "limit"]), sentence);
+    }
+    policy
+}
+
 fn backends(typed: Vec<file::Server>, overrides: &Overrides, reader: &mut Reader) -> Vec<Server> {
     if !overrides.backends.is_empty() {
         return overrides.backends.iter().enumerate().filter_map(|(i, url)| from_flag(i, url, reader)).collect();
@@ -128,7 +179,8 @@ fn from_flag(index: usize, url: &str, reader: &mut Reader) -> Option<Server> {
     match BackendUrl::parse(url) {
         Ok(url) => {
             let name = format!("backend-{index}");
-            let backend = Backend { name, url, model_name: None, host: None, health: Health::default() };
+            let backend =
+                Backend { name, url, model_name: None, host: None, health: Health::default(), reassemble: true };
             Some(Server { backend, inside: Inside::default() })
         }
         Err(why) => {
@@ -161,7 +213,14 @@ fn from_file(index: usize, server: file::Server, earlier: &[Server], reader: &mu
         return None;
     };
     let url = BackendUrl::parse(&url).map_err(|why| reader.report(&steps("url"), why.to_string())).ok()?;
-    let backend = Backend { name, url, model_name: server.model_name, host: server.host, health: server.health };
+    let backend = Backend {
+        name,
+        url,
+        model_name: server.model_name,
+        host: server.host,
+        health: server.health,
+        reassemble: server.reassemble.unwrap_or(true),
+    };
     Some(Server { backend, inside })
 }
 
@@ -262,6 +321,24 @@ fn check_limits(config: &Config, reader: &mut Reader) {
     if limits.max_body > limits.body_memory {
         let sentence = "larger than `body_memory`: one allowed body would not fit".to_owned();
         reader.report(&at(&["limits", "max_body"]), sentence);
+    }
+}
+
+fn check_admission(config: &Config, reader: &mut Reader) {
+    let admission = &config.admission;
+    if !matches!(admission.shed_status, 429 | 503 | 529) {
+        let sentence = format!("status {} is not one that clients wait after: 429, 503 or 529", admission.shed_status);
+        reader.report(&at(&["admission", "shed_status"]), sentence);
+    }
+    if admission.queue.max_wait.is_zero() {
+        reader.report(&at(&["admission", "queue", "max_wait"]), zero());
+    }
+    for (name, class) in admission.classes.named() {
+        let shares = [("share", class.share, 1.0), ("queue", class.queue, 1.0), ("headroom", class.headroom, 10.0)];
+        for (key, value, most) in shares.into_iter().filter(|(_, value, most)| !(0.0..=*most).contains(value)) {
+            let sentence = format!("{value} is not a share: expected a number from 0 to {most}");
+            reader.report(&at(&["admission", "classes", name, key]), sentence);
+        }
     }
 }
 

@@ -178,7 +178,7 @@ impl Room {
     }
 
     async fn answer(&self, request: Request<Incoming>, page: Option<Page>, ends: Ends) -> Answer {
-        let act = page.map_or(Act::Read, Page::act);
+        let act = page.map_or(Act::Read, |page| page.act(request.method()));
         if let Err(turned) = self.admission.admit(&request, ends, act) {
             let status = StatusCode::from_u16(turned.status()).unwrap_or(StatusCode::FORBIDDEN);
             return routes::problem(status, &turned.to_string());
@@ -191,7 +191,7 @@ impl Room {
         match tokio::time::timeout(BODY_TIME, whole(body)).await {
             Err(_) => routes::problem(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
             Ok(Err(refusal)) => refusal,
-            Ok(Ok(_)) => self.desk.answer(page, &head.uri, &head.headers).await,
+            Ok(Ok(_)) => self.desk.answer(page, &head.method, &head.uri, &head.headers).await,
         }
     }
 }

@@ -19,6 +19,8 @@ families! {
     OFFERED = Counter "weir_requests_offered_total": "Well-formed client requests for a proxied generation route, before admission.";
     ADMITTED = Counter "weir_requests_admitted_total": "Requests dispatched to the backend, directly or from the queue.";
     SHED = Counter "weir_requests_shed_total": "Requests refused by weir before dispatch.";
+    WOULD_SHED = Counter "weir_requests_would_shed_total": "Mode observe: requests that enforcement would have refused.";
+    MOVED = Counter "weir_requests_moved_total": "Queued requests that another backend took over; out of one row, into another.";
     ABANDONED = Counter "weir_requests_abandoned_total": "Requests whose client went away.";
     FINISHED = Counter "weir_requests_finished_total": "Admitted requests that ended; code is the class sent to the client.";
     SLO = Counter "weir_slo_requests_total": "Requests judged against the configured objectives.";
@@ -30,8 +32,13 @@ families! {
     MODE = Gauge "weir_mode": "1 for the active mode, 0 for the other.";
     INFLIGHT = Gauge "weir_inflight_requests": "Requests at the backend now; prefill is no content token seen yet.";
     PENDING = Gauge "weir_first_token_pending": "Dispatched requests, streamed from the engine, without a first token now.";
+    WINDOW = Gauge "weir_first_token_window": "Dispatched requests without a first token that the gate allows now.";
+    KV_CAP = Gauge "weir_kv_cap_tokens": "Cap on prompt plus generated tokens in flight; +Inf when no cap is in force.";
+    CONCURRENCY = Gauge "weir_concurrency_limit": "In-flight limit enforced on top of the window; -1 is not enforced.";
     QUEUE_DEPTH = Gauge "weir_queue_depth": "Requests held in weir's queue now.";
+    QUEUE_BYTES = Gauge "weir_queue_bytes": "Body bytes held in the queue.";
     QUEUE_OLDEST = Gauge "weir_queue_oldest_age_seconds": "Age of the oldest queued request; 0 when empty.";
+    QUEUE_MAX_WAIT = Gauge "weir_queue_max_wait_seconds": "Wait limit in force for the default class: the room its first-token objective leaves for queueing.";
     DRAINING = Gauge "weir_draining": "1 while the process drains.";
 
     TTFT = Histogram "weir_time_to_first_token_seconds": "From arrival to first content token, queue wait included.";

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use super::families as f;
 use super::sheet::{Column, Family, Label, Sheet};
-use super::{Facts, Handles, Mode, reported, saturation};
+use super::{Facts, Handles, Mode, gate, reported, saturation};
 use crate::measure::histogram::Buckets;
 use crate::measure::snapshot::{AccountBooks, Snapshot};
 use crate::measure::{
-    AbandonPhase, CodeClass, MalformedReason, NoTokenReason, Objective, Outcome, OverheadStage, Phase, Priority,
-    QueueExit, RetryReason, ShedReason, TokenSource, Verdict,
+    AbandonPhase, CodeClass, Direction, MalformedReason, NoTokenReason, Objective, Outcome, OverheadStage, Phase,
+    Priority, QueueExit, RetryReason, ShedReason, TokenSource, Verdict,
 };
 
 /// Media type of the exposition.
@@ -77,6 +77,7 @@ fn write_ledger(sheet: &mut Sheet<'_>, accounts: &[AccountBooks]) {
     split(sheet, &f::RETRIES, "reason", &RetryReason::ALL.map(RetryReason::as_str), |books| &books.retries);
     let reasons = NoTokenReason::ALL.map(NoTokenReason::as_str);
     split(sheet, &f::WITHOUT_FIRST_TOKEN, "reason", &reasons, |books| &books.without);
+    split(sheet, &f::MOVED, "direction", &Direction::ALL.map(Direction::as_str), |books| &books.moved);
     one(sheet, &f::OPAQUE, accounts, |books| books.opaque);
     one(sheet, &f::STALLS, accounts, |books| books.stalls);
 }
@@ -134,6 +135,7 @@ fn write_state(sheet: &mut Sheet<'_>, snapshot: &Snapshot, facts: &Facts, draini
             out.value(&common(books, []), age.as_secs_f64());
         }
     });
+    gate::write(sheet, snapshot, &facts.gates);
     sheet.single(&f::DRAINING, f64::from(u8::from(draining)));
 }
 

@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod encoding;
 pub mod families;
+pub mod gate;
 pub mod journal;
 pub mod knee;
 pub mod logging;
@@ -41,34 +42,15 @@ pub struct Handles {
     pub readiness: Arc<dyn Readiness>,
     /// What `/drain` and `/undrain` turn.
     pub drain: Arc<dyn DrainControl>,
+    /// What `/mode` turns.
+    pub mode: Arc<dyn ModeControl>,
     /// The effective configuration as JSON, secrets masked by whoever makes it.
     pub config: Arc<dyn Fn() -> String + Send + Sync>,
     /// Families left out of `/metrics`, by name.
     pub disabled: Arc<[String]>,
 }
 
-/// Whether the gate's decision is enforced.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
-    /// Measure, and say what would be done.
-    #[default]
-    Observe,
-    /// Gate, queue and shed.
-    Enforce,
-}
-
-impl Mode {
-    /// Both modes.
-    pub const ALL: [Self; 2] = [Self::Observe, Self::Enforce];
-
-    /// The label value.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Observe => "observe",
-            Self::Enforce => "enforce",
-        }
-    }
-}
+pub use crate::admission::Mode;
 
 /// What the process knows beside the ledger. Counters only grow.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -95,6 +77,8 @@ pub struct Facts {
     pub epoch: f64,
     /// What the estimate says of each backend, in the configuration's order.
     pub judged: Vec<Option<saturation::Judged>>,
+    /// The gate of each backend, in the configuration's order.
+    pub gates: Vec<gate::Gate>,
     /// What each engine reports of itself, in the configuration's order.
     pub reported: Vec<Option<reported::Reported>>,
 }
@@ -118,6 +102,15 @@ pub struct Check {
 pub trait Readiness: Send + Sync {
     /// Every condition; the process is ready when all hold.
     fn checks(&self) -> Vec<Check>;
+}
+
+/// The mode as the admin port sees it.
+pub trait ModeControl: Send + Sync {
+    /// The mode in force.
+    fn mode(&self) -> Mode;
+
+    /// Switches at once, until the next switch or the end of the process; the configuration stays as it is.
+    fn switch(&self, mode: Mode);
 }
 
 /// The drain as the admin port sees it.

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::metrics::{self, Exposition};
 use super::visitor::Act;
-use super::{Handles, encoding, knee, status};
+use super::{Handles, Mode, encoding, knee, status};
 
 /// An answer of the admin port, whole.
 pub type Answer = Response<Full<Bytes>>;
@@ -41,11 +41,13 @@ pub enum Page {
     Drain,
     /// Cancels the drain.
     Undrain,
+    /// The mode; `POST ?set=enforce` switches it.
+    Mode,
 }
 
 impl Page {
     /// Every path with its page.
-    pub const PATHS: [(&'static str, Self); 10] = [
+    pub const PATHS: [(&'static str, Self); 11] = [
         ("/metrics", Self::Metrics),
         ("/livez", Self::Alive),
         ("/readyz", Self::Ready),
@@ -56,6 +58,7 @@ impl Page {
         ("/config", Self::Config),
         ("/drain", Self::Drain),
         ("/undrain", Self::Undrain),
+        ("/mode", Self::Mode),
     ];
 
     /// The page at a path.
@@ -70,15 +73,18 @@ impl Page {
                 "GET, HEAD"
             }
             Self::Drain => "GET, POST",
+            Self::Mode => "GET, HEAD, POST",
             Self::Undrain => "POST",
         }
     }
 
-    /// What calling it does.
-    pub const fn act(self) -> Act {
+    /// What calling it with `method` does.
+    pub fn act(self, method: &Method) -> Act {
         match self {
             Self::Drain => Act::Drain,
             Self::Undrain => Act::Change,
+            Self::Mode if *method == Method::POST => Act::Change,
+            Self::Mode => Act::Read,
             Self::Metrics | Self::Alive | Self::Ready | Self::Status | Self::Knee | Self::Saturation | Self::Config => {
                 Act::Read
             }
@@ -105,7 +111,7 @@ impl Desk {
     }
 
     /// The answer of a page, for a method it takes.
-    pub async fn answer(&self, page: Page, uri: &Uri, headers: &HeaderMap) -> Answer {
+    pub async fn answer(&self, page: Page, method: &Method, uri: &Uri, headers: &HeaderMap) -> Answer {
         match page {
             Page::Metrics => self.metrics(headers),
             Page::Alive => text(StatusCode::OK, "ok\n"),
@@ -115,6 +121,7 @@ impl Desk {
             Page::Config => body(StatusCode::OK, JSON, (self.handles.config)()),
             Page::Drain => self.drain(uri).await,
             Page::Undrain => self.undrain(),
+            Page::Mode => self.mode(method, uri),
         }
     }
 
@@ -193,6 +200,16 @@ impl Desk {
         } else {
             self.drain_state(StatusCode::CONFLICT, "stopping")
         }
+    }
+
+    fn mode(&self, method: &Method, uri: &Uri) -> Answer {
+        if let Some(word) = parameter(uri, "set").filter(|_| *method == Method::POST) {
+            let Some(mode) = Mode::ALL.into_iter().find(|mode| mode.as_str() == word) else {
+                return problem(StatusCode::BAD_REQUEST, "write ?set=observe or ?set=enforce");
+            };
+            self.handles.mode.switch(mode);
+        }
+        body(StatusCode::OK, JSON, line(&json!({ "mode": self.handles.mode.mode().as_str() })))
     }
 
     fn drain_state(&self, status: StatusCode, state: &str) -> Answer {

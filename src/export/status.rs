@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{Facts, Handles, reported};
+use super::{Facts, Handles, gate, reported};
 use crate::estimate::Reading;
 use crate::measure::snapshot::{AccountBooks, Snapshot};
-use crate::measure::{AbandonPhase, Outcome, Phase, Quantiles, Rates, ShedReason, View};
+use crate::measure::{AbandonPhase, Direction, Outcome, Phase, Quantiles, Rates, ShedReason, View};
 use crate::time::Timestamp;
 
 /// The status now, as one line of JSON.
@@ -28,6 +28,7 @@ pub fn describe(snapshot: &Snapshot, facts: &Facts, draining: bool) -> Value {
         if let Some(Some(judged)) = facts.judged.get(place) {
             described["saturation"] = saturation(&judged.reading, snapshot.at);
         }
+        described["limits"] = gate::describe(facts.gates.get(place));
         described["engine"] = reported::describe(facts.reported.get(place).and_then(Option::as_ref));
         described
     });
@@ -58,7 +59,7 @@ fn backend(name: &str, up: bool, accounts: &[&AccountBooks], recent: &View, snap
         "itl_s": quantiles(recent.itl),
         "e2e_s": quantiles(recent.e2e),
         "saturation": { "state": "unknown", "ratio": null, "since_s": null, "demand_ratio": null, "reason": null },
-        "limits": { "first_token_window": null, "kv_cap_tokens": null },
+        "limits": null,
         "totals": totals(accounts),
     })
 }
@@ -76,6 +77,7 @@ fn saturation(reading: &Reading, now: Timestamp) -> Value {
 fn totals(accounts: &[&AccountBooks]) -> Value {
     let finished = |outcome: Outcome| sum(accounts, |books| books.finished[outcome.index()].iter().sum());
     let shed = |reason: ShedReason| sum(accounts, |books| books.shed.iter().map(|counts| counts[reason.index()]).sum());
+    let moved = |direction: Direction| sum(accounts, |books| books.moved[direction.index()]);
     let abandoned = |phase: AbandonPhase| sum(accounts, |books| books.abandoned[phase.index()]);
     json!({
         "offered": sum(accounts, |books| books.offered.iter().sum()),
@@ -83,6 +85,7 @@ fn totals(accounts: &[&AccountBooks]) -> Value {
         "completed": finished(Outcome::Completed),
         "shed": object(ShedReason::ALL.map(|reason| (reason.as_str(), shed(reason)))),
         "abandoned": object(AbandonPhase::ALL.map(|phase| (phase.as_str(), abandoned(phase)))),
+        "moved": object(Direction::ALL.map(|direction| (direction.as_str(), moved(direction)))),
         "finished": object(Outcome::ALL.map(|outcome| (outcome.as_str(), finished(outcome)))),
     })
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::histogram::{Bounds, Buckets};
 use super::outcome::{
-    AbandonPhase, CodeClass, NoTokenReason, Objective, Outcome, OverheadStage, Phase, Priority, QueueExit, RetryReason,
-    ShedReason, TokenSource, Verdict,
+    AbandonPhase, CodeClass, Direction, NoTokenReason, Objective, Outcome, OverheadStage, Phase, Priority, QueueExit,
+    RetryReason, ShedReason, TokenSource, Verdict,
 };
 use crate::slo::Slo;
 use crate::time::Timestamp;
@@ -58,6 +58,8 @@ pub struct Books {
     pub finished: [[u64; CodeClass::COUNT]; Outcome::COUNT],
     pub slo: [[u64; Verdict::COUNT]; Objective::COUNT],
     pub retries: [u64; RetryReason::COUNT],
+    /// Queued requests that came from another backend's queue, or went to one.
+    pub moved: [u64; Direction::COUNT],
     pub without: [u64; NoTokenReason::COUNT],
     /// Times an open stream was overtaken by the others of its backend.
     pub stalls: u64,
@@ -103,6 +105,7 @@ impl Books {
             finished: Default::default(),
             slo: Default::default(),
             retries: Default::default(),
+            moved: Default::default(),
             without: Default::default(),
             stalls: 0,
             opaque: 0,
@@ -137,6 +140,7 @@ impl Books {
         self.finished.iter_mut().zip(&other.finished).for_each(|(mine, theirs)| add(mine, theirs));
         self.slo.iter_mut().zip(&other.slo).for_each(|(mine, theirs)| add(mine, theirs));
         add(&mut self.retries, &other.retries);
+        add(&mut self.moved, &other.moved);
         add(&mut self.without, &other.without);
         add(&mut self.in_flight, &other.in_flight);
         add(&mut self.queued, &other.queued);
@@ -184,10 +188,11 @@ impl Books {
         let finished: u64 = self.finished.iter().flatten().sum();
         let cancelled = self.finished(Outcome::ClientCancelled);
         let hung_up = self.abandoned[AbandonPhase::Prefill.index()] + self.abandoned[AbandonPhase::Decode.index()];
+        let [moved_in, moved_out] = self.moved;
         equal(
-            "offered = admitted + shed + abandoned + queued",
-            self.offered(),
-            self.admitted() + shed + left + queued,
+            "offered + moved in = admitted + shed + abandoned + queued + moved out",
+            self.offered() + moved_in,
+            self.admitted() + shed + left + queued + moved_out,
         )?;
         equal("admitted = finished + in flight", self.admitted(), finished + self.in_flight())?;
         equal("client_cancelled = abandoned in prefill and decode", cancelled, hung_up)

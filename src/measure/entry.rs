@@ -11,8 +11,8 @@ use super::gaps::Gaps;
 use super::journal::{Emission, Record, Verdict as Written};
 use super::ledger::Account;
 use super::outcome::{
-    AbandonPhase, CodeClass, NoTokenReason, Objective, Outcome, OverheadStage, Phase, Priority, QueueExit, RetryReason,
-    ShedReason, TokenSource, Verdict,
+    AbandonPhase, CodeClass, Direction, NoTokenReason, Objective, Outcome, OverheadStage, Phase, Priority, QueueExit,
+    RetryReason, ShedReason, TokenSource, Verdict,
 };
 use super::sample::{RequestKey, Sample, What};
 use super::shard::{Shard, State};
@@ -58,6 +58,8 @@ struct Line {
     timeline: Timeline,
     /// Nanoseconds of weir's own work; 0: not taken.
     overhead: [u64; OverheadStage::COUNT],
+    slo_ttft: Option<Duration>,
+    prompt: Option<u32>,
 }
 
 /// What is known of a request when it arrives.
@@ -77,6 +79,8 @@ pub struct Arrival {
     pub max_output: Option<u64>,
     /// Sequences that the request asks for.
     pub choices: u32,
+    /// Its own objective for arrival to first token; `None`: it has none.
+    pub slo_ttft: Option<Duration>,
 }
 
 /// How an admitted request ended.
@@ -140,6 +144,18 @@ impl Entry {
         let mut state = self.shard.lock();
         self.line.leave_queue(&mut state);
         self.line.admit(&mut state, at);
+    }
+
+    /// Another backend than the one it was offered to takes it over, from the queue. In the sum over all backends nothing moves.
+    pub fn move_to(&mut self, account: Account, at: Timestamp) {
+        if self.line.state == Stage::Queued && account != self.line.account {
+            self.line.move_to(&self.shard, &mut self.shard.lock(), account, at);
+        }
+    }
+
+    /// Whose books it is in.
+    pub fn account(&self) -> Account {
+        self.line.account
     }
 
     /// The first byte of an answer came.
@@ -262,6 +278,8 @@ impl Line {
             batch: [Pending::default(); BATCH],
             timeline: Timeline::new(arrival.at),
             overhead: Default::default(),
+            slo_ttft: arrival.slo_ttft,
+            prompt,
         })
     }
 
@@ -283,6 +301,17 @@ impl Line {
             }
         }
         books.oldest_queued = books.waiting.keys().next().copied();
+    }
+
+    /// Queued => Queued, elsewhere.
+    fn move_to(&mut self, shard: &Shard, state: &mut State, account: Account, at: Timestamp) {
+        self.leave_queue(state);
+        state.rows[self.row as usize].1.moved[Direction::Out.index()] += 1;
+        tell(state, self.account, self.key, at, What::Left { shed: false });
+        (self.row, self.account) = (state.place(account, &shard.bounds), account);
+        state.rows[self.row as usize].1.moved[Direction::In.index()] += 1;
+        tell(state, self.account, self.key, at, What::Offered { prompt: self.prompt, stream: self.stream });
+        self.enter_queue(state);
     }
 
     /// (nothing | Queued) => InFlight.
@@ -464,7 +493,11 @@ impl Line {
         };
         match (self.timeline.ttft(), end.outcome) {
             (_, Outcome::Deadline) => verdict(Objective::Ttft, false),
-            (Some(ttft), _) => verdict(Objective::Ttft, ttft <= slo.ttft),
+            (Some(ttft), _) => {
+                if let Some(objective) = self.slo_ttft {
+                    verdict(Objective::Ttft, ttft <= objective);
+                }
+            }
             (None, _) => {}
         }
         let tokens = end.usage.and_then(|usage| usage.output).unwrap_or(0).max(self.counted);
@@ -473,7 +506,7 @@ impl Line {
         }
         if served && tokens > 0 {
             let steps = u32::try_from(tokens - 1).unwrap_or(u32::MAX);
-            let allowed = slo.ttft.saturating_add(slo.itl.saturating_mul(steps));
+            let allowed = self.slo_ttft.unwrap_or(slo.ttft).saturating_add(slo.itl.saturating_mul(steps));
             verdict(Objective::E2e, end.at.since(self.timeline.arrived) <= allowed);
         }
         match end.outcome {
@@ -617,6 +650,7 @@ mod tests {
             prompt_tokens: Some(10),
             max_output: None,
             choices: 1,
+            slo_ttft: Some(Slo::default().ttft),
         }
     }
 

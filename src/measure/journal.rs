@@ -130,7 +130,7 @@ pub fn replay(records: &[Record], ledger: &Ledger) {
         match step {
             0 => {
                 let Some(account) = accounts[i] else { continue };
-                *entry = Some(Entry::offer(&shard, account, record.priority, arrival(record)));
+                *entry = Some(Entry::offer(&shard, account, record.priority, arrival(record, ledger)));
             }
             1 => {
                 if let Some(entry) = entry {
@@ -200,7 +200,7 @@ impl Record {
     }
 }
 
-fn arrival(record: &Record) -> Arrival {
+fn arrival(record: &Record, ledger: &Ledger) -> Arrival {
     Arrival {
         at: record.timeline.arrived,
         stream: record.stream,
@@ -209,6 +209,7 @@ fn arrival(record: &Record) -> Arrival {
         prompt_tokens: record.prompt_tokens,
         max_output: record.max_output,
         choices: record.choices,
+        slo_ttft: Some(ledger.slo().ttft),
     }
 }
 
@@ -255,6 +256,7 @@ mod tests {
             prompt_tokens: Some(3),
             max_output: Some(9),
             choices: 1,
+            slo_ttft: Some(Slo::default().ttft),
         };
         let mut entry = Entry::offer(&ledger.shard(0), account, Priority::Default, arrival);
         let mut now = start + 10;

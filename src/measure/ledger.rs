@@ -137,6 +137,11 @@ impl Ledger {
         snapshot
     }
 
+    /// The objectives that a request without its own is judged by.
+    pub fn slo(&self) -> Slo {
+        self.shards[0].slo
+    }
+
     /// The configured names of the backends.
     pub fn backends(&self) -> &[BackendNames] {
         &self.names.backends

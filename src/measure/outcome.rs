@@ -229,6 +229,16 @@ closed! {
 }
 
 closed! {
+    /// Which way a queued request went when another backend took it over.
+    Direction {
+        /// It came from another backend's queue.
+        In = "in",
+        /// Another backend took it.
+        Out = "out",
+    }
+}
+
+closed! {
     /// The two stretches of weir's own work.
     OverheadStage {
         /// Body read to bytes at the upstream socket, queue excluded.

@@ -3,6 +3,8 @@
 //! `http1` decides what is valid and what leaves; this file only puts its pieces in order: up to eight informational
 //! heads, one final head, one body. It writes nothing to a socket.
 
+use std::time::Duration;
+
 use super::gateway::Worker;
 use super::tap::Tap;
 use crate::http1::{
@@ -33,6 +35,8 @@ pub struct Recipient<'a> {
     pub request_id: &'a [u8],
     /// Measured answers say who served them and how long the request was queued.
     pub served_by: Option<&'a str>,
+    /// How long.
+    pub queued: Duration,
     /// Has the `Date` value for engines that send none.
     pub worker: &'a Worker,
 }
@@ -192,12 +196,14 @@ impl Answer {
         let coding = head.content_encoding.clone().map(|range| &bytes[range]);
         tap.on_head(at, head.status, Format::of(content_type, coding));
         let id = [("x-request-id", to.request_id)];
-        let served;
+        let (served, waited);
         let extra: &[(&str, &[u8])] = match to.served_by {
             None if head.has_request_id => &[],
             None => &id,
             Some(name) => {
-                served = [("x-weir-backend", name.as_bytes()), ("x-weir-queue-ms", &b"0"[..]), id[0]];
+                waited = if to.queued.is_zero() { String::new() } else { to.queued.as_millis().to_string() };
+                let waited = if waited.is_empty() { &b"0"[..] } else { waited.as_bytes() };
+                served = [("x-weir-backend", name.as_bytes()), ("x-weir-queue-ms", waited), id[0]];
                 if head.has_request_id { &served[..2] } else { &served }
             }
         };

@@ -4,7 +4,10 @@
 //! and scanned while it arrives. A request that comes in one read is read where it lies. It touches no socket and no timer.
 
 use std::net::IpAddr;
+use std::ops::Range;
+use std::time::Duration;
 
+use super::claims::Claims;
 use super::gateway::{Phase, Worker, address_text};
 use super::held::{Held, TooMuch};
 use super::outgoing::Outgoing;
@@ -30,8 +33,13 @@ pub(super) struct Request {
     pub path: PathKind,
     /// `None`: it is not measured.
     pub shape: Option<RequestShape>,
+    pub claims: Claims,
+    /// For its first token; `None`: none.
+    pub slo_ttft: Option<Duration>,
     /// The last byte was read.
     pub arrived: Timestamp,
+    /// How long it waited for its turn.
+    pub queued: Duration,
     pub version: Version,
     pub is_head: bool,
     /// The client's connection may carry another request.
@@ -182,6 +190,11 @@ impl<'c> Arriving<'c> {
 
     fn open(&self, bytes: &[u8], head: &RequestHead, path: PathKind, out: Vec<u8>) -> Request {
         let gateway = &self.worker.gateway;
+        let value = |range: &Option<Range<usize>>| range.clone().map(|range| &bytes[range]);
+        let [priority, tenant, slo] = [&head.priority, &head.tenant, &head.slo_ttft].map(value);
+        let claims = Claims::read(priority, tenant, slo, &gateway.rules.tenants);
+        let route = gateway.rules.route(&bytes[head.target.clone()]);
+        let slo_ttft = route.into_iter().chain(claims.slo_ttft).min();
         Request {
             outgoing: Outgoing::new(out, Held::new(gateway.limits.max_body, &gateway.memory)),
             host: head.host.clone().map_or_else(Box::default, |range| bytes[range].into()),
@@ -191,7 +204,10 @@ impl<'c> Arriving<'c> {
                 .map_or_else(|| self.worker.make_id(), |range| RequestId::Given(bytes[range].into())),
             path,
             shape: None,
+            claims,
+            slo_ttft,
             arrived: Timestamp::ZERO,
+            queued: Duration::ZERO,
             version: head.version,
             is_head: head.is_head(),
             keep_alive: head.keep_alive,

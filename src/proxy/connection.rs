@@ -144,7 +144,7 @@ impl Connection<'_> {
     async fn stop<D: Io>(&mut self, client: &mut D, timer: &mut Timer<'_>, refusal: Refusal, family: Family) -> Next {
         self.worker.shard.malformed(refusal.status());
         let date = self.worker.date();
-        let to = Addressee { family, request_id: None, close: true, head_only: false, date: text(&date) };
+        let to = Addressee { family, request_id: None, close: true, head_only: false, date: text(&date), queued: None };
         self.answer(client, timer, &refusal.render(&to), false).await
     }
 
@@ -164,6 +164,7 @@ impl Connection<'_> {
             close: !keep,
             head_only: request.is_head,
             date: text(&date),
+            queued: request.shape.is_some().then_some(request.queued),
         };
         self.answer(client, timer, &refusal.render(&to), keep).await
     }

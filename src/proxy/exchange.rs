@@ -31,6 +31,8 @@ pub enum End {
     ClientGone,
     /// The client took nothing for `limits.write_stall`.
     ClientStalled,
+    /// No first token came within the request's objective: the backend is left.
+    Late,
     /// The backend's side broke; what had arrived before is written.
     Broken(Break),
 }
@@ -75,6 +77,8 @@ pub struct Exchange {
     dispatched: Timestamp,
     /// When our own work on the request began, as if it had not been interrupted.
     begun: Timestamp,
+    /// When it is given up if nothing of the answer has begun by then.
+    patience: Option<Timestamp>,
     broken: Option<Break>,
     /// Bytes received from the backend.
     received: u64,
@@ -91,9 +95,15 @@ impl Exchange {
             taken: now,
             dispatched: now,
             begun,
+            patience: None,
             broken: None,
             received: 0,
         }
+    }
+
+    /// It is given up at `patience` when no first token has come by then.
+    pub fn with_patience(self, patience: Option<Timestamp>) -> Self {
+        Self { patience, ..self }
     }
 
     /// Drives both sides until the exchange has ended.
@@ -365,7 +375,10 @@ impl Exchange {
 
     /// The first moment at which something will have taken too long.
     fn due(&self, tap: &Tap, limits: &Limits) -> Timestamp {
-        let due = self.dispatched + STREAM_AGE;
+        let mut due = self.dispatched + STREAM_AGE;
+        if let (Some(patience), false) = (self.patience, tap.has_begun()) {
+            due = due.min(patience);
+        }
         if !self.outbox.is_empty() {
             return due.min(self.taken + limits.write_stall);
         }
@@ -378,6 +391,9 @@ impl Exchange {
     fn overdue(&self, due: Timestamp, limits: &Limits) -> End {
         if !self.outbox.is_empty() && due == self.taken + limits.write_stall {
             return End::ClientStalled;
+        }
+        if self.patience == Some(due) {
+            return End::Late;
         }
         End::Broken(Break::Timeout)
     }
@@ -408,6 +424,7 @@ impl Bench<'_, '_> {
             close: !self.request.keep_alive,
             request_id: self.request.id.as_bytes(),
             served_by: self.request.shape.is_some().then_some(&*self.target.name),
+            queued: self.request.queued,
             worker: self.worker,
         }
     }

@@ -16,6 +16,7 @@ use super::drain::Drain;
 use super::health::Vitals;
 use super::listener::Addresses;
 use super::request_id::RequestId;
+use super::rules::Rules;
 use super::settings::Limits;
 use super::upstream::{Idle, Target};
 use crate::balance::Pool;
@@ -29,6 +30,7 @@ pub struct Gateway {
     pub limits: Limits,
     pub ledger: Arc<Ledger>,
     pub pool: Arc<Pool>,
+    pub rules: Rules,
     pub targets: Box<[Target]>,
     pub drain: Arc<Drain>,
     /// Bytes held for clients: request bodies and unsent answers.

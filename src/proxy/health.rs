@@ -71,7 +71,7 @@ pub fn on_exchange_ended(gateway: &Gateway, backend: BackendId, end: End, receiv
                 vitals.ejections.store(0, Relaxed);
             }
         }
-        End::Broken(_) | End::ClientGone | End::ClientStalled => {}
+        End::Broken(_) | End::Late | End::ClientGone | End::ClientStalled => {}
     }
 }
 
@@ -88,10 +88,10 @@ pub async fn watch(gateway: Arc<Gateway>, backend: BackendId, check: Check) {
         let alive = vitals.heard() >= asked - check.interval && vitals.heard() > Timestamp::ZERO;
         misses = if healthy.is_ok() || (alive && !is_refused(&healthy)) { 0 } else { misses + 1 };
         let up = misses < MISSES || (misses == MISSES && alive);
-        if gateway.pool.ups().nth(index) == Some(!up) {
+        if gateway.pool.ups().get(index) == Some(&!up) {
             tracing::warn!(backend = &*target.name, up, "a backend changed its health");
         }
-        gateway.pool.set_up(backend, up);
+        gateway.pool.set_up(backend, up, now);
         judge_silence(&gateway, backend, now);
         tokio::select! {
             _ = stop.wait_for(|phase| *phase == Phase::Stopped) => return,
@@ -108,7 +108,7 @@ fn judge_silence(gateway: &Gateway, backend: BackendId, now: Timestamp) {
     if silent {
         eject(gateway, backend, now);
     } else if vitals.ejected_until.load(Relaxed) <= now.as_nanos() {
-        gateway.pool.set_ejected(backend, false);
+        gateway.pool.set_ejected(backend, false, now);
     }
 }
 
@@ -128,7 +128,7 @@ fn eject(gateway: &Gateway, backend: BackendId, now: Timestamp) {
     let until = now + EJECTION * 2_u32.pow(times);
     vitals.ejected_until.store(until.as_nanos(), Relaxed);
     vitals.failures.store(FAILURES - 1, Relaxed);
-    gateway.pool.set_ejected(backend, true);
+    gateway.pool.set_ejected(backend, true, now);
     tracing::warn!(backend = &*gateway.targets[usize::from(backend.0)].name, "a backend is avoided: its traffic fails");
 }
 

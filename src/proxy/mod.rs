@@ -4,9 +4,11 @@
 //! backend, `exchange` moves the bytes of it and of its answer, `tap` reads along, `refusal` speaks when the engine does not. The rules of HTTP are in `http1/`, the words
 //! of the dialects in `wire/`, the books in `measure/`; here are sockets, buffers and deadlines.
 
+pub mod admission;
 mod answer;
 mod arriving;
 mod budget;
+mod claims;
 mod connection;
 pub mod drain;
 mod exchange;
@@ -19,8 +21,10 @@ mod offering;
 mod outbox;
 mod outgoing;
 mod passage;
+mod queueing;
 mod refusal;
 mod request_id;
+pub mod rules;
 pub mod settings;
 mod talk;
 mod tap;

@@ -47,6 +47,11 @@ impl Outgoing {
         self.body.push(bytes)
     }
 
+    /// Bytes of the body.
+    pub fn body_len(&self) -> usize {
+        self.body.len()
+    }
+
     /// Completes the head for one backend and begins at the first byte. `prefix` is put before the path.
     pub fn address(&mut self, prefix: &str, host: &[u8], made_id: Option<&[u8]>, has_length: bool) {
         self.head.truncate(self.common);

@@ -15,19 +15,22 @@ use super::arriving::{PathKind, Request};
 use super::connection::{Connection, Next, WRITE_PATIENCE};
 use super::drain;
 use super::exchange::{Bench, Break, End, Exchange};
-use super::gateway::Phase;
+use super::gateway::{Gateway, Phase};
 use super::health;
 use super::io::Io;
 use super::listener::is_exhausted;
-use super::offering::{Offering, account, offer};
+use super::offering::{account, move_to, offer};
+use super::queueing::{Waited, is_gone};
 use super::refusal::{Refusal, error_event};
-use super::talk::{poll_read, write_all};
+use super::rules::priority;
+use super::talk::write_all;
 use super::tap::{Ending, Tap};
 use super::timer::Timer;
+use crate::admission::Ask;
 use crate::backend::BackendId;
-use crate::balance::Permit;
+use crate::balance::{Permit, Refused, Turn};
 use crate::http1::Version;
-use crate::measure::{Entry, Outcome, Priority, RetryReason, ShedReason};
+use crate::measure::{Entry, Outcome, RetryReason, ShedReason};
 use crate::time::Timestamp;
 
 /// A connection to a backend, and the books of the request that is about to use it.
@@ -68,14 +71,20 @@ impl Connection<'_> {
     ) -> Result<Next, Refusal> {
         let worker = self.worker;
         let gateway = &*worker.gateway;
-        let permit = self.choose(request)?;
+        let ask = self.may_ask(request)?;
         let now = gateway.clock.now();
-        let mut passage = match worker.idle.take(permit.backend(), now) {
-            Some(stream) => {
+        let turn = match ask {
+            Some(ask) => gateway.pool.arrive(ask, None, now),
+            None => gateway.pool.pass(None).map_or(Turn::Refused(BackendId(0), Refused::NoBackend), Turn::Go),
+        };
+        let idle = |permit: &Permit| worker.idle.take(permit.backend(), now);
+        let mut passage = match turn {
+            Turn::Refused(backend, refused) => return Err(self.shed(request, backend, gateway.rules.refusal(refused))),
+            Turn::Go(permit) if let Some(stream) = idle(&permit) => {
                 let link = Link { stream, reused: true, may_retry: true, since: now, begun: request.arrived };
                 self.embark(request, link, permit, None, now)
             }
-            None => match Box::pin(self.embark_afresh(client, timer, request, permit, now)).await {
+            turn => match Box::pin(self.embark_slowly(client, timer, request, ask, turn, now)).await {
                 Ok(passage) => passage,
                 Err(Barred::ClientGone) => return Ok(Next::Close),
                 Err(Barred::Refused(refusal)) => return Err(refusal),
@@ -83,7 +92,8 @@ impl Connection<'_> {
         };
         (gateway.hook)(Phase::Dispatched);
         let target = &gateway.targets[usize::from(passage.backend.0)];
-        let mut exchange = Exchange::new(passage.link.since, passage.link.begun);
+        let patience = gateway.rules.patience(request);
+        let mut exchange = Exchange::new(passage.link.since, passage.link.begun).with_patience(patience);
         let end = loop {
             let host = target.authority.as_deref().map_or(&*request.host, str::as_bytes);
             request.outgoing.address(&target.prefix, host, request.id.made(), request.has_length);
@@ -113,7 +123,7 @@ impl Connection<'_> {
                 Dialled::Failed(_) => break end,
             }
             let now = gateway.clock.now();
-            exchange = Exchange::new(now, now);
+            exchange = Exchange::new(now, now).with_patience(patience);
         };
         (gateway.hook)(Phase::Ended);
         match self.conclude(request, passage, exchange, end)? {
@@ -126,8 +136,8 @@ impl Connection<'_> {
         }
     }
 
-    /// A place at a backend, or why there is none.
-    fn choose(&self, request: &mut Request) -> Result<Permit, Refusal> {
+    /// Whether the request may ask for a place at all, and what for.
+    fn may_ask(&self, request: &mut Request) -> Result<Option<Ask>, Refusal> {
         let gateway = self.gateway();
         let lame = gateway.drain.phase() >= drain::Phase::Lame;
         if lame {
@@ -137,17 +147,17 @@ impl Connection<'_> {
             return Err(Refusal::NotHere);
         }
         if lame {
-            return Err(self.shed(request, ShedReason::Draining));
+            return Err(self.shed(request, BackendId(0), Refusal::shed(ShedReason::Draining)));
         }
-        gateway.pool.pick(None).ok_or_else(|| self.shed(request, ShedReason::NoBackend))
+        Ok(gateway.rules.ask(request))
     }
 
     /// Counts a request that is refused before dispatch.
-    fn shed(&self, request: &Request, reason: ShedReason) -> Refusal {
-        if let Some(entry) = offer(self.worker, request, BackendId(0)) {
+    fn shed(&self, request: &Request, backend: BackendId, refusal: Refusal) -> Refusal {
+        if let (Some(entry), Some(reason)) = (offer(self.worker, request, backend), refusal.shed_reason()) {
             entry.shed(reason, self.gateway().clock.now());
         }
-        Refusal::Shed(reason)
+        refusal
     }
 
     /// A connection is in hand. Without an `entry` so far, the request is offered and admitted in one step.
@@ -170,66 +180,88 @@ impl Connection<'_> {
                 entry.admit(dispatched);
                 entry
             }
-            None => Entry::admitted(&self.worker.shard, account, Priority::Default, arrival, dispatched),
+            None => Entry::admitted(&self.worker.shard, account, priority(request.claims.class), arrival, dispatched),
         };
         let tap = Tap::measured(entry, permit, shape.dialect, dispatched).with_prompts(shape.prompts);
         Passage { link, backend, tap, _permit: None }
     }
 
-    // ---- without a pooled connection ------------------------------------------------------------------------------
+    // ---- with a wait, or without a pooled connection ---------------------------------------------------------------
 
-    /// A fresh connection, or one to another backend when this one cannot be reached.
-    async fn embark_afresh<D: Io>(
+    /// Waits for a turn if need be, and gets a connection; to another backend when the first one cannot be reached.
+    async fn embark_slowly<D: Io>(
         &mut self,
         client: &mut D,
         timer: &mut Timer<'_>,
-        request: &Request,
-        mut permit: Permit,
-        mut dispatched: Timestamp,
+        request: &mut Request,
+        ask: Option<Ask>,
+        mut turn: Turn,
+        now: Timestamp,
     ) -> Result<Passage, Barred> {
         let worker = self.worker;
         let gateway = &*worker.gateway;
-        let worked = dispatched.since(request.arrived);
-        let mut offering = Offering::new(worker, request, permit.backend());
-        let mut may_retry = true;
-        let (stream, reused) = loop {
-            let backend = permit.backend();
-            let dialled = match worker.idle.take(backend, dispatched) {
-                Some(stream) => break (stream, true),
-                None => self.dial(client, timer, backend, dispatched).await,
-            };
-            let ending = match dialled {
-                Dialled::Connection(stream) => break (stream, false),
-                Dialled::ClientGone => {
-                    if let Some(entry) = offering.settle() {
-                        entry.abandon(gateway.clock.now());
+        let worked = now.since(request.arrived);
+        let mut entry: Option<Entry> = None;
+        let mut failed: Option<Refusal> = None;
+        loop {
+            let permit = match turn {
+                Turn::Go(permit) => permit,
+                Turn::Refused(_, refused) => return Err(refuse(entry, gateway.rules.refusal(refused), gateway)),
+                Turn::Wait(waiting) => {
+                    entry = entry.or_else(|| offer(worker, request, waiting.home()));
+                    let longest = ask.map_or(Duration::ZERO, |ask| gateway.rules.longest_wait(&ask));
+                    let waited = self.wait(client, timer, waiting, request.arrived + longest).await;
+                    request.queued = gateway.clock.now().since(request.arrived).saturating_sub(worked);
+                    match waited {
+                        Waited::Turn(permit) => permit,
+                        Waited::Refused(refused) => return Err(refuse(entry, gateway.rules.refusal(refused), gateway)),
+                        Waited::ClientGone => return Err(leave(entry, gateway)),
                     }
-                    return Err(Barred::ClientGone);
                 }
-                Dialled::Failed(ending) => ending,
+            };
+            let (backend, dispatched) = (permit.backend(), gateway.clock.now());
+            let mut booked = entry.take().or_else(|| offer(worker, request, backend));
+            if let Some(entry) = &mut booked {
+                move_to(worker, request, entry, backend);
+            }
+            let dialled = match worker.idle.take(backend, dispatched) {
+                Some(stream) => Ok((stream, true)),
+                None => match self.dial(client, timer, backend, dispatched).await {
+                    Dialled::Connection(stream) => Ok((stream, false)),
+                    Dialled::ClientGone => return Err(leave(booked, gateway)),
+                    Dialled::Failed(ending) => Err(ending),
+                },
             };
             let now = gateway.clock.now();
-            let another = (may_retry && !offering.booked).then(|| gateway.pool.pick(Some(backend))).flatten();
-            if let Some(other) = another.filter(|_| gateway.retries.spend(now)) {
-                (permit, may_retry, dispatched) = (other, false, now);
-                offering.move_to(permit.backend());
-                continue;
+            match dialled {
+                Ok((stream, reused)) => {
+                    let may_retry = failed.is_none();
+                    let link = Link { stream, reused, may_retry, since: now, begun: now - worked };
+                    let mut passage = self.embark(request, link, permit, booked, dispatched);
+                    if let Some(entry) = passage.tap.entry_mut().filter(|_| !may_retry) {
+                        entry.retry(RetryReason::Connect);
+                    }
+                    return Ok(passage);
+                }
+                Err(ending) => {
+                    let refusal =
+                        if ending == Ending::Timeout { Refusal::BackendTimeout } else { Refusal::BackendFailed };
+                    let another = failed.is_none() && gateway.pool.has_another(backend) && gateway.retries.spend(now);
+                    if !another {
+                        return Err(give_up(request, permit, booked, ending, refusal, (dispatched, now)));
+                    }
+                    (entry, failed) = (booked, Some(refusal));
+                    permit.end(now);
+                    turn = match ask {
+                        Some(ask) => gateway.pool.arrive(ask, Some(backend), now),
+                        None => match gateway.pool.pass(Some(backend)) {
+                            Some(permit) => Turn::Go(permit),
+                            None => return Err(Barred::Refused(refusal)),
+                        },
+                    };
+                }
             }
-            let refusal = if ending == Ending::Timeout { Refusal::BackendTimeout } else { Refusal::BackendFailed };
-            if let Some((mut entry, shape)) = offering.settle().zip(request.shape.as_ref()) {
-                entry.admit(dispatched);
-                let tap = Tap::measured(entry, permit, shape.dialect, now);
-                tap.close(ending, Some(refusal.status()), now);
-            }
-            return Err(Barred::Refused(refusal));
-        };
-        let since = gateway.clock.now();
-        let link = Link { stream, reused, may_retry, since, begun: since - worked };
-        let mut passage = self.embark(request, link, permit, offering.settle(), dispatched);
-        if let Some(entry) = passage.tap.entry_mut().filter(|_| !may_retry) {
-            entry.retry(RetryReason::Connect);
         }
-        Ok(passage)
     }
 
     /// A fresh connection, under the connect deadline; the client is watched meanwhile.
@@ -256,15 +288,8 @@ impl Connection<'_> {
                     }
                 });
             }
-            // Bytes ahead of their turn do not end the watch: a hang-up may follow them.
-            while !early.half_closed {
-                let mut borne = true;
-                match poll_read(cx, client, |bytes| borne = early.keep(bytes)) {
-                    Poll::Pending => break,
-                    Poll::Ready(true) if borne => {}
-                    Poll::Ready(false) if !gateway.limits.half_close => early.half_closed = true,
-                    Poll::Ready(_) => return Poll::Ready(Dialled::ClientGone),
-                }
+            if is_gone(cx, client, early, gateway.limits.half_close) {
+                return Poll::Ready(Dialled::ClientGone);
             }
             if !timer.is_overdue(cx) {
                 return Poll::Pending;
@@ -302,32 +327,34 @@ impl Connection<'_> {
             // Before a head there is no body that could be truncated.
             End::Broken(Break::Eof) if exchange.status().is_some() => Ending::Eof,
             End::Broken(Break::Timeout) => Ending::Timeout,
+            End::Late => Ending::Late,
             End::Broken(Break::Eof | Break::Reset | Break::Protocol) => Ending::Reset,
         };
         let status = exchange.status();
-        if let (End::Broken(broken), None) = (end, status) {
-            let refusal = match broken {
-                Break::Timeout => Refusal::BackendTimeout,
-                Break::Protocol => Refusal::BadAnswer,
-                Break::Memory => Refusal::BodyMemory,
-                Break::Eof | Break::Reset => Refusal::BackendFailed,
-            };
+        if let (Some(refusal), None) = (refusal_of(end), status) {
             let told = Some(refusal.status());
             self.note(request, backend, tap.close(ending, told, now), told);
             return Err(refusal);
         }
         let event = tap
             .event_boundary()
-            .filter(|_| matches!(end, End::Broken(_)) && !tap.has_terminated() && exchange.takes_event());
+            .filter(|_| refusal_of(end).is_some() && !tap.has_terminated() && exchange.takes_event());
         let keeps = end == End::Whole && exchange.keeps_client() && !self.early.overflowed;
         drop(exchange);
         let outcome = tap.close(ending, status, now);
         self.note(request, backend, outcome, status);
-        let broken = matches!(end, End::Broken(_)) && outcome != Some(Outcome::Completed);
+        let broken = refusal_of(end).is_some() && outcome != Some(Outcome::Completed);
         Ok(match event {
             Some(dialect) => {
-                let event =
-                    error_event(dialect.family(), "api_error", "the backend broke off in the middle of the answer");
+                let event = match end {
+                    End::Late => Refusal::Late.event(dialect.family()),
+                    _ => error_event(
+                        dialect.family(),
+                        "api_error",
+                        "the backend broke off in the middle of the answer",
+                        "backend_failed",
+                    ),
+                };
                 Conclusion::Event(match request.version {
                     Version::V11 => format!("{:x}\r\n{event}\r\n", event.len()),
                     Version::V10 => event,
@@ -376,6 +403,50 @@ impl Passage {
         let broke = matches!(end, End::Broken(Break::Eof | Break::Reset)) && exchange.received() == 0;
         broke && self.link.reused && self.link.may_retry && now.since(self.link.since) < STALE_WITHIN
     }
+}
+
+/// What a client is told of an end before any of the answer was sent; `None`: there is nothing to tell.
+fn refusal_of(end: End) -> Option<Refusal> {
+    match end {
+        End::Whole | End::ClientGone | End::ClientStalled => None,
+        End::Late => Some(Refusal::Late),
+        End::Broken(Break::Timeout) => Some(Refusal::BackendTimeout),
+        End::Broken(Break::Protocol) => Some(Refusal::BadAnswer),
+        End::Broken(Break::Memory) => Some(Refusal::BodyMemory),
+        End::Broken(Break::Eof | Break::Reset) => Some(Refusal::BackendFailed),
+    }
+}
+
+/// Refused in the queue.
+fn refuse(entry: Option<Entry>, refusal: Refusal, gateway: &Gateway) -> Barred {
+    if let (Some(entry), Some(reason)) = (entry, refusal.shed_reason()) {
+        entry.shed(reason, gateway.clock.now());
+    }
+    Barred::Refused(refusal)
+}
+
+/// The client is gone before dispatch.
+fn leave(entry: Option<Entry>, gateway: &Gateway) -> Barred {
+    if let Some(entry) = entry {
+        entry.abandon(gateway.clock.now());
+    }
+    Barred::ClientGone
+}
+
+/// The backend could not be reached, and nobody else is asked.
+fn give_up(
+    request: &Request,
+    permit: Permit,
+    entry: Option<Entry>,
+    ending: Ending,
+    refusal: Refusal,
+    (dispatched, now): (Timestamp, Timestamp),
+) -> Barred {
+    if let Some((mut entry, shape)) = entry.zip(request.shape.as_ref()) {
+        entry.admit(dispatched);
+        Tap::measured(entry, permit, shape.dialect, now).close(ending, Some(refusal.status()), now);
+    }
+    Barred::Refused(refusal)
 }
 
 /// A connection that was closed already says so within a round trip; this is one of a bad day.

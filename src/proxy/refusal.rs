@@ -3,6 +3,8 @@
 //! The one place where an error becomes HTTP. Each answer says what happened in one sentence, when to come back, and
 //! nothing that a client sent: no target, no header, no body.
 
+use std::time::Duration;
+
 use crate::http1::Reject;
 use crate::measure::ShedReason;
 use crate::wire::Family;
@@ -10,8 +12,10 @@ use crate::wire::Family;
 /// What weir has to say instead of an engine's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Refused before dispatch.
-    Shed(ShedReason),
+    /// Refused before dispatch; to come back after so many seconds.
+    Shed { reason: ShedReason, status: u16, retry_after: u16 },
+    /// Given up after dispatch: no first token within the request's objective.
+    Late,
     /// The request head breaks a rule; status and sentence come from the gate.
     Malformed { status: u16, sentence: &'static str },
     /// The body is longer than `limits.max_body`.
@@ -36,16 +40,28 @@ impl Refusal {
         Self::Malformed { status: reject.status(), sentence: reject.sentence() }
     }
 
+    /// For a lack of a backend that is there and stays.
+    pub fn shed(reason: ShedReason) -> Self {
+        Self::Shed { reason, status: 503, retry_after: 1 }
+    }
+
+    /// The books' reason, of a refusal before dispatch.
+    pub fn shed_reason(self) -> Option<ShedReason> {
+        match self {
+            Self::Shed { reason, .. } => Some(reason),
+            _ => None,
+        }
+    }
+
     /// The status sent.
     pub fn status(self) -> u16 {
         match self {
-            Self::Shed(ShedReason::NoBackend | ShedReason::Draining) | Self::BodyMemory => 503,
-            Self::Shed(_) => 429,
-            Self::Malformed { status, .. } => status,
+            Self::BodyMemory => 503,
+            Self::Shed { status, .. } | Self::Malformed { status, .. } => status,
             Self::BodyTooLarge => 413,
             Self::SlowRequest => 408,
             Self::BackendFailed | Self::BadAnswer => 502,
-            Self::BackendTimeout => 504,
+            Self::BackendTimeout | Self::Late => 504,
             Self::NotHere => 404,
         }
     }
@@ -63,7 +79,10 @@ impl Refusal {
             push(&mut out, &["x-request-id: ", id, "\r\n"]);
         }
         if let Some(seconds) = self.retry_after() {
-            push(&mut out, &["retry-after: ", seconds, "\r\n"]);
+            push(&mut out, &["retry-after: ", &seconds.to_string(), "\r\n"]);
+        }
+        if let Some(queued) = to.queued {
+            push(&mut out, &["x-weir-queue-ms: ", &queued.as_millis().to_string(), "\r\n"]);
         }
         push(
             &mut out,
@@ -79,7 +98,8 @@ impl Refusal {
     /// The machine-readable reason: the ledger's word where there is one.
     pub fn reason(self) -> &'static str {
         match self {
-            Self::Shed(reason) => reason.as_str(),
+            Self::Shed { reason, .. } => reason.as_str(),
+            Self::Late => ShedReason::Deadline.as_str(),
             Self::Malformed { .. } => "malformed",
             Self::BodyTooLarge => "body_too_large",
             Self::BodyMemory => "body_memory",
@@ -93,9 +113,12 @@ impl Refusal {
 
     fn sentence(self) -> &'static str {
         match self {
-            Self::Shed(ShedReason::NoBackend) => "no backend is up; try again later",
-            Self::Shed(ShedReason::Draining) => "this replica is shutting down; try again, another one will answer",
-            Self::Shed(_) => "the model server is at its capacity; try again later",
+            Self::Shed { reason: ShedReason::NoBackend, .. } => "no backend is up; try again later",
+            Self::Shed { reason: ShedReason::Draining, .. } => {
+                "this replica is shutting down; try again, another one will answer"
+            }
+            Self::Shed { .. } => "the model server is at its capacity; try again later",
+            Self::Late => "the model server did not begin its answer in time; try again later",
             Self::Malformed { sentence, .. } => sentence,
             Self::BodyTooLarge => "the request body is longer than this server accepts (limits.max_body)",
             Self::BodyMemory => "too many request bodies are held at the moment; try again later",
@@ -108,12 +131,15 @@ impl Refusal {
     }
 
     /// Whole seconds until it makes sense to try again; `None` where trying the same again cannot help.
-    fn retry_after(self) -> Option<&'static str> {
+    fn retry_after(self) -> Option<u16> {
         match self {
-            Self::Shed(_) | Self::BodyMemory | Self::BackendFailed | Self::BackendTimeout | Self::BadAnswer => {
-                Some("1")
-            }
-            Self::SlowRequest => Some("1"),
+            Self::Shed { retry_after, .. } => Some(retry_after),
+            Self::Late
+            | Self::BodyMemory
+            | Self::BackendFailed
+            | Self::BackendTimeout
+            | Self::BadAnswer
+            | Self::SlowRequest => Some(1),
             Self::Malformed { .. } | Self::BodyTooLarge | Self::NotHere => None,
         }
     }
@@ -121,9 +147,14 @@ impl Refusal {
     fn kind(self) -> &'static str {
         match self {
             Self::Malformed { .. } | Self::BodyTooLarge | Self::SlowRequest | Self::NotHere => "invalid_request_error",
-            Self::Shed(_) | Self::BodyMemory => "overloaded_error",
+            Self::Shed { .. } | Self::Late | Self::BodyMemory => "overloaded_error",
             Self::BackendFailed | Self::BackendTimeout | Self::BadAnswer => "api_error",
         }
+    }
+
+    /// The event that ends a stream which has begun already.
+    pub fn event(self, family: Family) -> String {
+        error_event(family, self.kind(), self.sentence(), self.reason())
     }
 
     /// The body in the caller's dialect. Sentences and reasons are ours and need no escaping.
@@ -145,13 +176,15 @@ pub struct Addressee<'a> {
     pub head_only: bool,
     /// The `Date` field's value; empty leaves the field out.
     pub date: &'a str,
+    /// How long the request waited for its turn, where there are turns.
+    pub queued: Option<Duration>,
 }
 
 /// The event that tells a client of a stream that the backend died in the middle of it.
 ///
 /// Written only between two events; never followed by the dialect's terminator.
-pub fn error_event(family: Family, kind: &'static str, sentence: &'static str) -> String {
-    let data = body(family, kind, sentence, "backend_failed");
+pub fn error_event(family: Family, kind: &str, sentence: &str, code: &str) -> String {
+    let data = body(family, kind, sentence, code);
     match family {
         Family::Anthropic => format!("event: error\ndata: {data}\n\n"),
         Family::Ollama => format!("{data}\n"),
@@ -195,6 +228,7 @@ fn status_line(status: u16) -> &'static str {
         504 => "504 Gateway Timeout",
         505 => "505 HTTP Version Not Supported",
         508 => "508 Loop Detected",
+        529 => "529 Overloaded",
         _ => "500 Internal Server Error",
     }
 }
@@ -203,11 +237,12 @@ fn status_line(status: u16) -> &'static str {
 mod tests {
     use super::*;
 
-    const ALL: [Refusal; 12] = [
-        Refusal::Shed(ShedReason::NoBackend),
-        Refusal::Shed(ShedReason::Draining),
-        Refusal::Shed(ShedReason::Saturated),
-        Refusal::Shed(ShedReason::Deadline),
+    const ALL: [Refusal; 13] = [
+        Refusal::Shed { reason: ShedReason::NoBackend, status: 503, retry_after: 1 },
+        Refusal::Shed { reason: ShedReason::Draining, status: 503, retry_after: 1 },
+        Refusal::Shed { reason: ShedReason::Saturated, status: 429, retry_after: 7 },
+        Refusal::Shed { reason: ShedReason::Deadline, status: 529, retry_after: 60 },
+        Refusal::Late,
         Refusal::Malformed { status: 400, sentence: "a sentence" },
         Refusal::BodyTooLarge,
         Refusal::BodyMemory,
@@ -219,7 +254,7 @@ mod tests {
     ];
 
     fn to(family: Family) -> Addressee<'static> {
-        Addressee { family, request_id: Some("r-1"), close: false, head_only: false, date: "" }
+        Addressee { family, request_id: Some("r-1"), close: false, head_only: false, date: "", queued: None }
     }
 
     #[test]
@@ -238,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_shed_request_is_told_when_to_come_back_and_a_malformed_one_is_not() {
-        let shed = String::from_utf8(Refusal::Shed(ShedReason::NoBackend).render(&to(Family::OpenAi))).unwrap();
+        let shed = String::from_utf8(Refusal::shed(ShedReason::NoBackend).render(&to(Family::OpenAi))).unwrap();
         assert!(shed.starts_with("HTTP/1.1 503 ") && shed.contains("retry-after: 1\r\n"));
         assert!(shed.contains("x-weir-shed-reason: no_backend\r\n"));
         let bad = String::from_utf8(Refusal::BodyTooLarge.render(&to(Family::OpenAi))).unwrap();
@@ -254,7 +289,7 @@ mod tests {
     #[test]
     fn an_error_event_never_carries_a_terminator() {
         for family in [Family::OpenAi, Family::Anthropic, Family::Ollama, Family::Tgi] {
-            let event = error_event(family, "api_error", "the backend went away");
+            let event = error_event(family, "api_error", "the backend went away", "backend_failed");
             assert!(event.ends_with('\n') && !event.contains("[DONE]"));
         }
     }

@@ -3,10 +3,9 @@
 //! Plain values only: the typed forms (`64MiB`, `1m 30s`) end at the door, in `units` and `config`. Nothing here checks one
 //! setting against another; that is `config`'s.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::is_link_local;
@@ -25,6 +24,9 @@ pub struct Backend {
     pub host: Option<String>,
     /// How it is asked whether it is well.
     pub health: Health,
+    /// In mode enforce, an answer that the client wants whole is streamed from here and put together again, so that its first
+    /// token is seen. `false`: it is left whole, and counts among the requests in flight only.
+    pub reassemble: bool,
 }
 
 /// The parts of `http://host:port/prefix`.
@@ -148,22 +150,6 @@ pub struct Health {
 impl Default for Health {
     fn default() -> Self {
         Self { path: "/health".to_owned(), interval: Duration::from_secs(5), timeout: Duration::from_secs(2) }
-    }
-}
-
-/// Whose word is believed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Admission {
-    /// Peers whose priority, tenant and SLO headers are believed; from anybody else these headers are taken off.
-    pub trust: Vec<IpNet>,
-}
-
-impl Admission {
-    /// Whether the peer at `address` is believed.
-    pub fn trusts(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.trust.iter().any(|net| net.contains(&address))
     }
 }
 
@@ -301,15 +287,5 @@ mod tests {
         for typed in ["http://169.253.0.1", "http://10.0.0.1", "http://[fd00::1]", "http://127.0.0.1"] {
             assert!(BackendUrl::parse(typed).is_ok(), "{typed}");
         }
-    }
-
-    #[test]
-    fn trust_is_by_network_and_off_by_default() {
-        let near = "10.1.2.3".parse().unwrap();
-        assert!(!Admission::default().trusts(near));
-        let admission = Admission { trust: vec!["10.0.0.0/8".parse().unwrap()] };
-        assert!(admission.trusts(near));
-        assert!(admission.trusts("::ffff:10.1.2.3".parse().unwrap()));
-        assert!(!admission.trusts("11.0.0.1".parse().unwrap()));
     }
 }

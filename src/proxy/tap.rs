@@ -74,11 +74,17 @@ impl Tap {
         self.heard = at;
         let Some(entry) = &mut self.entry else { return };
         entry.on_head(at, status);
+        if let (Some(permit), 429 | 503) = (&mut self.permit, status) {
+            permit.on_refused(at);
+        }
         if let (Some(dialect), 200..=299) = (self.dialect, status) {
             self.format = format;
             self.scanner = Some(StreamScanner::new(dialect, format).with_prompts(self.prompts));
             if !matches!(format, Format::Sse | Format::Ndjson) {
                 entry.on_unstreamed(format == Format::Opaque);
+                if let Some(permit) = &mut self.permit {
+                    permit.on_unstreamed(at);
+                }
             }
         }
     }
@@ -94,20 +100,23 @@ impl Tap {
         };
         let limited = self.lag != Lag::None;
         let events = matches!(self.format, Format::Sse | Format::Ndjson);
-        let mut emissions = 0_u32;
+        let (mut emissions, mut tokens) = (0_u32, 0_u32);
         scanner.feed(payload, |emission| {
             entry.on_emission(at, emission.tokens, limited);
             emissions += 1;
+            tokens = tokens.saturating_add(emission.tokens);
         });
         if emissions > 0 {
             self.heard = at;
             if self.lag == Lag::Recovering {
                 self.lag = Lag::None;
             }
-            if !std::mem::replace(&mut self.begun, true)
-                && let Some(permit) = &mut self.permit
-            {
-                permit.on_first_token();
+            let first = !std::mem::replace(&mut self.begun, true);
+            if let Some(permit) = &mut self.permit {
+                if first {
+                    permit.on_first_token(at);
+                }
+                permit.on_tokens(tokens);
             }
         } else if !events || scanner.at_event_boundary() {
             self.heard = at;
@@ -181,6 +190,9 @@ impl Tap {
             cached: usage.cached,
         });
         entry.finish(End { outcome, code: code(status), at, usage });
+        if let Some(permit) = self.permit.take() {
+            permit.end(at);
+        }
         Some(outcome)
     }
 }
@@ -198,6 +210,8 @@ pub enum Ending {
     Reset,
     /// A time limit passed.
     Timeout,
+    /// weir gave up: no first token within the request's objective.
+    Late,
 }
 
 /// The outcome, from the framing's end and the stream's own words (dialects.md 2.4 and 2.5).
@@ -220,6 +234,7 @@ fn judge(ending: Ending, status: Option<u16>, reading: Option<&Reading>, events:
         Ending::Eof => Outcome::UpstreamTruncated,
         Ending::Reset => Outcome::UpstreamReset,
         Ending::Timeout => Outcome::UpstreamTimeout,
+        Ending::Late => Outcome::Deadline,
     }
 }
 

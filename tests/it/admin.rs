@@ -12,7 +12,7 @@ use weir::clock::Clock;
 use weir::export::admin::AdminPort;
 use weir::export::routes::Page;
 use weir::export::visitor::Admission;
-use weir::export::{Check, DrainControl, Facts, Handles, ProcessFacts, Readiness};
+use weir::export::{Check, DrainControl, Facts, Handles, Mode, ModeControl, ProcessFacts, Readiness};
 
 use crate::books;
 
@@ -21,6 +21,7 @@ struct Process {
     draining: watch::Sender<bool>,
     empty: watch::Sender<bool>,
     stopping: AtomicBool,
+    enforcing: AtomicBool,
 }
 
 impl Process {
@@ -29,6 +30,7 @@ impl Process {
             draining: watch::Sender::new(false),
             empty: watch::Sender::new(false),
             stopping: AtomicBool::new(false),
+            enforcing: AtomicBool::new(false),
         })
     }
 }
@@ -42,6 +44,16 @@ impl ProcessFacts for Process {
 impl Readiness for Process {
     fn checks(&self) -> Vec<Check> {
         vec![Check { name: "not draining".into(), passed: !*self.draining.borrow() }]
+    }
+}
+
+impl ModeControl for Process {
+    fn mode(&self) -> Mode {
+        if self.enforcing.load(SeqCst) { Mode::Enforce } else { Mode::Observe }
+    }
+
+    fn switch(&self, mode: Mode) {
+        self.enforcing.store(mode == Mode::Enforce, SeqCst);
     }
 }
 
@@ -91,6 +103,7 @@ impl Rig {
             facts: process.clone(),
             readiness: process.clone(),
             drain: process.clone(),
+            mode: process.clone(),
             config: Arc::new(|| "{\"mode\":\"observe\"}".into()),
             disabled: Arc::new([]),
         };
@@ -181,6 +194,19 @@ fn changes_need_the_token_and_a_local_drain_does_not() {
     assert!(rig.process.draining());
     assert_eq!(rig.ask("POST", "/undrain", "Host: localhost\r\nAuthorization: Bearer secret\r\n").0, 200);
     assert!(!rig.process.draining());
+}
+
+#[test]
+fn the_mode_is_switched_by_who_may_and_read_by_everybody() {
+    let rig = Rig::start(Admission { token: Some("secret".into()), ..Admission::default() });
+    let switch = |word: &str, token: &str| {
+        rig.ask("POST", &format!("/mode?set={word}"), &format!("Host: localhost\r\nAuthorization: Bearer {token}\r\n"))
+            .0
+    };
+    assert_eq!((switch("enforce", "guess"), rig.process.mode()), (401, Mode::Observe));
+    assert_eq!((switch("everything", "secret"), rig.process.mode()), (400, Mode::Observe));
+    assert_eq!((switch("enforce", "secret"), rig.process.mode()), (200, Mode::Enforce));
+    assert!(rig.get("/mode?set=observe").1.ends_with("{\"mode\":\"enforce\"}\n"), "reading changes nothing");
 }
 
 #[test]

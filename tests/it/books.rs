@@ -87,7 +87,16 @@ fn fill(ledger: &Ledger, account: Account) {
 }
 
 fn arrival(at: Timestamp, stream: bool) -> Arrival {
-    Arrival { at, stream, trace: false, dialect: "openai.chat", prompt_tokens: None, max_output: None, choices: 1 }
+    Arrival {
+        at,
+        stream,
+        trace: false,
+        dialect: "openai.chat",
+        prompt_tokens: None,
+        max_output: None,
+        choices: 1,
+        slo_ttft: Some(Slo::default().ttft),
+    }
 }
 
 fn end(outcome: Outcome, code: CodeClass, at: Timestamp) -> End {

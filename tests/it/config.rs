@@ -109,7 +109,7 @@ fn a_misspelt_key_is_answered_with_the_right_one_and_its_place() {
 #[test]
 fn all_faults_are_told_in_the_order_of_the_file() {
     let said = said(
-        "listen: here\nslo: {ttft: 1}\nbackends:\n  - {name: a b, url: 'https://x'}\n  - {name: ok, url: 'http://169.254.169.254'}\n  - {name: ok, uri: x}\nlimits:\n  max_header: 1B\n  half_close: maybe\n  colour: red\nmode: enforce\n",
+        "listen: here\nslo: {ttft: 1}\nbackends:\n  - {name: a b, url: 'https://x'}\n  - {name: ok, url: 'http://169.254.169.254'}\n  - {name: ok, uri: x}\nlimits:\n  max_header: 1B\n  half_close: maybe\n  colour: red\nmode: enforec\n",
     );
     let begins = [
         "weir.yaml:1:9: listen: ",
@@ -122,7 +122,7 @@ fn all_faults_are_told_in_the_order_of_the_file() {
         "weir.yaml:8:15: limits.max_header: too little",
         "weir.yaml:9:15: limits.half_close: expected `true` or `false`, found string \"maybe\"",
         "weir.yaml:10:3: limits.colour: unknown key `colour`, expected one of ",
-        "weir.yaml:11:7: mode: `enforce` is not in this version",
+        "weir.yaml:11:7: mode: unknown value `enforec`, did you mean `enforce`?",
     ];
     assert_eq!(said.len(), begins.len(), "{said:#?}");
     for (line, begin) in said.iter().zip(begins) {

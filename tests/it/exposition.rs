@@ -5,10 +5,12 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use weir::admission::Limits;
 use weir::estimate::{
     EngineLimits, Estimate, Estimator, Knee, Prediction, Regime, Settings as EstimateSettings, State, StepCosts,
 };
 use weir::export::families;
+use weir::export::gate::Gate;
 use weir::export::metrics::Exposition;
 use weir::export::reported::Reported;
 use weir::export::saturation::Judged;
@@ -38,6 +40,12 @@ fn facts(judged: Judged) -> Facts {
         up: vec![true],
         journal: Some(Default::default()),
         judged: vec![Some(judged)],
+        gates: vec![Gate {
+            limits: Limits { concurrency: Some(7), ..Limits::new(Mode::Enforce) },
+            queued_bytes: 100,
+            slo_ttft: 1.0,
+            would_shed: Default::default(),
+        }],
         reported: vec![Some(Reported {
             engine: "vllm",
             up: true,

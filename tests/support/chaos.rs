@@ -120,7 +120,7 @@ fn engine_is_idle(engine: &Engine) {
 fn nothing_is_left(weir: &Weir, books: &Snapshot) {
     let gateway = weir.gateway();
     for backend in 0..3 {
-        assert_eq!(gateway.pool.load(BackendId(backend)), (0, 0), "places at backend {backend}");
+        assert_eq!(gateway.pool.load(BackendId(backend)), 0, "places at backend {backend}");
     }
     assert_eq!(gateway.memory.used(), 0);
     assert!(books.accounts.iter().all(|account| account.in_flight() == 0 && account.pending == 0));

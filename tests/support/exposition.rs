@@ -76,9 +76,11 @@ impl Text {
         let in_flight = all("weir_inflight_requests");
         let cancelled = self.sums("weir_requests_finished_total", |s| s.has("outcome", "client_cancelled"));
         let (left, gone) = (abandoned(&["queue"]), abandoned(&["prefill", "decode"]));
+        let moved = |direction: &str| self.sums("weir_requests_moved_total", |s| s.has("direction", direction));
+        let (came, went) = (moved("in"), moved("out"));
         for (owner, offered) in &offered {
             let parts = admitted[owner] + shed[owner] + left[owner] + queued[owner];
-            exact("offered", *offered, parts)?;
+            exact("offered", *offered + came[owner], parts + went[owner])?;
             exact("admitted", admitted[owner], finished[owner] + in_flight[owner])?;
             exact("client_cancelled", cancelled[owner], gone[owner])?;
         }
@@ -98,7 +100,8 @@ pub fn status_identities(status: &Value) -> Result<usize, String> {
             + sum(&totals["shed"])
             + one(&abandoned["queue"])
             + one(&backend["queue"]["depth"]);
-        exact("offered", one(&totals["offered"]), parts)?;
+        let moved = &totals["moved"];
+        exact("offered", one(&totals["offered"]) + one(&moved["in"]), parts + one(&moved["out"]))?;
         exact("admitted", one(&totals["admitted"]), sum(&totals["finished"]) + one(&backend["in_flight"]))?;
         let gone = one(&abandoned["prefill"]) + one(&abandoned["decode"]);
         exact("client_cancelled", one(&totals["finished"]["client_cancelled"]), gone)?;

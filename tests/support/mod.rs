@@ -6,6 +6,7 @@
 
 pub mod canary;
 pub mod cancel;
+pub mod census;
 pub mod chaos;
 pub mod client;
 pub mod dice;

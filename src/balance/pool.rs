@@ -1,0 +1,403 @@
+//! All backends and the lines before them, behind one lock.
+//!
+//! Every event is one short critical section: it is told to its line, then whoever may go is called, from this line first and
+//! then from the others'. Wakers are collected inside and called outside.
+
+use std::sync::PoisonError;
+use std::task::Waker;
+
+use super::ceiling::Ceiling;
+use super::desk::{Board, Desk};
+use super::parts::{
+    Arc, Ask, BackendId, Call, Limits, Mode, Mutex, Offered, Policy, Pressure, Settings, Shed, Slot, Timestamp,
+};
+use super::permit::Permit;
+use super::waiting::{Caller, Seat, Verdict, Waiting};
+
+/// All backends.
+#[derive(Debug)]
+pub struct Pool {
+    policy: Policy,
+    boards: Box<[Board]>,
+    state: Mutex<State>,
+}
+
+/// What becomes of a request at its arrival.
+#[derive(Debug)]
+pub enum Turn {
+    /// It goes.
+    Go(Permit),
+    /// It waits.
+    Wait(Waiting),
+    /// It is refused; the backend is the one in whose books that belongs.
+    Refused(BackendId, Refused),
+}
+
+/// A refusal before dispatch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// By a line.
+    Shed(Shed),
+    /// No backend is up.
+    NoBackend,
+}
+
+/// What a line holds now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// Who wait.
+    pub queued: usize,
+    /// Bytes of their bodies.
+    pub queued_bytes: u64,
+    /// Dispatched and not ended.
+    pub in_flight: u32,
+    /// Of those, streams without a first token.
+    pub pending: u32,
+}
+
+#[derive(Debug)]
+struct State {
+    desks: Box<[Desk]>,
+    /// Index after the last pick: the turn of round robin, and what breaks ties elsewhere.
+    turn: usize,
+    /// The latest time that was told.
+    now: Timestamp,
+}
+
+impl Pool {
+    /// `backends` places, all of them up, in mode observe until limits are published.
+    pub fn new(policy: Policy, backends: usize, settings: Settings) -> Arc<Self> {
+        let boards = (0..backends).map(|_| Board::new(Mode::Observe)).collect();
+        let desks = (0..backends).map(|_| Desk::new(settings)).collect();
+        Arc::new(Self { policy, boards, state: Mutex::new(State { desks, turn: 0, now: Timestamp::ZERO }) })
+    }
+
+    /// A request asks for a place at any backend but `avoid`, which has just failed it.
+    ///
+    /// Ejection is a suspicion, so it yields when nobody else is left; a backend that is down is never picked.
+    pub fn arrive(self: &Arc<Self>, ask: Ask, avoid: Option<BackendId>, now: Timestamp) -> Turn {
+        self.with(now, |pool, state, _| {
+            let Some(i) = pool.choose(state, &ask, avoid) else {
+                return Turn::Refused(BackendId(0), Refused::NoBackend);
+            };
+            let limits = state.desks[i].limits(&pool.boards[i], state.now);
+            state.turn = i + 1;
+            let seat = Seat::new();
+            match state.desks[i].line.offer(&limits, ask, seat.clone(), state.now) {
+                Offered::Dispatched(slot, _) => Turn::Go(Permit::new(self.clone(), id(i), slot)),
+                Offered::Shed(shed, _) => Turn::Refused(id(i), Refused::Shed(shed)),
+                Offered::Queued(ticket) => {
+                    seat.stand(id(i), ticket);
+                    Turn::Wait(Waiting::new(self.clone(), seat, id(i)))
+                }
+            }
+        })
+    }
+
+    /// A backend for a request that is not measured: it goes past the lines.
+    pub fn pass(self: &Arc<Self>, avoid: Option<BackendId>) -> Option<Permit> {
+        let mut state = self.lock();
+        let fit = Fit::new(&state.desks, avoid);
+        let least = |i: &usize| state.desks[*i].line.in_flight() + self.boards[*i].passing();
+        let chosen = in_turn(state.turn, self.len()).filter(|i| fit.takes(*i, &state.desks[*i])).min_by_key(least)?;
+        state.turn = chosen + 1;
+        drop(state);
+        Some(Permit::passing(self.clone(), id(chosen)))
+    }
+
+    /// Obeys these limits from now on, and looks after the line of this backend: late requests go, others may have their turn.
+    pub fn publish(&self, backend: BackendId, limits: Limits, now: Timestamp) {
+        let Some(board) = self.boards.get(usize::from(backend.0)) else { return };
+        board.set(limits);
+        self.with(now, |pool, state, woken| pool.advance(state, usize::from(backend.0), woken));
+    }
+
+    /// What happened at this backend since the last call, for control.
+    pub fn pressure(&self, backend: BackendId, now: Timestamp) -> Option<Pressure> {
+        self.lock().desks.get_mut(usize::from(backend.0)).map(|desk| desk.line.pressure(now))
+    }
+
+    /// The health check's verdict. A backend that goes down hands its line over; one that comes back starts slowly.
+    pub fn set_up(&self, backend: BackendId, up: bool, now: Timestamp) {
+        self.turn_over(backend, now, |desk, now| {
+            let was_down = std::mem::replace(&mut desk.down, !up);
+            if was_down && up {
+                desk.ceiling = Some(Ceiling::on_return(now));
+            }
+        });
+    }
+
+    /// The traffic's own verdict: requests go elsewhere while there is an elsewhere.
+    pub fn set_ejected(&self, backend: BackendId, ejected: bool, now: Timestamp) {
+        self.turn_over(backend, now, |desk, now| {
+            let was_ejected = std::mem::replace(&mut desk.ejected, ejected);
+            if was_ejected && !ejected {
+                desk.ceiling = Some(Ceiling::on_return(now));
+            }
+        });
+    }
+
+    /// Whether a backend other than `backend` could be picked.
+    pub fn has_another(&self, backend: BackendId) -> bool {
+        self.lock().desks.iter().enumerate().any(|(i, desk)| i != usize::from(backend.0) && !desk.down)
+    }
+
+    /// Number of backends.
+    pub fn len(&self) -> usize {
+        self.boards.len()
+    }
+
+    /// There is no backend at all.
+    pub fn is_empty(&self) -> bool {
+        self.boards.is_empty()
+    }
+
+    /// Whether the health check passes, in the configuration's order.
+    pub fn ups(&self) -> Vec<bool> {
+        self.lock().desks.iter().map(|desk| !desk.down).collect()
+    }
+
+    /// What is published for `backend`.
+    pub fn limits(&self, backend: BackendId) -> Option<Limits> {
+        self.boards.get(usize::from(backend.0)).map(|board| **board.limits.load())
+    }
+
+    /// What its line holds now.
+    pub fn gauges(&self, backend: BackendId) -> Gauges {
+        let state = self.lock();
+        state.desks.get(usize::from(backend.0)).map_or(Gauges::default(), |Desk { line, .. }| Gauges {
+            queued: line.queued(),
+            queued_bytes: line.queued_bytes(),
+            in_flight: line.in_flight(),
+            pending: line.pending(),
+        })
+    }
+
+    /// Streams of `backend` that are past their first token and read as they come: those that would hear it.
+    pub fn listening(&self, backend: BackendId) -> u32 {
+        let board = self.boards.get(usize::from(backend.0));
+        board.map_or(0, Board::listening)
+    }
+
+    /// Requests at `backend`, those included that are not measured.
+    pub fn load(&self, backend: BackendId) -> u32 {
+        let passing = self.boards.get(usize::from(backend.0)).map_or(0, Board::passing);
+        self.gauges(backend).in_flight + passing
+    }
+
+    // ---- what permits and those who wait tell ---------------------------------------------------------------------
+
+    pub(super) fn board(&self, backend: BackendId) -> &Board {
+        &self.boards[usize::from(backend.0)]
+    }
+
+    pub(super) fn on_first_token(&self, backend: BackendId, slot: Slot, now: Timestamp) {
+        self.with(now, |pool, state, woken| {
+            let now = state.now;
+            if state.desks[usize::from(backend.0)].line.on_first_token(slot, now) {
+                pool.advance(state, usize::from(backend.0), woken);
+            }
+        });
+    }
+
+    pub(super) fn on_tokens(&self, backend: BackendId, slot: Slot, more: u32) {
+        self.lock().desks[usize::from(backend.0)].line.on_tokens(slot, more);
+    }
+
+    /// Without a `now`, at the latest time that was told.
+    pub(super) fn on_end(&self, backend: BackendId, slot: Slot, tokens: u32, now: Option<Timestamp>) {
+        self.with(now.unwrap_or(Timestamp::ZERO), |pool, state, woken| {
+            let line = &mut state.desks[usize::from(backend.0)].line;
+            line.on_tokens(slot, tokens);
+            if line.on_end(slot) {
+                pool.advance(state, usize::from(backend.0), woken);
+            }
+        });
+    }
+
+    pub(super) fn on_refused(&self, backend: BackendId, now: Timestamp) {
+        self.with(now, |_, state, _| {
+            let now = state.now;
+            let desk = &mut state.desks[usize::from(backend.0)];
+            // The one that was refused is still counted.
+            let others = desk.line.in_flight().saturating_sub(1);
+            desk.ceiling = Some(Ceiling::on_refused(desk.ceiling, others, now));
+        });
+    }
+
+    /// Who waits gives up. If it was called in the same moment, the place goes to somebody else.
+    pub(super) fn leave(&self, seat: &Caller) {
+        self.with(Timestamp::ZERO, |pool, state, woken| {
+            if let Some((backend, ticket)) = seat.at() {
+                let i = usize::from(backend.0);
+                state.desks[i].line.leave(ticket);
+                // It may have held up those behind it: its prompt was too long for the room there is.
+                pool.advance(state, i, woken);
+            } else if let Some(Verdict::Go(backend, slot)) = seat.verdict() {
+                let i = usize::from(backend.0);
+                if state.desks[i].line.on_end(slot) {
+                    pool.advance(state, i, woken);
+                }
+            }
+        });
+    }
+
+    /// The time of who waits is over, unless its call has come.
+    pub(super) fn expire(&self, seat: &Caller, now: Timestamp) -> Verdict {
+        self.with(now, |pool, state, woken| {
+            if let Some((backend, ticket)) = seat.at() {
+                let (i, now) = (usize::from(backend.0), state.now);
+                let limits = state.desks[i].limits(&pool.boards[i], now);
+                if let Some((seat, shed)) = state.desks[i].line.expire(&limits, ticket, now) {
+                    let _ = seat.call(Verdict::Refused(Refused::Shed(shed)));
+                    pool.advance(state, i, woken);
+                }
+            }
+            seat.verdict().unwrap_or(Verdict::Refused(Refused::NoBackend))
+        })
+    }
+
+    // ---- inside the critical section ------------------------------------------------------------------------------
+
+    fn with<R>(&self, now: Timestamp, act: impl FnOnce(&Self, &mut State, &mut Vec<Waker>) -> R) -> R {
+        let mut woken = Vec::new();
+        let mut state = self.lock();
+        state.now = state.now.max(now);
+        let result = act(self, &mut state, &mut woken);
+        drop(state);
+        woken.into_iter().for_each(Waker::wake);
+        result
+    }
+
+    /// Where a request goes: where there is room, else where it waits least. `None`: nobody is there.
+    fn choose(&self, state: &mut State, ask: &Ask, avoid: Option<BackendId>) -> Option<usize> {
+        let now = state.now;
+        let mut roomy: Option<(usize, (i64, i64))> = None;
+        let mut patient: Option<(usize, f64)> = None;
+        let fit = Fit::new(&state.desks, avoid);
+        for i in in_turn(state.turn, state.desks.len()) {
+            let desk = &mut state.desks[i];
+            if !fit.takes(i, desk) {
+                continue;
+            }
+            let limits = desk.limits(&self.boards[i], now);
+            if desk.line.queued() == 0 && desk.has_room(&limits, ask, now) {
+                let room = match self.policy {
+                    Policy::MostRoom => desk.room(&limits),
+                    Policy::RoundRobin => (0, 0),
+                    Policy::LeastInFlight => (-i64::from(desk.line.in_flight()), 0),
+                };
+                if roomy.is_none_or(|(_, best)| room > best) {
+                    roomy = Some((i, room));
+                }
+            } else if roomy.is_none() {
+                let wait = desk.line.expected_wait(&limits, ask, now);
+                if patient.is_none_or(|(_, least)| wait < least) {
+                    patient = Some((i, wait));
+                }
+            }
+        }
+        roomy.map(|(i, _)| i).or_else(|| patient.map(|(i, _)| i))
+    }
+
+    /// Calls whose turn it is at backend `i`, from its own line and then from the others'.
+    fn advance(&self, state: &mut State, i: usize, woken: &mut Vec<Waker>) {
+        let now = state.now;
+        let desk = &mut state.desks[i];
+        if desk.line.queued() > 0 {
+            let limits = desk.limits(&self.boards[i], now);
+            desk.line.advance(&limits, now, &mut |seat: Caller, call| {
+                woken.extend(seat.call(match call {
+                    Call::Dispatch(slot) => Verdict::Go(id(i), slot),
+                    Call::Shed(shed) => Verdict::Refused(Refused::Shed(shed)),
+                }));
+            });
+        }
+        if state.desks.len() > 1 {
+            self.take_over(state, i, woken);
+        }
+    }
+
+    /// Takes from the longest of the other lines while there is room here and nobody waits.
+    fn take_over(&self, state: &mut State, i: usize, woken: &mut Vec<Waker>) {
+        let now = state.now;
+        loop {
+            let desk = &mut state.desks[i];
+            let limits = desk.limits(&self.boards[i], now);
+            let usual = Ask::new(now, 1.0);
+            let open = !desk.down && !desk.ejected && desk.line.queued() == 0 && desk.has_room(&limits, &usual, now);
+            if !open {
+                return;
+            }
+            let others = (0..state.desks.len()).filter(|other| *other != i);
+            let Some(longest) = others.max_by_key(|other| state.desks[*other].line.queued()) else { return };
+            let Some((ask, seat)) = state.desks[longest].line.take_next() else { return };
+            self.seat_at(state, i, ask, seat, woken);
+        }
+    }
+
+    /// Who waited elsewhere stands at backend `i` now.
+    fn seat_at(&self, state: &mut State, i: usize, ask: Ask, seat: Caller, woken: &mut Vec<Waker>) {
+        let now = state.now;
+        let limits = state.desks[i].limits(&self.boards[i], now);
+        let verdict = match state.desks[i].line.offer(&limits, ask, seat.clone(), now) {
+            Offered::Queued(ticket) => return seat.stand(id(i), ticket),
+            Offered::Dispatched(slot, _) => Verdict::Go(id(i), slot),
+            Offered::Shed(shed, _) => Verdict::Refused(Refused::Shed(shed)),
+        };
+        woken.extend(seat.call(verdict));
+    }
+
+    /// Something changed about whether `backend` may be used.
+    fn turn_over(&self, backend: BackendId, now: Timestamp, change: impl FnOnce(&mut Desk, Timestamp)) {
+        let i = usize::from(backend.0);
+        if i >= self.boards.len() {
+            return;
+        }
+        self.with(now, |pool, state, woken| {
+            let now = state.now;
+            change(&mut state.desks[i], now);
+            if Fit::new(&state.desks, None).takes(i, &state.desks[i]) {
+                return pool.advance(state, i, woken);
+            }
+            for (ask, seat) in state.desks[i].line.take_all() {
+                match pool.choose(state, &ask, None) {
+                    Some(other) => pool.seat_at(state, other, ask, seat, woken),
+                    None => woken.extend(seat.call(Verdict::Refused(Refused::NoBackend))),
+                }
+            }
+        });
+    }
+
+    fn lock(&self) -> impl std::ops::DerefMut<Target = State> + '_ {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Which backends may be used: those that are up and not suspected, or when there are none, those that are up.
+#[derive(Clone, Copy)]
+struct Fit {
+    avoid: Option<usize>,
+    /// One is up and not suspected.
+    trusted: bool,
+}
+
+impl Fit {
+    fn new(desks: &[Desk], avoid: Option<BackendId>) -> Self {
+        let mut fit = Self { avoid: avoid.map(|avoid| usize::from(avoid.0)), trusted: false };
+        fit.trusted = desks.iter().enumerate().any(|(i, desk)| fit.takes(i, desk) && !desk.ejected);
+        fit
+    }
+
+    fn takes(&self, i: usize, desk: &Desk) -> bool {
+        !desk.down && self.avoid != Some(i) && !(self.trusted && desk.ejected)
+    }
+}
+
+fn in_turn(turn: usize, n: usize) -> impl Iterator<Item = usize> {
+    (0..n).map(move |k| (turn + k) % n)
+}
+
+fn id(place: usize) -> BackendId {
+    BackendId(u16::try_from(place).unwrap_or(u16::MAX))
+}

@@ -1,0 +1,157 @@
+//! No wake-up of a waiting request is lost, in any order in which its task, the one that makes room and those that leave can run.
+//!
+//! The pool's own files, compiled once more with the locks of a model checker, which tries every interleaving up to a number of
+//! preemptions. A lost wake-up is a task that sleeps for ever, and the checker reports that as a deadlock.
+
+#![allow(dead_code, unused_imports, reason = "the files are whole, and used in part")]
+
+use std::future::poll_fn;
+use std::time::Duration;
+
+use loom::future::block_on;
+use loom::thread;
+use parts::{Arc, Ask, BackendId, Limits, Mode, Policy, Settings, Timestamp};
+use permit::Permit;
+use pool::{Pool, Refused, Turn};
+use waiting::Waiting;
+
+#[path = "../../src/balance/ceiling.rs"]
+mod ceiling;
+#[path = "../../src/balance/desk.rs"]
+mod desk;
+#[path = "../../src/balance/permit.rs"]
+mod permit;
+#[path = "../../src/balance/pool.rs"]
+mod pool;
+#[path = "../../src/balance/waiting.rs"]
+mod waiting;
+
+mod parts {
+    pub use std::sync::Arc;
+
+    pub use loom::sync::Mutex;
+    pub use weir::admission::{Ask, Call, Limits, Line, Mode, Offered, Pressure, Settings, Shed, Slot, Ticket};
+    pub use weir::backend::BackendId;
+    pub use weir::balance::Policy;
+    pub use weir::time::Timestamp;
+}
+
+const A: BackendId = BackendId(0);
+const B: BackendId = BackendId(1);
+const NOW: Timestamp = Timestamp::from_nanos(1_000_000_000);
+
+fn check(model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(model);
+}
+
+fn pool(backends: usize, concurrency: u32) -> Arc<Pool> {
+    let pool = Pool::new(Policy::MostRoom, backends, Settings::default());
+    (0..backends).for_each(|i| publish(&pool, BackendId(i as u16), concurrency));
+    pool
+}
+
+fn publish(pool: &Arc<Pool>, backend: BackendId, concurrency: u32) {
+    let limits = Limits { window: 1e9, concurrency: Some(concurrency), ..Limits::new(Mode::Enforce) };
+    pool.publish(backend, limits, NOW);
+}
+
+fn arrive(pool: &Arc<Pool>) -> Turn {
+    pool.arrive(Ask::new(NOW, 10.0), None, NOW)
+}
+
+fn go(pool: &Arc<Pool>) -> Permit {
+    match arrive(pool) {
+        Turn::Go(permit) => permit,
+        _ => unreachable!("there is room"),
+    }
+}
+
+fn wait(pool: &Arc<Pool>) -> Waiting {
+    match arrive(pool) {
+        Turn::Wait(waiting) => waiting,
+        _ => unreachable!("there is no room"),
+    }
+}
+
+/// As an exchange does it: sleeps until it is called.
+fn turn(mut waiting: Waiting) -> Result<Permit, Refused> {
+    block_on(poll_fn(move |cx| waiting.poll(cx)))
+}
+
+#[test]
+fn two_who_wait_are_both_called_when_the_place_comes_back() {
+    check(|| {
+        let pool = pool(1, 1);
+        let held = go(&pool);
+        let waiters = [wait(&pool), wait(&pool)].map(|waiting| thread::spawn(move || drop(turn(waiting).unwrap())));
+        drop(held);
+        waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
+        assert_eq!((pool.load(A), pool.gauges(A).queued), (0, 0));
+    });
+}
+
+#[test]
+fn one_who_leaves_at_the_moment_of_his_call_passes_it_on() {
+    check(|| {
+        let pool = pool(1, 1);
+        let held = go(&pool);
+        let (leaves, stays) = (wait(&pool), wait(&pool));
+        let leaver = thread::spawn(move || drop(leaves));
+        let waiter = thread::spawn(move || drop(turn(stays).unwrap()));
+        drop(held);
+        leaver.join().unwrap();
+        waiter.join().unwrap();
+        assert_eq!((pool.load(A), pool.gauges(A).queued), (0, 0));
+    });
+}
+
+#[test]
+fn one_whose_time_runs_out_at_the_moment_of_his_call_has_one_of_both() {
+    check(|| {
+        let pool = pool(1, 1);
+        let held = go(&pool);
+        let (expires, stays) = (wait(&pool), wait(&pool));
+        let expiring = thread::spawn(move || drop(expires.expire(NOW)));
+        let waiter = thread::spawn(move || drop(turn(stays).unwrap()));
+        drop(held);
+        expiring.join().unwrap();
+        waiter.join().unwrap();
+        assert_eq!((pool.load(A), pool.gauges(A).queued), (0, 0));
+    });
+}
+
+#[test]
+fn more_room_calls_who_arrives_at_that_moment() {
+    check(|| {
+        let pool = pool(1, 1);
+        let held = go(&pool);
+        let here = pool.clone();
+        let arriving = thread::spawn(move || match arrive(&here) {
+            Turn::Go(permit) => drop(permit),
+            Turn::Wait(waiting) => drop(turn(waiting).unwrap()),
+            Turn::Refused(..) => unreachable!("it may wait for half a minute"),
+        });
+        publish(&pool, A, 2);
+        arriving.join().unwrap();
+        drop(held);
+        assert_eq!((pool.load(A), pool.gauges(A).queued), (0, 0));
+    });
+}
+
+#[test]
+fn one_whose_backend_dies_is_called_by_the_other() {
+    check(|| {
+        let pool = pool(2, 1);
+        let held = [go(&pool), go(&pool)];
+        let waiting = wait(&pool);
+        let waiter = thread::spawn(move || drop(turn(waiting).unwrap()));
+        let here = pool.clone();
+        let death = thread::spawn(move || here.set_up(A, false, NOW));
+        drop(held);
+        death.join().unwrap();
+        waiter.join().unwrap();
+        assert_eq!((pool.load(A), pool.load(B)), (0, 0));
+    });
+}
