@@ -161,14 +161,24 @@ impl Side {
         let most = judged.verdict.most.requests.unwrap_or(0.0);
         let low = judged.verdict.plateau.map_or(most, |band| band.low.min(most));
         let noise = counting_noise(judged);
+        let high = undrained(judged).max(most);
         Self {
             file: file.to_owned(),
             id: judged.sweep.id.clone(),
             gpus: gpus.unwrap_or(1.0),
-            capacity: Band { low: low * (1.0 - noise), middle: most, high: most * (1.0 + noise) },
+            capacity: Band { low: low * (1.0 - noise), middle: most, high: high * (1.0 + noise) },
             kind: judged.verdict.kind,
         }
     }
+}
+
+/// The most that the run with the largest throughput may hide behind its drain: the tail is given back to it.
+fn undrained(judged: &Judged) -> f64 {
+    let (tail, assumed) = super::plan::tail(&judged.sweep, &judged.verdict);
+    let runs = judged.sweep.levels.iter().filter(|level| !assumed && level.steady.is_none());
+    let whole = runs.filter_map(|level| Some((level.best_requests()?, level.counts.completed?)));
+    let corrected = whole.map(|(served, requests)| served / (1.0 - (tail * served / requests).min(MOST_GIVEN_BACK)));
+    corrected.fold(0.0, f64::max)
 }
 
 /// 1.96 / √N of the level with the most throughput, at least 1 %.
@@ -328,6 +338,9 @@ const WORTH: f64 = 0.02;
 /// Throughputs repeat to within this at best; a count of a handful says nothing.
 const LEAST_NOISE: f64 = 0.01;
 const MOST_NOISE: f64 = 0.3;
+
+/// At most this share of a run is taken for its drain: a server that drains still works.
+const MOST_GIVEN_BACK: f64 = 0.25;
 
 /// Requests that differ in length by more make two experiments; by less, a warning.
 const MOST_LENGTHS: f64 = 1.6;

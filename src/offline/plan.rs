@@ -209,7 +209,7 @@ fn level(rate: f64, send: f64, tail: f64, ideal: f64, expected: f64) -> PlannedL
 }
 
 /// The tail of the last good level: what its run lasted beyond its schedule, or the longest of the answers.
-fn tail(sweep: &Sweep, verdict: &Verdict) -> (f64, bool) {
+pub fn tail(sweep: &Sweep, verdict: &Verdict) -> (f64, bool) {
     let good = verdict.levels.iter().rfind(|judged| judged.standing.holds() && Some(judged.load) == verdict.sat_lo);
     let level = good.and_then(|judged| sweep.levels.get(judged.index));
     let answer = level.and_then(|level| level.e2e.p99.or(level.e2e.mean).or(level.e2e.p50)).unwrap_or(0.0);

@@ -25,6 +25,7 @@ mod http1_corpora;
 mod identities;
 mod layering;
 mod load_client;
+mod offline;
 mod rehearsal;
 mod relay;
 mod retry;

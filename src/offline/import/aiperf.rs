@@ -108,7 +108,9 @@ pub fn read_table(rows: &[Row], file: &str, reading: &mut Reading) {
     let (e2e, schedule_delay) = (times("Request Latency (ms)"), times("Credit-to-Start Latency (ms)"));
     let completed =
         ["Request Count", "Request Count (count)"].iter().find_map(|metric| number(reading, metric, "Value"));
-    let output = number(reading, "Output Token Throughput (tokens/sec)", "Value");
+    let output = ["Output Token Throughput (tokens/sec)", "Output Token Throughput (per sec)"]
+        .iter()
+        .find_map(|metric| number(reading, metric, "Value"));
     let all = number(reading, "Usage Total Tokens (tokens)", "avg");
     let total = number(reading, "Total Token Throughput (tokens/sec)", "Value");
     let level = Level {

@@ -117,10 +117,13 @@ pub fn documents(text: &str) -> (Vec<Node>, Vec<Fault>) {
         if reader.rest.is_empty() {
             return (nodes, faults);
         }
+        let (rest, line) = (reader.rest, reader.line);
         match reader.value(0) {
             Ok(node) => nodes.push(node),
             Err(what) => {
                 faults.push(Fault { line: reader.line, what });
+                // The next record may have been swallowed by the broken one.
+                (reader.rest, reader.line) = (rest, line);
                 if faults.len() >= MOST_FAULTS || reader.left == 0 || !reader.skip_to_next_record() {
                     return (nodes, faults);
                 }
@@ -235,13 +238,14 @@ impl Reader<'_> {
         self.pass(1);
         let mut text = String::new();
         loop {
-            let Some(at) = self.rest.find(['"', '\\']) else {
-                let line = self.line;
-                self.pass(self.rest.len());
+            let at = self.rest.find(['"', '\\', '\n']).unwrap_or(self.rest.len());
+            if self.rest[at..].is_empty() || self.rest[at..].starts_with('\n') {
+                let found = if self.rest[at..].is_empty() { "file" } else { "line" };
                 return Err(format!(
-                    "expected the closing quote of the text that begins on line {line}, found the end of the file"
+                    "expected the closing quote of \"{}\", found the end of the {found}",
+                    short(&text)
                 ));
-            };
+            }
             text.push_str(&self.rest[..at]);
             self.pass(at);
             if self.takes("\"") {
@@ -345,14 +349,11 @@ mod tests {
         for (text, line, what) in [
             ("{\"a\": 1,\n \"b\"; 2}", 2, "expected `:` after \"b\", found `;`"),
             ("{\"a\": 1\n", 2, "expected `,` or `}`, found the end of the file"),
-            (
-                "{\"a\": \"x",
-                1,
-                "expected the closing quote of the text that begins on line 1, found the end of the file",
-            ),
+            ("{\"a\": \"x", 1, "expected the closing quote of \"\", found the end of the file"),
             ("{\"a\": hello}", 1, "expected a value, found `hello`"),
             ("{\"a\": 1.2.3}", 1, "expected a value, found `1.2.3`"),
             ("[1,", 1, "expected a value, found the end of the file"),
+            ("{\"a\": \"x\n\"}", 1, "expected the closing quote of \"\", found the end of the line"),
         ] {
             let (_, faults) = documents(text);
             assert_eq!(faults, [Fault { line, what: what.to_owned() }], "{text}");
@@ -362,7 +363,7 @@ mod tests {
     #[test]
     fn a_broken_record_costs_only_itself() {
         let (nodes, faults) = documents("{\"a\": 1}\n{\"a\": \n{\"a\": 3}\n");
-        assert_eq!((nodes.len(), faults.len()), (1, 1), "the third line is where the value of the second was expected");
+        assert_eq!((nodes.len(), faults.len()), (2, 1), "{faults:?}");
         let (nodes, faults) = documents("{\"a\": 1}\n{\"a\": 2,, }\n{\"a\": 3}\n");
         assert_eq!((nodes.len(), faults[0].line), (2, 2));
     }

@@ -95,7 +95,7 @@ impl Reading {
     /// The same of a field of a table.
     pub fn field(&mut self, line: u32, column: &str, text: Option<&str>) -> Option<f64> {
         let text = text?;
-        match text.parse::<f64>() {
+        match grouped(text).parse::<f64>() {
             Ok(value) if value.is_nan() => None,
             Ok(value) if plausible(value) => Some(value),
             _ => {
@@ -134,6 +134,16 @@ pub fn text(node: &Node, path: &[&str]) -> Option<String> {
 /// At most so many characters of a name.
 pub fn cut(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(MOST_NAME).collect()
+}
+
+/// Without separators between thousands (`1,400.00`), where that is what the commas are.
+fn grouped(text: &str) -> String {
+    let (whole, rest) = text.split_once('.').unwrap_or((text, ""));
+    let mut groups = whole.split(',');
+    let first = groups.next().unwrap_or_default();
+    let three = groups.all(|group| group.len() == 3 && group.bytes().all(|byte| byte.is_ascii_digit()));
+    let are_thousands = three && (1..=3).contains(&first.len()) && !rest.contains(',');
+    if are_thousands { text.replace(',', "") } else { text.to_owned() }
 }
 
 /// Finite, not negative, and small enough that no sum or product of some of them overflows.
