@@ -165,6 +165,12 @@ impl Gate {
         if self.awaiting == 0 || has_room && is_short && is_moving { Verdict::Open } else { Verdict::Full }
     }
 
+    /// Prompt tokens of a request in flight; 0 if it is over.
+    pub fn prompt(&self, slot: Slot) -> f64 {
+        let flight = self.flights.get(slot.place as usize);
+        flight.filter(|flight| flight.generation == slot.generation).map_or(0.0, |flight| flight.prompt)
+    }
+
     /// Dispatched and not ended.
     pub fn in_flight(&self) -> u32 {
         self.in_flight

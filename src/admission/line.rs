@@ -69,9 +69,9 @@ pub struct Counts {
 /// What control has to know of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Pressure {
-    /// The gate held somebody back since the last look.
+    /// The window, or the limit of requests in flight, held somebody back since the last look.
     pub refused: bool,
-    /// It did so for want of memory.
+    /// The cap of the context did.
     pub memory_bound: bool,
     /// Who wait.
     pub queued: usize,
@@ -251,6 +251,11 @@ impl<T> Line<T> {
         lanes.filter_map(|(_, lane)| lane.head()).map(|ask| ask.arrived).min()
     }
 
+    /// Prompt tokens of a request in flight; 0 if it is over.
+    pub fn prompt(&self, slot: Slot) -> f64 {
+        self.gate.prompt(slot)
+    }
+
     /// Dispatched and not ended.
     pub fn in_flight(&self) -> u32 {
         self.gate.in_flight()
@@ -333,7 +338,7 @@ impl<T> Line<T> {
     }
 
     fn note(&mut self, verdict: Verdict) {
-        self.refused |= verdict != Verdict::Open;
+        self.refused |= verdict == Verdict::Full;
         self.memory_bound |= verdict == Verdict::MemoryBound;
     }
 
@@ -611,7 +616,7 @@ mod tests {
         ticket(line.offer(&capped, ask(1.0), 1, at(1.0)));
         let pressure = line.pressure(at(3.0));
         let expected = Pressure {
-            refused: true,
+            refused: false,
             memory_bound: true,
             queued: 1,
             oldest_pending: 3.0,
@@ -620,7 +625,7 @@ mod tests {
             context: 210.0,
         };
         assert_eq!(pressure, expected);
-        assert_eq!(line.pressure(at(3.0)), Pressure { refused: false, memory_bound: false, ..expected });
+        assert_eq!(line.pressure(at(3.0)), Pressure { memory_bound: false, ..expected });
     }
 
     #[derive(Clone, Copy, Debug)]

@@ -14,11 +14,13 @@ pub(super) struct KvCap {
     /// Seconds before which it does not move again.
     wait_until: f64,
     growth: f64,
+    /// The context at which it was first set.
+    began: f64,
 }
 
 impl KvCap {
     pub fn new() -> Self {
-        Self { cap: None, wait_until: 0.0, growth: SLOW_GROWTH }
+        Self { cap: None, wait_until: 0.0, growth: SLOW_GROWTH, began: 0.0 }
     }
 
     /// A tick, at `now` in seconds.
@@ -27,11 +29,8 @@ impl KvCap {
         let residence = (f64::from(pressure.in_flight) / view.start_rate.max(SLOWEST)).clamp(1.0, 60.0);
         if view.wasted > LOSS {
             let obeyed = self.cap.is_none_or(|cap| pressure.context <= OBEYED * cap);
-            if now > self.wait_until && obeyed || now > self.wait_until + residence / 2.0 {
-                let context = self.cap.unwrap_or(f64::INFINITY).min(pressure.context);
-                self.cap = Some((CUT * context).max(SMALLEST));
-                self.wait_until = now + (residence / 8.0).max(1.0);
-                self.growth = SLOW_GROWTH;
+            if now > self.wait_until && obeyed || self.cap.is_some() && now > self.wait_until + residence / 2.0 {
+                self.cut(pressure.context, residence, now);
             }
         } else if let Some(cap) =
             self.cap.as_mut().filter(|_| view.wasted < CALM && now > self.wait_until && pressure.memory_bound)
@@ -40,6 +39,21 @@ impl KvCap {
             self.growth = (1.4 * self.growth).min(FAST_GROWTH);
             self.wait_until = now + (residence / 4.0).max(1.0);
         }
+    }
+
+    fn cut(&mut self, context: f64, residence: f64, now: f64) {
+        if self.cap.is_none() {
+            self.began = context;
+        }
+        let cap = (CUT * self.cap.unwrap_or(f64::INFINITY).min(context)).max(SMALLEST);
+        self.growth = SLOW_GROWTH;
+        if cap < DISBELIEVED * self.began {
+            // Memory that overflows is relieved long before: something else looks like preemption.
+            (self.cap, self.wait_until) = (None, now + DOUBT);
+            return;
+        }
+        self.cap = Some(cap);
+        self.wait_until = now + (residence / 8.0).max(1.0);
     }
 
     /// Tokens; `None` without one.
@@ -55,6 +69,9 @@ const CALM: f64 = 0.025;
 const OBEYED: f64 = 1.02;
 /// What is left of the context at a cut.
 const CUT: f64 = 0.95;
+/// Share of the context at first below which a cap is of no use, and seconds for which none is tried then.
+const DISBELIEVED: f64 = 0.4;
+const DOUBT: f64 = 60.0;
 /// Tokens; below it no request would fit.
 const SMALLEST: f64 = 64.0;
 /// By how much it grows at first, and at most.
@@ -101,9 +118,20 @@ mod tests {
     }
 
     #[test]
+    fn a_cap_that_relieves_nothing_is_given_up_for_a_while() {
+        let mut cap = KvCap::new();
+        let caps: Vec<Option<f64>> =
+            (1..40).map(|n| tick(&mut cap, 0.3, 1000.0 * 0.95_f64.powi(n), false, 10.0 * f64::from(n))).collect();
+        let given_up = caps.iter().position(Option::is_none).unwrap();
+        assert!(caps[given_up - 1].is_some_and(|cap| (380.0..430.0).contains(&cap)), "{caps:?}");
+        assert!(caps[given_up..given_up + 6].iter().all(Option::is_none) && caps[given_up + 7].is_some(), "{caps:?}");
+    }
+
+    #[test]
     fn it_never_falls_below_what_a_request_needs() {
         let mut cap = KvCap::new();
-        (1..200).for_each(|n| assert!(tick(&mut cap, 0.5, 10.0, false, 100.0 * f64::from(n)).is_some()));
+        tick(&mut cap, 0.5, 100.0, false, 50.0);
+        (1..2).for_each(|n| assert!(tick(&mut cap, 0.5, 10.0, false, 100.0 * f64::from(n)).is_some()));
         assert_eq!(cap.tokens(), Some(64.0));
     }
 }

@@ -6,6 +6,7 @@
 mod kv_cap;
 mod policy;
 mod rivals;
+mod shadow;
 mod window;
 
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::time::Timestamp;
 use kv_cap::KvCap;
 pub use policy::Policy;
 use rivals::Rival;
+pub use shadow::{Shadow, WouldShed};
 use window::{Seen, Window};
 
 /// One backend's control.

@@ -52,6 +52,9 @@ pub struct Estimator {
     offered: Rate,
     /// Seconds lost to recomputation, per second.
     wasted: Rate,
+    /// Streams that emit again in this step after a preemption, and seconds that cost.
+    resumed: u32,
+    resumed_work: f64,
     counts: Counts,
     /// Since the last tick.
     held_back: bool,
@@ -104,6 +107,8 @@ impl Estimator {
             best_start_rate: BestStartRate::default(),
             offered: Rate::new(10.0),
             wasted: Rate::new(6.0),
+            resumed: 0,
+            resumed_work: 0.0,
             counts: Counts::default(),
             held_back: false,
             last_tick: 0.0,
@@ -317,6 +322,9 @@ impl Estimator {
             self.counts.context += prompt;
             self.on_first_token(now, now - admitted, prompt, alone);
         }
+        if let Some(step) = &over {
+            self.count_waste(step.streams);
+        }
         if overtaken {
             self.on_stall(context);
         }
@@ -343,9 +351,19 @@ impl Estimator {
             return;
         }
         self.counts.stalls += 1;
-        self.wasted.add_many(self.now, (self.stage.baseline(context) - self.stage.gap()).max(0.0));
+        self.resumed += 1;
+        self.resumed_work += (self.stage.baseline(context) - self.stage.gap()).max(0.0);
         self.steps.on_recomputed(context);
         self.blocks.on_recomputed(context);
+    }
+
+    /// What streams lost that emit again in a step of `streams`. Most of a step's streams were not preempted together: that
+    /// is the long step of another engine behind the same address.
+    fn count_waste(&mut self, streams: u32) {
+        let (resumed, work) = (std::mem::take(&mut self.resumed), std::mem::take(&mut self.resumed_work));
+        if resumed > 0 && f64::from(resumed) <= (RESUMED_TOGETHER * f64::from(streams)).max(1.0) {
+            self.wasted.add_many(self.now, work);
+        }
     }
 
     fn on_step(&mut self, at: Timestamp, step: &Step) {
@@ -540,6 +558,8 @@ const LONGEST_TICK: f64 = 1.0;
 const STALL_STEPS: u32 = 2;
 /// ... and so many tokens was preempted.
 const STALL_TOKENS: u64 = 24;
+/// Share of a step's streams that a preemption can have held up.
+const RESUMED_TOGETHER: f64 = 0.25;
 /// Fewer than one pending request in so many decoding ones: nobody is held up.
 const FEW: u64 = 8;
 /// Rows before the engine's speed is tested, and before a capacity is predicted.

@@ -121,6 +121,8 @@ pub enum Measure {
     Tries,
     /// Goodput over that of the same traffic without a gate.
     GoodputRatio,
+    /// Share of the segment's requests that enforcement would have refused, in mode observe.
+    WouldShed,
     /// Median time to first token over that of the same traffic without a gate.
     TtftRatio,
 }
@@ -209,6 +211,7 @@ impl Measure {
             Self::ServedClients => "served_clients",
             Self::Tries => "tries",
             Self::GoodputRatio => "goodput_ratio",
+            Self::WouldShed => "would_shed",
             Self::TtftRatio => "ttft_ratio",
         }
     }
@@ -236,6 +239,7 @@ impl Measure {
                 | Self::Tries
                 | Self::GoodputRatio
                 | Self::TtftRatio
+                | Self::WouldShed
         )
     }
 

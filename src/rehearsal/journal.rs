@@ -42,7 +42,7 @@ fn watch(records: &[&Record], settings: &Settings) -> Outcome {
     // Ticks fall on whole tenths of a second of the journal's clock.
     let first = samples.peek().map_or(0, |first| first.at.as_nanos());
     let mut now = Timestamp::from_nanos(first - first % TICK.as_nanos() as u64);
-    let mut watch = Watch::new(settings.clone(), Control::new(Policy::FirstTokenWindow, settings.slo_ttft), now);
+    let mut watch = Watch::new(settings.clone(), Control::new(Policy::FirstTokenWindow, settings.slo_ttft), None, now);
     for sample in samples {
         while now + TICK <= sample.at {
             now = now + TICK;

@@ -27,6 +27,8 @@ pub struct Moment {
     pub at: Timestamp,
     /// What the estimator said.
     pub reading: Reading,
+    /// Requests that enforcement would have refused.
+    pub would_shed: u64,
     /// Requests that had arrived.
     pub offered: u64,
     /// Requests that had been dispatched.

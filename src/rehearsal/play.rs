@@ -14,7 +14,7 @@ use super::scenario::{LimitsShown, Scenario, Subject};
 use super::traffic::{self, Purpose, Request};
 use super::watch::Watch;
 use crate::admission::{Ask, Call, Limits, Line, Mode, Offered, Slot};
-use crate::control::Control;
+use crate::control::{Control, Shadow};
 use crate::engine::model::Engine;
 use crate::estimate::{EngineLimits, Settings};
 use crate::measure::{RequestKey, Sample, What};
@@ -107,6 +107,8 @@ impl<'a, H: FnMut(&Sample)> Rehearsal<'a, H> {
         let Stage { scenario, subject, .. } = stage;
         let enforcement = &scenario.control;
         let control = Control::new(enforcement.policy(stage.concurrency), subject.slo_ttft);
+        let shadow =
+            (enforcement.mode() == Mode::Observe).then(|| Shadow::new(enforcement.settings(), subject.slo_ttft));
         let settings = settings(subject, scenario.sight.limits);
         let mut rehearsal = Self {
             stage,
@@ -121,7 +123,7 @@ impl<'a, H: FnMut(&Sample)> Rehearsal<'a, H> {
             slots: Vec::new(),
             deadlines: BinaryHeap::new(),
             fleet: Fleet::new(&subject.machine, scenario.replicas, scenario.delay, seed),
-            watch: Watch::new(settings, control, Timestamp::ZERO),
+            watch: Watch::new(settings, control, shadow, Timestamp::ZERO),
             hear,
             segment: 0,
         };

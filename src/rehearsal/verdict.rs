@@ -100,6 +100,10 @@ impl Evidence<'_> {
                 let p99 = self.experience(expectation, self.outcome).ttft(0.99)?;
                 Some(p99 / self.slo_ttft.as_secs_f64())
             }
+            Measure::WouldShed => {
+                let offered = self.grown(from, to, |moment| moment.offered);
+                Some(self.grown(from, to, |moment| moment.would_shed) / offered)
+            }
             Measure::OnTime => self.experience(expectation, self.outcome).on_time(),
             Measure::Shed => self.experience(expectation, self.outcome).shed(),
             Measure::Late => self.experience(expectation, self.outcome).late(),

@@ -1,8 +1,8 @@
 //! The estimator with somebody who looks at it: told samples, ticked, read once a second.
 
 use super::outcome::{Moment, Outcome};
-use crate::admission::{Limits, Mode, Pressure};
-use crate::control::{Control, turn};
+use crate::admission::{Class, Limits, Mode, Pressure};
+use crate::control::{Control, Shadow, turn};
 use crate::estimate::{Estimator, Settings};
 use crate::measure::{Sample, What};
 use crate::time::Timestamp;
@@ -11,6 +11,7 @@ use crate::time::Timestamp;
 pub(super) struct Watch {
     estimator: Estimator,
     control: Control,
+    shadow: Option<Shadow>,
     ticks: u64,
     offered: u64,
     admitted: u64,
@@ -19,11 +20,12 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub fn new(settings: Settings, control: Control, now: Timestamp) -> Self {
+    pub fn new(settings: Settings, control: Control, shadow: Option<Shadow>, now: Timestamp) -> Self {
         let outcome = Outcome { moments: Vec::new(), transitions: Vec::new(), requests: Vec::new(), ended: now };
         Self {
             estimator: Estimator::new(settings, now),
             control,
+            shadow,
             ticks: 0,
             offered: 0,
             admitted: 0,
@@ -41,18 +43,25 @@ impl Watch {
         }
         self.estimator.on_sample(sample);
         self.control.on_sample(sample);
+        if let Some(shadow) = &mut self.shadow {
+            shadow.on_sample(sample, Class::Default, &self.estimator);
+        }
     }
 
     /// A tenth of a second is over: what may be dispatched from now on. On a whole second of the clock a reading is kept.
     pub fn on_tick(&mut self, pressure: &Pressure, mode: Mode, now: Timestamp) -> Limits {
         self.ticks += 1;
         let limits = turn(&mut self.estimator, &mut self.control, pressure, mode, now);
+        if let Some(shadow) = &mut self.shadow {
+            shadow.on_tick(now, &self.estimator);
+        }
         self.outcome.transitions.extend(self.estimator.transitions());
         self.outcome.ended = now;
         if now.as_nanos().is_multiple_of(READING_EVERY) {
             self.outcome.moments.push(Moment {
                 at: now,
                 reading: self.estimator.reading(),
+                would_shed: self.shadow.as_ref().map_or(0, |shadow| shadow.would_shed().total()),
                 offered: self.offered,
                 admitted: self.admitted,
                 completed: self.completed,
