@@ -2,9 +2,12 @@
 //!
 //! A bank of CUSUMs on arrivals minus first tokens: "so many more requests arrived than could be started, against a drift
 //! of 10 to 50 %, and the head of the line waits". All thresholds follow from one false-alarm figure. The waiting alone
-//! proves nothing (a long prompt ahead), the counts alone prove nothing (a burst that is swallowed); together they do.
+//! proves nothing (a long prompt ahead), the counts alone prove nothing (a burst that is swallowed); together they do. Clients
+//! who wait for their answer before they ask again make no surplus; they are known as a standing [`Crowd`].
 
 use std::fmt;
+
+use super::crowd::Crowd;
 
 /// The test's state: a handful of floats, four additions an event.
 #[derive(Clone, Debug)]
@@ -19,6 +22,7 @@ pub(super) struct Detector {
     head: f64,
     allowed: f64,
     shed: bool,
+    crowd: Crowd,
 }
 
 /// What a tick found out.
@@ -36,6 +40,8 @@ pub(super) struct Findings {
     pub allowed: f64,
     /// Requests were refused since the last tick.
     pub shed: bool,
+    /// Those who are there while somebody waits.
+    pub crowd: Crowd,
 }
 
 impl Detector {
@@ -47,6 +53,7 @@ impl Detector {
             head: 0.0,
             allowed: 0.0,
             shed: false,
+            crowd: Crowd::default(),
         }
     }
 
@@ -65,6 +72,13 @@ impl Detector {
         }
     }
 
+    /// A request came or went; `house` are there now, dispatched or not.
+    pub fn on_step(&mut self, house: u64) {
+        if self.waiting > 0.0 {
+            self.crowd.on_step(house);
+        }
+    }
+
     /// A request was refused: somebody would be waiting if he had been let in.
     pub fn on_shed(&mut self) {
         self.shed = true;
@@ -78,6 +92,9 @@ impl Detector {
         }
         self.waiting = (self.waiting + elapsed * (excess.min(STEEPEST) - 1.0)).clamp(0.0, LONGEST);
         (self.head, self.allowed) = (head, allowed);
+        if self.waiting == 0.0 {
+            self.crowd.on_quiet();
+        }
         let findings = self.findings();
         self.shed = false;
         findings
@@ -94,6 +111,7 @@ impl Detector {
             head: self.head,
             allowed: self.allowed,
             shed: self.shed,
+            crowd: self.crowd,
         }
     }
 }
@@ -104,14 +122,14 @@ impl Findings {
         self.surplus / self.threshold
     }
 
-    /// Enough surplus, and somebody waits.
+    /// Enough surplus or a standing crowd, and somebody waits.
     pub fn alarm(&self) -> bool {
-        self.evidence() >= 1.0 && self.waiting >= WAITING
+        (self.evidence() >= 1.0 || self.crowd.stands()) && self.waiting >= WAITING
     }
 
-    /// Neither surplus nor waiting.
+    /// Neither surplus, nor crowd, nor waiting.
     pub fn over(&self) -> bool {
-        self.evidence() < 0.5 && self.waiting <= WAITING
+        self.evidence() < 0.5 && !self.crowd.stands() && self.waiting <= WAITING
     }
 
     /// Somebody waits.
@@ -127,16 +145,20 @@ impl Findings {
 
 impl fmt::Display for Findings {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            out,
-            "{:.0} more requests arrived than could be started ({:.0} is an alarm, against a drift of {:.0} %), the head \
-             of the line waits {:.2} s beyond its baseline ({:.2} s is allowed)",
-            self.surplus,
-            self.threshold,
-            (self.drift - 1.0) * 100.0,
-            self.head,
-            self.allowed
-        )?;
+        if self.evidence() < 1.0 && self.crowd.stands() {
+            let (low, high, steps) = self.crowd.extent();
+            write!(out, "{low} to {high} requests were there all the time while {steps} came or went")?;
+        } else {
+            write!(
+                out,
+                "{:.0} more requests arrived than could be started ({:.0} is an alarm, against a drift of {:.0} %)",
+                self.surplus,
+                self.threshold,
+                (self.drift - 1.0) * 100.0,
+            )?;
+        }
+        let (head, allowed) = (self.head, self.allowed);
+        write!(out, ", the head of the line waits {head:.2} s beyond its baseline ({allowed:.2} s is allowed)")?;
         if self.shed { out.write_str(", requests are being shed") } else { Ok(()) }
     }
 }
@@ -258,6 +280,23 @@ mod tests {
         detector.on_arrival();
         let findings = (0..100).map(|_| detector.on_tick(0.1, 9.0, 1.0)).last().unwrap();
         assert!(findings.somebody_waits() && !findings.alarm());
+    }
+
+    #[test]
+    fn a_standing_crowd_is_an_alarm_while_somebody_waits_and_over_when_nobody_does() {
+        let mut detector = Detector::new();
+        let mut tick = |head: f64| {
+            for _ in 0..3 {
+                detector.on_step(7);
+                detector.on_step(8);
+            }
+            detector.on_tick(0.1, head, 0.1)
+        };
+        assert!(!(0..100).map(|_| tick(0.09)).any(|findings| findings.alarm()), "eight that are served at once");
+        let found = (0..100).position(|_| tick(0.17).alarm());
+        assert!(found.is_some_and(|ticks| ticks < 20), "{found:?}");
+        assert!(tick(0.17).to_string().starts_with("7 to 8 requests were there"));
+        assert!((0..30).any(|_| tick(0.0).over()));
     }
 
     #[test]

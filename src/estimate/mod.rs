@@ -8,6 +8,7 @@ mod blocks;
 mod capacity;
 mod clarity;
 mod costs;
+mod crowd;
 mod detector;
 mod drift;
 mod estimator;

@@ -96,10 +96,11 @@ const ENOUGH_STARTS: u64 = 10;
 
 #[cfg(test)]
 mod tests {
+    use super::super::crowd::Crowd;
     use super::*;
 
     fn findings(surplus: f64, waiting: f64) -> Findings {
-        Findings { drift: 1.2, surplus, threshold: 16.0, waiting, head: waiting, allowed: 0.2, shed: false }
+        Findings { drift: 1.2, surplus, threshold: 16.0, waiting, head: waiting, allowed: 0.2, shed: false, crowd: Crowd::default() }
     }
 
     /// Ticks ten times a second; gives the words of the states gone through.
