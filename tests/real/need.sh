@@ -39,3 +39,22 @@ python_venv() {
   "$python" -c "import $modules"
   echo "$*" >"$stamp"
 }
+
+# debian PACKAGE: the package, unpacked into $folder and not installed; no service is started.
+debian() {
+  folder=$E2E_DIR/$1
+  [ -d "$folder/usr" ] && return
+  command -v apt-get >/dev/null 2>&1 && command -v dpkg-deb >/dev/null 2>&1 || skip "there is no $1, and no apt to fetch it with"
+  rm -rf "$folder" && mkdir -p "$folder"
+  as_root apt-get update -qq >&2 || true # an older list may do
+  (cd "$folder" && apt-get download -qq "$1") >&2 || skip "apt could not fetch the package $1"
+  dpkg-deb -x "$folder/$1"_*.deb "$folder"
+}
+
+# have_prometheus: $prometheus and $promtool run. PROMETHEUS and PROMTOOL may name those of the machine.
+have_prometheus() {
+  prometheus=${PROMETHEUS:-$(command -v prometheus || true)} promtool=${PROMTOOL:-$(command -v promtool || true)}
+  [ -x "$prometheus" ] && [ -x "$promtool" ] && return
+  debian prometheus
+  prometheus=$folder/usr/bin/prometheus promtool=$folder/usr/bin/promtool
+}
