@@ -100,7 +100,16 @@ mod tests {
     use super::*;
 
     fn findings(surplus: f64, waiting: f64) -> Findings {
-        Findings { drift: 1.2, surplus, threshold: 16.0, waiting, head: waiting, allowed: 0.2, shed: false, crowd: Crowd::default() }
+        Findings {
+            drift: 1.2,
+            surplus,
+            threshold: 16.0,
+            waiting,
+            head: waiting,
+            allowed: 0.2,
+            shed: false,
+            crowd: Crowd::default(),
+        }
     }
 
     /// Ticks ten times a second; gives the words of the states gone through.
