@@ -20,6 +20,7 @@ use crate::export::journal::{Journal, JournalFile};
 use crate::export::settings::Passthrough;
 use crate::export::{self, visitor};
 use crate::measure::{BackendNames, Bounds, BucketSettings, Ledger};
+use crate::probe;
 use crate::proxy::Budget;
 use crate::proxy::drain::{Drain, Phase};
 use crate::proxy::gateway::{Facts, Gateway, RetryBudget, Worker};
@@ -259,7 +260,9 @@ fn handles(config: &Config, gateway: &Arc<Gateway>, journal: Option<Journal>, wa
         watched: watch.seen(),
     });
     let effective = config.effective().to_string();
+    let probe = prober(config, gateway, epoch, watch.seen());
     export::Handles {
+        probe,
         clock: gateway.clock,
         ledger: gateway.ledger.clone(),
         facts: seen.clone(),
@@ -269,6 +272,36 @@ fn handles(config: &Config, gateway: &Arc<Gateway>, journal: Option<Journal>, wa
         config: Arc::new(move || effective.clone()),
         disabled: config.metrics.disable.clone().into(),
     }
+}
+
+/// Synthetic load costs what clients pay for: without a token there is none.
+fn prober(
+    config: &Config,
+    gateway: &Arc<Gateway>,
+    epoch: f64,
+    watched: watch::Seen,
+) -> Option<Arc<dyn export::probe::ProbeControl>> {
+    config.admin.token.as_ref()?;
+    let (clock, drain) = (gateway.clock, gateway.drain.clone());
+    let saturated = move || {
+        let judged = watched.judged(clock.now());
+        judged.iter().flatten().any(|judged| judged.reading.state == crate::estimate::State::Saturated)
+    };
+    let address = |server: &Server| {
+        let url = &server.url;
+        let host = if url.host.contains(':') { format!("[{}]", url.host) } else { url.host.to_string() };
+        format!("http://{host}:{}{}", url.port, url.prefix)
+    };
+    let house = probe::run::House {
+        clock,
+        epoch,
+        pool: gateway.pool.clone(),
+        ledger: gateway.ledger.clone(),
+        backends: config.backends.iter().map(address).collect(),
+        saturated: Arc::new(saturated),
+        draining: Arc::new(move || drain.phase() != Phase::Serving),
+    };
+    Some(Arc::new(probe::run::Prober::new(house, config.probe)))
 }
 
 /// The gateway as the admin port sees it.

@@ -5,6 +5,7 @@
 mod analyze;
 mod compare;
 mod plan;
+mod probe;
 mod rehearse;
 mod replay;
 mod sweep;
@@ -20,6 +21,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use analyze::Analyze;
 pub use compare::Compare;
 pub use plan::Plan;
+pub use probe::Probe;
 pub use rehearse::{Rehearse, Unmet};
 pub use sweep::SweepFlags;
 pub use words::{FormatWord, LangWord, Refused};
@@ -50,6 +52,8 @@ pub enum Command {
     Check(Check),
     /// Sends load at several levels and says where the server saturates
     Sweep(Box<SweepFlags>),
+    /// Asks a running weir to find its knee with synthetic load beside its clients, guarded
+    Probe(Probe),
     /// Plays traffic, engine and estimate in virtual time and holds the outcome against what a scenario file expects
     Rehearse(Rehearse),
     /// Says where a system saturates, from the results of load generators
@@ -188,6 +192,7 @@ impl Cli {
             Command::Demo(flags) => demo(&flags),
             Command::Check(flags) => check(&flags),
             Command::Sweep(flags) => sweep::run(&flags),
+            Command::Probe(flags) => probe::run(&flags),
             Command::Rehearse(flags) => rehearse::run(&flags),
             Command::Analyze(flags) => analyze::run(&flags),
             Command::Plan(flags) => plan::run(&flags),

@@ -82,6 +82,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// Where the journal goes.
     pub journal: Journal,
+    /// What synthetic load may cost.
+    pub probe: crate::probe::settings::Settings,
     /// Which rule makes the limits.
     pub control: control::Policy,
 }
@@ -123,6 +125,7 @@ impl Default for Config {
             drain: DrainSettings::default(),
             metrics: Metrics::default(),
             journal: Journal::default(),
+            probe: crate::probe::settings::Settings::default(),
             control: control::Policy::default(),
         }
     }
@@ -173,6 +176,7 @@ impl Config {
             "drain": self.drain,
             "metrics": self.metrics,
             "journal": self.journal,
+            "probe": self.probe,
             "control": { "policy": self.control.as_str(), "limit": static_limit(self.control) },
         })
     }

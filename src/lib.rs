@@ -7,7 +7,7 @@
 //! Imports go down the floors, never up and never sideways between hands:
 //! F0 `time` `units` `backend` `slo` `average` · F1 `http1` `wire` `measure` `admission` `engine::model` `load::schedule` · F2 `estimate`
 //! `sweep::search` · F3 `control` `balance` · F4 `rehearsal` ·
-//! F5 `proxy` `export` `steer` `scrape` `engine::server` `load::runner` (with `clock`) · F6 `cli` `app` `demo` `sweep` `config`.
+//! F5 `proxy` `export` `steer` `scrape` `engine::server` `load::runner` (with `clock`) · F6 `cli` `app` `demo` `sweep` `probe` `config`.
 //!
 //! Absent: a clock below F5, a metric counted in a callback, a text of a client's in a log, TLS and HTTP/2 (later).
 
@@ -30,6 +30,7 @@ pub mod http1;
 pub mod load;
 pub mod measure;
 pub mod offline;
+pub mod probe;
 pub mod proxy;
 pub mod rehearsal;
 pub mod scrape;

@@ -32,6 +32,7 @@ pub(super) struct File {
     pub(super) drain: DrainSettings,
     pub(super) metrics: Metrics,
     pub(super) journal: Journal,
+    pub(super) probe: crate::probe::settings::Settings,
     pub(super) control: Control,
 }
 

@@ -41,6 +41,7 @@ pub(super) fn of(file: File, overrides: &Overrides, mut reader: Reader) -> Resul
         drain: file.drain,
         metrics: file.metrics,
         journal: file.journal,
+        probe: file.probe,
         control: policy(&file.control, reader_ref),
     };
     config.admin.listen = overrides.admin.unwrap_or(config.admin.listen);
@@ -49,6 +50,7 @@ pub(super) fn of(file: File, overrides: &Overrides, mut reader: Reader) -> Resul
     check_limits(&config, reader_ref);
     check_admission(&config, reader_ref);
     check_metrics(&config.metrics, reader_ref);
+    check_probe(&config.probe, reader_ref);
     ConfigErrors::check(reader.into_faults()).map(|()| config)
 }
 
@@ -323,6 +325,28 @@ fn check_limits(config: &Config, reader: &mut Reader) {
         reader.report(&at(&["limits", "max_body"]), sentence);
     }
 }
+
+fn check_probe(probe: &crate::probe::settings::Settings, reader: &mut Reader) {
+    if !(probe.max_rate.is_finite() && probe.max_rate > 0.0) {
+        reader.report(&at(&["probe", "max_rate"]), "a number above 0 is needed".to_owned());
+    }
+    if !(0.0..=1.0).contains(&probe.max_missed) {
+        reader.report(&at(&["probe", "max_missed"]), "a share from 0 to 1 is needed".to_owned());
+    }
+    for (key, too_little) in [
+        ("max_in_flight", probe.max_in_flight == 0),
+        ("input_tokens", probe.input_tokens == 0),
+        ("output_tokens", probe.output_tokens < 2),
+        ("step", probe.step < SHORTEST_STEP),
+    ] {
+        if too_little {
+            reader.report(&at(&["probe", key]), "this is too little to measure anything with".to_owned());
+        }
+    }
+}
+
+/// Less than this holds no steady state.
+const SHORTEST_STEP: Duration = Duration::from_secs(1);
 
 fn check_admission(config: &Config, reader: &mut Reader) {
     let admission = &config.admission;

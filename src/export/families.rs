@@ -80,6 +80,13 @@ families! {
     SPEED_CHANGES = Counter "weir_engine_speed_changes_total": "Times the engine's step costs shifted persistently, at any load.";
     SAMPLES = Counter "weir_samples_faulty_total": "Samples that did not reach the estimate, or reached it at a wrong time.";
 
+    PROBE_ACTIVE = Gauge "weir_probe_active": "1 while synthetic load runs.";
+    PROBE_HELD = Gauge "weir_probe_in_flight_target": "Synthetic requests in flight that the current step asks for.";
+    PROBE_REQUESTS = Counter "weir_probe_requests_total": "Synthetic requests that ended.";
+    PROBE_TTFT = Histogram "weir_probe_time_to_first_token_seconds": "First-token time of synthetic requests.";
+    PROBE_LAST_AT = Gauge "weir_probe_last_run_timestamp_seconds": "Unix time of the last run's end.";
+    PROBE_LAST_OK = Gauge "weir_probe_last_run_successful": "1 if the last run produced an accepted estimate.";
+
     BACKEND_UP = Gauge "weir_backend_up": "1 if the health check passes.";
     SCRAPE_UP = Gauge "weir_backend_scrape_up": "1 if the last read of the engine's own metrics worked.";
     SCRAPE_AT = Gauge "weir_backend_scrape_timestamp_seconds": "Unix time of the last good read of the engine's own metrics.";

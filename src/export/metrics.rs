@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::families as f;
 use super::sheet::{Column, Family, Label, Sheet};
-use super::{Facts, Handles, Mode, gate, reported, saturation};
+use super::{Facts, Handles, Mode, gate, probe, reported, saturation};
 use crate::measure::histogram::Buckets;
 use crate::measure::snapshot::{AccountBooks, Snapshot};
 use crate::measure::{
@@ -41,17 +41,25 @@ impl Exposition {
     /// The exposition now.
     pub fn render(&self, handles: &Handles) -> Result<String, prometheus::Error> {
         let snapshot = handles.ledger.snapshot(handles.clock.now());
-        self.write(&snapshot, &handles.facts.facts(), handles.drain.draining())
+        let probe = handles.probe.as_ref().map(|probe| probe.status());
+        self.write(&snapshot, &handles.facts.facts(), handles.drain.draining(), probe.as_ref())
     }
 
     /// The exposition of one snapshot.
-    pub fn write(&self, snapshot: &Snapshot, facts: &Facts, draining: bool) -> Result<String, prometheus::Error> {
+    pub fn write(
+        &self,
+        snapshot: &Snapshot,
+        facts: &Facts,
+        draining: bool,
+        probe: Option<&probe::Status>,
+    ) -> Result<String, prometheus::Error> {
         let mut sheet = Sheet::new(&self.disabled);
         write_ledger(&mut sheet, &snapshot.accounts);
         write_state(&mut sheet, snapshot, facts, draining);
         write_latency(&mut sheet, &snapshot.accounts);
         write_tokens(&mut sheet, &snapshot.accounts);
         saturation::write(&mut sheet, snapshot, &facts.judged, facts.epoch);
+        probe::write(&mut sheet, snapshot, probe);
         write_process(&mut sheet, snapshot, facts);
         #[cfg(target_os = "linux")]
         sheet.extend(prometheus::core::Collector::collect(&self.process));

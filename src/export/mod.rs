@@ -13,6 +13,7 @@ pub mod knee;
 pub mod logging;
 pub mod metrics;
 pub mod places;
+pub mod probe;
 pub mod reported;
 pub mod routes;
 pub mod saturation;
@@ -44,6 +45,8 @@ pub struct Handles {
     pub drain: Arc<dyn DrainControl>,
     /// What `/mode` turns.
     pub mode: Arc<dyn ModeControl>,
+    /// Synthetic load; none where no token guards it.
+    pub probe: Option<Arc<dyn probe::ProbeControl>>,
     /// The effective configuration as JSON, secrets masked by whoever makes it.
     pub config: Arc<dyn Fn() -> String + Send + Sync>,
     /// Families left out of `/metrics`, by name.

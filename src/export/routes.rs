@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::metrics::{self, Exposition};
 use super::visitor::Act;
-use super::{Handles, Mode, encoding, knee, status};
+use super::{Handles, Mode, encoding, knee, probe, status};
 
 /// An answer of the admin port, whole.
 pub type Answer = Response<Full<Bytes>>;
@@ -43,11 +43,13 @@ pub enum Page {
     Undrain,
     /// The mode; `POST ?set=enforce` switches it.
     Mode,
+    /// Synthetic load: how it goes; `POST ?set=start` and `?set=stop` turn it.
+    Probe,
 }
 
 impl Page {
     /// Every path with its page.
-    pub const PATHS: [(&'static str, Self); 11] = [
+    pub const PATHS: [(&'static str, Self); 12] = [
         ("/metrics", Self::Metrics),
         ("/livez", Self::Alive),
         ("/readyz", Self::Ready),
@@ -59,6 +61,7 @@ impl Page {
         ("/drain", Self::Drain),
         ("/undrain", Self::Undrain),
         ("/mode", Self::Mode),
+        ("/probe", Self::Probe),
     ];
 
     /// The page at a path.
@@ -73,7 +76,7 @@ impl Page {
                 "GET, HEAD"
             }
             Self::Drain => "GET, POST",
-            Self::Mode => "GET, HEAD, POST",
+            Self::Mode | Self::Probe => "GET, HEAD, POST",
             Self::Undrain => "POST",
         }
     }
@@ -83,8 +86,8 @@ impl Page {
         match self {
             Self::Drain => Act::Drain,
             Self::Undrain => Act::Change,
-            Self::Mode if *method == Method::POST => Act::Change,
-            Self::Mode => Act::Read,
+            Self::Mode | Self::Probe if *method == Method::POST => Act::Change,
+            Self::Mode | Self::Probe => Act::Read,
             Self::Metrics | Self::Alive | Self::Ready | Self::Status | Self::Knee | Self::Saturation | Self::Config => {
                 Act::Read
             }
@@ -122,6 +125,7 @@ impl Desk {
             Page::Drain => self.drain(uri).await,
             Page::Undrain => self.undrain(),
             Page::Mode => self.mode(method, uri),
+            Page::Probe => self.probe(method, uri),
         }
     }
 
@@ -131,6 +135,30 @@ impl Desk {
             Page::Drain => wait(uri).ok().flatten().unwrap_or_default(),
             _ => Duration::ZERO,
         }
+    }
+
+    fn probe(&self, method: &Method, uri: &Uri) -> Answer {
+        let Some(probe) = &self.handles.probe else {
+            if *method != Method::POST {
+                return body(StatusCode::OK, JSON, line(&probe::render(&probe::Status::default())));
+            }
+            return problem(
+                StatusCode::FORBIDDEN,
+                "synthetic load needs admin.token to be set: it costs what clients pay for",
+            );
+        };
+        if *method == Method::POST {
+            match parameter(uri, "set") {
+                Some("start") => {
+                    if let Err(why) = probe.start() {
+                        return problem(StatusCode::CONFLICT, &why);
+                    }
+                }
+                Some("stop") => _ = probe.stop(),
+                _ => return problem(StatusCode::BAD_REQUEST, "set must be start or stop"),
+            }
+        }
+        body(StatusCode::OK, JSON, line(&probe::render(&probe.status())))
     }
 
     fn metrics(&self, headers: &HeaderMap) -> Answer {
@@ -159,10 +187,21 @@ impl Desk {
     fn judged(&self, page: Page) -> Answer {
         let (snapshot, facts) = (self.handles.ledger.snapshot(self.handles.clock.now()), self.handles.facts.facts());
         let described = match page {
-            Page::Knee => knee::knee(&snapshot, &facts.judged, facts.epoch),
+            Page::Knee => {
+                let mut described = knee::knee(&snapshot, &facts.judged, facts.epoch);
+                described["probe"] = self.probed();
+                described
+            }
             _ => knee::saturation(&snapshot, &facts.judged),
         };
         body(StatusCode::OK, JSON, line(&described))
+    }
+
+    /// The knee that the last run of synthetic load has seen, of all backends together.
+    fn probed(&self) -> serde_json::Value {
+        let last = self.handles.probe.as_ref().and_then(|probe| probe.status().last);
+        let seen = last.and_then(|last| Some(probe::describe(&last.knee?, last.ended_at)));
+        seen.unwrap_or_default()
     }
 
     fn ready(&self, uri: &Uri) -> Answer {

@@ -19,6 +19,7 @@ use super::body::Api;
 use super::link::Link;
 use super::record::{ErrorKind, Outcome, RequestRecord};
 use crate::clock::Clock;
+use crate::time::Timestamp;
 use crate::wire::{self, Dialect, Format, StreamScanner};
 
 /// Where a level is sent: a server's address and the path below which its interfaces lie. Plain HTTP.
@@ -100,26 +101,33 @@ impl Target {
             Api::OllamaChat | Api::OllamaGenerate => ("/api/tags", "/models/0/name"),
             _ => ("/v1/models", "/data/0/id"),
         };
-        let asked = tokio::time::timeout(PATIENCE_FOR_MODELS, self.get(path)).await;
-        let list: serde_json::Value = serde_json::from_slice(&asked.ok()??).ok()?;
+        let asked = tokio::time::timeout(PATIENCE_FOR_MODELS, self.ask(http::Method::GET, path, None)).await;
+        let list: serde_json::Value = serde_json::from_slice(&asked.ok()??.1).ok()?;
         list.pointer(name)?.as_str().map(str::to_owned)
     }
 
-    async fn get(&self, path: &str) -> Option<Vec<u8>> {
+    /// One request without a body, its status and its answer; none when the server does not answer, or at length.
+    pub async fn ask(&self, method: http::Method, path: &str, token: Option<&str>) -> Option<(u16, Vec<u8>)> {
         let mut link = Link::connect(self.address).await.ok()?;
         let mut request = Request::new(Full::default());
+        *request.method_mut() = method;
+        if let Some(token) = token {
+            let bearer = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
+            request.headers_mut().insert(header::AUTHORIZATION, bearer);
+        }
         *request.uri_mut() = format!("{}{path}", self.prefix).parse().ok()?;
         request.headers_mut().insert(header::HOST, HeaderValue::from_str(&self.authority).ok()?);
         let answer = link.send(request).await.ok()?;
+        let status = answer.status().as_u16();
         let mut body = answer.into_body();
         let mut bytes = Vec::new();
         while let Some(frame) = link.drive(body.frame()).await {
             bytes.extend_from_slice(frame.ok()?.data_ref()?);
-            if bytes.len() > LONGEST_MODEL_LIST {
+            if bytes.len() > LONGEST_ANSWER {
                 return None;
             }
         }
-        Some(bytes)
+        Some((status, bytes))
     }
 }
 
@@ -139,19 +147,34 @@ impl Client {
     /// Dropped at any point it leaves a true record of how far the request got, and closes the connection: that is how
     /// an engine is told that the client has left.
     pub async fn exchange(&self, outgoing: &Outgoing, record: &mut RequestRecord) {
+        self.exchange_watched(outgoing, record, |_, _| {}).await;
+    }
+
+    /// The same, and `on_emission` is told of each content event: when it was read, and how many tokens it holds.
+    pub async fn exchange_watched(
+        &self,
+        outgoing: &Outgoing,
+        record: &mut RequestRecord,
+        mut on_emission: impl FnMut(Timestamp, u32),
+    ) {
         record.sent = Some(self.clock.now());
         let outcome = match outgoing.give_up {
             GiveUp::After(patience) => {
-                let answered = tokio::time::timeout(patience, self.outcome(outgoing, record)).await;
+                let answered = tokio::time::timeout(patience, self.outcome(outgoing, record, &mut on_emission)).await;
                 answered.unwrap_or(Outcome::Cancelled)
             }
-            GiveUp::Never | GiveUp::AfterEvents(_) => self.outcome(outgoing, record).await,
+            GiveUp::Never | GiveUp::AfterEvents(_) => self.outcome(outgoing, record, &mut on_emission).await,
         };
         record.end = self.clock.now();
         record.outcome = outcome;
     }
 
-    async fn outcome(&self, outgoing: &Outgoing, record: &mut RequestRecord) -> Outcome {
+    async fn outcome(
+        &self,
+        outgoing: &Outgoing,
+        record: &mut RequestRecord,
+        on_emission: &mut impl FnMut(Timestamp, u32),
+    ) -> Outcome {
         let (mut link, answer) = match self.send(outgoing, record).await {
             Ok(sent) => sent,
             Err(kind) => return Outcome::Error(kind),
@@ -159,7 +182,7 @@ impl Client {
         record.first_byte = Some(self.clock.now());
         record.status = Some(answer.status().as_u16());
         let outcome = if answer.status().is_success() {
-            self.read_stream(&mut link, outgoing, answer, record).await
+            self.read_stream(&mut link, outgoing, answer, record, on_emission).await
         } else {
             read_refusal(&mut link, answer, record).await
         };
@@ -193,6 +216,7 @@ impl Client {
         outgoing: &Outgoing,
         answer: Response<Incoming>,
         record: &mut RequestRecord,
+        on_emission: &mut impl FnMut(Timestamp, u32),
     ) -> Outcome {
         let format = format_of(answer.headers());
         let mut scanner = StreamScanner::new(dialect(outgoing.api), format);
@@ -209,6 +233,7 @@ impl Client {
             scanner.feed(data, |emission| {
                 if format != Format::Json {
                     record.on_emission(now, emission.tokens, outgoing.keep_gaps);
+                    on_emission(now, emission.tokens);
                 }
             });
             if matches!(outgoing.give_up, GiveUp::AfterEvents(enough) if record.content_events >= enough) {
@@ -332,7 +357,7 @@ const LONGEST_REFUSAL: u64 = 64 * 1024;
 
 /// A server that takes longer to say what it serves is asked for the model `default`.
 const PATIENCE_FOR_MODELS: Duration = Duration::from_secs(5);
-const LONGEST_MODEL_LIST: usize = 4 << 20;
+const LONGEST_ANSWER: usize = 4 << 20;
 
 /// "Too many open files", in this process and in the system: the same numbers on Linux and macOS.
 const EMFILE: i32 = 24;

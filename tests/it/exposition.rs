@@ -9,7 +9,6 @@ use weir::admission::Limits;
 use weir::estimate::{
     EngineLimits, Estimate, Estimator, Knee, Prediction, Regime, Settings as EstimateSettings, State, StepCosts,
 };
-use weir::export::families;
 use weir::export::gate::Gate;
 use weir::export::metrics::Exposition;
 use weir::export::reported::Reported;
@@ -17,7 +16,9 @@ use weir::export::saturation::Judged;
 use weir::export::sheet::Kind;
 use weir::export::status::describe;
 use weir::export::{Facts, Mode};
+use weir::export::{families, probe};
 use weir::measure::snapshot::Snapshot;
+use weir::measure::{BucketSettings, Buckets};
 use weir::time::Timestamp;
 
 use crate::books;
@@ -31,7 +32,25 @@ fn render(snapshot: &Snapshot) -> String {
 }
 
 fn render_with(snapshot: &Snapshot, judged: Judged) -> String {
-    Exposition::new(&[]).write(snapshot, &facts(judged), false).unwrap()
+    Exposition::new(&[]).write(snapshot, &facts(judged), false, Some(&probed())).unwrap()
+}
+
+fn probed() -> probe::Status {
+    let knee = probe::SeenKnee {
+        requests_per_second: 13.0,
+        low: 12.9,
+        high: 13.1,
+        output_tokens_per_second: 2000.0,
+        in_flight: 91.0,
+    };
+    let last = probe::Seen { stopped: "found", sentence: String::new(), ended_at: 1.0, knee: Some(knee) };
+    probe::Status {
+        running: true,
+        held: 7,
+        backends: vec![probe::Share { ended: [3, 2, 1], ttft: Buckets::new(&BucketSettings::default().ttft) }],
+        last: Some(last),
+        ..probe::Status::default()
+    }
 }
 
 fn facts(judged: Judged) -> Facts {
@@ -155,7 +174,7 @@ fn what_is_unknown_is_nan_or_absent_and_never_zero() {
     at_most.reading.prediction.as_mut().unwrap().at_most = true;
     assert_eq!(names(&render_with(&snapshot, at_most), "weir_capacity_predicted"), 0, "no point");
     let nothing = Facts { up: vec![true], ..Facts::default() };
-    let nothing = Exposition::new(&[]).write(&snapshot, &nothing, false).unwrap();
+    let nothing = Exposition::new(&[]).write(&snapshot, &nothing, false, None).unwrap();
     assert_eq!((names(&nothing, "weir_saturation"), names(&nothing, "weir_backend_reported")), (0, 0));
 }
 

@@ -50,12 +50,16 @@ const ROOMS: &[Room] = &[
     room("config", 6, &["cli", "app", "demo"]),
     room("cli", 6, &["config", "app", "demo", "sweep"]),
     room("sweep", 6, &[]),
-    room("app", 6, &["config", "cli", "demo"]),
+    room("probe/settings", 1, &[]),
+    room("probe/ladder", 1, &[]),
+    room("probe/guard", 1, &["probe/settings"]),
+    room("probe", 6, &[]),
+    room("app", 6, &["config", "cli", "demo", "probe"]),
     room("demo", 6, &["config", "cli", "app"]),
 ];
 
 /// Files that only declare what is inside a folder of several rooms.
-const DECLARATIONS: &[&str] = &["lib", "main", "engine/mod", "engine", "load/mod", "sweep/mod"];
+const DECLARATIONS: &[&str] = &["lib", "main", "engine/mod", "engine", "load/mod", "sweep/mod", "probe/mod"];
 
 /// Crates that are hands; nothing up to [`LAST_WITHOUT_HANDS`] touches them.
 const HANDS: &[&str] = &["tokio", "pingora_core", "hyper", "hyper_util", "prometheus", "socket2"];

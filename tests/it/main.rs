@@ -26,6 +26,7 @@ mod identities;
 mod layering;
 mod load_client;
 mod offline;
+mod probe;
 mod rehearsal;
 mod relay;
 mod retry;

@@ -1,0 +1,157 @@
+//! Synthetic load as the admin port sees it: a thing that can be started, stopped and asked, and its families.
+//!
+//! It holds no load and no guard; whoever does is behind the trait.
+
+use serde_json::{Value, json};
+
+use super::families as f;
+use super::sheet::{Family, Label, Sheet};
+use crate::measure::{Buckets, Snapshot};
+
+/// Whoever runs synthetic load.
+pub trait ProbeControl: Send + Sync {
+    /// Begins a run.
+    ///
+    /// # Errors
+    /// One is under way, or none can be begun: a sentence.
+    fn start(&self) -> Result<(), String>;
+
+    /// Ends the run at once; `false` when there is none.
+    fn stop(&self) -> bool;
+
+    /// What goes on, and what the last run came to.
+    fn status(&self) -> Status;
+}
+
+/// What goes on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Status {
+    /// A run is under way.
+    pub running: bool,
+    /// Synthetic requests in flight that the current step asks for.
+    pub held: u64,
+    /// Those that really are.
+    pub in_flight: u64,
+    /// What each backend had of it, in the configuration's order.
+    pub backends: Vec<Share>,
+    /// The last run.
+    pub last: Option<Seen>,
+}
+
+/// What one backend had of synthetic load.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Share {
+    /// Synthetic requests that ended, in the order of [`Ended::ALL`].
+    pub ended: [u64; Ended::ALL.len()],
+    /// Their first-token times.
+    pub ttft: Buckets,
+}
+
+/// How a synthetic request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// As it should.
+    Completed,
+    /// Refused, by weir or by the backend.
+    Refused,
+    /// Otherwise.
+    Failed,
+}
+
+/// What a run came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    /// Why it ended, in a word.
+    pub stopped: &'static str,
+    /// And in a sentence.
+    pub sentence: String,
+    /// Unix time of its end.
+    pub ended_at: f64,
+    /// The knee, when it was reached.
+    pub knee: Option<SeenKnee>,
+}
+
+/// A knee that a run has seen, of all backends together.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SeenKnee {
+    /// Requests a second, of the clients' own length.
+    pub requests_per_second: f64,
+    /// The lowest and highest step of the plateau.
+    pub low: f64,
+    /// See `low`.
+    pub high: f64,
+    /// Output tokens a second.
+    pub output_tokens_per_second: f64,
+    /// Streams past their first token.
+    pub in_flight: f64,
+}
+
+impl Ended {
+    /// All of them, in order.
+    pub const ALL: [Self; 3] = [Self::Completed, Self::Refused, Self::Failed];
+
+    /// The label value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What `/probe` answers.
+pub fn render(status: &Status) -> Value {
+    let total = |ended: Ended| status.backends.iter().map(|share| share.ended[ended as usize]).sum::<u64>();
+    let ended: serde_json::Map<_, _> =
+        Ended::ALL.iter().map(|ended| (ended.as_str().to_owned(), json!(total(*ended)))).collect();
+    json!({
+        "running": status.running,
+        "held": status.held,
+        "in_flight": status.in_flight,
+        "requests": ended,
+        "last": status.last.as_ref().map(|last| json!({
+            "stopped": last.stopped,
+            "reason": last.sentence,
+            "ended_at": last.ended_at,
+            "knee": last.knee.map(|knee| describe(&knee, last.ended_at)),
+        })),
+    })
+}
+
+/// A knee in the shape that `/knee` has.
+pub fn describe(knee: &SeenKnee, at: f64) -> Value {
+    json!({
+        "source": "probe",
+        "requests_per_second": { "value": knee.requests_per_second, "low": knee.low, "high": knee.high },
+        "output_tokens_per_second": knee.output_tokens_per_second,
+        "in_flight": knee.in_flight,
+        "updated_at": at,
+    })
+}
+
+/// Writes the families, once there is something to run. A run covers all backends: each has its own share of the requests,
+/// and the run's own state.
+pub fn write(sheet: &mut Sheet<'_>, snapshot: &Snapshot, status: Option<&Status>) {
+    let Some(status) = status else { return };
+    let known = snapshot.backends.iter().zip(&snapshot.served).zip(&status.backends);
+    let rows: Vec<([Label<'_>; 2], &Share)> =
+        known.map(|((backend, model), share)| ([("backend", &**backend), ("model_name", &**model)], share)).collect();
+    let mut same = |family: &Family, value: f64| {
+        sheet.column(family, |out| rows.iter().for_each(|(labels, _)| out.value(labels, value)));
+    };
+    same(&f::PROBE_ACTIVE, f64::from(u8::from(status.running)));
+    if let Some(last) = &status.last {
+        same(&f::PROBE_LAST_AT, last.ended_at);
+        same(&f::PROBE_LAST_OK, f64::from(u8::from(last.knee.is_some())));
+    }
+    sheet.single(&f::PROBE_HELD, status.held as f64);
+    sheet.column(&f::PROBE_REQUESTS, |out| {
+        for ([backend, model], share) in &rows {
+            for (ended, count) in Ended::ALL.iter().zip(share.ended) {
+                out.count(&[*backend, *model, ("outcome", ended.as_str())], count);
+            }
+        }
+    });
+    sheet.column(&f::PROBE_TTFT, |out| rows.iter().for_each(|(labels, share)| out.histogram(labels, &share.ttft)));
+}

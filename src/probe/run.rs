@@ -1,0 +1,469 @@
+//! A run: some synthetic requests in flight, watched ten times a second, ended at once when the guard says so.
+
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::guard::{Guard, Stop, View};
+use super::ladder::{Knee, Ladder, Next, Step};
+use super::settings::Settings;
+use crate::admission::{Ask, Class, Tenant};
+use crate::backend::BackendId;
+use crate::balance::{Permit, Pool, Refused, Turn};
+use crate::clock::Clock;
+use crate::export::probe::{Ended, ProbeControl, Seen, SeenKnee, Share, Status};
+use crate::load::body::Form;
+use crate::load::client::{Client, GiveUp, Outgoing, Target};
+use crate::load::record::{Outcome, RequestRecord};
+use crate::load::workload::{Length, Workload};
+use crate::measure::snapshot::Snapshot;
+use crate::measure::{Books, BucketSettings, Buckets, Ledger, Objective, Phase, Verdict};
+use crate::time::Timestamp;
+
+/// What a run needs of the process it runs in.
+#[derive(Clone)]
+pub struct House {
+    /// The process's clock.
+    pub clock: Clock,
+    /// Unix time at which it stood at zero.
+    pub epoch: f64,
+    /// The backends and the lines before them.
+    pub pool: Arc<Pool>,
+    /// The books of clients.
+    pub ledger: Arc<Ledger>,
+    /// Addresses of the backends, in the pool's order.
+    pub backends: Vec<String>,
+    /// Whether the estimate calls any backend saturated.
+    pub saturated: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Whether the process drains.
+    pub draining: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+/// Starts and stops runs, one at a time.
+pub struct Prober {
+    house: House,
+    settings: Settings,
+    desk: Arc<Desk>,
+}
+
+/// What a run and those who ask about it share.
+#[derive(Default)]
+struct Desk {
+    running: AtomicBool,
+    asked_to_stop: AtomicBool,
+    held: AtomicU64,
+    in_flight: AtomicU64,
+    decoding: AtomicU64,
+    sent: AtomicU64,
+    tokens: AtomicU64,
+    /// When the next request may be sent.
+    next: Mutex<Timestamp>,
+    past: Mutex<Past>,
+}
+
+/// What is kept from run to run.
+#[derive(Default)]
+struct Past {
+    backends: Vec<Share>,
+    last: Option<Seen>,
+}
+
+impl Prober {
+    /// A prober that has never run.
+    pub fn new(house: House, settings: Settings) -> Self {
+        let desk = Desk::default();
+        let share = Share { ended: Default::default(), ttft: Buckets::new(&BucketSettings::default().ttft) };
+        desk.past().backends = vec![share; house.backends.len()];
+        Self { house, settings, desk: Arc::new(desk) }
+    }
+}
+
+impl ProbeControl for Prober {
+    fn start(&self) -> Result<(), String> {
+        if self.desk.running.swap(true, Relaxed) {
+            return Err("a run is under way".to_owned());
+        }
+        self.desk.asked_to_stop.store(false, Relaxed);
+        let run = Arc::new(Run { house: self.house.clone(), settings: self.settings, desk: self.desk.clone() });
+        let desk = self.desk.clone();
+        let thread = std::thread::Builder::new().name("weir-probe".into()).spawn(move || {
+            let _over = Over(desk);
+            match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime.block_on(run.run()),
+                Err(error) => tracing::error!(%error, "a probe could not begin"),
+            }
+        });
+        thread.map(|_| ()).map_err(|error| {
+            self.desk.running.store(false, Relaxed);
+            format!("no thread for it: {error}")
+        })
+    }
+
+    fn stop(&self) -> bool {
+        self.desk.asked_to_stop.store(true, Relaxed);
+        self.desk.running.load(Relaxed)
+    }
+
+    fn status(&self) -> Status {
+        let desk = &self.desk;
+        let past = desk.past();
+        Status {
+            running: desk.running.load(Relaxed),
+            held: desk.held.load(Relaxed),
+            in_flight: desk.in_flight.load(Relaxed),
+            backends: past.backends.clone(),
+            last: past.last.clone(),
+        }
+    }
+}
+
+impl Desk {
+    fn past(&self) -> MutexGuard<'_, Past> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn on_end(&self, backend: BackendId, ended: Ended, ttft: Option<Duration>) {
+        if let Some(share) = self.past().backends.get_mut(usize::from(backend.0)) {
+            share.ended[ended as usize] += 1;
+            if let Some(ttft) = ttft {
+                share.ttft.record(u64::try_from(ttft.as_nanos()).unwrap_or(u64::MAX));
+            }
+        }
+    }
+}
+
+/// Says that a run is over, however it ends.
+struct Over(Arc<Desk>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.held.store(0, Relaxed);
+        self.0.running.store(false, Relaxed);
+    }
+}
+
+struct Run {
+    house: House,
+    settings: Settings,
+    desk: Arc<Desk>,
+}
+
+impl Run {
+    async fn run(self: Arc<Self>) {
+        tracing::info!("a probe begins");
+        let began = Totals::of(&self.desk);
+        let (stop, knee) = self.climb(&began).await;
+        tracing::info!(reason = stop.word(), "a probe ended: {stop}");
+        let seen = self.seen(stop, knee);
+        self.desk.past().last = Some(seen);
+    }
+
+    /// Watches clients for a while, then holds step after step, until something ends it. With the crew its requests end.
+    async fn climb(self: &Arc<Self>, began: &Totals) -> (Stop, Option<Knee>) {
+        let mut guard = Guard::new(self.settings);
+        let mut ladder = Ladder::new(self.settings.max_in_flight);
+        let alone = match self.watch(LOOK, began, |view| guard.before(view)).await {
+            Ok(watched) => watched,
+            Err(stop) => return (stop, None),
+        };
+        let mut crew = match Crew::new(self).await {
+            Ok(crew) => crew,
+            Err(stop) => return (stop, None),
+        };
+        loop {
+            let held = match ladder.next(alone.batch) {
+                Next::Hold(held) => held,
+                Next::Found(knee) => return (Stop::Found, Some(knee)),
+                Next::NotReached => return (Stop::NotReached, None),
+            };
+            crew.hold(held);
+            self.desk.held.store(u64::from(held), Relaxed);
+            let settle = self.settings.step / 3;
+            for (span, counts) in [(settle, false), (self.settings.step - settle, true)] {
+                match self.watch(span, began, |view| guard.during(view)).await {
+                    Ok(Watched { batch, tokens }) if counts => ladder.on_step(Step { held, batch, tokens }),
+                    Ok(_) => {}
+                    Err(stop) => return (stop, None),
+                }
+            }
+        }
+    }
+
+    /// Looks ten times a second for `span`. `Err`: the guard, or somebody, wants an end.
+    async fn watch(
+        &self,
+        span: Duration,
+        began: &Totals,
+        mut guard: impl FnMut(&View) -> Option<Stop>,
+    ) -> Result<Watched, Stop> {
+        let clock = self.house.clock;
+        let (from, mut looks, mut batch) = (clock.now(), 0_u32, 0.0);
+        let events_before = self.events(&self.house.ledger.snapshot(from));
+        let mut tick = interval(LOOK_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let now = clock.now();
+            let snapshot = self.house.ledger.snapshot(now);
+            if self.desk.asked_to_stop.load(Relaxed) {
+                return Err(Stop::Asked);
+            }
+            if let Some(stop) = guard(&self.view(&snapshot, began)) {
+                return Err(stop);
+            }
+            let clients: u64 = snapshot.accounts.iter().map(|books| books.in_flight[Phase::Decode.index()]).sum();
+            batch += (clients + self.desk.decoding.load(Relaxed)) as f64;
+            looks += 1;
+            let seconds = now.since(from).as_secs_f64();
+            if now.since(from) >= span {
+                let events = self.events(&snapshot) - events_before;
+                return Ok(Watched { batch: batch / f64::from(looks), tokens: events / seconds });
+            }
+        }
+    }
+
+    /// Output tokens so far, of clients and run. Events are counted as they come, usage only at the end: clients' events are
+    /// scaled by what usage made of them.
+    fn events(&self, snapshot: &Snapshot) -> f64 {
+        let sum = |of: fn(&Books) -> u64| snapshot.accounts.iter().map(|books| of(books)).sum::<u64>() as f64;
+        let (events, ended) = (sum(|books| books.chunks), sum(|books| books.output_tokens.iter().sum()));
+        // What is still on its way has events and no usage yet: a few per cent once thousands have ended.
+        let an_event = if events > 0.0 { (ended / events).max(1.0) } else { 1.0 };
+        events * an_event + self.desk.tokens.load(Relaxed) as f64
+    }
+
+    fn view(&self, snapshot: &Snapshot, began: &Totals) -> View {
+        let sum = |of: fn(&Books) -> u64| snapshot.accounts.iter().map(|books| of(books)).sum::<u64>();
+        let unix = self.house.epoch + snapshot.at.as_nanos() as f64 / 1e9;
+        let totals = Totals::of(&self.desk).since(began);
+        View {
+            now: snapshot.at,
+            time_of_day: Duration::from_secs_f64(unix.max(0.0) % 86_400.0),
+            offered: sum(|books| books.offered()),
+            met: sum(|books| books.slo[Objective::Ttft.index()][Verdict::Met.index()]),
+            missed: sum(|books| books.slo[Objective::Ttft.index()][Verdict::Missed.index()]),
+            queued: sum(|books| books.queued.iter().sum()),
+            pending: sum(|books| books.pending),
+            saturated: (self.house.saturated)(),
+            draining: (self.house.draining)(),
+            tokens: totals.tokens,
+            failed: totals.failed,
+            ended: totals.ended,
+        }
+    }
+
+    /// What is told of the run: the knee in requests of the clients' own length, where that is known.
+    fn seen(&self, stop: Stop, knee: Option<Knee>) -> Seen {
+        let now = self.house.clock.now();
+        let snapshot = self.house.ledger.snapshot(now);
+        let lengths =
+            |of: fn(&Buckets) -> f64| snapshot.accounts.iter().map(|books| of(&books.request_output)).sum::<f64>();
+        let (count, tokens) = (lengths(|buckets| buckets.count() as f64), lengths(Buckets::sum_outward));
+        let length = if count >= ENOUGH_LENGTHS { tokens / count } else { f64::from(self.settings.output_tokens) };
+        Seen {
+            stopped: stop.word(),
+            sentence: stop.to_string(),
+            ended_at: self.house.epoch + now.as_nanos() as f64 / 1e9,
+            knee: knee.map(|knee| SeenKnee {
+                requests_per_second: knee.tokens / length,
+                low: knee.spread.0 / length,
+                high: knee.spread.1 / length,
+                output_tokens_per_second: knee.tokens,
+                in_flight: knee.batch,
+            }),
+        }
+    }
+}
+
+/// What a span of looking came to.
+struct Watched {
+    batch: f64,
+    tokens: f64,
+}
+
+/// What runs have used so far.
+#[derive(Clone, Copy)]
+struct Totals {
+    tokens: u64,
+    failed: u64,
+    ended: u64,
+}
+
+impl Totals {
+    fn of(desk: &Desk) -> Self {
+        let past = desk.past();
+        let count = |ended: Ended| past.backends.iter().map(|share| share.ended[ended as usize]).sum::<u64>();
+        let failed = count(Ended::Failed) + count(Ended::Refused);
+        Self { tokens: desk.tokens.load(Relaxed), failed, ended: failed + count(Ended::Completed) }
+    }
+
+    fn since(self, began: &Self) -> Self {
+        Self { tokens: self.tokens - began.tokens, failed: self.failed - began.failed, ended: self.ended - began.ended }
+    }
+}
+
+/// Those who hold synthetic requests: each sends its next one when the last has ended. Dropping it hangs up on all.
+struct Crew {
+    run: Arc<Run>,
+    clients: Arc<[Client]>,
+    forms: Arc<[Form]>,
+    tasks: JoinSet<()>,
+}
+
+impl Crew {
+    async fn new(run: &Arc<Run>) -> Result<Self, Stop> {
+        let (mut clients, mut forms) = (Vec::new(), Vec::new());
+        for url in &run.house.backends {
+            let target = Target::resolve(url).await.map_err(|_| Stop::Fails)?;
+            let model = target.first_model(Form::default().api).await;
+            forms.push(Form { model: model.unwrap_or_else(|| Form::default().model), ..Form::default() });
+            clients.push(Client::new(target, HeaderMap::new(), run.house.clock));
+        }
+        Ok(Self { run: run.clone(), clients: clients.into(), forms: forms.into(), tasks: JoinSet::new() })
+    }
+
+    fn hold(&mut self, held: u32) {
+        while self.tasks.len() < held as usize {
+            let (run, clients, forms) = (self.run.clone(), self.clients.clone(), self.forms.clone());
+            self.tasks.spawn(async move {
+                loop {
+                    run.one(&clients, &forms).await;
+                }
+            });
+        }
+    }
+}
+
+impl Run {
+    /// One synthetic request: its turn, its answer, its end.
+    async fn one(&self, clients: &[Client], forms: &[Form]) {
+        self.pause().await;
+        let (desk, clock) = (&self.desk, self.house.clock);
+        let id = desk.sent.fetch_add(1, Relaxed);
+        let lengths = (Length::Fixed(self.settings.input_tokens), Length::Fixed(self.settings.output_tokens));
+        let draw = Workload { prompt: lengths.0, output: lengths.1, seed: SEED }.draw(id);
+        let mut permit = match self.turn().await {
+            Ok(permit) => permit,
+            Err((backend, wait)) => {
+                desk.on_end(backend, Ended::Refused, None);
+                return sleep(wait).await;
+            }
+        };
+        let place = usize::from(permit.backend().0);
+        let (Some(client), Some(form)) = (clients.get(place), forms.get(place)) else { return };
+        let body = Bytes::from(form.body(&draw));
+        let outgoing = Outgoing { api: form.api, body, give_up: GiveUp::Never, keep_gaps: false };
+        let mut record = RequestRecord::offered(&draw, clock.now());
+        let mut out = Out::new(desk);
+        client
+            .exchange_watched(&outgoing, &mut record, |now, tokens| {
+                if out.on_tokens(tokens) {
+                    permit.on_first_token(now);
+                } else {
+                    permit.on_tokens(tokens);
+                }
+            })
+            .await;
+        drop(out);
+        let backend = permit.backend();
+        permit.end(clock.now());
+        let ended = match record.outcome {
+            Outcome::Completed => Ended::Completed,
+            Outcome::Shed { .. } => Ended::Refused,
+            _ => Ended::Failed,
+        };
+        desk.on_end(backend, ended, record.ttft_from_send());
+        if record.outcome != Outcome::Completed {
+            sleep(AFTER_A_FAILURE).await;
+        }
+    }
+
+    /// Its turn, as any request of the lowest class has it; `Err`: how long to stay away.
+    async fn turn(&self) -> Result<Permit, (BackendId, Duration)> {
+        let ask = Ask {
+            class: Class::Bulk,
+            tenant: Tenant(u16::MAX),
+            ..Ask::new(self.house.clock.now(), self.settings.input_tokens as f32)
+        };
+        let (backend, refused) = match self.house.pool.arrive(ask, None, self.house.clock.now()) {
+            Turn::Go(permit) => return Ok(permit),
+            Turn::Refused(backend, refused) => (backend, refused),
+            Turn::Wait(mut waiting) => match poll_fn(|cx| waiting.poll(cx)).await {
+                Ok(permit) => return Ok(permit),
+                Err(refused) => (waiting.home(), refused),
+            },
+        };
+        let wait = match refused {
+            Refused::Shed(shed) => shed.retry_after.max(AFTER_A_FAILURE),
+            Refused::NoBackend => AFTER_A_FAILURE,
+        };
+        Err((backend, wait))
+    }
+
+    /// Waits until the largest rate allows another request; whoever asks first goes first.
+    async fn pause(&self) {
+        let now = self.house.clock.now();
+        let gap = Duration::try_from_secs_f64(1.0 / self.settings.max_rate).unwrap_or(LONGEST_GAP).min(LONGEST_GAP);
+        let at = {
+            let mut next = self.desk.next.lock().unwrap_or_else(PoisonError::into_inner);
+            let at = now.max(*next);
+            *next = at + gap;
+            at
+        };
+        sleep(at.since(now)).await;
+    }
+}
+
+/// Counts a request that is out, until it is dropped.
+struct Out<'a> {
+    desk: &'a Desk,
+    begun: bool,
+}
+
+impl<'a> Out<'a> {
+    fn new(desk: &'a Desk) -> Self {
+        desk.in_flight.fetch_add(1, Relaxed);
+        Self { desk, begun: false }
+    }
+
+    /// Says whether these were the first.
+    fn on_tokens(&mut self, tokens: u32) -> bool {
+        self.desk.tokens.fetch_add(u64::from(tokens), Relaxed);
+        let first = !std::mem::replace(&mut self.begun, true);
+        if first {
+            self.desk.decoding.fetch_add(1, Relaxed);
+        }
+        first
+    }
+}
+
+impl Drop for Out<'_> {
+    fn drop(&mut self) {
+        self.desk.in_flight.fetch_sub(1, Relaxed);
+        if self.begun {
+            self.desk.decoding.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+/// How long clients are watched before anything is sent.
+const LOOK: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// A failing backend is not asked more often than this by each of the crew.
+const AFTER_A_FAILURE: Duration = Duration::from_secs(1);
+
+/// However small the largest rate: a run has an end.
+const LONGEST_GAP: Duration = Duration::from_secs(3600);
+
+/// Requests of clients that must have ended before their mean length is taken for theirs.
+const ENOUGH_LENGTHS: f64 = 30.0;
+
+/// Prompts of one process's runs never repeat: their numbers go on.
+const SEED: u64 = 0x77_65_69_72;
