@@ -415,6 +415,8 @@ fn rules(config: &Config) -> Rules {
     rules.max_wait = config.admission.queue.max_wait;
     rules.late_abort = config.admission.late_abort;
     rules.shed_status = config.admission.shed_status;
+    // A request is turned before it has a backend, so one that must not be asked for a stream decides for all.
+    rules.reassemble = config.backends.iter().all(|backend| backend.reassemble);
     rules
 }
 

@@ -341,6 +341,7 @@ mod tests {
             let arrival = Arrival {
                 at,
                 stream: true,
+                assembled: false,
                 trace: false,
                 dialect: "openai.chat",
                 prompt_tokens: Some(100),

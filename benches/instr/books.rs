@@ -44,6 +44,7 @@ fn emissions(count: u64, told: bool) {
     let arrival = Arrival {
         at: Timestamp::from_nanos(0),
         stream: true,
+        assembled: false,
         trace: false,
         dialect: "openai_chat",
         prompt_tokens: Some(40),

@@ -255,7 +255,7 @@ mod tests {
         let mut estimator =
             Estimator::new(Estimated { slo_ttft: slo, engine: EngineLimits::default() }, Timestamp::ZERO);
         let mut shadow = Shadow::new(Settings::default(), slo);
-        let mut tell = |seconds: f64, request, what, estimator: &mut Estimator, shadow: &mut Shadow| {
+        let tell = |seconds: f64, request, what, estimator: &mut Estimator, shadow: &mut Shadow| {
             let at = Timestamp::from_nanos((seconds * 1e9) as u64);
             let sample = Sample { at, request: RequestKey(request), what };
             estimator.on_sample(&sample);

@@ -60,6 +60,7 @@ struct Line {
     overhead: [u64; OverheadStage::COUNT],
     slo_ttft: Option<Duration>,
     prompt: Option<u32>,
+    assembled: bool,
 }
 
 /// What is known of a request when it arrives.
@@ -67,8 +68,10 @@ struct Line {
 pub struct Arrival {
     /// The last byte of the body was read.
     pub at: Timestamp,
-    /// The client asked for a stream.
+    /// The engine streams the answer, as far as the request decides that.
     pub stream: bool,
+    /// The client did not ask for that: the answer is put together for it.
+    pub assembled: bool,
     /// Stamps of every emission are kept for the journal.
     pub trace: bool,
     /// Our word for the wire format.
@@ -279,6 +282,7 @@ impl Line {
             timeline: Timeline::new(arrival.at),
             overhead: Default::default(),
             slo_ttft: arrival.slo_ttft,
+            assembled: arrival.assembled,
             prompt,
         })
     }
@@ -366,7 +370,7 @@ impl Line {
         books.pending -= u64::from(self.stream);
         let ttft = nanos(self.timeline.ttft());
         let upstream = nanos(self.timeline.upstream_ttft());
-        books.ttft[usize::from(self.stream)].record(ttft);
+        books.ttft[usize::from(self.stream && !self.assembled)].record(ttft);
         books.upstream_ttft.record(upstream);
         observe(state, self.account, Latency::Ttft, at, ttft, 1);
         observe(state, self.account, Latency::UpstreamTtft, at, upstream, 1);
@@ -645,6 +649,7 @@ mod tests {
         Arrival {
             at: now,
             stream: true,
+            assembled: false,
             trace: false,
             dialect: "openai.chat",
             prompt_tokens: Some(10),

@@ -204,6 +204,7 @@ fn arrival(record: &Record, ledger: &Ledger) -> Arrival {
     Arrival {
         at: record.timeline.arrived,
         stream: record.stream,
+        assembled: false,
         trace: true,
         dialect: "replayed",
         prompt_tokens: record.prompt_tokens,
@@ -251,6 +252,7 @@ mod tests {
         let arrival = Arrival {
             at: at(start),
             stream: true,
+            assembled: false,
             trace: true,
             dialect: "openai.chat",
             prompt_tokens: Some(3),

@@ -5,13 +5,14 @@
 
 use std::time::Duration;
 
+use super::assembling::Assembling;
 use super::gateway::Worker;
 use super::tap::Tap;
 use crate::http1::{
     HeadEnd, OutFraming, Relay, Response, ResponseContext, ResponseHead, Version, finish_response_head, response_head,
 };
 use crate::time::Timestamp;
-use crate::wire::Format;
+use crate::wire::{Dialect, Format};
 
 /// One answer in transit.
 pub struct Answer {
@@ -20,6 +21,7 @@ pub struct Answer {
     poolable: bool,
     surplus: bool,
     keeps_client: bool,
+    too_long: bool,
 }
 
 /// The client's side of the answer.
@@ -37,13 +39,21 @@ pub struct Recipient<'a> {
     pub served_by: Option<&'a str>,
     /// How long.
     pub queued: Duration,
+    /// It wants the answer whole, and the engine was asked for a stream in this dialect.
+    pub assembling: Option<Dialect>,
     /// Has the `Date` value for engines that send none.
     pub worker: &'a Worker,
 }
 
 enum State {
-    Head { held: Vec<u8>, end: HeadEnd, informational: u8 },
+    Head {
+        held: Vec<u8>,
+        end: HeadEnd,
+        informational: u8,
+    },
     Body(Relay),
+    /// Nothing leaves before all of it is here.
+    Assembling(Box<Assembling>),
     Ended,
 }
 
@@ -59,7 +69,7 @@ impl Answer {
     /// An answer that has not begun.
     pub fn new() -> Self {
         let state = State::Head { held: Vec::new(), end: HeadEnd::new(), informational: 0 };
-        Self { state, status: None, poolable: false, surplus: false, keeps_client: false }
+        Self { state, status: None, poolable: false, surplus: false, keeps_client: false, too_long: false }
     }
 
     /// Takes one read. `Err`: the backend broke the protocol, and nothing of this read may leave.
@@ -80,6 +90,10 @@ impl Answer {
                 }
                 Ok(Heard { out: fed.out, is_final_head: false })
             }
+            State::Assembling(_) => {
+                let whole = self.assemble(at, read, scratch, tap, &to())?;
+                Ok(Heard { out: if whole { scratch } else { &[] }, is_final_head: whole })
+            }
             State::Ended => {
                 self.surplus = true;
                 Ok(Heard { out: &[], is_final_head: false })
@@ -94,7 +108,16 @@ impl Answer {
     }
 
     /// The backend closed its side. `Ok`: that was the body's proper end, and these bytes complete it for the client.
-    pub fn on_eof<'a>(&mut self, scratch: &'a mut Vec<u8>) -> Result<&'a [u8], ()> {
+    pub fn on_eof<'a, 'r>(
+        &mut self,
+        scratch: &'a mut Vec<u8>,
+        to: impl FnOnce() -> Recipient<'r>,
+    ) -> Result<&'a [u8], ()> {
+        if let State::Assembling(assembling) = &mut self.state {
+            assembling.on_eof()?;
+            self.complete(scratch, &to())?;
+            return Ok(scratch);
+        }
         let State::Body(relay) = &mut self.state else { return Err(()) };
         let tail = relay.closed(scratch).map_err(|_| ())?;
         self.state = State::Ended;
@@ -124,6 +147,46 @@ impl Answer {
     /// A chunk of weir's own may follow what was sent.
     pub fn takes_event(&self) -> bool {
         matches!(&self.state, State::Body(relay) if relay.at_chunk_boundary())
+    }
+
+    /// The process has no memory for an answer that is to be put together.
+    pub fn is_too_long(&self) -> bool {
+        self.too_long
+    }
+
+    /// Takes one read of a stream that is put together. `true`: it is whole, and in `out`.
+    fn assemble(
+        &mut self,
+        at: Timestamp,
+        read: &[u8],
+        out: &mut Vec<u8>,
+        tap: &mut Tap,
+        to: &Recipient<'_>,
+    ) -> Result<bool, ()> {
+        let State::Assembling(assembling) = &mut self.state else { return Err(()) };
+        let fed = assembling.feed(at, read, tap);
+        self.too_long = assembling.is_too_long();
+        self.surplus |= fed? < read.len();
+        if !assembling.has_ended() {
+            return Ok(false);
+        }
+        self.complete(out, to).map(|()| true)
+    }
+
+    /// The stream has ended: head and body of the whole answer into `out`.
+    fn complete(&mut self, out: &mut Vec<u8>, to: &Recipient<'_>) -> Result<(), ()> {
+        let State::Assembling(mut assembling) = std::mem::replace(&mut self.state, State::Ended) else {
+            return Err(());
+        };
+        let close = to.close;
+        let (status, has) = (assembling.complete(out)?, assembling.has());
+        let body = std::mem::take(out);
+        assembling.head(out, status);
+        finish(out, OutFraming::Length(body.len() as u64), close, has, to);
+        out.extend_from_slice(&body);
+        self.status = Some(status);
+        self.keeps_client = !close;
+        Ok(())
     }
 
     /// All heads in `whole`, then the first piece of the body.
@@ -167,6 +230,10 @@ impl Answer {
             }
         };
         self.on_final_head(at, &head, scratch, tap, to);
+        if matches!(self.state, State::Assembling(_)) {
+            let whole = self.assemble(at, rest, scratch, tap, to)?;
+            return Ok(Heard { out: if whole { scratch } else { &[] }, is_final_head: whole });
+        }
         let mut tail = Vec::new();
         if let State::Body(relay) = &mut self.state {
             let fed = relay.feed(rest, &mut tail, |payload| tap.scan(at, payload)).map_err(|_| ())?;
@@ -190,30 +257,50 @@ impl Answer {
         to: &Recipient<'_>,
     ) {
         let relay = Relay::new(head.body, to.version);
-        let framing = relay.out_framing();
-        let close = to.close || framing == OutFraming::Close;
         let content_type = head.content_type.clone().map_or(&[][..], |range| &bytes[range]);
         let coding = head.content_encoding.clone().map(|range| &bytes[range]);
-        tap.on_head(at, head.status, Format::of(content_type, coding));
-        let id = [("x-request-id", to.request_id)];
-        let (served, waited);
-        let extra: &[(&str, &[u8])] = match to.served_by {
-            None if head.has_request_id => &[],
-            None => &id,
-            Some(name) => {
-                waited = if to.queued.is_zero() { String::new() } else { to.queued.as_millis().to_string() };
-                let waited = if waited.is_empty() { &b"0"[..] } else { waited.as_bytes() };
-                served = [("x-weir-backend", name.as_bytes()), ("x-weir-queue-ms", waited), id[0]];
-                if head.has_request_id { &served[..2] } else { &served }
-            }
-        };
-        let date = if head.has_date { None } else { Some(to.worker.date()) };
-        finish_response_head(out, framing, close, date.as_ref().map_or(&[], |date| &date[..]), extra);
-        self.status = Some(head.status);
+        let format = Format::of(content_type, coding);
+        tap.on_head(at, head.status, format);
         self.poolable = head.keep_alive;
+        let has = (head.has_date, head.has_request_id);
+        if let (Some(dialect), 200..=299, Format::Sse | Format::Ndjson) = (to.assembling, head.status, format) {
+            let memory = &to.worker.gateway.memory;
+            if let Some(assembling) = Assembling::new(dialect, relay.clone(), std::mem::take(out), has, memory) {
+                self.state = State::Assembling(Box::new(assembling));
+                return;
+            }
+        }
+        let framing = relay.out_framing();
+        let close = to.close || framing == OutFraming::Close;
+        finish(out, framing, close, has, to);
+        self.status = Some(head.status);
         self.keeps_client = !close;
         self.state = if relay.ended() { State::Ended } else { State::Body(relay) };
     }
+}
+
+/// weir's own fields and the framing; `has_date`, `has_request_id`: the engine sent its own.
+fn finish(
+    out: &mut Vec<u8>,
+    framing: OutFraming,
+    close: bool,
+    (has_date, has_request_id): (bool, bool),
+    to: &Recipient<'_>,
+) {
+    let id = [("x-request-id", to.request_id)];
+    let (served, waited);
+    let extra: &[(&str, &[u8])] = match to.served_by {
+        None if has_request_id => &[],
+        None => &id,
+        Some(name) => {
+            waited = if to.queued.is_zero() { String::new() } else { to.queued.as_millis().to_string() };
+            let waited = if waited.is_empty() { &b"0"[..] } else { waited.as_bytes() };
+            served = [("x-weir-backend", name.as_bytes()), ("x-weir-queue-ms", waited), id[0]];
+            if has_request_id { &served[..2] } else { &served }
+        }
+    };
+    let date = if has_date { None } else { Some(to.worker.date()) };
+    finish_response_head(out, framing, close, date.as_ref().map_or(&[], |date| &date[..]), extra);
 }
 
 /// More than this many heads before the final one is an engine out of its mind.

@@ -15,7 +15,8 @@ use super::refusal::Refusal;
 use super::request_id::RequestId;
 use crate::http1::{ChunkedBody, HeadEnd, Peer, Reject, RequestBody, RequestHead, Version, request_head};
 use crate::time::Timestamp;
-use crate::wire::{Endpoint, Family, RequestScanner, RequestShape, Route, is_path, route};
+use crate::wire::reassemble::streamed;
+use crate::wire::{Dialect, Endpoint, Family, RequestScanner, RequestShape, Route, is_path, route};
 
 /// Who is at the other end of a connection.
 pub(super) struct Caller {
@@ -38,6 +39,8 @@ pub(super) struct Request {
     pub slo_ttft: Option<Duration>,
     /// The last byte was read.
     pub arrived: Timestamp,
+    /// The client wants the answer whole, and the backend is asked for a stream all the same.
+    pub assembling: Option<Dialect>,
     /// How long it waited for its turn.
     pub queued: Duration,
     pub version: Version,
@@ -207,6 +210,7 @@ impl<'c> Arriving<'c> {
             claims,
             slo_ttft,
             arrived: Timestamp::ZERO,
+            assembling: None,
             queued: Duration::ZERO,
             version: head.version,
             is_head: head.is_head(),
@@ -234,6 +238,27 @@ impl<'c> Arriving<'c> {
 }
 
 impl Request {
+    /// The backend streams the answer, as far as the request decides that.
+    pub fn is_streamed(&self) -> bool {
+        self.assembling.is_some() || self.shape.as_ref().is_some_and(|shape| shape.stream)
+    }
+
+    /// Asks for a stream in the place of a whole answer, if that can be put together again.
+    ///
+    /// # Errors
+    /// There is no memory for the body that is a little longer now.
+    pub fn ask_for_stream(&mut self) -> Result<(), Refusal> {
+        let Some(shape) = self.shape.as_ref().filter(|shape| !shape.stream) else { return Ok(()) };
+        if self.outgoing.body_len() > LONGEST_TURNED {
+            return Ok(());
+        }
+        if let Some(body) = streamed(&self.outgoing.body(), shape.dialect) {
+            self.assembling = Some(shape.dialect);
+            self.outgoing.replace_body(&body)?;
+        }
+        Ok(())
+    }
+
     /// Whose form an answer of ours takes.
     pub fn family(&self) -> Family {
         self.shape.as_ref().map_or_else(|| self.path.family(), |shape| shape.dialect.family())
@@ -309,5 +334,7 @@ impl BodyReader {
     }
 }
 
+/// A longer body is not copied for it.
+const LONGEST_TURNED: usize = 4 << 20;
 /// Room for the fields that are added to a head: who forwarded it, Host, an id and the length.
 const ADDED: usize = 320;

@@ -210,7 +210,7 @@ impl Exchange {
         }
         match u.rd(cx, &mut work.read) {
             Poll::Ready(Ok(0)) => {
-                let tail = self.answer.on_eof(&mut work.scratch);
+                let tail = self.answer.on_eof(&mut work.scratch, || bench.recipient());
                 match tail {
                     Ok(tail) => self.send(cx, d, tail, bench)?,
                     Err(()) => self.broken = Some(Break::Eof),
@@ -264,7 +264,7 @@ impl Exchange {
                 Ok(())
             }
             Err(()) => {
-                self.broken = Some(Break::Protocol);
+                self.broken = Some(if self.answer.is_too_long() { Break::Memory } else { Break::Protocol });
                 Ok(())
             }
         }
@@ -343,7 +343,7 @@ impl Exchange {
                     return Ok(());
                 }
                 Poll::Ready(Ok(0) | Err(_)) => {
-                    let served = tap.has_terminated() && self.is_flushed();
+                    let served = tap.has_terminated() && self.is_flushed() && self.answer.status().is_some();
                     return Err(if served { End::Broken(Break::Eof) } else { End::ClientGone });
                 }
                 Poll::Ready(Ok(n)) => {
@@ -425,6 +425,7 @@ impl Bench<'_, '_> {
             request_id: self.request.id.as_bytes(),
             served_by: self.request.shape.is_some().then_some(&*self.target.name),
             queued: self.request.queued,
+            assembling: self.request.assembling,
             worker: self.worker,
         }
     }

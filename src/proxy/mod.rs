@@ -7,6 +7,7 @@
 pub mod admission;
 mod answer;
 mod arriving;
+mod assembling;
 mod budget;
 mod claims;
 mod connection;

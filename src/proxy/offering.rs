@@ -13,7 +13,8 @@ pub(super) fn account(worker: &Worker, request: &Request, backend: BackendId) ->
     let account = Account { backend, model: gateway.ledger.model(backend, shape.model.as_deref()) };
     let arrival = Arrival {
         at: request.arrived,
-        stream: shape.stream,
+        stream: request.is_streamed(),
+        assembled: request.assembling.is_some(),
         trace: gateway.traces,
         dialect: shape.dialect.as_str(),
         prompt_tokens: shape.prompt_tokens_estimate(),

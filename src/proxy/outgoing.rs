@@ -3,6 +3,7 @@
 //! A body of up to one piece leaves in the same write as its head. The bytes are kept until the first byte of an answer,
 //! because only until then can a retry be considered.
 
+use std::borrow::Cow;
 use std::task::{Context, Poll};
 
 use super::held::{Held, PIECE, TooMuch};
@@ -50,6 +51,23 @@ impl Outgoing {
     /// Bytes of the body.
     pub fn body_len(&self) -> usize {
         self.body.len()
+    }
+
+    /// The whole body in one piece.
+    pub fn body(&self) -> Cow<'_, [u8]> {
+        match (self.body.piece(0), self.body.piece(1)) {
+            (first, None) => Cow::Borrowed(first.unwrap_or_default()),
+            _ => Cow::Owned((0..).map_while(|i| self.body.piece(i)).flatten().copied().collect()),
+        }
+    }
+
+    /// Another body in the place of the one that came.
+    ///
+    /// # Errors
+    /// See `Held::push`; the body is then not whole.
+    pub fn replace_body(&mut self, body: &[u8]) -> Result<(), TooMuch> {
+        self.body.clear();
+        self.body.push(body)
     }
 
     /// Completes the head for one backend and begins at the first byte. `prefix` is put before the path.

@@ -26,7 +26,7 @@ use super::rules::priority;
 use super::talk::write_all;
 use super::tap::{Ending, Tap};
 use super::timer::Timer;
-use crate::admission::Ask;
+use crate::admission::{Ask, Mode};
 use crate::backend::BackendId;
 use crate::balance::{Permit, Refused, Turn};
 use crate::http1::Version;
@@ -148,6 +148,9 @@ impl Connection<'_> {
         }
         if lame {
             return Err(self.shed(request, BackendId(0), Refusal::shed(ShedReason::Draining)));
+        }
+        if gateway.rules.reassemble && gateway.rules.mode() == Mode::Enforce {
+            request.ask_for_stream()?;
         }
         Ok(gateway.rules.ask(request))
     }

@@ -26,6 +26,8 @@ pub struct Rules {
     pub late_abort: bool,
     /// Status of a refusal for want of room.
     pub shed_status: u16,
+    /// Answers that clients want whole are streamed from the backends and put together.
+    pub reassemble: bool,
     pub tenants: Tenants,
     enforcing: AtomicBool,
 }
@@ -39,6 +41,7 @@ impl Rules {
             max_wait: Duration::from_secs(30),
             late_abort: true,
             shed_status: 429,
+            reassemble: true,
             tenants: Tenants::default(),
             enforcing: AtomicBool::new(mode == Mode::Enforce),
         }
@@ -71,7 +74,7 @@ impl Rules {
             class,
             tenant,
             slo: request.slo_ttft,
-            streamed: shape.stream,
+            streamed: request.is_streamed(),
         })
     }
 
@@ -83,8 +86,7 @@ impl Rules {
     /// When a dispatched request is given up if it has no first token by then.
     pub(super) fn patience(&self, request: &Request) -> Option<Timestamp> {
         let enforced = self.late_abort && self.mode() == Mode::Enforce;
-        let streamed = request.shape.as_ref().is_some_and(|shape| shape.stream);
-        let slo = request.slo_ttft.filter(|_| enforced && streamed)?;
+        let slo = request.slo_ttft.filter(|_| enforced && request.is_streamed())?;
         Some(request.arrived + slo)
     }
 

@@ -25,7 +25,7 @@ pub struct Backend {
     /// How it is asked whether it is well.
     pub health: Health,
     /// In mode enforce, an answer that the client wants whole is streamed from here and put together again, so that its first
-    /// token is seen. `false`: it is left whole, and counts among the requests in flight only.
+    /// token is seen. `false`: it is left whole, and counts among the requests in flight only. All backends have to allow it.
     pub reassemble: bool,
 }
 

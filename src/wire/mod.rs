@@ -12,6 +12,7 @@ mod event;
 mod json;
 mod mark;
 mod path;
+pub mod reassemble;
 mod request;
 mod sequences;
 mod sse;

@@ -1,5 +1,5 @@
 //! The long forms of what `tests/it` holds in the small: figures, read off runs of minutes. `make chaos` runs all of them;
-//! names choose some: `cancels identities slow stamps`. Bounded in count and time, 127.0.0.1 only.
+//! names choose some: `cancels identities overload places slow stamps`. Bounded in count and time, 127.0.0.1 only.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,6 +13,8 @@ mod support;
 
 mod cancels;
 mod identities;
+mod overload;
+mod places;
 mod slow;
 mod stamps;
 
@@ -46,8 +48,14 @@ fn main() -> ExitCode {
         }
     }));
     let chosen: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let scenarios: [(&str, fn() -> Vec<Verdict>); 4] =
-        [("cancels", cancels::run), ("identities", identities::run), ("slow", slow::run), ("stamps", stamps::run)];
+    let scenarios: [(&str, fn() -> Vec<Verdict>); 6] = [
+        ("cancels", cancels::run),
+        ("identities", identities::run),
+        ("overload", overload::run),
+        ("places", places::run),
+        ("slow", slow::run),
+        ("stamps", stamps::run),
+    ];
     let mut all_hold = true;
     for (name, run) in scenarios {
         if !chosen.is_empty() && !chosen.iter().any(|word| word == name) {

@@ -90,6 +90,7 @@ fn arrival(at: Timestamp, stream: bool) -> Arrival {
     Arrival {
         at,
         stream,
+        assembled: false,
         trace: false,
         dialect: "openai.chat",
         prompt_tokens: None,

@@ -27,6 +27,8 @@ mod layering;
 mod load_client;
 mod offline;
 mod probe;
+mod overload;
+mod reassembly;
 mod rehearsal;
 mod relay;
 mod retry;

@@ -13,6 +13,7 @@ pub mod dice;
 pub mod engine;
 pub mod exposition;
 pub mod origin;
+pub mod overload;
 pub mod process;
 pub mod stamps;
 pub mod storm;

@@ -39,6 +39,15 @@ impl Weir {
         Self::started(backends, settings, Engine::Auto, |_| {})
     }
 
+    /// From a whole file.
+    pub fn of(text: &str) -> Self {
+        let local = Some("127.0.0.1:0".parse().unwrap());
+        let overrides = Overrides { listen: local, admin: local, ..Overrides::default() };
+        let config = Config::parse(text, "test", &overrides, &|_| None).unwrap();
+        let running = start(config, |_| {}).unwrap();
+        Self { address: running.address, admin: running.admin, running: Some(running), journal: None }
+    }
+
     fn started(backends: &[SocketAddr], settings: &str, engine: Engine, adjust: impl FnOnce(&mut Gateway)) -> Self {
         let local = Some("127.0.0.1:0".parse().unwrap());
         let overrides = Overrides { listen: local, admin: local, ..Overrides::default() };
