@@ -44,6 +44,7 @@ NO_DATA = {
     "weir_label_overflow_total": "no label value was folded",
     "weir_upstream_retries_total": "nothing was retried",
     "reported_kv": "told by some engines only",
+    "weir_streams_stalled": "not exported yet",
 }
 STANDS_FOR = {"__rate_interval": "15s", "__interval": "5s", "__range": "2m", "slo_target": "0.99"}
 
