@@ -6,7 +6,7 @@
 #   make chaos   cancels, faults, slow clients and stamps at length, some minutes (CHAOS="cancels stamps" chooses)
 #   make bench   benches/
 #   make rehearse  every scenario of tests/data/scenarios, in virtual time; REHEARSE=--page prints tables
-#   make e2e     against real parts: llama.cpp's server, client libraries, Prometheus; it fetches them itself
+#   make e2e     against real parts: llama.cpp's server, client libraries, Prometheus, Chromium; it fetches them itself
 #   make e2e-clients  load clients (AIPerf, vLLM's bench, GuideLLM) through weir; fetches 8 GB
 #   make fuzz    the fuzz targets, one minute each (FUZZ_SECONDS)
 

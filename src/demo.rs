@@ -54,6 +54,9 @@ pub fn run(flags: &Demo) -> anyhow::Result<()> {
         let running = app::start(config, |_| {})?;
         let mut witness = Witness::default();
         println!("engine {} (capacity {capacity:.1} req/s) behind weir on {}", flags.profile, running.address);
+        if !flags.no_browser_hint {
+            println!("open in a browser: http://{}/", running.admin);
+        }
         println!("metrics and status: http://{}/metrics  http://{}/status", running.admin, running.admin);
         println!("{HEADER}");
         let target = Target::resolve(&format!("http://{}", running.address)).await?;

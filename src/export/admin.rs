@@ -14,14 +14,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Either, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Handles;
 use super::places::{Place, Places};
@@ -49,6 +49,7 @@ impl AdminPort {
         let room = Arc::new(Room { admission, desk: Desk::new(handles) });
         let thread = std::thread::Builder::new().name("weir-admin".into()).spawn(move || {
             runtime.block_on(async {
+                tokio::spawn(every_second(room.clone()));
                 tokio::select! {
                     () = stopped.notified() => {}
                     () = serve(listener, room) => {}
@@ -132,6 +133,16 @@ async fn serve(listener: std::net::TcpListener, room: Arc<Room>) {
     }
 }
 
+/// What the live page shows is made here, once for all who look.
+async fn every_second(room: Arc<Room>) {
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        seconds.tick().await;
+        room.desk.on_second();
+    }
+}
+
 /// Over the cap: the answer fits any send buffer, and whether it arrives is not waited for.
 fn turn_away(stream: TcpStream) {
     // Through the standard library: the runtime has not yet heard that a socket this young can be written.
@@ -142,6 +153,8 @@ fn turn_away(stream: TcpStream) {
 
 async fn converse(stream: TcpStream, peer: SocketAddr, room: Arc<Room>, place: Place) {
     let Ok(local) = stream.local_addr() else { return };
+    // Best effort: without it a reader that has stopped is noticed later.
+    let _ = socket2::SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
     let ends = Ends { peer: peer.ip(), local: local.ip() };
     let deadline = Arc::new(Deadline::new(HEAD_TIME));
     let place = &place;
@@ -166,14 +179,23 @@ async fn converse(stream: TcpStream, peer: SocketAddr, room: Arc<Room>, place: P
 }
 
 impl Room {
-    async fn receive(&self, request: Request<Incoming>, ends: Ends, deadline: &Deadline, place: &Place) -> Answer {
+    async fn receive(&self, request: Request<Incoming>, ends: Ends, deadline: &Arc<Deadline>, place: &Place) -> Answer {
         place.on_request();
         let page = Page::at(request.uri().path());
         let patience = page.map_or(Duration::ZERO, |page| Desk::patience(page, request.uri()));
         deadline.extend(ANSWER_TIME + patience);
-        let answer = self.answer(request, page, ends).await;
-        deadline.extend(IDLE_TIME);
-        place.on_answered();
+        let mut answer = self.answer(request, page, ends).await;
+        match answer.body_mut() {
+            Either::Left(_) => {
+                deadline.extend(IDLE_TIME);
+                place.on_answered();
+            }
+            // Its answer has no end: it stays for as long as its reader keeps up, and its place stays taken.
+            Either::Right(frames) => {
+                let deadline = deadline.clone();
+                frames.note_taken(move || deadline.extend(VIEW_TIME));
+            }
+        }
         answer
     }
 
@@ -219,6 +241,10 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 const ANSWER_TIME: Duration = Duration::from_secs(20);
 /// For writing the answer and then waiting for the next request; longer than the usual scrape interval of 15 s to 30 s.
 const IDLE_TIME: Duration = Duration::from_secs(75);
+/// Between two events that a viewer of the live page takes; there is one a second.
+const VIEW_TIME: Duration = Duration::from_secs(15);
+/// Twenty seconds of a small process's events: what a viewer that stopped reading may hold of the kernel.
+const SEND_BUFFER: usize = 64 << 10;
 /// No descriptors left: they come back when somebody else closes one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const FULL_HOUSE: &[u8] =

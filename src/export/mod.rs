@@ -12,6 +12,7 @@ pub mod journal;
 pub mod knee;
 pub mod logging;
 pub mod metrics;
+pub mod page;
 pub mod places;
 pub mod probe;
 pub mod reported;

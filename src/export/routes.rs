@@ -1,28 +1,35 @@
 //! The admin port's pages: which paths there are, what each answers.
 //!
 //! A request arrives here after its caller was let in and its body read. It holds no sockets and no deadlines; only
-//! `/drain?wait=` waits, and only for the drain.
+//! `/drain?wait=` waits, and only for the drain, and only the answer of `/events` has no end.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue,
+    REFERRER_POLICY, RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, Method, Response, StatusCode, Uri};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use serde_json::json;
 
 use super::metrics::{self, Exposition};
+use super::page::hub::Frames;
+use super::page::{self, File, Live};
 use super::visitor::Act;
 use super::{Handles, Mode, encoding, knee, probe, status};
 
-/// An answer of the admin port, whole.
-pub type Answer = Response<Full<Bytes>>;
+/// An answer of the admin port: whole, or the events of the live page.
+pub type Answer = Response<Either<Full<Bytes>, Frames>>;
 
 /// A path of the admin port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
+    /// The live page, or a file of it.
+    Live(File),
+    /// What the live page is told, as server-sent events.
+    Events,
     /// The exposition.
     Metrics,
     /// The process is alive; never depends on a backend.
@@ -49,7 +56,11 @@ pub enum Page {
 
 impl Page {
     /// Every path with its page.
-    pub const PATHS: [(&'static str, Self); 12] = [
+    pub const PATHS: [(&'static str, Self); 16] = [
+        ("/", Self::Live(File::Document)),
+        ("/page.js", Self::Live(File::Script)),
+        ("/page.css", Self::Live(File::Style)),
+        ("/events", Self::Events),
         ("/metrics", Self::Metrics),
         ("/livez", Self::Alive),
         ("/readyz", Self::Ready),
@@ -72,12 +83,11 @@ impl Page {
     /// The methods it takes, as `Allow` lists them.
     pub const fn allow(self) -> &'static str {
         match self {
-            Self::Metrics | Self::Alive | Self::Ready | Self::Status | Self::Knee | Self::Saturation | Self::Config => {
-                "GET, HEAD"
-            }
+            Self::Events => "GET",
             Self::Drain => "GET, POST",
             Self::Mode | Self::Probe => "GET, HEAD, POST",
             Self::Undrain => "POST",
+            _ => "GET, HEAD",
         }
     }
 
@@ -87,10 +97,7 @@ impl Page {
             Self::Drain => Act::Drain,
             Self::Undrain => Act::Change,
             Self::Mode | Self::Probe if *method == Method::POST => Act::Change,
-            Self::Mode | Self::Probe => Act::Read,
-            Self::Metrics | Self::Alive | Self::Ready | Self::Status | Self::Knee | Self::Saturation | Self::Config => {
-                Act::Read
-            }
+            _ => Act::Read,
         }
     }
 
@@ -104,18 +111,26 @@ impl Page {
 pub struct Desk {
     handles: Handles,
     exposition: Exposition,
+    live: Live,
 }
 
 impl Desk {
     /// A desk over these handles.
     pub fn new(handles: Handles) -> Self {
         let exposition = Exposition::new(&handles.disabled);
-        Self { handles, exposition }
+        Self { handles, exposition, live: Live::default() }
+    }
+
+    /// Told once a second, whoever calls: the live page's viewers hear from it.
+    pub fn on_second(&self) {
+        self.live.on_second(&self.handles);
     }
 
     /// The answer of a page, for a method it takes.
     pub async fn answer(&self, page: Page, method: &Method, uri: &Uri, headers: &HeaderMap) -> Answer {
         match page {
+            Page::Live(file) => live(file),
+            Page::Events => self.events(),
             Page::Metrics => self.metrics(headers),
             Page::Alive => text(StatusCode::OK, "ok\n"),
             Page::Ready => self.ready(uri),
@@ -159,6 +174,15 @@ impl Desk {
             }
         }
         body(StatusCode::OK, JSON, line(&probe::render(&probe.status())))
+    }
+
+    fn events(&self) -> Answer {
+        let Some(frames) = self.live.join(&self.handles) else {
+            let mut answer = problem(StatusCode::SERVICE_UNAVAILABLE, "as many pages are open as are told at a time");
+            answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+            return answer;
+        };
+        body(StatusCode::OK, "text/event-stream", Bytes::new()).map(|_| Either::Right(frames))
     }
 
     fn metrics(&self, headers: &HeaderMap) -> Answer {
@@ -276,6 +300,13 @@ pub fn problem(status: StatusCode, sentence: &str) -> Answer {
     body(status, JSON, line(&json!({ "error": sentence })))
 }
 
+fn live(file: File) -> Answer {
+    let mut answer = body(StatusCode::OK, file.media_type(), file.content());
+    answer.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::POLICY));
+    answer.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    answer
+}
+
 fn line(value: &serde_json::Value) -> String {
     format!("{value}\n")
 }
@@ -285,7 +316,7 @@ fn text(status: StatusCode, content: impl Into<Bytes>) -> Answer {
 }
 
 fn body(status: StatusCode, content_type: &'static str, content: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(content.into()));
+    let mut answer = Response::new(Either::Left(Full::new(content.into())));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -351,6 +382,6 @@ mod tests {
     #[test]
     fn every_path_finds_its_page_and_others_do_not() {
         assert!(Page::PATHS.iter().all(|(path, page)| Page::at(path) == Some(*page)));
-        assert!(["/", "/metrics/", "/METRICS", "", "/v1/chat/completions"].iter().all(|p| Page::at(p).is_none()));
+        assert!(["//", "/metrics/", "/METRICS", "", "/v1/chat/completions"].iter().all(|p| Page::at(p).is_none()));
     }
 }

@@ -26,6 +26,7 @@ mod identities;
 mod layering;
 mod load_client;
 mod offline;
+mod page;
 mod probe;
 mod overload;
 mod reassembly;

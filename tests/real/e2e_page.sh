@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# The live page in a real Chromium, driven by Playwright. WEIR names the binary, CHROMIUM may name a browser of the machine.
+# Playwright comes with pip (50 MB); the browser from the machine, from Playwright's own store, or from Debian's package.
+set -euo pipefail
+source "$(dirname "$0")/need.sh"
+python_venv page playwright playwright==1.65.2
+
+a_browser() {
+  export PLAYWRIGHT_BROWSERS_PATH=$E2E_DIR/browsers
+  chromium=${CHROMIUM:-$(command -v chromium || command -v google-chrome || true)}
+  [ -x "$chromium" ] && return
+  if timeout 300 "$python" -m playwright install chromium >&2; then
+    chromium=$("$python" -c 'from playwright.sync_api import sync_playwright as p
+with p() as pw: print(pw.chromium.executable_path)')
+    return
+  fi
+  apt_install chromium && chromium=$(command -v chromium) || skip "there is no chromium, and it could not be installed"
+}
+
+# What is committed must be what the sources make; where there is no npm this is said and not checked.
+the_build() {
+  command -v npm >/dev/null 2>&1 || { echo "  not checked: there is no npm to build web/ with"; return 0; }
+  local copy=$E2E_DIR/page-build
+  mkdir -p "$copy/src/export/page"
+  rm -rf "$copy/src/export/page/built" && cp -r "$here/../../src/export/page/built" "$copy/src/export/page/"
+  mkdir -p "$copy/web" && cp -r "$here/../../web/." "$copy/web/"
+  (cd "$copy/web" && npm ci --no-audit --no-fund --loglevel=error >&2) || skip "npm could not fetch what web/ is built with"
+  (cd "$copy/web" && npm run --silent check && npm test --silent)
+  echo "  ok      what is committed is what web/ makes, and web/'s own tests pass"
+}
+
+a_browser
+the_build
+exec "$python" "$here/e2e_page.py" --weir "$WEIR" --chromium "$chromium" --pictures "$E2E_DIR/page" "$@"
