@@ -62,6 +62,8 @@ pub enum Command {
     Plan(Plan),
     /// Compares two systems, or one before and after: speed-up, efficiency, latency, with intervals
     Compare(Compare),
+    /// Shows a running weir in the terminal: state, headroom, backends, the last minutes
+    Top(Top),
 }
 
 /// Flags of `weir serve`; each wins over the file.
@@ -172,6 +174,14 @@ pub struct Demo {
     pub no_browser_hint: bool,
 }
 
+/// Flags of `weir top`.
+#[derive(Debug, Args)]
+pub struct Top {
+    /// The admin port of the weir to look at
+    #[arg(long, value_name = "URL", env = "WEIR_ADMIN", default_value = "http://127.0.0.1:9902")]
+    pub admin: String,
+}
+
 /// Flags of `weir check`.
 #[derive(Debug, Args)]
 pub struct Check {
@@ -197,6 +207,7 @@ impl Cli {
             Command::Analyze(flags) => analyze::run(&flags),
             Command::Plan(flags) => plan::run(&flags),
             Command::Compare(flags) => compare::run(&flags),
+            Command::Top(flags) => crate::top::run(&flags.admin, in_colour()),
         }
     }
 }
@@ -238,6 +249,11 @@ fn check(flags: &Check) -> anyhow::Result<()> {
         config.admin.listen
     );
     Ok(())
+}
+
+/// https://no-color.org: set and not empty means none.
+fn in_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
 }
 
 fn duration(typed: &str) -> Result<Duration, crate::units::UnitError> {

@@ -48,7 +48,7 @@ const ROOMS: &[Room] = &[
     room("load", 5, &["clock"]),
     room("offline", 5, &["clock"]),
     room("config", 6, &["cli", "app", "demo"]),
-    room("cli", 6, &["config", "app", "demo", "sweep"]),
+    room("cli", 6, &["config", "app", "demo", "sweep", "top"]),
     room("sweep", 6, &[]),
     room("probe/settings", 1, &[]),
     room("probe/ladder", 1, &[]),
@@ -56,6 +56,7 @@ const ROOMS: &[Room] = &[
     room("probe", 6, &[]),
     room("app", 6, &["config", "cli", "demo", "probe"]),
     room("demo", 6, &["config", "cli", "app"]),
+    room("top", 6, &[]),
 ];
 
 /// Files that only declare what is inside a folder of several rooms.
