@@ -210,3 +210,64 @@ const LATE: f64 = 3.0;
 
 /// Lengths that differ by more make the levels different experiments.
 const MOST_LENGTHS: f64 = 1.6;
+
+#[cfg(test)]
+mod tests {
+    use super::super::sweep::{Counts, Latency, Level, Load, Sweep, Throughput};
+    use super::super::verdict;
+    use super::*;
+
+    /// Concurrency and throughput.
+    fn judged(levels: &[(f64, f64)]) -> Verdict {
+        let level = |(held, served): &(f64, f64)| Level {
+            load: Load::Concurrency(*held),
+            counts: Counts { completed: Some(10.0 * held), ..Counts::default() },
+            whole: Throughput { requests: Some(*served), ..Throughput::default() },
+            ttft: Latency { p50: Some(0.1 + held / 1000.0), ..Latency::default() },
+            ..Level::default()
+        };
+        verdict(&Sweep { levels: levels.iter().map(level).collect(), ..Sweep::default() })
+    }
+
+    #[test]
+    fn the_first_level_of_the_plateau_is_saturated() {
+        let found = judged(&[(4.0, 1.0), (8.0, 1.9), (16.0, 3.0), (32.0, 3.1), (64.0, 3.05)]);
+        assert_eq!((found.kind, found.sat_lo, found.sat_hi), (Kind::Interval, Some(8.0), Some(16.0)));
+    }
+
+    #[test]
+    fn a_throughput_that_still_grows_is_right_censored() {
+        let found = judged(&[(4.0, 1.0), (8.0, 1.9), (16.0, 3.0), (32.0, 3.4)]);
+        assert_eq!((found.kind, found.sat_lo, found.sat_hi), (Kind::RightCensored, Some(32.0), None));
+    }
+
+    #[test]
+    fn flat_from_the_start_is_left_censored() {
+        assert_eq!(judged(&[(32.0, 3.0), (64.0, 3.1), (128.0, 3.05)]).kind, Kind::LeftCensored);
+    }
+
+    #[test]
+    fn a_slow_decline_is_retrograde_and_a_sudden_one_is_refused() {
+        let slow = judged(&[(16.0, 3.0), (32.0, 5.0), (64.0, 5.2), (128.0, 5.0), (256.0, 4.8), (512.0, 4.6)]);
+        assert_eq!((slow.kind, slow.sat_hi), (Kind::Interval, Some(32.0)));
+        assert!(slow.evidence.iter().any(|said| matches!(said, Say::Retrograde { .. })));
+        let sudden = judged(&[(16.0, 3.0), (32.0, 5.0), (64.0, 3.2)]);
+        assert!(matches!(sudden.evidence[0], Say::PeakThenFall { .. }) && sudden.kind == Kind::Noisy);
+    }
+
+    #[test]
+    fn a_standstill_that_grows_again_is_refused() {
+        let found = judged(&[(4.0, 1.0), (8.0, 2.0), (16.0, 2.0), (32.0, 2.6), (64.0, 2.7)]);
+        assert!(
+            matches!(found.evidence[0], Say::DipThenRise { .. }) && found.kind == Kind::Noisy,
+            "{:?}",
+            found.evidence
+        );
+    }
+
+    #[test]
+    fn one_level_is_no_sweep() {
+        assert_eq!(judged(&[(16.0, 3.0)]).kind, Kind::Noisy);
+        assert_eq!(judged(&[]).kind, Kind::Noisy);
+    }
+}

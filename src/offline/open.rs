@@ -224,7 +224,7 @@ impl Findings {
         let excess = queue_growth(point, base.unwrap_or(0.0));
         // Without a level below it, nothing is known of the tail of the lowest: it has to be far off.
         let tolerance = if place == 0 && waits != Some(true) { UNREFERENCED.max(point.noise()) } else { point.noise() };
-        let flat = is_flat(point, above) && (point.sent >= most || point.sent > raw && late);
+        let flat = is_flat(point, above) && (point.sent >= most || base.is_none() && late && point.sent > raw);
         Self {
             best,
             most,
@@ -283,7 +283,7 @@ fn is_flat(point: &Point, above: &[Point]) -> bool {
 /// the last. So R/C − 1 = 2 W R / N, with W the mean wait beyond the base.
 fn queue_growth(point: &Point, base: f64) -> Option<f64> {
     let wait = point.felt? - base;
-    Some((2.0 * wait * point.sent / point.requests?).max(0.0))
+    Some((2.0 * wait * point.sent / point.run?).max(0.0))
 }
 
 /// A first token that takes longer than the rest of the answer, twice over, was waited for. None without end-to-end times.
@@ -369,3 +369,70 @@ const MOST_DRAINS: usize = 2;
 
 /// Lengths that differ by more make the levels different experiments.
 const MOST_LENGTHS: f64 = 1.6;
+
+#[cfg(test)]
+mod tests {
+    use super::super::sweep::{Counts, Latency, Level, Load, Sweep, Throughput};
+    use super::super::verdict;
+    use super::*;
+
+    /// Load, served, TTFT in seconds and end to end; 600 requests each.
+    fn judged(levels: &[(f64, f64, f64, f64)]) -> Verdict {
+        let level = |(load, served, ttft, e2e): &(f64, f64, f64, f64)| Level {
+            load: Load::Rate(*load),
+            counts: Counts { completed: Some(600.0), ..Counts::default() },
+            whole: Throughput { requests: Some(*served), ..Throughput::default() },
+            ttft: Latency { mean: Some(*ttft), ..Latency::default() },
+            e2e: Latency { mean: Some(*e2e), ..Latency::default() },
+            ..Level::default()
+        };
+        verdict(&Sweep { levels: levels.iter().map(level).collect(), ..Sweep::default() })
+    }
+
+    fn ends(verdict: &Verdict) -> (Kind, Option<f64>, Option<f64>) {
+        (verdict.kind, verdict.sat_lo, verdict.sat_hi)
+    }
+
+    #[test]
+    fn a_plateau_with_a_wait_is_saturation() {
+        let found =
+            judged(&[(5.0, 4.8, 0.08, 3.0), (10.0, 9.3, 0.1, 3.6), (20.0, 12.4, 6.9, 12.0), (40.0, 12.6, 14.0, 19.0)]);
+        assert_eq!(ends(&found), (Kind::Interval, Some(10.0), Some(20.0)));
+    }
+
+    #[test]
+    fn a_drain_is_none() {
+        // 600 / (600 / R + 6): nobody waits, the runs get shorter and their drain larger.
+        let found =
+            judged(&[(5.0, 4.76, 0.08, 3.0), (10.0, 9.09, 0.08, 3.1), (20.0, 16.7, 0.1, 3.3), (40.0, 28.6, 0.12, 3.6)]);
+        assert_eq!(ends(&found), (Kind::RightCensored, Some(40.0), None), "{:?}", found.levels);
+    }
+
+    #[test]
+    fn a_late_first_token_alone_is_at_capacity_and_not_past_it() {
+        let found =
+            judged(&[(5.0, 4.9, 0.03, 1.0), (10.0, 9.8, 0.04, 1.1), (17.0, 16.6, 0.12, 1.4), (30.0, 17.2, 6.0, 8.0)]);
+        assert_eq!(ends(&found), (Kind::Interval, Some(17.0), Some(30.0)));
+        assert_eq!(found.levels[2].standing, Standing::AtCapacity);
+    }
+
+    #[test]
+    fn a_few_long_answers_at_the_end_are_no_backlog() {
+        // The tail of the last level is 26 s, yet its answers take no longer: it is one straggler.
+        let found = judged(&[(5.0, 4.8, 0.05, 3.0), (10.0, 9.3, 0.05, 3.1), (15.0, 9.1, 0.05, 3.1)]);
+        assert_eq!(found.kind, Kind::RightCensored, "{:?}", found.levels);
+    }
+
+    #[test]
+    fn every_level_in_a_queue_is_left_censored() {
+        let found = judged(&[(20.0, 12.3, 7.0, 12.0), (30.0, 12.5, 11.0, 16.0), (60.0, 12.4, 17.0, 22.0)]);
+        assert_eq!(ends(&found), (Kind::LeftCensored, None, Some(20.0)));
+    }
+
+    #[test]
+    fn a_higher_load_that_is_plainly_served_refuses_the_sweep() {
+        let found = judged(&[(5.0, 4.9, 0.05, 2.0), (10.0, 5.5, 9.0, 12.0), (20.0, 19.2, 0.06, 2.1)]);
+        assert_eq!(found.kind, Kind::Noisy);
+        assert!(matches!(found.evidence[0], Say::Contradiction { good: 20.0, bad: 10.0 }), "{:?}", found.evidence);
+    }
+}

@@ -44,6 +44,8 @@ pub struct Point {
     pub steady: bool,
     /// Requests that `served` rests on.
     pub requests: Option<f64>,
+    /// Requests of the whole run.
+    pub run: Option<f64>,
     /// Seconds to the first token as it is written in the source.
     pub ttft: Option<f64>,
     /// The same with the client's own lateness added: what the schedule saw.
@@ -104,6 +106,7 @@ impl Points {
             read: served,
             steady: !by_tokens && level.steady_requests().is_some(),
             requests: level.judged_requests(),
+            run: level.counts.offered.or(level.counts.completed).or_else(|| level.judged_requests()),
             ttft,
             felt: ttft.map(|ttft| ttft + lateness(level)),
             e2e: level.e2e.mean.or(level.e2e.p50),

@@ -70,7 +70,7 @@ impl Reading {
         match &found.value {
             Value::Null => None,
             Value::Number(value) if value.is_nan() => None,
-            Value::Number(value) if plausible(*value) => Some(*value),
+            Value::Number(value) if plausible(*value) => Some(without_dust(*value)),
             other => {
                 self.wrong(
                     Some(found.line),
@@ -97,7 +97,7 @@ impl Reading {
         let text = text?;
         match grouped(text).parse::<f64>() {
             Ok(value) if value.is_nan() => None,
-            Ok(value) if plausible(value) => Some(value),
+            Ok(value) if plausible(value) => Some(without_dust(value)),
             _ => {
                 self.wrong(
                     Some(line),
@@ -151,10 +151,16 @@ fn plausible(value: f64) -> bool {
     (0.0..=MOST_VALUE).contains(&value)
 }
 
+/// What is below a billionth of anything that is measured here is 0, and its reciprocal no number.
+fn without_dust(value: f64) -> f64 {
+    if value < LEAST_VALUE { 0.0 } else { value }
+}
+
 /// Seconds in a millisecond.
 pub const MILLISECONDS: f64 = 1e-3;
 
 const MOST_VALUE: f64 = 1e12;
+const LEAST_VALUE: f64 = 1e-9;
 const MOST_PROBLEMS: usize = 100;
 const MOST_LEVELS: usize = 10_000;
 const MOST_NAME: usize = 200;

@@ -98,7 +98,8 @@ impl<'a> Drawer<'a> {
             return None;
         }
         let slo = self.case.sweep.slo.map(|slo| slo.ttft);
-        let y = Scale::logarithmic(ttft.iter().map(|point| point.1).chain(slo));
+        let tail = self.values(|_, level| level.ttft.p99);
+        let y = Scale::logarithmic(ttft.iter().chain(&tail).map(|point| point.1).chain(slo));
         let mut plot = Plot::new(
             self.x(ttft.iter().map(|point| point.0)),
             y,
@@ -107,7 +108,6 @@ impl<'a> Drawer<'a> {
             true,
         );
         self.shade_interval(&mut plot);
-        let tail = self.values(|_, level| level.ttft.p99);
         plot.line(&tail, "tail", if tail.len() > 1 { "p99" } else { "" });
         plot.line(&ttft, "latency", "TTFT");
         if let Some(slo) = slo {

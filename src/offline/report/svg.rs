@@ -31,13 +31,13 @@ impl Scale {
     /// From 0 to a little above the largest.
     pub fn linear(values: impl IntoIterator<Item = f64>) -> Self {
         let high = values.into_iter().filter(|value| value.is_finite()).fold(0.0, f64::max);
-        Self { low: 0.0, high: if high > 0.0 { 1.08 * high } else { 1.0 }, log: false, from: 0.0, to: 1.0 }
+        Self { low: 0.0, high: if high > LEAST { 1.08 * high } else { 1.0 }, log: false, from: 0.0, to: 1.0 }
     }
 
     /// Whole decades, or halves of them, around the values above 0.
     pub fn logarithmic(values: impl IntoIterator<Item = f64>) -> Self {
         let (mut low, mut high) = (f64::INFINITY, 0.0_f64);
-        for value in values.into_iter().filter(|value| value.is_finite() && *value > 0.0) {
+        for value in values.into_iter().filter(|value| value.is_finite() && *value > LEAST) {
             (low, high) = (low.min(value), high.max(value));
         }
         if high <= 0.0 {
@@ -225,6 +225,9 @@ impl Plot {
     }
 }
 
+/// Below this a value is dust, and its reciprocal no number.
+const LEAST: f64 = 1e-12;
+
 const WIDTH: f64 = 560.0;
 const HEIGHT: f64 = 350.0;
 const LEFT: f64 = 62.0;
@@ -252,6 +255,9 @@ mod tests {
     fn nothing_is_drawn_outside_or_without_a_number() {
         let mut plot = Plot::new(Scale::linear([10.0]), Scale::logarithmic([0.1, 1.0]), "x", "y", true);
         plot.line(&[(f64::NAN, 1.0), (1000.0, 1e9), (5.0, 0.0)], "served", "a & b");
+        let mut dust = Plot::new(Scale::logarithmic([1e-320]), Scale::linear([1e-320]), "x", "y", false);
+        dust.line(&[(1e-320, 1e-320), (1e300, 1e300)], "served", "");
+        assert!(!dust.finish("").contains("NaN"));
         let svg = plot.finish("<name>");
         assert!(
             !svg.contains("NaN") && !svg.contains("inf") && svg.contains("a &amp; b") && svg.contains("&lt;name&gt;"),

@@ -5,6 +5,7 @@ mod comparing;
 mod labelled;
 mod reference;
 mod samples;
+mod schema;
 mod simulated;
 mod written;
 
