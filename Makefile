@@ -6,12 +6,15 @@
 #   make chaos   cancels, faults, slow clients and stamps at length, some minutes (CHAOS="cancels stamps" chooses)
 #   make bench   benches/
 #   make rehearse  every scenario of tests/data/scenarios, in virtual time; REHEARSE=--page prints tables
+#   make rivals  the overloads under every policy that control knows, as a table of goodputs
 #   make e2e     against real parts: llama.cpp's server, client libraries, Prometheus, Chromium; it fetches them itself
 #   make e2e-clients  load clients (AIPerf, vLLM's bench, GuideLLM) through weir; fetches 8 GB
 #   make fuzz    the fuzz targets, one minute each (FUZZ_SECONDS)
 
 CARGO ?= cargo
 FUZZ_SECONDS ?= 60
+OVERLOADS = $(addprefix tests/data/scenarios/hold_,cold3x.toml step2x.toml flash10.toml sust12.toml diurnal.toml mixshift.toml \
+  capdrop.toml burst13.toml)
 CARGO_TARGET_DIR ?= target
 FUZZ_HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 # What cargo-fuzz passes; so it need not be installed, nor a nightly compiler.
@@ -20,7 +23,7 @@ FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 # Programs that pip and rustup put into the home directory are found without a new login.
 export PATH := $(shell python3 -m site --user-base 2>/dev/null || echo $(HOME)/.local)/bin:$(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: demo test check chaos bench rehearse e2e e2e-clients fuzz build cmake
+.PHONY: demo test check chaos bench rehearse rivals e2e e2e-clients fuzz build cmake
 
 demo: cmake
 	$(CARGO) build --release --locked
@@ -57,6 +60,9 @@ bench: cmake
 # E2E="sdks prometheus" runs these parts alone.
 rehearse: build
 	$(CARGO_TARGET_DIR)/release/weir rehearse $(REHEARSE) tests/data/scenarios
+
+rivals: build
+	$(CARGO_TARGET_DIR)/release/weir rehearse --rivals $(RIVALS) $(OVERLOADS)
 
 e2e: build
 	WEIR=$(CARGO_TARGET_DIR)/release/weir E2E_DIR=$(CARGO_TARGET_DIR)/e2e tests/real/e2e.sh $(E2E)

@@ -14,7 +14,7 @@ use super::replay;
 use crate::engine::profile::Profile;
 use crate::estimate::{EngineLimits, Settings};
 use crate::rehearsal::scenario::Subject;
-use crate::rehearsal::{self, Chart, Choice, Machine, Scenario, Truth, Truths, report};
+use crate::rehearsal::{self, Chart, Choice, Machine, Rivals, Scenario, Truth, Truths, report};
 use crate::time::Timestamp;
 
 /// Flags of `weir rehearse`.
@@ -32,6 +32,9 @@ pub struct Rehearse {
     /// Print the findings as a page of tables
     #[arg(long)]
     pub page: bool,
+    /// Play the scenarios under every policy, as published and with weir's queue and late abort, and print the goodputs as tables
+    #[arg(long, conflicts_with_all = ["page", "svg"])]
+    pub rivals: bool,
     /// Draw one engine and one seed of one scenario: the first of each, unless --engine and --seed say another
     #[arg(long, value_name = "FILE", conflicts_with = "page")]
     pub svg: Option<PathBuf>,
@@ -80,6 +83,10 @@ pub fn run(flags: &Rehearse) -> anyhow::Result<()> {
         draw(&scenarios, flags, file)?;
     }
     let choice = Choice { engines: flags.engine.clone(), seeds: flags.seed.map(|seed| vec![seed]) };
+    if flags.rivals {
+        print!("{}", Rivals::compare(&scenarios, &choice, &mut Truths::kept(), threads()).page());
+        return Ok(());
+    }
     let findings = rehearsal::rehearse(&scenarios, &choice, &mut Truths::kept(), threads());
     print!("{}", if flags.page { report::page(&findings) } else { report::text(&findings) });
     let unmet = findings.iter().filter(|finding| !finding.is_met()).count();

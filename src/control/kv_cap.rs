@@ -16,18 +16,20 @@ pub(super) struct KvCap {
     growth: f64,
     /// The context at which it was first set.
     began: f64,
+    /// The context at the last overflow.
+    overflowed: f64,
 }
 
 impl KvCap {
     pub fn new() -> Self {
-        Self { cap: None, wait_until: 0.0, growth: SLOW_GROWTH, began: 0.0 }
+        Self { cap: None, wait_until: 0.0, growth: SLOW_GROWTH, began: 0.0, overflowed: 0.0 }
     }
 
     /// A tick, at `now` in seconds.
     pub fn on_tick(&mut self, view: &View, pressure: &Pressure, now: f64) {
         // What is in flight now is gone after about so long, and only then a change has had its effect.
         let residence = (f64::from(pressure.in_flight) / view.start_rate.max(SLOWEST)).clamp(1.0, 60.0);
-        if view.wasted > LOSS {
+        if view.wasted > LOSS && view.wasted_lately > LOSS {
             let obeyed = self.cap.is_none_or(|cap| pressure.context <= OBEYED * cap);
             if now > self.wait_until && obeyed || self.cap.is_some() && now > self.wait_until + residence / 2.0 {
                 self.cut(pressure.context, residence, now);
@@ -35,7 +37,9 @@ impl KvCap {
         } else if let Some(cap) =
             self.cap.as_mut().filter(|_| view.wasted < CALM && now > self.wait_until && pressure.memory_bound)
         {
-            *cap *= 1.0 + self.growth;
+            // Memory does not grow: near the context that overflowed the last step is small.
+            let near = *cap > NEAR * self.overflowed;
+            *cap *= 1.0 + if near { NEAR_GROWTH } else { self.growth };
             self.growth = (1.4 * self.growth).min(FAST_GROWTH);
             self.wait_until = now + (residence / 4.0).max(1.0);
         }
@@ -44,6 +48,9 @@ impl KvCap {
     fn cut(&mut self, context: f64, residence: f64, now: f64) {
         if self.cap.is_none() {
             self.began = context;
+        }
+        if context > self.overflowed || self.cap.is_none_or(|cap| context >= cap) {
+            self.overflowed = context;
         }
         let cap = (CUT * self.cap.unwrap_or(f64::INFINITY).min(context)).max(SMALLEST);
         self.growth = SLOW_GROWTH;
@@ -69,6 +76,9 @@ const CALM: f64 = 0.025;
 const OBEYED: f64 = 1.02;
 /// What is left of the context at a cut.
 const CUT: f64 = 0.95;
+/// Share of the context that overflowed from which on the cap grows by little.
+const NEAR: f64 = 0.9;
+const NEAR_GROWTH: f64 = 0.01;
 /// Share of the context at first below which a cap is of no use, and seconds for which none is tried then.
 const DISBELIEVED: f64 = 0.4;
 const DOUBT: f64 = 60.0;
@@ -87,7 +97,7 @@ mod tests {
 
     /// Twenty in flight at ten starts per second: gone after two seconds.
     fn tick(cap: &mut KvCap, wasted: f64, context: f64, memory_bound: bool, now: f64) -> Option<f64> {
-        let view = View { wasted, start_rate: 10.0, ..view_of_nothing() };
+        let view = View { wasted, wasted_lately: wasted, start_rate: 10.0, ..view_of_nothing() };
         cap.on_tick(&view, &Pressure { context, memory_bound, in_flight: 20, ..Pressure::default() }, now);
         cap.tokens()
     }
@@ -111,10 +121,27 @@ mod tests {
     fn a_cap_that_binds_without_loss_is_lifted_and_one_that_does_not_bind_stays() {
         let mut cap = KvCap::new();
         tick(&mut cap, 0.2, 1000.0, false, 1.0);
-        assert_eq!(tick(&mut cap, 0.0, 900.0, false, 10.0), Some(950.0));
-        assert_eq!(tick(&mut cap, 0.0, 900.0, true, 11.0), Some(969.0));
-        assert_eq!(tick(&mut cap, 0.03, 900.0, true, 19.0), Some(969.0), "a little is lost");
-        assert!(tick(&mut cap, 0.0, 900.0, true, 20.0).unwrap() > 990.0, "faster each time");
+        assert_eq!(tick(&mut cap, 0.2, 600.0, false, 5.0), Some(570.0));
+        assert_eq!(tick(&mut cap, 0.0, 500.0, false, 10.0), Some(570.0));
+        assert_eq!(tick(&mut cap, 0.0, 500.0, true, 11.0), Some(581.4));
+        assert_eq!(tick(&mut cap, 0.03, 500.0, true, 19.0), Some(581.4), "a little is lost");
+        assert!(tick(&mut cap, 0.0, 500.0, true, 20.0).unwrap() > 597.0, "faster each time");
+    }
+
+    #[test]
+    fn near_the_context_that_overflowed_it_grows_by_little() {
+        let mut cap = KvCap::new();
+        tick(&mut cap, 0.2, 1000.0, false, 1.0);
+        assert_eq!(tick(&mut cap, 0.0, 900.0, true, 11.0), Some(959.5));
+    }
+
+    #[test]
+    fn loss_that_is_over_cuts_nothing_more() {
+        let mut cap = KvCap::new();
+        tick(&mut cap, 0.2, 1000.0, false, 1.0);
+        let view = View { wasted: 0.2, wasted_lately: 0.01, start_rate: 10.0, ..view_of_nothing() };
+        cap.on_tick(&view, &Pressure { context: 900.0, in_flight: 20, ..Pressure::default() }, 9.0);
+        assert_eq!(cap.tokens(), Some(950.0));
     }
 
     #[test]

@@ -52,6 +52,7 @@ pub struct Estimator {
     offered: Rate,
     /// Seconds lost to recomputation, per second.
     wasted: Rate,
+    wasted_lately: Rate,
     /// Streams that emit again in this step after a preemption, and seconds that cost.
     resumed: u32,
     resumed_work: f64,
@@ -107,6 +108,7 @@ impl Estimator {
             best_start_rate: BestStartRate::default(),
             offered: Rate::new(10.0),
             wasted: Rate::new(6.0),
+            wasted_lately: Rate::new(1.5),
             resumed: 0,
             resumed_work: 0.0,
             counts: Counts::default(),
@@ -223,6 +225,7 @@ impl Estimator {
             per_prompt_token: per_prompt_token
                 .and_then(|(mix, costs)| self.capacity.per_prompt_token(mix, costs, decoding)),
             wasted: self.wasted.at(now),
+            wasted_lately: self.wasted_lately.at(now),
         }
     }
 
@@ -364,6 +367,7 @@ impl Estimator {
         let (resumed, work) = (std::mem::take(&mut self.resumed), std::mem::take(&mut self.resumed_work));
         if resumed > 0 && f64::from(resumed) <= (RESUMED_TOGETHER * f64::from(streams)).max(1.0) {
             self.wasted.add_many(self.now, work);
+            self.wasted_lately.add_many(self.now, work);
         }
     }
 

@@ -31,4 +31,6 @@ pub struct View {
     pub per_prompt_token: Option<f64>,
     /// Seconds lost to recomputation, per second.
     pub wasted: f64,
+    /// The same over the last one or two seconds.
+    pub wasted_lately: f64,
 }
