@@ -338,14 +338,14 @@ impl export::ProcessFacts for Seen {
 
 impl Seen {
     fn gates(&self) -> Vec<export::gate::Gate> {
-        let pool = &self.gateway.pool;
+        let (pool, now) = (&self.gateway.pool, self.gateway.clock.now());
         let backends = (0..pool.len()).map(|i| BackendId(u16::try_from(i).unwrap_or(u16::MAX)));
         let gate = |backend| {
             Some(export::gate::Gate {
                 limits: pool.limits(backend)?,
                 queued_bytes: pool.gauges(backend).queued_bytes,
                 slo_ttft: self.gateway.ledger.slo().ttft.as_secs_f64(),
-                would_shed: Default::default(),
+                would_shed: self.watched.would_shed(backend, now),
             })
         };
         backends.filter_map(gate).collect()

@@ -1,16 +1,20 @@
 //! `weir demo`: a simulated engine, weir in front of it, and a load at several levels around the engine's capacity.
 //!
 //! The table is read off weir's own books, not off the load's. At the end stands what weir made of it beside the engine's known
-//! truth. One process, loopback only.
+//! truth, and the same overload once more with enforcement, beside the one without. One process, loopback only.
 
+mod sides;
 mod verdict;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use crate::admission::Mode;
 use crate::app;
 use crate::cli::Demo;
 use crate::clock::Clock;
 use crate::config::{Config, Overrides};
+use crate::demo::sides::Side;
 use crate::demo::verdict::Witness;
 use crate::engine::profile::{LengthLaw, Profile};
 use crate::engine::server::{self, Settings};
@@ -60,13 +64,15 @@ pub fn run(flags: &Demo) -> anyhow::Result<()> {
         println!("metrics and status: http://{}/metrics  http://{}/status", running.admin, running.admin);
         println!("{HEADER}");
         let target = Target::resolve(&format!("http://{}", running.address)).await?;
-        for share in SHARES {
+        let mut overloads = Vec::new();
+        for (share, mode) in LEVELS {
+            running.gateway.rules.set_mode(mode);
             let rate = capacity * share;
             let before = running.gateway.ledger.snapshot(running.gateway.clock.now());
             let mut level = Level::open(Rate::new(rate)?, (rate * LEVEL_SECONDS).ceil() as u64);
             level.workload = workload(profile, flags.seed);
             let (mut peak, mut steady, mut state) = (0, Vec::new(), String::new());
-            run_level(&target, &level, std::future::pending(), |_| {
+            let run = run_level(&target, &level, std::future::pending(), |_| {
                 let now = running.gateway.ledger.snapshot(running.gateway.clock.now());
                 peak = peak.max(now.accounts.iter().map(|books| books.in_flight()).sum());
                 let elapsed = now.at.since(before.at).as_secs_f64();
@@ -82,10 +88,18 @@ pub fn run(flags: &Demo) -> anyhow::Result<()> {
             .await;
             let after = running.gateway.ledger.snapshot(running.gateway.clock.now());
             if let [from, to] = &steady[..] {
-                println!("{} {state}", row(rate, (from, to), &before, &after, peak));
+                let enforced = if mode == Mode::Enforce { ", enforced" } else { "" };
+                println!("{} {state}{enforced}", row(rate, (from, to), &before, &after, peak));
+            }
+            if share == OVERLOAD {
+                let [ramp, end] = [RAMP_SECONDS, LEVEL_SECONDS].map(Duration::from_secs_f64);
+                overloads.push(Side::of(&run.records, profile.slo_ttft, ramp, end));
             }
         }
         println!("{}", witness.verdict(profile, flags.speed));
+        if let [without, with] = &overloads[..] {
+            println!("{}", sides::beside(without, with, OVERLOAD, capacity, profile.slo_ttft));
+        }
         if !flags.exit {
             println!("Ctrl-C ends it");
             tokio::signal::ctrl_c().await?;
@@ -175,8 +189,16 @@ fn loopback() -> SocketAddr {
 }
 
 const HEADER: &str = "requested   offered completed  TTFT mean  TTFT p99<   ITL ms  tokens/s in-flight state, load\n    req/s     req/s     req/s         ms         ms     mean                 peak over knee";
-/// Levels as shares of the engine's capacity.
-const SHARES: [f64; 5] = [0.5, 0.8, 1.0, 1.5, 2.0];
+/// Levels as shares of the engine's capacity; the last one is played twice.
+const LEVELS: [(f64, Mode); 6] = [
+    (0.5, Mode::Observe),
+    (0.8, Mode::Observe),
+    (1.0, Mode::Observe),
+    (1.5, Mode::Observe),
+    (OVERLOAD, Mode::Observe),
+    (OVERLOAD, Mode::Enforce),
+];
+const OVERLOAD: f64 = 2.0;
 const LEVEL_SECONDS: f64 = 14.0;
 /// Until a level has filled the engine: about the length of one answer.
 const RAMP_SECONDS: f64 = 5.0;

@@ -6,6 +6,7 @@
 //! what happened at the gate, and they are published to the pool; when the wheel stands still, the last ones stay in force.
 
 mod order;
+mod shadow;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,8 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 
 use self::order::Order;
+use self::shadow::Shadow;
+pub use self::shadow::WouldShed;
 use crate::admission::{self, Mode, Pressure};
 use crate::backend::BackendId;
 use crate::balance::Pool;
@@ -28,6 +31,8 @@ pub struct Published {
     /// When.
     pub at: Timestamp,
     pub reading: Reading,
+    /// Mode observe: requests that enforcement would have refused, ever.
+    pub would_shed: WouldShed,
     /// Samples that found no room in a tray, ever.
     pub lost: u64,
     /// Samples that were told at a wrong time because they came too late, ever.
@@ -51,6 +56,8 @@ pub struct Gate {
     pub pool: Arc<Pool>,
     /// Which rule makes the limits.
     pub policy: Policy,
+    /// What a line would be told, for the shadow.
+    pub settings: admission::Settings,
     /// Whether they are enforced now; may change at any time.
     pub mode: Box<dyn Fn() -> Mode + Send>,
 }
@@ -72,6 +79,7 @@ struct Helm {
     name: Arc<str>,
     estimator: Estimator,
     control: Control,
+    shadow: Shadow,
     /// Published last.
     allowed: admission::Limits,
     /// What control has to be told of the gate at the next tick.
@@ -119,7 +127,7 @@ impl Steer {
         let names = ledger.backends().iter().map(|backend| backend.name.clone());
         let helms = names.enumerate().map(|(i, name)| {
             let engine = limits_of(id(i));
-            Helm::new(name, Settings { slo_ttft, engine }, gate.policy, now)
+            Helm::new(name, Settings { slo_ttft, engine }, &gate, now)
         });
         let mut helms: Vec<_> = helms.collect();
         let mode = (gate.mode)();
@@ -171,15 +179,17 @@ impl Steer {
 }
 
 impl Helm {
-    fn new(name: Arc<str>, settings: Settings, policy: Policy, now: Timestamp) -> Self {
+    fn new(name: Arc<str>, settings: Settings, gate: &Gate, now: Timestamp) -> Self {
         let limits = settings.engine;
-        let control = Control::new(policy, settings.slo_ttft);
+        let control = Control::new(gate.policy, settings.slo_ttft);
+        let shadow = Shadow::new(gate.settings, settings.slo_ttft);
         let estimator = Estimator::new(settings, now);
         let (order, next_tick) = (Order::new(now), now + TICK);
         Self {
             name,
             estimator,
             control,
+            shadow,
             allowed: admission::Limits::new(Mode::Observe),
             pressure: Pressure::default(),
             limits,
@@ -220,6 +230,7 @@ impl Helm {
     /// gate since the last turn is told with the first of these ticks.
     fn advance(&mut self, now: Timestamp, pressure: Pressure, mode: Mode) {
         self.allowed.mode = mode;
+        self.shadow.set_mode(mode);
         let (refused, memory_bound) = (self.pressure.refused, self.pressure.memory_bound);
         self.pressure = pressure;
         self.pressure.refused |= refused;
@@ -235,10 +246,12 @@ impl Helm {
             for sample in self.order.release(self.next_tick) {
                 self.estimator.on_sample(&sample);
                 self.control.on_sample(&sample);
+                self.shadow.on_sample(&sample, &self.estimator);
             }
             let tick = self.next_tick;
             self.allowed = control::turn(&mut self.estimator, &mut self.control, &self.pressure, mode, tick);
             (self.pressure.refused, self.pressure.memory_bound) = (false, false);
+            self.shadow.on_tick(tick, &self.estimator);
             self.next_tick = self.next_tick + TICK;
         }
     }
@@ -247,6 +260,7 @@ impl Helm {
         Published {
             at: now,
             reading: self.estimator.reading(),
+            would_shed: self.shadow.counts(),
             lost: self.lost,
             late: self.order.late(),
             held_back: self.order.span(),
@@ -313,6 +327,7 @@ mod tests {
             let gate = Gate {
                 pool: Pool::new(Default::default(), 1, admission::Settings::default()),
                 policy: Policy::default(),
+                settings: admission::Settings::default(),
                 mode: Box::new(|| Mode::Enforce),
             };
             let steer = Steer::new(ledger.clone(), slo, board.clone(), gate, limits, on_transition, Timestamp::ZERO);

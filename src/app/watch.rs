@@ -21,7 +21,7 @@ use crate::scrape::client::Address;
 use crate::scrape::settings::Engine;
 use crate::scrape::table::Reason;
 use crate::scrape::{self, Limits, Pace, Seat, Source};
-use crate::steer::{Board, Gate, Published, Steer};
+use crate::steer::{Board, Gate, Published, Steer, WouldShed};
 use crate::time::Timestamp;
 
 /// The running thread. Dropping it stops it and waits for it.
@@ -98,6 +98,11 @@ impl Seen {
         self.board.read_all(now).into_iter().map(|published| published.map(judged)).collect()
     }
 
+    /// What enforcement would have refused at a backend.
+    pub fn would_shed(&self, backend: BackendId, now: Timestamp) -> WouldShed {
+        self.board.read(backend, now).map_or(WouldShed::default(), |published| published.would_shed)
+    }
+
     /// What engines say of themselves at `now`; `epoch` is the Unix time at which the clock stood at zero.
     pub fn reported(&self, now: Timestamp, epoch: f64) -> Vec<Option<Reported>> {
         self.seats.iter().map(|seat| reported(&seat.reading(now), now, epoch)).collect()
@@ -124,7 +129,8 @@ fn steer(config: &Config, gateway: &Arc<Gateway>, seen: &Seen, journal: Option<J
     let (ledger, board) = (gateway.ledger.clone(), seen.board.clone());
     let switch = gateway.clone();
     let mode = Box::new(move || switch.rules.mode());
-    let gate = Gate { pool: gateway.pool.clone(), policy: config.control, mode };
+    let settings = config.admission.settings();
+    let gate = Gate { pool: gateway.pool.clone(), policy: config.control, settings, mode };
     Steer::new(ledger, config.slo.ttft, board, gate, Box::new(limits_of), Box::new(on_transition), clock.now())
 }
 

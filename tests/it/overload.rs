@@ -31,6 +31,8 @@ fn two_and_ten_times_the_capacity_are_served_at_capacity_and_in_time_and_without
     );
     assert!(without.goodput <= 0.2 * capacity, "the test must bite");
     assert_eq!(without.shed, 0);
+    assert!(without.would_shed > 0.25 * 24.0 * capacity, "half of what came would be refused, {}", without.would_shed);
+    assert!(twice.would_shed < 0.5, "what is refused is not counted twice");
     for seen in [twice, tenfold] {
         assert!(seen.goodput >= GOODPUT * capacity, "{:.2} of the capacity", seen.goodput / capacity);
         assert!(seen.ttft_p99 <= LATE * 0.6, "{seen:?}");

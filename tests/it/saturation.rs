@@ -12,6 +12,7 @@ use weir::load::schedule::Rate;
 use weir::load::workload::{Length, Workload};
 
 use crate::support::engine::Engine;
+use crate::support::exposition::Text;
 use crate::support::time;
 use crate::support::weir::Weir;
 
@@ -51,6 +52,10 @@ fn page(weir: &Weir, path: &str) -> Value {
 
 fn state(weir: &Weir) -> String {
     page(weir, "/saturation")["state"].as_str().unwrap().to_owned()
+}
+
+fn would_shed(weir: &Weir) -> f64 {
+    Text::parse(&weir.page("/metrics")).unwrap().sum("weir_requests_would_shed_total", |_| true)
 }
 
 #[test]
@@ -103,6 +108,7 @@ fn twice_the_capacity_is_saturated_within_seconds_and_then_the_knee_is_known() {
         assert!(metrics.lines().any(|line| line.starts_with(family)), "{family} is missing in\n{metrics}");
     }
     sender.join().unwrap();
+    assert!(would_shed(&weir) > 50.0, "half of what comes would be refused");
     drop(weir);
     let text = std::fs::read_to_string(&journal).unwrap();
     assert!(text.lines().any(|line| line.contains("\"transition\":{") && line.contains("\"to\":\"saturated\"")));
@@ -118,6 +124,7 @@ fn half_the_capacity_is_never_saturated_and_no_knee_is_made_up() {
         assert_ne!(state(&weir), "saturated", "{}", weir.page("/knee"));
         time::pause(Duration::from_millis(50));
     }
+    assert!(would_shed(&weir) < 0.5, "{}", would_shed(&weir));
     let known = page(&weir, "/knee");
     let backend = &known["backends"][0];
     assert!(backend["knee"].is_null(), "{backend}");

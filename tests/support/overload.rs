@@ -14,6 +14,7 @@ use weir::load::schedule::Rate;
 use weir::load::workload::{Length, Workload};
 use weir::time::Timestamp;
 
+use super::exposition::Text;
 use super::{Engine, Weir};
 
 /// An engine and the objective that goes with it.
@@ -38,6 +39,8 @@ pub struct Seen {
     pub served: usize,
     pub shed: usize,
     pub late: usize,
+    /// What weir said it would have refused, over the whole run.
+    pub would_shed: f64,
 }
 
 impl Case {
@@ -64,8 +67,10 @@ impl Case {
         let engine = self.engine();
         let slo = humantime::format_duration(self.slo_ttft).to_string();
         let weir = Weir::reading_engines(&[engine.address], &format!("slo: {{ttft: {slo}}}\n{settings}"));
-        let seen = self.load(weir.address, rate, seconds);
+        let mut seen = self.load(weir.address, rate, seconds);
         weir.snapshot();
+        let metrics = Text::parse(&weir.page("/metrics")).unwrap();
+        seen.would_shed = metrics.sum("weir_requests_would_shed_total", |_| true);
         seen
     }
 
@@ -100,6 +105,7 @@ impl Case {
             served: ttft.len(),
             shed: within.iter().filter(|r| matches!(r.outcome, Outcome::Shed { .. })).count(),
             late: ttft.iter().filter(|t| **t > objective).count(),
+            would_shed: 0.0,
         }
     }
 
