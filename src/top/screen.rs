@@ -237,13 +237,13 @@ const COLUMNS: [Column; 10] = [
     }),
     column("headroom", 8, 44, |b| percent(b.headroom())),
     column("offered", 7, 52, |b| number(b.offered)),
-    column("done", 6, 60, |b| number(b.completed)),
-    column("shed", 6, 68, |b| number(b.shed)),
-    column("knee", 6, 76, |b| number(b.knee.map(|[value, ..]| value))),
-    column("TTFT p99", 9, 86, |b| seconds(b.ttft[1])),
-    column("ITL p99", 9, 96, |b| seconds(b.itl[1])),
-    column("in flight", 9, 106, |b| b.in_flight.to_string()),
-    column("queue", 6, 113, |b| b.queue.to_string()),
+    column("completed", 9, 64, |b| number(b.completed)),
+    column("shed", 6, 71, |b| number(b.shed)),
+    column("knee", 6, 78, |b| number(b.knee.map(|[value, ..]| value))),
+    column("TTFT p99", 9, 88, |b| seconds(b.ttft[1])),
+    column("ITL p99", 9, 98, |b| seconds(b.itl[1])),
+    column("in flight", 9, 108, |b| b.in_flight.to_string()),
+    column("queue", 6, 115, |b| b.queue.to_string()),
 ];
 
 fn knee_of(backend: &Backend) -> String {

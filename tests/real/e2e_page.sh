@@ -23,9 +23,10 @@ the_build() {
   local copy=$E2E_DIR/page-build
   mkdir -p "$copy/src/export/page"
   rm -rf "$copy/src/export/page/built" && cp -r "$here/../../src/export/page/built" "$copy/src/export/page/"
-  mkdir -p "$copy/web" && cp -r "$here/../../web/." "$copy/web/"
+  mkdir -p "$copy/web" && rm -rf "$copy"/web/src "$copy"/web/*.mjs && cp -r "$here/../../web/." "$copy/web/"
   (cd "$copy/web" && npm ci --no-audit --no-fund --loglevel=error >&2) || skip "npm could not fetch what web/ is built with"
-  (cd "$copy/web" && npm run --silent check && npm test --silent)
+  (cd "$copy/web" && npm run --silent check)
+  (cd "$copy/web" && npm test --silent) >"$copy/tests.log" 2>&1 || { cat "$copy/tests.log"; return 1; }
   echo "  ok      what is committed is what web/ makes, and web/'s own tests pass"
 }
 

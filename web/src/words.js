@@ -47,7 +47,7 @@ export const headroom = (row) => (known(row.demand_ratio) ? Math.max(0, 1 - row.
 export function headroomOf(row) {
   const { knee, predicted, demand_ratio: demand } = row;
   if (knee) {
-    const over = demand > 1 ? `asked for ${number(demand)} times of it; ` : "";
+    const over = demand > 1 ? `demand is ${number(demand)} times the knee; ` : "";
     return `${over}knee at ${number(knee.value)} (${number(knee.low)} to ${number(knee.high)}) req/s, ${count(knee.in_flight)} in flight`;
   }
   const missing = row.missing?.length ? row.missing.slice(0, 2).join("; ") : "no reading yet";
