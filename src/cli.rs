@@ -251,7 +251,7 @@ fn check(flags: &Check) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// https://no-color.org: set and not empty means none.
+/// <https://no-color.org>: set and not empty means none.
 fn in_colour() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
 }

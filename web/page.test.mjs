@@ -66,3 +66,9 @@ test("numbers and times keep the digits that matter", () => {
   assert.deepEqual([0.0198, 0.25, 1.94, 20].map(words.seconds), ["19.8 ms", "250 ms", "1.94 s", "20.0 s"]);
   assert.deepEqual([59, 60, 3725, 90_000].map(words.span), ["59 s", "1 min", "1 h 2 min", "1 d 1 h"]);
 });
+
+test("sheds are listed by how many, and what was only observed is said apart", () => {
+  assert.equal(words.sheds({ saturated: 2, deadline: 9, queue_full: 0 }), "deadline 9 · saturated 2");
+  assert.equal(words.sheds({ saturated: 0 }, 0), "none");
+  assert.match(words.sheds({}, 7), /^none \(.*7/);
+});

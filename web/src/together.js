@@ -36,6 +36,7 @@ export function together(backends) {
     itl: [max((b) => b.itl[0]), max((b) => b.itl[1])],
     window: null,
     shed_total: added(backends.map((b) => b.shed_total)),
+    would_shed: sum((b) => b.would_shed),
     knee: knees(backends),
     missing: backends.filter((b) => !b.knee).map((b) => `${b.name}: ${b.missing[0] ?? "no knee yet"}`),
     predicted: null,

@@ -46,7 +46,7 @@ export function showFigures(row) {
   put("flight-now", words.count(row.in_flight));
   put("queue-now", words.count(row.queue));
   put("oldest-now", row.queue > 0 ? `oldest ${words.seconds(row.oldest_s)}` : "in weir");
-  put("sheds", words.sheds(row.shed_total));
+  put("sheds", words.sheds(row.shed_total, row.would_shed));
 }
 
 export function showProcess(frame) {

@@ -60,10 +60,11 @@ export function said(name, row) {
   return `${who} is ${row.state}${row.reason ? `: ${row.reason}` : ""}`;
 }
 
-/** The sheds since the start, by reason, the most frequent first. */
-export function sheds(totals) {
+/** The sheds since the start, by reason, the most frequent first; and what was let through that enforcement would have shed. */
+export function sheds(totals, would) {
   const some = Object.entries(totals ?? {}).filter(([, n]) => n > 0).sort((a, b) => b[1] - a[1]);
-  return some.length ? some.map(([reason, n]) => `${reason} ${count(n)}`).join(" · ") : "none so far";
+  const said = some.length ? some.map(([reason, n]) => `${reason} ${count(n)}`).join(" · ") : "none";
+  return would > 0 ? `${said} (while observing: ${count(would)} that enforcement would have shed)` : said;
 }
 
 export function clock(at) {

@@ -5,6 +5,7 @@
 
 use serde_json::{Value, json};
 
+use crate::export::gate::Gate;
 use crate::export::{Facts, knee, status};
 use crate::measure::snapshot::Snapshot;
 
@@ -13,14 +14,19 @@ pub fn describe(snapshot: &Snapshot, facts: &Facts, draining: bool, turns: Value
     let status = status::describe(snapshot, facts, draining);
     let knees = knee::knee(snapshot, &facts.judged, facts.epoch);
     let of = |page: &Value| page["backends"].as_array().cloned().unwrap_or_default();
-    let backends = of(&status).iter().zip(&of(&knees)).map(|(now, knee)| backend(now, knee)).collect::<Vec<_>>();
+    let pairs = of(&status).into_iter().zip(of(&knees)).enumerate();
+    let backends = pairs.map(|(place, (now, knee))| {
+        let mut told = backend(&now, &knee);
+        told["would_shed"] = json!(facts.gates.get(place).map(would_shed));
+        told
+    });
     json!({
         "at": short(&json!(facts.epoch + snapshot.at.as_nanos() as f64 / 1e9)),
         "version": status["version"],
         "mode": status["mode"],
         "draining": status["draining"],
         "uptime_s": short(&status["uptime_s"]),
-        "backends": backends,
+        "backends": backends.collect::<Vec<_>>(),
         "turns": turns,
     })
 }
@@ -74,6 +80,11 @@ fn predicted(prediction: &Value) -> Value {
         return Value::Null;
     }
     json!({ "value": short(&prediction["requests_per_second"]["value"]), "in_flight": short(&prediction["in_flight"]) })
+}
+
+/// Mode observe: how many requests enforcement would have refused since the start.
+fn would_shed(gate: &Gate) -> u64 {
+    gate.would_shed.iter().flatten().sum()
 }
 
 /// p50 and p99, in seconds.
