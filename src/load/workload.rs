@@ -1,7 +1,7 @@
 //! What the requests of a level look like: lengths of prompt and answer, and the prompt's text.
 //!
 //! Request number `i` of a seed is always the same, whoever draws it and in whatever order: each has dice of its own.
-//! Lengths are stratified: every block of [`BLOCK`] requests holds one length out of each `1/BLOCK` of the law, in an order
+//! Lengths are stratified: every block of `BLOCK` requests holds one length out of each `1/BLOCK` of the law, in an order
 //! thrown anew, prompts and answers apart. So a level of some hundred requests has the law's mean almost exactly, where plain
 //! throws would be off by `sigma / sqrt(n)` and every figure of the level with them. It holds no dialect (`body` spells the
 //! request) and no times (`schedule`).

@@ -1,6 +1,6 @@
 //! Offline: what measurements in files say about a system, and what to measure next.
 //!
-//! `import` reads results of load generators into a [`Sweep`](sweep::Sweep); [`verdict()`] judges one; [`plan`] makes the next
+//! `import` reads results of load generators into a [`Sweep`]; [`verdict()`] judges one; [`plan`] makes the next
 //! experiment of it; [`compare`] holds two against each other; [`report`] writes what was found, in two languages. The
 //! rules and where they come from: docs/offline.md.
 //!
