@@ -70,6 +70,7 @@ e2e: build
 # CLIENTS="aiperf --direct" narrows it; see tests/real/clients.py.
 e2e-clients: build
 	WEIR=$(CARGO_TARGET_DIR)/release/weir E2E_DIR=$(CARGO_TARGET_DIR)/e2e tests/real/clients.sh $(CLIENTS)
+	WEIR=$(CARGO_TARGET_DIR)/release/weir E2E_DIR=$(CARGO_TARGET_DIR)/e2e tests/real/clients.sh --cross vllm
 
 fuzz: cmake
 	@ls fuzz/fuzz_targets >/dev/null 2>&1 || { echo "make fuzz: there is no fuzz target"; exit 1; }

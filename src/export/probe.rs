@@ -67,6 +67,8 @@ pub struct Seen {
     pub sentence: String,
     /// Unix time of its end.
     pub ended_at: f64,
+    /// Requests a second that were served at best, of clients and run together: the engine can do at least that.
+    pub at_least: Option<f64>,
     /// The knee, when it was reached.
     pub knee: Option<SeenKnee>,
 }
@@ -114,6 +116,7 @@ pub fn render(status: &Status) -> Value {
             "stopped": last.stopped,
             "reason": last.sentence,
             "ended_at": last.ended_at,
+            "at_least_requests_per_second": last.at_least,
             "knee": last.knee.map(|knee| describe(&knee, last.ended_at)),
         })),
     })

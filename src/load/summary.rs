@@ -134,6 +134,7 @@ impl LevelSummary {
         let ttft = Spread::of(records.iter().filter_map(ttft_or_age));
         let schedule_delay = Spread::of(records.iter().filter_map(RequestRecord::schedule_delay));
         let busy: Duration = records.iter().map(|record| record.end.since(record.sent.unwrap_or(record.end))).sum();
+        let e2e = Spread::of(records.iter().filter(|record| is_served_or_waiting(record)).map(RequestRecord::e2e));
         let goodput = slo.map(|slo| a_second(completed().filter(|record| meets(record, slo)).count() as u64));
         Self {
             requested_rate,
@@ -152,10 +153,14 @@ impl LevelSummary {
             ttft_from_send: Spread::of(completed().filter_map(RequestRecord::ttft_from_send)),
             itl: Spread::weighted(records.iter().flat_map(gaps_per_token).collect()),
             tpot: Spread::of(completed().filter_map(RequestRecord::tpot)),
-            e2e: Spread::of(records.iter().filter(|record| is_served_or_waiting(record)).map(RequestRecord::e2e)),
+            e2e,
             e2e_from_send: Spread::of(completed().filter_map(|record| Some(record.end.since(record.sent?)))),
             schedule_delay,
-            pace: Punctuality::of(&schedule_delay, &ttft, scheduled_rate, achieved_rate, counts.client_limited),
+            pace: match scheduled_rate {
+                Some(asked) => Punctuality::open(&schedule_delay, &ttft, asked, achieved_rate),
+                None => Punctuality::closed(&schedule_delay, &e2e),
+            }
+            .unless(counts.client_limited > 0),
         }
     }
 }
@@ -226,16 +231,32 @@ impl Drift {
 }
 
 impl Punctuality {
-    fn of(delay: &Spread, ttft: &Spread, scheduled: Option<f64>, achieved: Option<f64>, limited: u64) -> Self {
+    /// A schedule that was not kept hides waiting.
+    fn open(delay: &Spread, ttft: &Spread, scheduled: f64, achieved: Option<f64>) -> Self {
         let tolerable = TOLERABLE_DELAY.max(TOLERABLE_SHARE * ttft.p50);
-        let falls_behind = matches!((scheduled, achieved), (Some(asked), Some(sent)) if sent < LEAST_ACHIEVED * asked);
-        if limited > 0 || falls_behind || delay.p99 > HOPELESS * tolerable {
+        let falls_behind = achieved.is_some_and(|sent| sent < LEAST_ACHIEVED * scheduled);
+        Self::judged(delay.p99, tolerable, HOPELESS * tolerable, falls_behind)
+    }
+
+    /// A closed loop has no schedule to keep, and begins with a burst of its own making; but time between an end and the next
+    /// send is time in which fewer are in flight than it says.
+    fn closed(delay: &Spread, e2e: &Spread) -> Self {
+        let tolerable = TOLERABLE_DELAY.max(TOLERABLE_GAP * e2e.mean);
+        Self::judged(delay.mean, tolerable, HOPELESS_GAP * tolerable, false)
+    }
+
+    fn judged(delay: f64, tolerable: f64, hopeless: f64, falls_behind: bool) -> Self {
+        if falls_behind || delay > hopeless {
             Self::ClientLimited
-        } else if delay.p99 > tolerable {
+        } else if delay > tolerable {
             Self::Late
         } else {
             Self::OnTime
         }
+    }
+
+    const fn unless(self, out_of_descriptors: bool) -> Self {
+        if out_of_descriptors { Self::ClientLimited } else { self }
     }
 }
 
@@ -285,6 +306,10 @@ const TOLERABLE_SHARE: f64 = 0.05;
 
 /// Times the tolerable delay at which the loop has closed behind our back.
 const HOPELESS: f64 = 10.0;
+
+/// Mean delay of a closed loop that no reader minds, as a share of the mean end-to-end time; and times that which is too much.
+const TOLERABLE_GAP: f64 = 0.01;
+const HOPELESS_GAP: f64 = 5.0;
 
 /// Share of the scheduled rate that must really have gone out.
 const LEAST_ACHIEVED: f64 = 0.95;
@@ -350,6 +375,18 @@ mod tests {
         records[5].outcome = Outcome::Error(ErrorKind::ClientLimit);
         assert_eq!(summary(&records).pace, Punctuality::ClientLimited);
         assert_eq!(summary(&level(4000)).pace, Punctuality::ClientLimited);
+    }
+
+    #[test]
+    fn a_closed_loop_may_begin_with_a_burst_but_not_leave_its_places_empty() {
+        let closed = |late: u64| LevelSummary::new(&level(late), None, None).pace;
+        let mut burst = level(0);
+        burst[..5].clone_from_slice(&level(300)[..5]);
+        assert_eq!(LevelSummary::new(&burst, None, None).pace, Punctuality::Late);
+        assert_eq!(
+            (closed(0), closed(8), closed(400)),
+            (Punctuality::OnTime, Punctuality::OnTime, Punctuality::ClientLimited)
+        );
     }
 
     #[test]

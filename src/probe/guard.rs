@@ -26,6 +26,8 @@ pub struct View {
     pub missed: u64,
     /// Waiting in weir's queues now.
     pub queued: u64,
+    /// How long the first of them has waited.
+    pub queued_for: Duration,
     /// Dispatched and without a first token now.
     pub pending: u64,
     /// A backend was saturated before the run had sent anything, or clients alone would saturate it.
@@ -80,17 +82,20 @@ pub struct Guard {
     first: Option<View>,
     /// The most requests of clients without a first token before the run: what is usual.
     usual_pending: u64,
+    /// The same of those in weir's queues: a gate makes requests wait for moments at any load.
+    usual_queued: u64,
 }
 
 impl Guard {
     /// A guard before the first view.
     pub fn new(settings: Settings) -> Self {
-        Self { settings, recent: VecDeque::new(), first: None, usual_pending: 0 }
+        Self { settings, recent: VecDeque::new(), first: None, usual_pending: 0, usual_queued: 0 }
     }
 
     /// While nothing has been sent yet: learns what clients do when they are alone. Also says when a run may not begin.
     pub fn before(&mut self, view: &View) -> Option<Stop> {
         self.usual_pending = self.usual_pending.max(view.pending);
+        self.usual_queued = self.usual_queued.max(view.queued);
         self.keep(view);
         self.forbidden(view)
     }
@@ -108,7 +113,7 @@ impl Guard {
             Some(Stop::Hours)
         } else if view.saturated {
             Some(Stop::Saturated)
-        } else if view.queued > 0 {
+        } else if view.queued_for > LONGEST_QUEUED || view.queued > UNUSUAL * self.usual_queued + SLACK {
             Some(Stop::ClientsQueue)
         } else {
             None
@@ -131,7 +136,7 @@ impl Guard {
     fn clients_pay(&self, view: &View) -> Option<Stop> {
         if self.bursts(view) {
             Some(Stop::ClientsBurst)
-        } else if view.pending > PENDING_FACTOR * self.usual_pending + PENDING_SLACK {
+        } else if view.pending > UNUSUAL * self.usual_pending + SLACK {
             Some(Stop::ClientsWait)
         } else if self.misses(view) {
             Some(Stop::ClientsMiss)
@@ -225,8 +230,11 @@ const MISS_WINDOW: Duration = Duration::from_secs(5);
 const LEAST_MISSED: u64 = 2;
 
 /// Twice what was usual, and some: a long prompt or two is nobody's fault.
-const PENDING_FACTOR: u64 = 2;
-const PENDING_SLACK: u64 = 4;
+const UNUSUAL: u64 = 2;
+const SLACK: u64 = 4;
+
+/// A moment's wait for room in the first-token window is the gate at work; a wait that somebody feels is not.
+const LONGEST_QUEUED: Duration = Duration::from_millis(250);
 
 /// Synthetic requests that must have ended before their failures say anything.
 const ENOUGH_ENDED: u64 = 8;
@@ -248,6 +256,7 @@ mod tests {
             met: offered,
             missed: 0,
             queued: 0,
+            queued_for: Duration::ZERO,
             pending: 2,
             saturated: false,
             draining: false,
@@ -282,7 +291,8 @@ mod tests {
     fn each_sign_of_clients_paying_ends_it_at_once() {
         let calm = at(60, 8.0);
         for (view, why) in [
-            (View { queued: 1, ..calm }, Stop::ClientsQueue),
+            (View { queued: 5, ..calm }, Stop::ClientsQueue),
+            (View { queued: 1, queued_for: Duration::from_millis(300), ..calm }, Stop::ClientsQueue),
             (View { pending: 9, ..calm }, Stop::ClientsWait),
             (View { missed: 3, ..calm }, Stop::ClientsMiss),
             (View { saturated: true, ..calm }, Stop::Saturated),
@@ -293,7 +303,13 @@ mod tests {
         ] {
             assert_eq!(warm(Settings::default()).during(&view), Some(why));
         }
-        for view in [View { pending: 8, ..calm }, View { missed: 1, ..calm }, View { failed: 2, ended: 10, ..calm }] {
+        let moment = Duration::from_millis(100);
+        for view in [
+            View { queued: 3, queued_for: moment, ..calm },
+            View { pending: 8, ..calm },
+            View { missed: 1, ..calm },
+            View { failed: 2, ended: 10, ..calm },
+        ] {
             assert_eq!(warm(Settings::default()).during(&view), None, "{view:?}");
         }
     }

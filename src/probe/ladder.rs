@@ -67,7 +67,12 @@ impl Ladder {
         if last.held >= self.most { Next::NotReached } else { Next::Hold(self.more(last.held, last.batch)) }
     }
 
-    /// Half as many again of all that is in flight: less could not be told from the coming and going of clients.
+    /// The most output tokens a second that a step has seen: whatever ends the run, the engine can do that much.
+    pub fn best(&self) -> Option<f64> {
+        self.steps.iter().map(|step| step.tokens).max_by(f64::total_cmp)
+    }
+
+    /// A third as many again of all that is in flight: less could not be told from the coming and going of clients.
     fn more(&self, held: u32, batch: f64) -> u32 {
         let step = (GROWTH * batch.max(f64::from(held))).round() as u32;
         (held + step.max(LEAST_STEP)).min(self.most)
@@ -91,7 +96,7 @@ fn is_flat(before: &Step, after: &Step) -> bool {
     more > 0.0 && after.tokens < before.tokens * (1.0 + (FLAT * more).min(MOST_FLAT))
 }
 
-const GROWTH: f64 = 0.5;
+const GROWTH: f64 = 0.33;
 const LEAST_STEP: u32 = 2;
 const FLAT: f64 = 0.125;
 /// However much more was held, this much more is growth.
@@ -125,7 +130,7 @@ mod tests {
         let Next::Found(knee) = end else { panic!("{end:?}") };
         let full = step(1000, 91.0);
         assert!((knee.tokens / full.tokens - 1.0).abs() < 0.01 && (knee.batch / 91.0 - 1.0).abs() < 0.03, "{knee:?}");
-        assert!(ladder.steps.len() <= 6, "{}", ladder.steps.len());
+        assert!(ladder.steps.len() <= 8, "{}", ladder.steps.len());
     }
 
     #[test]

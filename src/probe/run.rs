@@ -158,16 +158,16 @@ impl Run {
     async fn run(self: Arc<Self>) {
         tracing::info!("a probe begins");
         let began = Totals::of(&self.desk);
-        let (stop, knee) = self.climb(&began).await;
+        let mut ladder = Ladder::new(self.settings.max_in_flight);
+        let (stop, knee) = self.climb(&began, &mut ladder).await;
         tracing::info!(reason = stop.word(), "a probe ended: {stop}");
-        let seen = self.seen(stop, knee);
+        let seen = self.seen(stop, knee, ladder.best());
         self.desk.past().last = Some(seen);
     }
 
     /// Watches clients for a while, then holds step after step, until something ends it. With the crew its requests end.
-    async fn climb(self: &Arc<Self>, began: &Totals) -> (Stop, Option<Knee>) {
+    async fn climb(self: &Arc<Self>, began: &Totals, ladder: &mut Ladder) -> (Stop, Option<Knee>) {
         let mut guard = Guard::new(self.settings);
-        let mut ladder = Ladder::new(self.settings.max_in_flight);
         let alone = match self.watch(LOOK, began, |view| guard.before(view)).await {
             Ok(watched) => watched,
             Err(stop) => return (stop, None),
@@ -182,9 +182,9 @@ impl Run {
                 Next::Found(knee) => return (Stop::Found, Some(knee)),
                 Next::NotReached => return (Stop::NotReached, None),
             };
-            crew.hold(held);
-            self.desk.held.store(u64::from(held), Relaxed);
             let settle = self.settings.step / 3;
+            crew.hold(held, settle / 2);
+            self.desk.held.store(u64::from(held), Relaxed);
             for (span, counts) in [(settle, false), (self.settings.step - settle, true)] {
                 match self.watch(span, began, |view| guard.during(view)).await {
                     Ok(Watched { batch, tokens }) if counts => ladder.on_step(Step { held, batch, tokens }),
@@ -242,6 +242,7 @@ impl Run {
         let sum = |of: fn(&Books) -> u64| snapshot.accounts.iter().map(|books| of(books)).sum::<u64>();
         let unix = self.house.epoch + snapshot.at.as_nanos() as f64 / 1e9;
         let totals = Totals::of(&self.desk).since(began);
+        let oldest = snapshot.accounts.iter().filter_map(|books| books.oldest_queued).min();
         View {
             now: snapshot.at,
             time_of_day: Duration::from_secs_f64(unix.max(0.0) % 86_400.0),
@@ -249,6 +250,7 @@ impl Run {
             met: sum(|books| books.slo[Objective::Ttft.index()][Verdict::Met.index()]),
             missed: sum(|books| books.slo[Objective::Ttft.index()][Verdict::Missed.index()]),
             queued: sum(|books| books.queued.iter().sum()),
+            queued_for: oldest.map_or(Duration::ZERO, |since| snapshot.at.since(since)),
             pending: sum(|books| books.pending),
             saturated: (self.house.saturated)(),
             draining: (self.house.draining)(),
@@ -259,7 +261,7 @@ impl Run {
     }
 
     /// What is told of the run: the knee in requests of the clients' own length, where that is known.
-    fn seen(&self, stop: Stop, knee: Option<Knee>) -> Seen {
+    fn seen(&self, stop: Stop, knee: Option<Knee>, best: Option<f64>) -> Seen {
         let now = self.house.clock.now();
         let snapshot = self.house.ledger.snapshot(now);
         let lengths =
@@ -269,6 +271,7 @@ impl Run {
         Seen {
             stopped: stop.word(),
             sentence: stop.to_string(),
+            at_least: best.map(|tokens| tokens / length),
             ended_at: self.house.epoch + now.as_nanos() as f64 / 1e9,
             knee: knee.map(|knee| SeenKnee {
                 requests_per_second: knee.tokens / length,
@@ -328,10 +331,15 @@ impl Crew {
         Ok(Self { run: run.clone(), clients: clients.into(), forms: forms.into(), tasks: JoinSet::new() })
     }
 
-    fn hold(&mut self, held: u32) {
+    /// Fills up to `held`, one after the other within `span`: all at once they would be a burst, and clients behind it.
+    fn hold(&mut self, held: u32, span: Duration) {
+        let pause = span / (held.saturating_sub(self.tasks.len() as u32)).max(1);
+        let mut wait = Duration::ZERO;
         while self.tasks.len() < held as usize {
             let (run, clients, forms) = (self.run.clone(), self.clients.clone(), self.forms.clone());
+            wait += pause;
             self.tasks.spawn(async move {
+                sleep(wait).await;
                 loop {
                     run.one(&clients, &forms).await;
                 }

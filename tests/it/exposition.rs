@@ -43,7 +43,13 @@ fn probed() -> probe::Status {
         output_tokens_per_second: 2000.0,
         in_flight: 91.0,
     };
-    let last = probe::Seen { stopped: "found", sentence: String::new(), ended_at: 1.0, knee: Some(knee) };
+    let last = probe::Seen {
+        stopped: "found",
+        sentence: String::new(),
+        at_least: Some(13.0),
+        ended_at: 1.0,
+        knee: Some(knee),
+    };
     probe::Status {
         running: true,
         held: 7,
