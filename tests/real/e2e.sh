@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # weir against real parts, one after the other: a line for each at the end.
 #
-# usage: e2e.sh [PART...]      llamacpp | knee | sdks | prometheus | alerts | page; without a name, all of them
+# usage: e2e.sh [PART...]      llamacpp | knee | gate | sdks | prometheus | alerts | page; without a name, all of them
 #
 # A part that could not be given what it needs (status 77) is shown as SKIPPED and does not fail the run; one that failed does.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 parts=("$@")
-[ $# -gt 0 ] || parts=(llamacpp knee sdks prometheus alerts page)
+[ $# -gt 0 ] || parts=(llamacpp knee gate sdks prometheus alerts page)
 
 summary=()
 failed=0

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """What weir says of a real llama.cpp server with four slots: saturated or not, where the knee is, what a step costs.
 
-usage:  e2e.sh knee, or  e2e_knee.sh [--rounds 3]        (the shell script fetches what this needs)
+usage:  e2e.sh knee, or  e2e_knee.sh [--rounds 5]        (the shell script fetches what this needs)
 
-First two requests at a time for a minute: never saturated. Then rounds, each a closed loop of eight past weir, eight at a time through
-weir until well after it has said so, and the loop past weir again: the capacity that weir knows at the end of its part is set
-against what the server did without it in the same minute, by this client's own clock. The lengths of answers vary, or the four
-slots would end in step.
+First two requests at a time for a minute: never saturated. Then rounds, each with a weir that knows nothing: two at a time, then in turns
+eight past weir and eight through it, so that both see the same of a machine whose speed wanders. The capacity that weir knows at
+the end is set against what the server did without it in the same minute, by this client's own clock; capacity and in-flight are
+judged by the median of the rounds, and the noise is stated: how far the loops past weir are apart. The journal of each round is
+replayed and must come to the same states. The lengths of answers vary, or the four slots would end in step.
 
 Exit status 0: every check held. Thresholds stand at the head and were set before the first run.
 """
@@ -16,7 +17,9 @@ import json
 import os
 import random
 import statistics
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -26,7 +29,8 @@ from load import chat
 
 SLOTS = 4
 QUIET, QUIET_SECONDS = 2, 60
-BUSY, BUSY_SECONDS, TRUTH_SECONDS = 8, 40, 12
+LEARN_SECONDS = 10
+BUSY, BUSY_SECONDS, TRUTH_SECONDS = 8, (14, 8), 8
 DETECTED_WITHIN = 5.0
 KNEE, KNEE_WITHIN = 4.0, 0.5
 CAPACITY_WITHIN = 0.10
@@ -86,64 +90,101 @@ def truth(engine, seed):
     """The server's own rate, past weir."""
     with Loop(engine, BUSY, seed) as loop:
         time.sleep(TRUTH_SECONDS)
-        end = time.monotonic()
-    return loop.rate(loop.begin + 2, end)
+    return loop.rate(loop.begin + 1, loop.begin + TRUTH_SECONDS)
 
 
-def busy(data, admin, seed):
-    """Eight at a time through weir: seconds until it said so, and what it knows at the end."""
+def busy(data, admin, seed, seconds):
+    """Eight at a time through weir: seconds until it said so."""
     detected = None
     with Loop(data, BUSY, seed) as loop:
-        while time.monotonic() < loop.begin + BUSY_SECONDS:
+        while time.monotonic() < loop.begin + seconds:
             if detected is None and state_of(admin) == "saturated":
                 detected = time.monotonic() - loop.begin
             time.sleep(0.05 if detected is None else 0.5)
-        knee = json.loads(get(admin, "/knee")[1])["backends"][0]
-        end = time.monotonic()
     check(not loop.faults, f"no request failed {loop.faults[:3]}")
-    return detected, knee, loop.rate(loop.begin + 5, end)
+    return detected, loop.rate(loop.begin + 1, loop.begin + seconds)
 
 
-def rounds(data, admin, engine, number):
-    rows = []
-    for turn in range(number):
-        before = truth(engine, 10 + turn)
-        detected, said, through = busy(data, admin, 20 + turn)
-        after = truth(engine, 30 + turn)
-        rows.append((before, detected, said, through, after))
-        name = f"round {turn + 1}"
-        check(detected is not None and detected <= DETECTED_WITHIN, f"{name}: saturated after {detected and round(detected, 2)} s")
-        known = said["knee"]
-        if not known:
-            check(False, f"{name}: no knee: {said}")
-            continue
-        in_flight, capacity = known["in_flight"]["value"], known["requests_per_second"]["value"]
-        own = statistics.mean((before, after))
-        check(abs(in_flight - KNEE) <= KNEE_WITHIN, f"{name}: knee at {in_flight:.2f} in flight, what binds: {known['regime']}")
-        check(abs(capacity / own - 1) <= CAPACITY_WITHIN, f"{name}: capacity {capacity:.3f}/s; past weir {before:.3f} and {after:.3f}, through it {through:.3f}")
-        # Back to rest, so that the next round begins unsaturated.
-        ended = time.monotonic()
-        while state_of(admin) != "healthy" and time.monotonic() < ended + 30:
-            time.sleep(0.2)
-    return rows
+def replayed(binary, journal):
+    """The states that the journal came to live, and those that it comes to again."""
+    with open(journal) as lines:
+        live = [line["transition"]["to"] for line in map(json.loads, lines) if "transition" in line]
+    said = subprocess.run([binary, "rehearse", "--journal", journal], capture_output=True, text=True, check=True).stdout
+    return live, [words[2] for words in map(str.split, said.splitlines()) if words[1:2] == ["s"]]
+
+
+def one_round(options, engine, number, folder):
+    journal = os.path.join(folder, f"journal-{number}.jsonl")
+    with weir(options.weir, engine, {"journal": {"path": journal}}) as (data, admin):
+        busy_turns = []
+        with Loop(data, QUIET, number):
+            time.sleep(LEARN_SECONDS)
+        past = [truth(engine, 10 * number)]
+        for turn, seconds in enumerate(BUSY_SECONDS):
+            busy_turns.append(busy(data, admin, 10 * number + 2 * turn + 1, seconds))
+            said = json.loads(get(admin, "/knee")[1])["backends"][0]
+            past.append(truth(engine, 10 * number + 2 * turn + 2))
+    detected = busy_turns[0][0]
+    name = f"round {number}"
+    check(detected is not None and detected <= DETECTED_WITHIN, f"{name}: saturated after {detected and round(detected, 2)} s")
+    live, again = replayed(options.weir, journal)
+    # After the last request the live estimator went on ticking.
+    check("saturated" in again and again == live[: len(again)], f"{name}: the journal replays to {again}, live they were {live}")
+    check(bool(said["knee"]), f"{name}: a knee is known {said['missing']}")
+    return past, [rate for _, rate in busy_turns], said
+
+
+def judge(rounds):
+    print("\n%5s | %20s | %13s | %6s %6s %6s %6s | %5s %8s | %6s %6s %6s" % (
+        "round", "past weir, req/s", "through it", "knee", "low", "high", "error", "D", "bound by", "a ms", "b ms", "c ms"))
+    errors, noise, in_flight, costs = [], [], [], []
+    for number, (past, through, said) in enumerate(rounds, 1):
+        knee, own = said["knee"], statistics.mean(past)
+        rate = knee["requests_per_second"]
+        errors.append(rate["value"] / own - 1)
+        noise.append((max(past) - min(past)) / own)
+        in_flight.append(knee["in_flight"]["value"])
+        parts = [said["step_seconds"][part] * 1e3 for part in ("step", "decode", "prefill_token")] if said["step_seconds"] else None
+        costs += [parts] if parts else []
+        print("%5d | %20s | %13s | %6.1f %6.1f %6.1f %5.1f%% | %5.2f %8s | %s" % (
+            number, " ".join(f"{x:.1f}" for x in past), " ".join(f"{x:.1f}" for x in through), rate["value"], rate["low"], rate["high"],
+            100 * errors[-1], in_flight[-1], knee["regime"], " ".join(f"{x:6.3f}" for x in parts or [])))
+    middle = statistics.median
+    said = (f"capacity: {100 * middle(errors):+.1f} %, median of {len(rounds)} rounds; the loops past weir are "
+            f"{100 * middle(noise):.0f} % apart in the median round, {100 * max(noise):.0f} % at most")
+    if middle(noise) <= CAPACITY_WITHIN:
+        check(abs(middle(errors)) <= CAPACITY_WITHIN, said)
+    else:
+        print("  not judged, for the server does not agree with itself: " + said)
+    check(abs(middle(in_flight) - KNEE) <= KNEE_WITHIN, f"knee at {middle(in_flight):.2f} in flight, median")
+    check(2 * len(costs) > len(rounds), f"step costs known in {len(costs)} of {len(rounds)} rounds")
+    if costs:
+        print("a step: a = %.3f ms, b = %.3f ms a decode, c = %.3f ms a prompt token, medians" % tuple(map(middle, zip(*costs))))
+
+
+def alone(engine):
+    """The server's own figures with one caller: ms a prompt token, ms a decode step."""
+    timings = [sent.timings for sent in (chat(engine, number, LONGEST) for number in range(12)) if sent.timings]
+    prompt = statistics.median(t["prompt_ms"] / t["prompt_n"] for t in timings)
+    return prompt, statistics.median(t["predicted_ms"] / (t["predicted_n"] - 1) for t in timings)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weir", required=True)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--journal")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--keep", metavar="FOLDER", help="where the journals are to stay")
     options = parser.parse_args()
     options.slots = SLOTS
     print(f"load average before: {os.getloadavg()[0]:.2f}")
-    settings = {"journal": {"path": options.journal}} if options.journal else {}
-    with llama(options) as engine, weir(options.weir, engine, settings) as (data, admin):
-        quiet(data, admin)
-        rows = rounds(data, admin, engine, options.rounds)
-        costs = rows[-1][2].get("step_seconds")
-        check(bool(costs), f"step costs: {costs}")
-        print(json.dumps(rows[-1][2]))
+    with tempfile.TemporaryDirectory() as folder, llama(options) as engine:
+        print("the server with one caller: %.3f ms a prompt token, %.3f ms a decode step" % alone(engine))
+        with weir(options.weir, engine) as (data, admin):
+            quiet(data, admin)
+        rounds = [one_round(options, engine, number + 1, options.keep or folder) for number in range(options.rounds)]
+        print("the server with one caller: %.3f ms a prompt token, %.3f ms a decode step" % alone(engine))
+    judge([one for one in rounds if one[2]["knee"]])
     print(f"load average after: {os.getloadavg()[0]:.2f}")
     return verdict()
 

@@ -30,7 +30,8 @@ class Sent:
         self.error = None
 
 
-def chat(port, number, tokens):
+def chat(port, number, tokens, patience=120):
+    """One streamed request; a client with `patience` leaves after so many seconds in which nothing came."""
     sent, begin = Sent(), time.monotonic()
     body = json.dumps({
         "model": "test-model",
@@ -42,7 +43,7 @@ def chat(port, number, tokens):
         "cache_prompt": False,
         "seed": number,
     })
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=patience)
     try:
         connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
         answer = connection.getresponse()
