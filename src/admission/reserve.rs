@@ -70,3 +70,43 @@ const FEW: f64 = 0.02;
 const SLOWEST: f64 = 0.3;
 /// Seconds, for requests without an objective.
 const USUAL_SLO: f64 = 1.0;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::ask::{Ask, Tenant};
+    use super::super::limits::Forecast;
+    use super::super::order;
+    use super::*;
+    use crate::time::Timestamp;
+
+    /// Whether a bulk request is held back at a backend that starts `rate` per second and has `in_flight` of 20 at the knee, when
+    /// interactive ones come at six tenths of that rate.
+    fn is_held(rate: f64, in_flight: u32, knee: Option<f64>, due: bool) -> bool {
+        let forecast = Forecast { busy_start_rate: rate, knee_in_flight: knee, ..Forecast::UNKNOWN };
+        let mut queue: Queue<()> = Queue::new();
+        let mut gate = Gate::default();
+        let ask = |class| Ask { class, slo: Some(Duration::from_secs(1)), ..Ask::new(Timestamp::ZERO, 1.0) };
+        for n in 1..=100_u32 {
+            queue.on_arrival(&ask(Class::Interactive), f64::from(n) / (0.6 * rate));
+        }
+        (0..in_flight).for_each(|_| _ = gate.dispatch(&ask(Class::Bulk), 0.0, Timestamp::ZERO));
+        queue.push(ask(Class::Bulk), (), 0.0);
+        let reserve = Reserve { forecast: &forecast, now: 100.0 / (0.6 * rate) };
+        let next = Next { class: Class::Bulk, tenant: Tenant(0), due };
+        order::next(&queue, |_, lane| !reserve.holds(&queue, &gate, &next, lane)).is_none()
+    }
+
+    #[test]
+    fn a_slow_engine_keeps_places_free_for_earlier_classes() {
+        assert!(is_held(1.5, 19, Some(20.0), false));
+        assert!(!is_held(1.5, 17, Some(20.0), false), "so many and no more");
+        assert!(!is_held(1.5, 19, None, false), "of what knee?");
+    }
+
+    #[test]
+    fn who_is_due_is_not_held_back() {
+        assert!(!is_held(1.5, 25, Some(20.0), true));
+    }
+}
