@@ -59,7 +59,8 @@ def files(prefix):
         "spec": {"groups": made},
     }
     if not prefix:
-        cases = {"rule_files": ["weir-rules.yaml"], "evaluation_interval": f"{STEP}s", "tests": tests()}
+        order = [group["name"] for group in made]
+        cases = {"rule_files": ["weir-rules.yaml"], "evaluation_interval": f"{STEP}s", "group_eval_order": order, "tests": tests()}
         yield HERE / "rules" / "weir-rules_test.yaml", MADE.replace("rules.py", "rules_test.py") + text_of(cases) + "\n"
     yield HERE / "rules" / "weir-prometheusrule.yaml", MADE + text_of(resource) + "\n"
 
