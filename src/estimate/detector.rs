@@ -18,6 +18,8 @@ pub(super) struct Detector {
     thresholds: [f64; DRIFTS.len()],
     /// `S`: seconds of head-of-line waiting above what is allowed.
     waiting: f64,
+    /// The same above half of what is allowed: a crowd proves by itself that it is no accident, and needs only somebody who waits.
+    crowding: f64,
     /// How long the head of the line waits beyond its baseline, and how long it may.
     head: f64,
     allowed: f64,
@@ -34,6 +36,8 @@ pub(super) struct Findings {
     pub threshold: f64,
     /// `S`, in seconds.
     pub waiting: f64,
+    /// The same above half of what is allowed.
+    pub crowding: f64,
     /// Waiting of the head of the line beyond its baseline, in seconds.
     pub head: f64,
     /// What it may wait, in seconds.
@@ -50,6 +54,7 @@ impl Detector {
             surplus: [0.0; DRIFTS.len()],
             thresholds: DRIFTS.map(threshold),
             waiting: 0.0,
+            crowding: 0.0,
             head: 0.0,
             allowed: 0.0,
             shed: false,
@@ -74,8 +79,10 @@ impl Detector {
 
     /// A request came or went; `house` are there now, dispatched or not.
     pub fn on_step(&mut self, house: u64) {
-        if self.waiting > 0.0 {
+        if self.crowding > 0.0 && house > 0 {
             self.crowd.on_step(house);
+        } else {
+            self.crowd.on_quiet();
         }
     }
 
@@ -91,8 +98,9 @@ impl Detector {
             excess = excess.max(2.0);
         }
         self.waiting = (self.waiting + elapsed * (excess.min(STEEPEST) - 1.0)).clamp(0.0, LONGEST);
+        self.crowding = (self.crowding + elapsed * ((2.0 * excess).min(STEEPEST) - 1.0)).clamp(0.0, LONGEST);
         (self.head, self.allowed) = (head, allowed);
-        if self.waiting == 0.0 {
+        if self.crowding == 0.0 {
             self.crowd.on_quiet();
         }
         let findings = self.findings();
@@ -108,6 +116,7 @@ impl Detector {
             surplus: self.surplus[strongest],
             threshold: self.thresholds[strongest],
             waiting: self.waiting,
+            crowding: self.crowding,
             head: self.head,
             allowed: self.allowed,
             shed: self.shed,
@@ -124,7 +133,7 @@ impl Findings {
 
     /// Enough surplus or a standing crowd, and somebody waits.
     pub fn alarm(&self) -> bool {
-        (self.evidence() >= 1.0 || self.crowd.stands()) && self.waiting >= WAITING
+        (self.evidence() >= 1.0 && self.waiting >= WAITING) || (self.crowd.stands() && self.crowding >= WAITING)
     }
 
     /// Neither surplus, nor crowd, nor waiting.
@@ -292,8 +301,8 @@ mod tests {
             }
             detector.on_tick(0.1, head, 0.1)
         };
-        assert!(!(0..100).map(|_| tick(0.09)).any(|findings| findings.alarm()), "eight that are served at once");
-        let found = (0..100).position(|_| tick(0.17).alarm());
+        assert!(!(0..100).map(|_| tick(0.04)).any(|findings| findings.alarm()), "eight that are served at once");
+        let found = (0..100).position(|_| tick(0.09).alarm());
         assert!(found.is_some_and(|ticks| ticks < 20), "{found:?}");
         assert!(tick(0.17).to_string().starts_with("7 to 8 requests were there"));
         assert!((0..30).any(|_| tick(0.0).over()));

@@ -105,6 +105,7 @@ mod tests {
             surplus,
             threshold: 16.0,
             waiting,
+            crowding: waiting,
             head: waiting,
             allowed: 0.2,
             shed: false,
