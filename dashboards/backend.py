@@ -1,4 +1,4 @@
-"""One backend, a replica at a time: is the load spread, what does the gate do, what does the engine say, what does the GPU say."""
+"""One backend, a replica at a time: is the load spread, what does the gate do, what does the engine say."""
 
 from kit import GREEN, GREY, RED, YELLOW, dashed, page, panel
 from overview import mean, quantile, quantiles, rate
@@ -42,7 +42,7 @@ def faults():
     return [
         panel("timeseries", "How do requests end?", "weir_requests_finished_total by outcome and class of status.", [("sum by (outcome, code) (rate(weir_requests_finished_total{D}[R]))", "{{outcome}} {{code}}")], unit="reqps", stacked=True),
         panel("timeseries", "Which streams never gave a token?", "weir_streams_without_first_token_total by reason.", [("sum by (reason) (rate(weir_streams_without_first_token_total{D}[R]))", "{{reason}}")], unit="reqps", stacked=True),
-        panel("timeseries", "Which streams hang?", "Open streams that are silent, and streams that were overtaken by the others.", [("sum by (instance) (weir_streams_stalled{D})", "silent {{instance}}"), ("sum by (instance) (rate(weir_stream_stalls_total{D}[R]))", "overtaken per second {{instance}}")]),
+        panel("timeseries", "Which streams are overtaken?", "weir_stream_stalls_total: evidence of preemption. A stream that is silent for longer than limits.stream_stall is ended and counted as upstream_timeout.", [("sum by (instance) (rate(weir_stream_stalls_total{D}[R]))", "{{instance}}")], unit="cps"),
         panel("timeseries", "What is tried again?", "weir_upstream_retries_total; never after the first byte.", [("sum by (reason) (rate(weir_upstream_retries_total{D}[R]))", "{{reason}}")], unit="reqps"),
     ]
 
@@ -53,17 +53,6 @@ def workload():
         panel("timeseries", "Did the mix change?", "Prompt and answer lengths. Longer ones move the knee.", quantiles(prompt, "prompt", (0.5, 0.95)) + quantiles(answer, "answer", (0.5, 0.95))),
         panel("timeseries", "How many tokens flow?", "Prompt tokens from usage, output tokens by where the count came from.", [(rate("weir_input_tokens_total{D}"), "in"), ("sum by (source) (rate(weir_output_tokens_total{D}[R]))", "out ({{source}})")]),
         panel("timeseries", "How many tokens ride in an event?", "Output tokens over content events: 1 is plain, more is speculative decoding or coalescing.", [('sum(rate(weir_output_tokens_total{D,source="usage"}[R])) / sum(rate(weir_stream_chunks_total{D}[R]))', "tokens per event")]),
-    ]
-
-
-def gpu():
-    by = "{{gpu}} {{instance}}"
-    return [
-        panel("timeseries", "Is the GPU busy?", "weir_gpu_utilization_ratio: near 1 far below the knee, so context only.", [("weir_gpu_utilization_ratio{I}", by)], unit="percentunit"),
-        panel("timeseries", "Is its memory full?", "Used over total.", [("weir_gpu_memory_used_bytes{I} / weir_gpu_memory_total_bytes{I}", by)], unit="percentunit"),
-        panel("timeseries", "How much power does it draw?", "weir_gpu_power_watts.", [("weir_gpu_power_watts{I}", by)], unit="watt"),
-        panel("timeseries", "How hot is it?", "weir_gpu_temperature_celsius.", [("weir_gpu_temperature_celsius{I}", by)], unit="celsius"),
-        panel("timeseries", "Is its clock held back?", "weir_gpu_throttle_active by reason. Beside a knee that moved, this is the cause.", [("max by (gpu, reason) (weir_gpu_throttle_active{I})", "{{gpu}} {{reason}}")]),
     ]
 
 
@@ -80,5 +69,5 @@ def process():
 
 
 def backend(prefix=""):
-    rows = [("Balance", balance()), ("Gate", gate()), ("Engine", engine()), ("Faults", faults()), ("Workload", workload()), ("GPU", gpu(), True), ("weir itself", process())]
+    rows = [("Balance", balance()), ("Gate", gate()), ("Engine", engine()), ("Faults", faults()), ("Workload", workload()), ("weir itself", process())]
     return page("weir-backend", "weir / Backend", rows, by_instance=True, prefix=prefix)

@@ -90,7 +90,6 @@ FIRES = {
     "WeirSLOBurnRateFast": (judged(0.5), STEP, BY + ", slo", "50%"),
     "WeirSLOBurnRateSlow": (judged(0.1), STEP, BY + ", slo", "10%"),
     "WeirBackendErrorRateHigh": (requests(20, [("completed", 15), ("upstream_error", 5)]), STEP, BY, "25%"),
-    "WeirStreamsStalled": (gauge("weir_streams_stalled", 3), 0, INSTANCE, "3"),
     "WeirKVCapActive": (gauge("weir_kv_cap_tokens", 16000), 0, INSTANCE, "16k"),
     "WeirKneeShifted": (moved(100, 60), (BEFORE + 1) * STEP, INSTANCE + ", model_name", "40%"),
     "WeirEngineSlower": (changes("slower", 40), 41 * STEP, INSTANCE + ", model_name", ""),
@@ -146,7 +145,6 @@ SILENT = {
         ("clients that leave are no errors", requests(20, [("completed", 15), ("client_cancelled", 5)])),
         ("every request, of one in a hundred seconds", requests(0.01, [("upstream_error", 0.01)])),
     ],
-    "WeirStreamsStalled": [("no stream is silent", gauge("weir_streams_stalled", 0))],
     "WeirKVCapActive": [("no cap is in force", gauge("weir_kv_cap_tokens", "+Inf"))],
     "WeirKneeShifted": [
         ("moved by a fifth", moved(100, 80)),

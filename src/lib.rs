@@ -1,8 +1,12 @@
 //! weir: a sidecar reverse proxy that measures the saturation of LLM inference servers under real traffic.
 //!
 //! The life of a request: `proxy::listener` accepts, `proxy::connection` reads head and body under the rules of `http1`,
-//! `wire` says what is asked for, `measure` opens the books, `balance` picks a backend, `proxy::exchange` moves the bytes
-//! while `proxy::tap` reads along, and the books close. `export` shows them.
+//! `wire` says what is asked for, `measure` opens the books, `balance` picks a backend whose `admission` lets the request in or has
+//! it wait, `proxy::exchange` moves the bytes while `proxy::tap` reads along, and the books close. `export` shows them. Every
+//! 100 ms `steer` hands what was measured to `estimate`, and what `control` makes of that back to `admission`.
+//!
+//! Beside it: `load`, `sweep` and `probe` make load of their own, `offline` reads what such runs have left, `rehearsal` plays all of it in
+//! virtual time, `top` shows a running weir in a terminal.
 //!
 //! Imports go down the floors, never up and never sideways between hands:
 //! F0 `time` `units` `backend` `slo` `average` · F1 `http1` `wire` `measure` `admission` `engine::model` `load::schedule` · F2 `estimate`

@@ -17,6 +17,7 @@ mod books;
 mod canaries;
 mod cancels;
 mod config;
+mod dashboards;
 mod drain;
 mod enforce;
 mod engine_server;

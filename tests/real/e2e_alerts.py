@@ -35,7 +35,6 @@ SHORT = "15s"
 # Panels that have nothing to show in such a run.
 NO_DATA = {
     "probe": "no synthetic load runs",
-    "gpu": "there is no GPU",
     "vllm:": "the engine is not vLLM",
     "weir_kv_cap_tokens": "no cap is in force",
     "weir_capacity_predicted": "a knee is known, or no limit is",
@@ -44,7 +43,6 @@ NO_DATA = {
     "weir_label_overflow_total": "no label value was folded",
     "weir_upstream_retries_total": "nothing was retried",
     "reported_kv": "told by some engines only",
-    "weir_streams_stalled": "not exported yet",
 }
 STANDS_FOR = {"__rate_interval": "15s", "__interval": "5s", "__range": "2m", "slo_target": "0.99"}
 
