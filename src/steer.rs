@@ -250,7 +250,6 @@ impl Helm {
             }
             let tick = self.next_tick;
             self.allowed = control::turn(&mut self.estimator, &mut self.control, &self.pressure, mode, tick);
-            self.allowed.kv_cap = credible(self.allowed.kv_cap, self.limits.kv_tokens);
             (self.pressure.refused, self.pressure.memory_bound) = (false, false);
             self.shadow.on_tick(tick, &self.estimator);
             self.next_tick = self.next_tick + TICK;
@@ -269,12 +268,6 @@ impl Helm {
     }
 }
 
-/// A cap of tokens, unless the engine's memory is known and far larger: streams that fell silent there were held up by something
-/// else, such as a worker of our own that had no processor for a while.
-fn credible(cap: Option<f64>, kv_tokens: Option<u32>) -> Option<f64> {
-    cap.filter(|cap| kv_tokens.is_none_or(|tokens| *cap >= LEAST_FULL * f64::from(tokens)))
-}
-
 fn id(place: usize) -> BackendId {
     BackendId(u16::try_from(place).unwrap_or(u16::MAX))
 }
@@ -288,8 +281,6 @@ fn say(backend: &str, transition: &Transition) {
     }
 }
 
-/// Part of its memory below which no engine preempts; prompts are only guessed, and may be twice as long as their bytes say.
-const LEAST_FULL: f64 = 0.25;
 /// The estimate's own tick.
 const TICK: Duration = Duration::from_millis(100);
 /// A reading costs some microseconds and is looked at once a second at most.
@@ -431,14 +422,6 @@ mod tests {
         *known.lock().unwrap() = EngineLimits { max_num_seqs: Some(8), ..EngineLimits::default() };
         (1..3).for_each(|second| rig.second(second, 1, 1));
         assert_eq!(rig.steer.helms[0].limits.max_num_seqs, Some(8));
-    }
-
-    #[test]
-    fn a_cap_far_below_the_engines_memory_is_not_believed_and_one_near_it_is() {
-        assert_eq!(credible(Some(19_000.0), Some(400_000)), None);
-        assert_eq!(credible(Some(300_000.0), Some(400_000)), Some(300_000.0));
-        assert_eq!(credible(Some(19_000.0), None), Some(19_000.0));
-        assert_eq!(credible(None, Some(400_000)), None);
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod baseline;
 mod books;
 mod estimate;
 mod heads;
+mod places;
 mod relay;
 mod valgrind;
 mod wire;
@@ -51,7 +52,10 @@ pub enum Heap {
 }
 
 fn units() -> impl Iterator<Item = Unit> {
-    [relay::UNITS, heads::UNITS, books::UNITS, estimate::UNITS, wire::UNITS].into_iter().flatten().copied()
+    [relay::UNITS, heads::UNITS, books::UNITS, estimate::UNITS, places::UNITS, wire::UNITS]
+        .into_iter()
+        .flatten()
+        .copied()
 }
 
 fn main() -> ExitCode {

@@ -29,7 +29,7 @@ impl KvCap {
     pub fn on_tick(&mut self, view: &View, pressure: &Pressure, now: f64) {
         // What is in flight now is gone after about so long, and only then a change has had its effect.
         let residence = (f64::from(pressure.in_flight) / view.start_rate.max(SLOWEST)).clamp(1.0, 60.0);
-        if view.wasted > LOSS && view.wasted_lately > LOSS {
+        if view.wasted > LOSS && view.wasted_lately > LOSS && may_be_full(view, pressure) {
             let obeyed = self.cap.is_none_or(|cap| pressure.context <= OBEYED * cap);
             if now > self.wait_until && obeyed || self.cap.is_some() && now > self.wait_until + residence / 2.0 {
                 self.cut(pressure.context, residence, now);
@@ -69,6 +69,13 @@ impl KvCap {
     }
 }
 
+/// Whether what is in flight can have filled the engine's memory.
+fn may_be_full(view: &View, pressure: &Pressure) -> bool {
+    view.kv_tokens.is_none_or(|tokens| pressure.context >= LEAST_FULL * tokens)
+}
+
+/// Part of its memory below which no engine preempts; prompts are only guessed, and may be twice as long as their bytes say.
+const LEAST_FULL: f64 = 0.25;
 /// Share of the time lost to recomputation that is too much, and that is none.
 const LOSS: f64 = 0.05;
 const CALM: f64 = 0.025;
@@ -95,10 +102,13 @@ mod tests {
     use super::super::view_of_nothing;
     use super::*;
 
+    fn losing(wasted: f64) -> View {
+        View { wasted, wasted_lately: wasted, start_rate: 10.0, ..view_of_nothing() }
+    }
+
     /// Twenty in flight at ten starts per second: gone after two seconds.
     fn tick(cap: &mut KvCap, wasted: f64, context: f64, memory_bound: bool, now: f64) -> Option<f64> {
-        let view = View { wasted, wasted_lately: wasted, start_rate: 10.0, ..view_of_nothing() };
-        cap.on_tick(&view, &Pressure { context, memory_bound, in_flight: 20, ..Pressure::default() }, now);
+        cap.on_tick(&losing(wasted), &Pressure { context, memory_bound, in_flight: 20, ..Pressure::default() }, now);
         cap.tokens()
     }
 
@@ -133,6 +143,16 @@ mod tests {
         let mut cap = KvCap::new();
         tick(&mut cap, 0.2, 1000.0, false, 1.0);
         assert_eq!(tick(&mut cap, 0.0, 900.0, true, 11.0), Some(959.5));
+    }
+
+    #[test]
+    fn a_memory_that_is_far_from_full_is_not_capped_and_one_near_it_is() {
+        for (kv_tokens, capped) in [(400_000.0, None), (25_000.0, Some(18_050.0))] {
+            let mut cap = KvCap::new();
+            let view = View { kv_tokens: Some(kv_tokens), ..losing(0.2) };
+            cap.on_tick(&view, &Pressure { context: 19_000.0, in_flight: 20, ..Pressure::default() }, 1.0);
+            assert_eq!(cap.tokens(), capped, "{kv_tokens}");
+        }
     }
 
     #[test]

@@ -224,6 +224,7 @@ impl Estimator {
             knee_in_flight: self.knee.map(|knee| knee.in_flight.value),
             per_prompt_token: per_prompt_token
                 .and_then(|(mix, costs)| self.capacity.per_prompt_token(mix, costs, decoding)),
+            kv_tokens: self.engine.kv_tokens.map(f64::from),
             wasted: self.wasted.at(now),
             wasted_lately: self.wasted_lately.at(now),
         }

@@ -29,6 +29,8 @@ pub struct View {
     pub knee_in_flight: Option<f64>,
     /// Seconds of engine time per prompt token, where prompts are most of the work.
     pub per_prompt_token: Option<f64>,
+    /// Tokens that the engine's memory holds, where that is known.
+    pub kv_tokens: Option<f64>,
     /// Seconds lost to recomputation, per second.
     pub wasted: f64,
     /// The same over the last one or two seconds.
