@@ -12,6 +12,7 @@ mod gaps;
 pub mod histogram;
 pub mod journal;
 mod ledger;
+mod line;
 mod outcome;
 pub mod sample;
 mod shard;

@@ -4,7 +4,7 @@ use crate::support::census;
 use crate::{Verdict, verdict};
 
 const REQUESTS: u64 = 1_000_000;
-const LIMIT: u32 = 8;
+const LIMIT: u32 = 5;
 
 pub fn run() -> Vec<Verdict> {
     let seen = census::run(LIMIT, REQUESTS, 64, 5);
