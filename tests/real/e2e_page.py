@@ -22,7 +22,7 @@ import time
 
 from playwright.sync_api import sync_playwright
 
-from harness import check, free_port, status_of, verdict, wait_until, wait_until_up, weir, weir_engine, Process
+from harness import bar, check, free_port, status_of, verdict, wait_until, wait_until_up, weir, weir_engine, Process
 from load import open_loop
 
 # Eight slots; an answer of 20 tokens takes half a second: about 16 requests a second.
@@ -34,7 +34,7 @@ ENGINE = {
 CALM, HOT, TOKENS = 9.0, 32.0, 20
 CALM_SECONDS, HOT_SECONDS = 25, 60
 DESKTOP, PHONE = {"width": 1360, "height": 900}, {"width": 390, "height": 844}
-FIRST_PAINT, BEHIND = 1.0, 2.0
+FIRST_PAINT, BEHIND = bar(1.0, 3.0), bar(2.0, 5.0)
 # What a day may add to the heap of a page that was open for two hours, all of which a collection may leave lying about.
 GROWTH = 1 << 20
 

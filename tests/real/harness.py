@@ -18,6 +18,12 @@ import time
 failures = []
 
 
+def bar(asked, beside_others):
+    """What was asked of a time or a rate, judged with E2E_STRICT=1 on a machine that does nothing else. Without it the second, which a machine
+    that others load meets too, and only a fault misses: tests find faults, runs that are written down show figures."""
+    return asked if os.environ.get("E2E_STRICT") == "1" else beside_others
+
+
 def check(holds, sentence):
     print(("  ok      " if holds else "  FAILED  ") + sentence, flush=True)
     if not holds:
