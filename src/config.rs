@@ -84,6 +84,8 @@ pub struct Config {
     pub journal: Journal,
     /// What synthetic load may cost.
     pub probe: crate::probe::settings::Settings,
+    /// Whether GPUs are read.
+    pub gpu: crate::gpu::settings::Settings,
     /// Which rule makes the limits.
     pub control: control::Policy,
 }
@@ -126,6 +128,7 @@ impl Default for Config {
             metrics: Metrics::default(),
             journal: Journal::default(),
             probe: crate::probe::settings::Settings::default(),
+            gpu: crate::gpu::settings::Settings::default(),
             control: control::Policy::default(),
         }
     }
@@ -177,6 +180,7 @@ impl Config {
             "metrics": self.metrics,
             "journal": self.journal,
             "probe": self.probe,
+            "gpu": self.gpu,
             "control": { "policy": self.control.as_str(), "limit": static_limit(self.control) },
         })
     }

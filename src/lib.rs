@@ -30,6 +30,7 @@ pub mod demo;
 pub mod engine;
 pub mod estimate;
 pub mod export;
+pub mod gpu;
 pub mod http1;
 pub mod load;
 pub mod measure;

@@ -33,6 +33,7 @@ pub(super) struct File {
     pub(super) metrics: Metrics,
     pub(super) journal: Journal,
     pub(super) probe: crate::probe::settings::Settings,
+    pub(super) gpu: crate::gpu::settings::Settings,
     pub(super) control: Control,
 }
 
@@ -76,6 +77,7 @@ pub(super) struct Server {
     pub(super) kv_tokens: Option<u32>,
     pub(super) max_num_batched_tokens: Option<u32>,
     pub(super) reassemble: Option<bool>,
+    pub(super) gpu: Vec<crate::gpu::settings::Selector>,
 }
 
 /// `auto`, or a number.

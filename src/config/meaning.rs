@@ -42,6 +42,7 @@ pub(super) fn of(file: File, overrides: &Overrides, mut reader: Reader) -> Resul
         metrics: file.metrics,
         journal: file.journal,
         probe: file.probe,
+        gpu: file.gpu,
         control: policy(&file.control, reader_ref),
     };
     config.admin.listen = overrides.admin.unwrap_or(config.admin.listen);
@@ -51,6 +52,9 @@ pub(super) fn of(file: File, overrides: &Overrides, mut reader: Reader) -> Resul
     check_admission(&config, reader_ref);
     check_metrics(&config.metrics, reader_ref);
     check_probe(&config.probe, reader_ref);
+    if let Some(fault) = config.gpu.fault() {
+        reader_ref.report(&at(&["gpu", "interval"]), fault);
+    }
     ConfigErrors::check(reader.into_faults()).map(|()| config)
 }
 
@@ -253,6 +257,7 @@ fn inside(server: &file::Server, steps: &impl Fn(&str) -> Vec<Step>, reader: &mu
         max_num_seqs: server.max_num_seqs,
         kv_tokens: server.kv_tokens,
         max_num_batched_tokens: server.max_num_batched_tokens,
+        gpu: server.gpu.clone(),
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Inside {
     pub kv_tokens: Option<u32>,
     /// Most tokens in one step.
     pub max_num_batched_tokens: Option<u32>,
+    /// The GPUs it runs on.
+    pub gpu: Vec<crate::gpu::settings::Selector>,
 }
 
 impl Inside {

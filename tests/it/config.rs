@@ -268,3 +268,27 @@ fn off_is_a_word_and_not_a_truth_value() {
     assert_eq!((passthrough("off"), passthrough("engine")), ("off".into(), "engine".into()));
     assert!(parse(&format!("{ONE_BACKEND}limits: {{half_close: off}}\n")).is_err());
 }
+
+#[test]
+fn gpus_are_switched_and_mapped_to_backends() {
+    use weir::gpu::settings::{Enabled, Selector};
+    let backend = "backends:\n  - {name: a, url: 'http://127.0.0.1:8200', gpu: [0, '1:2', GPU-8f2c-4000]}\n";
+    let config = parse(&format!("{backend}gpu: {{enabled: false, library: /opt/libnvidia-ml.so.1}}\n")).unwrap();
+    assert_eq!(config.gpu.enabled, Enabled::No);
+    let named = [Selector::Index(0), Selector::Instance(1, 2), Selector::Uuid("GPU-8f2c-4000".into())];
+    assert_eq!(config.backends[0].inside.gpu, named);
+    assert_eq!(parse(&config.effective().to_string()).unwrap(), config);
+    let words = ["auto", "true", "false"].map(|word| parse(&format!("{backend}gpu: {{enabled: {word}}}")).unwrap());
+    assert_eq!(words.map(|config| config.gpu.enabled), [Enabled::Auto, Enabled::Yes, Enabled::No]);
+    let faults = said(
+        "backends:\n  - {name: a, url: 'http://127.0.0.1:8200', gpu: [zero]}\ngpu:\n  enabled: maybe\n  interval: 10ms\n",
+    );
+    for (fault, sentence) in faults.iter().zip([
+        "weir.yaml:2:51: backends[0].gpu[0]: `zero` names no GPU",
+        "weir.yaml:4:12: gpu.enabled: expected `auto`, `true` or `false`",
+        "weir.yaml:5:13: gpu.interval: GPUs are read every",
+    ]) {
+        assert!(fault.starts_with(sentence), "{fault}");
+    }
+    assert_eq!(faults.len(), 3, "{faults:?}");
+}
