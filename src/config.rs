@@ -24,7 +24,7 @@ pub use server::{Inside, Server};
 
 use crate::balance::Policy;
 use crate::control;
-use crate::export::settings::{Admin, Journal, Log, LogLevel, Metrics};
+use crate::export::settings::{Admin, Journal, Log, LogLevel, Metrics, Otlp};
 use crate::proxy::admission::Admission;
 use crate::proxy::settings::{DrainSettings, Limits};
 use crate::slo::Slo;
@@ -76,6 +76,8 @@ pub struct Config {
     pub admin: Admin,
     /// What is logged.
     pub log: Log,
+    /// Where spans go.
+    pub otlp: Otlp,
     /// How the process leaves.
     pub drain: DrainSettings,
     /// Which families are shown.
@@ -124,6 +126,7 @@ impl Default for Config {
             limits: Limits::default(),
             admin: Admin::default(),
             log: Log::default(),
+            otlp: Otlp::default(),
             drain: DrainSettings::default(),
             metrics: Metrics::default(),
             journal: Journal::default(),
@@ -140,12 +143,12 @@ impl Config {
     /// # Errors
     /// All faults that were found: an unreadable file, a key or value that is not understood, settings that contradict.
     pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigErrors> {
-        let Some(path) = path else { return Self::parse("", "command line", overrides, &|_| None) };
+        #[allow(clippy::disallowed_methods, reason = "variables in the file are filled in here and nowhere else")]
+        let environment = |variable: &str| std::env::var(variable).ok();
+        let Some(path) = path else { return Self::parse("", "command line", overrides, &environment) };
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path)
             .map_err(|why| ConfigErrors::from(Fault::of_file(&name, format!("cannot be read: {why}"))))?;
-        #[allow(clippy::disallowed_methods, reason = "variables in the file are filled in here and nowhere else")]
-        let environment = |variable: &str| std::env::var(variable).ok();
         Self::parse(&text, &name, overrides, &environment)
     }
 
@@ -160,7 +163,9 @@ impl Config {
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigErrors> {
         let (typed, reader) = file::read(text, name, environment);
-        meaning::of(typed, overrides, reader)
+        let mut config = meaning::of(typed, overrides, reader)?;
+        config.otlp.hear(environment);
+        Ok(config)
     }
 
     /// Everything in force, in the file's own shape, for `/config`. A secret shows as `masked`.
@@ -176,6 +181,7 @@ impl Config {
             "limits": self.limits,
             "admin": self.admin,
             "log": self.log,
+            "otlp": self.otlp,
             "drain": self.drain,
             "metrics": self.metrics,
             "journal": self.journal,

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::fault::{Fault, Place};
 use super::tree::{self, Node, Step};
 use crate::balance::Policy;
-use crate::export::settings::{Admin, Journal, Log, Metrics};
+use crate::export::settings::{Admin, Journal, Log, Metrics, Otlp};
 use crate::proxy::admission::Admission;
 use crate::proxy::settings::{DrainSettings, Health, Limits};
 use crate::scrape::settings::{Engine, Series};
@@ -29,6 +29,7 @@ pub(super) struct File {
     pub(super) limits: Limits,
     pub(super) admin: Admin,
     pub(super) log: Log,
+    pub(super) otlp: Otlp,
     pub(super) drain: DrainSettings,
     pub(super) metrics: Metrics,
     pub(super) journal: Journal,

@@ -8,8 +8,8 @@ use super::file::{self, File, Reader, Workers};
 use super::tree::Step;
 use super::{Config, Inside, Mode, Overrides, Server, SloRoute, processors};
 use crate::control::Policy;
-use crate::export::settings::Metrics;
-use crate::proxy::settings::{Backend, BackendUrl, Health};
+use crate::export::settings::{Metrics, Otlp};
+use crate::proxy::settings::{Backend, BackendUrl, Health, UrlError};
 use crate::scrape::settings::Engine;
 use crate::slo::Slo;
 
@@ -38,6 +38,7 @@ pub(super) fn of(file: File, overrides: &Overrides, mut reader: Reader) -> Resul
         limits: file.limits,
         admin: file.admin,
         log: file.log,
+        otlp: file.otlp,
         drain: file.drain,
         metrics: file.metrics,
         journal: file.journal,
@@ -55,6 +56,7 @@ pub(super) fn of(file: File, overrides: &Overrides, mut reader: Reader) -> Resul
     if let Some(fault) = config.gpu.fault() {
         reader_ref.report(&at(&["gpu", "interval"]), fault);
     }
+    check_otlp(&config.otlp, reader_ref);
     ConfigErrors::check(reader.into_faults()).map(|()| config)
 }
 
@@ -347,6 +349,19 @@ fn check_probe(probe: &crate::probe::settings::Settings, reader: &mut Reader) {
         if too_little {
             reader.report(&at(&["probe", key]), "this is too little to measure anything with".to_owned());
         }
+    }
+}
+
+fn check_otlp(otlp: &Otlp, reader: &mut Reader) {
+    if let Some(Err(why)) = otlp.endpoint.as_deref().map(BackendUrl::parse) {
+        let sentence = match why {
+            UrlError::Tls(typed) => format!("`{typed}`: spans are sent in the clear, to a collector nearby: http://"),
+            other => other.to_string(),
+        };
+        reader.report(&at(&["otlp", "endpoint"]), sentence);
+    }
+    if !(0.0..=1.0).contains(&otlp.sample_ratio) {
+        reader.report(&at(&["otlp", "sample_ratio"]), "a share from 0 to 1 is needed".to_owned());
     }
 }
 

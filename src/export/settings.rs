@@ -1,5 +1,6 @@
 //! What the exporters can be told: where the admin port is, what is logged, which families are shown, where the journal goes.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -27,7 +28,7 @@ impl Default for Admin {
 }
 
 /// What is written to standard error.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
     /// One JSON object a line, or text for people.
@@ -36,6 +37,58 @@ pub struct Log {
     pub level: LogLevel,
     /// Whether every finished request gets a line: lengths, times and outcome, never content.
     pub access: bool,
+    /// Such lines a second, on average. Beyond it requests that went well are left out, and the next line says how many.
+    pub access_rate: u32,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::default(), level: LogLevel::default(), access: false, access_rate: 1000 }
+    }
+}
+
+/// Where spans and the `gen_ai` metrics go, over OTLP (http/protobuf).
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Otlp {
+    /// A collector's address, as `http://127.0.0.1:4318`; absent, nothing is recorded or sent. The standard variables
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT` and `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` win over it.
+    pub endpoint: Option<String>,
+    /// Share of the traces that begin here, 0 to 1. A trace that began before follows its own sampled flag.
+    pub sample_ratio: f64,
+    /// What OpenTelemetry's own variables say.
+    #[serde(skip)]
+    pub variables: BTreeMap<&'static str, String>,
+}
+
+impl Otlp {
+    /// Keeps what `environment` says in OpenTelemetry's own variables.
+    pub fn hear(&mut self, environment: &dyn Fn(&str) -> Option<String>) {
+        let said = |name: &'static str| Some((name, environment(name).filter(|value| !value.is_empty())?));
+        self.variables = OTEL_VARIABLES.into_iter().filter_map(said).collect();
+    }
+}
+
+/// The variables that are heard.
+const OTEL_VARIABLES: [&str; 12] = [
+    "OTEL_SDK_DISABLED",
+    "OTEL_SERVICE_NAME",
+    "OTEL_RESOURCE_ATTRIBUTES",
+    "OTEL_TRACES_EXPORTER",
+    "OTEL_METRICS_EXPORTER",
+    "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_EXPORTER_OTLP_TIMEOUT",
+];
+
+impl Default for Otlp {
+    fn default() -> Self {
+        Self { endpoint: None, sample_ratio: 1.0, variables: BTreeMap::new() }
+    }
 }
 
 /// The form of a log line.
