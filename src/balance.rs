@@ -15,6 +15,7 @@ mod waiting;
 #[cfg(test)]
 mod tests;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use permit::Permit;
@@ -32,7 +33,7 @@ mod parts {
 }
 
 /// How a backend is chosen among those that are up and have room.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Policy {
     /// The one with most room for a first token, then with fewest in flight.

@@ -10,6 +10,7 @@ mod rehearse;
 mod replay;
 mod sweep;
 mod words;
+mod writings;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ pub use probe::Probe;
 pub use rehearse::{Rehearse, Unmet};
 pub use sweep::SweepFlags;
 pub use words::{FormatWord, LangWord, Refused};
+pub use writings::{Completions, Form, Man, SchemaFlags};
 
 use crate::config::{Config, ConfigErrors, Overrides};
 use crate::export::settings::LogLevel;
@@ -64,6 +66,12 @@ pub enum Command {
     Compare(Compare),
     /// Shows a running weir in the terminal: state, headroom, backends, the last minutes
     Top(Top),
+    /// Prints the JSON schema of the configuration, or the reference made from it
+    Schema(SchemaFlags),
+    /// Prints the completions of a shell
+    Completions(Completions),
+    /// Prints the man page, or writes one for every command
+    Man(Man),
 }
 
 /// Flags of `weir serve`; each wins over the file.
@@ -208,6 +216,9 @@ impl Cli {
             Command::Plan(flags) => plan::run(&flags),
             Command::Compare(flags) => compare::run(&flags),
             Command::Top(flags) => crate::top::run(&flags.admin, in_colour()),
+            Command::Schema(flags) => writings::schema(&flags),
+            Command::Completions(flags) => writings::completions(&flags),
+            Command::Man(flags) => writings::man(&flags),
         }
     }
 }
@@ -223,7 +234,22 @@ impl Serve {
             slo_ttft: self.slo_ttft,
             slo_itl: self.slo_itl,
             log_level: self.log.map(LogLevel::from),
+            from_environment: self.said_by_environment(),
         }
+    }
+
+    /// Which of these values stand in the environment too: a flag that says the same changes nothing.
+    fn said_by_environment(&self) -> Vec<(&'static str, &'static str)> {
+        let admin = self.admin.map(|address| address.to_string());
+        let log = self.log.map(|word| LogLevel::from(word).as_str().to_owned());
+        let read = [("admin.listen", "WEIR_ADMIN_LISTEN", admin), ("log.level", "WEIR_LOG", log)];
+        // Which of the two it was, clap does not say afterwards.
+        #[allow(clippy::disallowed_methods, reason = "the command line and its variables are read here")]
+        let says = |variable: &str, value: &Option<String>| value.is_some() && std::env::var(variable).ok() == *value;
+        read.into_iter()
+            .filter(|(_, variable, value)| says(variable, value))
+            .map(|(path, name, _)| (path, name))
+            .collect()
     }
 }
 

@@ -4,24 +4,30 @@
 //! further check. All faults are collected, each one sentence with its place in the file. Nothing here binds a port,
 //! resolves a name or asks a backend.
 
+pub mod effective;
 mod fault;
 mod file;
 mod meaning;
 mod reading;
+pub mod reference;
+pub mod schema;
 mod server;
 mod substitute;
 mod tree;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
+pub use effective::Origins;
 pub use fault::{ConfigErrors, Fault, Place};
 pub use server::{Inside, Server};
 
+use self::substitute::Surroundings;
 use crate::balance::Policy;
 use crate::control;
 use crate::export::settings::{Admin, Journal, Log, LogLevel, Metrics, Otlp};
@@ -31,7 +37,7 @@ use crate::slo::Slo;
 use crate::units::Span;
 
 /// What weir does with what it finds out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Measure, say what would be done, and forward everything.
@@ -107,8 +113,30 @@ pub struct Overrides {
     pub slo_ttft: Option<Duration>,
     /// `--slo-itl`.
     pub slo_itl: Option<Duration>,
-    /// `WEIR_LOG`.
+    /// `--log` or `WEIR_LOG`.
     pub log_level: Option<LogLevel>,
+    /// Which of these the environment said, as `(path, variable)`.
+    pub from_environment: Vec<(&'static str, &'static str)>,
+}
+
+impl Overrides {
+    /// The path of each setting that is overridden, and what did it.
+    fn origins(&self) -> Vec<(&'static str, String)> {
+        let all = [
+            ("listen", "--listen", self.listen.is_some()),
+            ("backends", "--backend", !self.backends.is_empty()),
+            ("admin.listen", "--admin", self.admin.is_some()),
+            ("mode", "--mode", self.mode.is_some()),
+            ("slo.ttft", "--slo-ttft", self.slo_ttft.is_some()),
+            ("slo.itl", "--slo-itl", self.slo_itl.is_some()),
+            ("log.level", "--log", self.log_level.is_some()),
+        ];
+        let origin = |path: &str, flag: &str| {
+            let variable = self.from_environment.iter().find(|(known, _)| *known == path);
+            variable.map_or_else(|| format!("flag {flag}"), |(_, variable)| format!("environment {variable}"))
+        };
+        all.into_iter().filter(|(.., said)| *said).map(|(path, flag, _)| (path, origin(path, flag))).collect()
+    }
 }
 
 impl Default for Config {
@@ -137,60 +165,92 @@ impl Default for Config {
     }
 }
 
-impl Config {
+/// What a configuration was read from; reading it again is a reload.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// The file, if there is one.
+    pub path: Option<PathBuf>,
+    /// What flags and the environment say.
+    pub overrides: Overrides,
+}
+
+/// A configuration, and where each of its values came from.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub config: Config,
+    pub origins: Origins,
+}
+
+impl Source {
     /// Reads the file, if there is one, fills in variables from the environment and lets the flags win.
     ///
     /// # Errors
     /// All faults that were found: an unreadable file, a key or value that is not understood, settings that contradict.
-    pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigErrors> {
-        #[allow(clippy::disallowed_methods, reason = "variables in the file are filled in here and nowhere else")]
-        let environment = |variable: &str| std::env::var(variable).ok();
-        let Some(path) = path else { return Self::parse("", "command line", overrides, &environment) };
+    pub fn load(&self) -> Result<Loaded, ConfigErrors> {
+        let Some(path) = &self.path else {
+            return read("", "command line", &self.overrides, &Surroundings::of_process(Path::new("")));
+        };
         let name = path.display().to_string();
-        let text = std::fs::read_to_string(path)
-            .map_err(|why| ConfigErrors::from(Fault::of_file(&name, format!("cannot be read: {why}"))))?;
-        Self::parse(&text, &name, overrides, &environment)
+        let text = text(path).map_err(|why| ConfigErrors::from(Fault::of_file(&name, why)))?;
+        read(&text, &name, &self.overrides, &Surroundings::of_process(path))
     }
+}
 
-    /// Reads `text`, which came from `name`; `environment` answers what `${VAR}` stands for.
+impl Config {
+    /// As [`Source::load`], without the origins.
     ///
     /// # Errors
-    /// As [`Config::load`].
+    /// As [`Source::load`].
+    pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigErrors> {
+        let source = Source { path: path.map(Path::to_owned), overrides: overrides.clone() };
+        source.load().map(|loaded| loaded.config)
+    }
+
+    /// Reads `text`, which came from `name`; `environment` answers what `${VAR}` stands for. `${file:…}` stands for nothing here.
+    ///
+    /// # Errors
+    /// As [`Source::load`].
     pub fn parse(
         text: &str,
         name: &str,
         overrides: &Overrides,
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigErrors> {
-        let (typed, reader) = file::read(text, name, environment);
-        let mut config = meaning::of(typed, overrides, reader)?;
-        config.otlp.hear(environment);
-        Ok(config)
+        read(text, name, overrides, &Surroundings::of_variables(environment)).map(|loaded| loaded.config)
     }
 
-    /// Everything in force, in the file's own shape, for `/config`. A secret shows as `masked`.
+    /// Everything in force, in the file's own shape. A secret shows as `masked`.
     pub fn effective(&self) -> serde_json::Value {
-        serde_json::json!({
-            "listen": self.listen,
-            "workers": self.workers,
-            "mode": self.mode,
-            "slo": { "ttft": Span(self.slo.ttft), "itl": Span(self.slo.itl), "routes": self.slo_routes },
-            "backends": self.backends,
-            "balance": self.balance,
-            "admission": self.admission,
-            "limits": self.limits,
-            "admin": self.admin,
-            "log": self.log,
-            "otlp": self.otlp,
-            "drain": self.drain,
-            "metrics": self.metrics,
-            "journal": self.journal,
-            "probe": self.probe,
-            "gpu": self.gpu,
-            "control": { "policy": self.control.as_str(), "limit": static_limit(self.control) },
-        })
+        // Maps have text keys and no value fails to serialize, so there is nothing to report.
+        serde_json::to_value(effective::Effective::of(self)).unwrap_or_default()
     }
 }
+
+fn read(
+    text: &str,
+    name: &str,
+    overrides: &Overrides,
+    surroundings: &Surroundings<'_>,
+) -> Result<Loaded, ConfigErrors> {
+    let (typed, reader) = file::read(text, name, surroundings);
+    let mut loaded = meaning::of(typed, overrides, reader)?;
+    loaded.config.otlp.hear(&surroundings.variable);
+    Ok(loaded)
+}
+
+/// The text of the file, unless anybody on the machine could have written it.
+fn text(path: &Path) -> Result<String, String> {
+    use std::os::unix::fs::MetadataExt;
+    let unreadable = |why: std::io::Error| format!("cannot be read: {why}");
+    let mode = std::fs::metadata(path).map_err(unreadable)?.mode();
+    if mode & OTHERS_WRITE != 0 {
+        return Err("anybody on this machine may write it: `chmod o-w` it first".to_owned());
+    }
+    std::fs::read_to_string(path).map_err(unreadable)
+}
+
+/// Of a file's mode.
+const OTHERS_WRITE: u32 = 0o002;
 
 impl From<Mode> for crate::admission::Mode {
     fn from(mode: Mode) -> Self {
@@ -199,10 +259,6 @@ impl From<Mode> for crate::admission::Mode {
             Mode::Enforce => Self::Enforce,
         }
     }
-}
-
-fn static_limit(policy: control::Policy) -> Option<u32> {
-    if let control::Policy::Static(limit) = policy { Some(limit) } else { None }
 }
 
 fn span_or_null<S: serde::Serializer>(span: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -4,10 +4,12 @@
 //! hold `u64` and `Duration`. The modules `size`, `span`, `size_option` and `span_option` join both in
 //! `#[serde(with = "…")]`. A bare number is refused, because nobody remembers whether 30 was seconds or milliseconds.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
 
@@ -149,6 +151,34 @@ impl Serialize for ByteSize {
 impl Serialize for Span {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl JsonSchema for ByteSize {
+    fn schema_name() -> Cow<'static, str> {
+        "Size".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "size", "pattern": "^\\s*[0-9.]+\\s*[KkMmGgTtPp]?[Ii]?[Bb]?\\s*$|\\$\\{" })
+    }
+}
+
+impl JsonSchema for Span {
+    fn schema_name() -> Cow<'static, str> {
+        "Span".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "span", "pattern": "^(\\s*[0-9]+\\s*[a-zµ]+)+\\s*$|\\$\\{" })
     }
 }
 

@@ -2,10 +2,17 @@
 //!
 //! Everything is optional here, so that one fault does not hide the next.
 
+use std::borrow::Cow;
+use std::net::SocketAddr;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
+use super::effective::{self, Origins};
 use super::fault::{Fault, Place};
+use super::substitute::Surroundings;
 use super::tree::{self, Node, Step};
+use super::{Config, Overrides};
 use crate::balance::Policy;
 use crate::export::settings::{Admin, Journal, Log, Metrics, Otlp};
 use crate::proxy::admission::Admission;
@@ -13,71 +20,146 @@ use crate::proxy::settings::{DrainSettings, Health, Limits};
 use crate::scrape::settings::{Engine, Series};
 use crate::units::Span;
 
-/// The whole file.
-#[derive(Debug, Default, Deserialize)]
+/// The configuration of weir: one YAML file. Everything but `backends` has a default.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct File {
-    /// The shape's own version; only 1 exists.
+    /// Shape of this file; only 1 exists.
+    #[schemars(with = "u64", range(min = 1, max = 1))]
     pub(super) version: Option<u64>,
-    pub(super) listen: Option<std::net::SocketAddr>,
+    /// Data port: what clients call.
+    #[schemars(with = "SocketAddr")]
+    pub(super) listen: Option<SocketAddr>,
+    /// Threads that carry traffic; `auto` is one a processor.
+    #[schemars(with = "Workers")]
     pub(super) workers: Option<Workers>,
+    /// What weir does with what it finds out.
+    #[schemars(with = "super::Mode")]
     pub(super) mode: Option<String>,
+    /// What a good request is.
     pub(super) slo: Objectives,
+    /// The inference servers behind weir.
+    #[schemars(length(min = 1, max = 256))]
     pub(super) backends: Vec<Server>,
+    /// How a backend is chosen among those that are up and have room.
     pub(super) balance: Policy,
+    /// Who is let in, and in which order. Beside `trust` it matters in mode enforce only.
     pub(super) admission: Admission,
-    pub(super) limits: Limits,
-    pub(super) admin: Admin,
-    pub(super) log: Log,
-    pub(super) otlp: Otlp,
-    pub(super) drain: DrainSettings,
-    pub(super) metrics: Metrics,
-    pub(super) journal: Journal,
-    pub(super) probe: crate::probe::settings::Settings,
-    pub(super) gpu: crate::gpu::settings::Settings,
+    /// Which rule makes the limits, in mode enforce.
     pub(super) control: Control,
+    /// Guard rails of synthetic load, which runs only when somebody asks for it with the admin token.
+    pub(super) probe: crate::probe::settings::Settings,
+    /// Readings of NVIDIA's library, beside what weir measures itself.
+    pub(super) gpu: crate::gpu::settings::Settings,
+    /// What one caller, and all of them together, may take.
+    pub(super) limits: Limits,
+    /// The admin port.
+    pub(super) admin: Admin,
+    /// What is written to standard error.
+    pub(super) log: Log,
+    /// Where spans and the `gen_ai` metrics go, over OTLP (http/protobuf).
+    pub(super) otlp: Otlp,
+    /// How the process leaves.
+    pub(super) drain: DrainSettings,
+    /// Which families are shown, and in which buckets.
+    pub(super) metrics: Metrics,
+    /// One JSON line a request: stamps and lengths, never content.
+    pub(super) journal: Journal,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Objectives {
+    /// Arrival to first token.
+    #[schemars(with = "Span", extend("exclusiveMinimum" = "0s"))]
     pub(super) ttft: Option<Span>,
+    /// Time between tokens, mean over the request.
+    #[schemars(with = "Span", extend("exclusiveMinimum" = "0s"))]
     pub(super) itl: Option<Span>,
+    /// Paths with another objective for the first token, such as `{ path: /v1/embeddings, ttft: null }`.
     pub(super) routes: Vec<Route>,
 }
 
 /// The objective of one path.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Route {
+    /// The path, without a query.
+    #[schemars(with = "String", regex(pattern = "^/[!-~]*$"))]
     pub(super) path: Option<String>,
+    /// Arrival to first token; `null` is no objective.
+    #[schemars(extend("exclusiveMinimum" = "0s"))]
     pub(super) ttft: Option<Span>,
 }
 
 /// Which rule makes the limits.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Control {
-    pub(super) policy: Option<String>,
+    /// The rule.
+    #[schemars(with = "PolicyWord")]
+    pub(super) policy: Option<PolicyWord>,
+    /// With `static`, and only there: requests in flight at each backend.
+    #[schemars(range(min = 1))]
     pub(super) limit: Option<u32>,
 }
 
+/// The rules by their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum PolicyWord {
+    /// A window of requests without a first token, and a cap of tokens in flight.
+    FirstTokenWindow,
+    /// As many requests in flight as `limit` says.
+    Static,
+    /// Additive increase, multiplicative decrease of the requests in flight, by the time to first token.
+    Aimd,
+    /// Netflix's Gradient2, by the time to first token.
+    Gradient2,
+    /// Netflix's Vegas, by the time to first token.
+    Vegas,
+    /// Envoy's adaptive concurrency, by the time to first token.
+    EnvoyGradient,
+}
+
 /// One entry of `backends`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Server {
+    /// Value of the label `backend`, unique; `backend-N` when it is left out.
+    #[schemars(with = "String", regex(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"))]
     pub(super) name: Option<String>,
+    /// Where it listens: `http://HOST[:PORT][/PREFIX]`.
+    #[schemars(with = "String", regex(pattern = "^[Hh][Tt][Tt][Pp]://[^?#@]+$"))]
     pub(super) url: Option<String>,
+    /// Model of families that describe the backend rather than a request.
     pub(super) model_name: Option<String>,
+    /// `Host` header sent to it; `null` is the client's own.
+    #[schemars(regex(pattern = "^[!-~]+$"))]
     pub(super) host: Option<String>,
+    /// How it is asked whether it is well.
     pub(super) health: Health,
+    /// Whose metrics these are.
     pub(super) engine: Engine,
+    /// Where its metrics are; `null` is at `url`, under this engine's usual path.
+    #[schemars(regex(pattern = "^[Hh][Tt][Tt][Pp]://[^?#@]+$"))]
     pub(super) metrics_url: Option<String>,
+    /// Series in place of the built-in ones, as `name` or `name{label=value}`; `null` keeps the built-in one.
     pub(super) engine_metrics: Series,
+    /// The engine's own limit of sequences in a batch; with `kv_tokens`, capacity is predicted before any saturation.
+    #[schemars(range(min = 1))]
     pub(super) max_num_seqs: Option<u32>,
+    /// Room for tokens in its KV memory; `null` is as its metrics say.
+    #[schemars(range(min = 1))]
     pub(super) kv_tokens: Option<u32>,
+    /// Its own limit of tokens in one step.
+    #[schemars(range(min = 1))]
     pub(super) max_num_batched_tokens: Option<u32>,
+    /// In mode enforce, answers that clients want whole are streamed from here and put together again, so that their first
+    /// token is seen; `false` leaves them whole. All backends have to allow it.
+    #[schemars(with = "bool")]
     pub(super) reassemble: Option<bool>,
+    /// GPUs it runs on: `0`, `"0:1"` (an instance) or `GPU-…`. Empty is all seen, where it is the only backend and on this machine.
     pub(super) gpu: Vec<crate::gpu::settings::Selector>,
 }
 
@@ -116,6 +198,20 @@ impl<'de> Deserialize<'de> for Workers {
     }
 }
 
+impl JsonSchema for Workers {
+    fn schema_name() -> Cow<'static, str> {
+        "Workers".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "const": "auto" }, { "type": "integer", "minimum": 1, "maximum": 1024 }] })
+    }
+}
+
 /// What was found while reading: the faults so far, and the tree that tells where a setting stands.
 pub(super) struct Reader {
     name: String,
@@ -140,6 +236,11 @@ impl Reader {
         self.root.is_removed(steps)
     }
 
+    /// Where each setting of what came of it was said.
+    pub(super) fn origins(&self, config: &Config, overrides: &Overrides) -> Origins {
+        effective::origins(config, &self.root, &self.name, overrides)
+    }
+
     /// All faults.
     pub(super) fn into_faults(self) -> Vec<Fault> {
         self.faults
@@ -156,7 +257,10 @@ impl Reader {
                 Ok(file) => return file,
                 Err(fault) => {
                     let steps = fault.steps();
-                    self.note(&steps, fault.place, fault.sentence);
+                    let gone = |key: &str| self.is_faulty(&[&steps[..], &[Step::Key(key.to_owned())]].concat());
+                    if !fault.missing.is_some_and(gone) {
+                        self.note(&steps, fault.place, fault.sentence);
+                    }
                     if !self.root.remove(&steps) || steps.is_empty() {
                         return File::default();
                     }
@@ -167,7 +271,7 @@ impl Reader {
 }
 
 /// Reads the text as far as it can be read.
-pub(super) fn read(text: &str, name: &str, environment: &dyn Fn(&str) -> Option<String>) -> (File, Reader) {
+pub(super) fn read(text: &str, name: &str, surroundings: &Surroundings<'_>) -> (File, Reader) {
     let mut reader = Reader { name: name.to_owned(), root: Node::empty(), faults: Vec::new() };
     match parse(text) {
         Ok(root) => reader.root = root,
@@ -179,21 +283,26 @@ pub(super) fn read(text: &str, name: &str, environment: &dyn Fn(&str) -> Option<
         }
     }
     let faults = &mut reader.faults;
-    reader.root.fill(environment, &mut Vec::new(), &mut |steps, place, sentence| {
+    let mut report = |steps: &[Step], place, sentence| {
         faults.push(Fault { file: name.to_owned(), place: Some(place), path: tree::path(steps), sentence });
-    });
+    };
+    reader.root.settle(&mut Vec::new(), &mut report);
+    reader.root.fill(surroundings, &mut Vec::new(), &mut report);
     let file = reader.read_all();
     (file, reader)
 }
 
-/// The text as a tree, or what is wrong with its YAML: a duplicate key is, too.
+/// The text as a tree, or what is wrong with its YAML. Keys given twice are left in: they are faults like others.
 fn parse(text: &str) -> Result<Node, (Option<Place>, String)> {
     let only_comments = |line: &str| line.trim_start().is_empty() || line.trim_start().starts_with('#');
     if text.lines().all(only_comments) {
         return Ok(Node::empty());
     }
     // YAML 1.2: `off` is a word, and one that a setting can mean.
-    let options = serde_saphyr::options! { strict_booleans: true };
+    let options = serde_saphyr::options! {
+        strict_booleans: true,
+        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::PassThrough,
+    };
     serde_saphyr::from_str_with_options(text, options).map_err(|why| {
         let place = why.location().map(|at| Place { line: at.line(), column: at.column() });
         let formatter = serde_saphyr::UserMessageFormatter;

@@ -4,9 +4,9 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::fault::ConfigErrors;
-use super::file::{self, File, Reader, Workers};
+use super::file::{self, File, PolicyWord, Reader, Workers};
 use super::tree::Step;
-use super::{Config, Inside, Mode, Overrides, Server, SloRoute, processors};
+use super::{Config, Inside, Loaded, Mode, Overrides, Server, SloRoute, processors};
 use crate::control::Policy;
 use crate::export::settings::{Metrics, Otlp};
 use crate::proxy::settings::{Backend, BackendUrl, Health, UrlError};
@@ -23,7 +23,7 @@ const LONGEST_NAME: usize = 63;
 const MOST_BUCKETS: usize = 64;
 
 /// The configuration, or every fault that the reader and the checks below have found.
-pub(super) fn of(file: File, overrides: &Overrides, mut reader: Reader) -> Result<Config, ConfigErrors> {
+pub(super) fn of(file: File, overrides: &Overrides, mut reader: Reader) -> Result<Loaded, ConfigErrors> {
     let reader_ref = &mut reader;
     check_version(file.version, reader_ref);
     let mut config = Config {
@@ -57,12 +57,13 @@ pub(super) fn of(file: File, overrides: &Overrides, mut reader: Reader) -> Resul
         reader_ref.report(&at(&["gpu", "interval"]), fault);
     }
     check_otlp(&config.otlp, reader_ref);
-    ConfigErrors::check(reader.into_faults()).map(|()| config)
+    let origins = reader.origins(&config, overrides);
+    ConfigErrors::check(reader.into_faults()).map(|()| Loaded { config, origins })
 }
 
 fn check_version(version: Option<u64>, reader: &mut Reader) {
     if let Some(other) = version.filter(|version| *version != 1) {
-        reader.report(&at(&["version"]), format!("version {other} is not known to this program, the only one is 1"));
+        reader.report(&at(&["version"]), format!("version {other} is not known to this program: expected 1"));
     }
 }
 
@@ -118,44 +119,46 @@ fn slo(file: &File, overrides: &Overrides, reader: &mut Reader) -> Slo {
 fn slo_routes(typed: &[file::Route], reader: &mut Reader) -> Vec<SloRoute> {
     let mut routes = Vec::new();
     for (index, route) in typed.iter().enumerate() {
-        let mut steps = at(&["slo", "routes"]);
-        steps.push(Step::Index(index));
+        let steps = |key: &str| [at(&["slo", "routes"]), vec![Step::Index(index), Step::Key(key.to_owned())]].concat();
         match &route.path {
             Some(path) if path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b'?') => {
                 routes.push(SloRoute { path: path.clone(), ttft: route.ttft.map(|span| span.0) });
             }
+            None if reader.is_faulty(&steps("path")) => {}
             _ => {
-                reader.report(&steps, "a route needs a path such as `path: /v1/embeddings`, without a query".to_owned())
+                let sentence = "a route needs a path such as `path: /v1/embeddings`, without a query".to_owned();
+                reader.report(&steps("path"), sentence);
             }
         }
         if route.ttft.is_some_and(|span| span.0.is_zero()) {
-            reader.report(&steps, "an objective of zero is never met, write `ttft: null` for none".to_owned());
+            let sentence = "an objective of zero is never met, write `ttft: null` for none".to_owned();
+            reader.report(&steps("ttft"), sentence);
         }
     }
     routes
 }
 
 fn policy(typed: &file::Control, reader: &mut Reader) -> Policy {
-    const WORDS: [&str; 6] = ["first_token_window", "static", "aimd", "gradient2", "vegas", "envoy_gradient"];
-    let policy = match typed.policy.as_deref() {
-        None | Some("first_token_window") => Policy::FirstTokenWindow,
-        Some("static") => match typed.limit {
+    let policy = match typed.policy {
+        None | Some(PolicyWord::FirstTokenWindow) => Policy::FirstTokenWindow,
+        Some(PolicyWord::Static) => match typed.limit {
             Some(limit) if limit > 0 => return Policy::Static(limit),
-            _ => {
+            Some(_) => {
+                let sentence = "no request at all: expected 1 or more".to_owned();
+                reader.report(&at(&["control", "limit"]), sentence);
+                return Policy::default();
+            }
+            None if reader.is_faulty(&at(&["control", "limit"])) => return Policy::default(),
+            None => {
                 let sentence = "`static` needs the number of requests in flight, as `limit: 64`".to_owned();
                 reader.report(&at(&["control", "policy"]), sentence);
                 return Policy::default();
             }
         },
-        Some("aimd") => Policy::Aimd,
-        Some("gradient2") => Policy::Gradient2,
-        Some("vegas") => Policy::Vegas,
-        Some("envoy_gradient") => Policy::EnvoyGradient,
-        Some(other) => {
-            let sentence = format!("unknown value `{other}`{}", super::fault::suggestion(other, &WORDS));
-            reader.report(&at(&["control", "policy"]), sentence);
-            Policy::default()
-        }
+        Some(PolicyWord::Aimd) => Policy::Aimd,
+        Some(PolicyWord::Gradient2) => Policy::Gradient2,
+        Some(PolicyWord::Vegas) => Policy::Vegas,
+        Some(PolicyWord::EnvoyGradient) => Policy::EnvoyGradient,
     };
     if typed.limit.is_some() {
         let sentence = "only `policy: static` has a limit of its own; this one finds it".to_owned();
@@ -204,14 +207,14 @@ fn from_file(index: usize, server: file::Server, earlier: &[Server], reader: &mu
     let name = server.name.unwrap_or_else(|| format!("backend-{index}"));
     if !is_label(&name) {
         let sentence = format!(
-            "`{name}` is not a name: 1 to {LONGEST_NAME} letters, digits, `.`, `_` or `-`, a letter or digit first"
+            "`{name}` is not a name: expected 1 to {LONGEST_NAME} letters, digits, `.`, `_` or `-`, a letter or digit first"
         );
         reader.report(&steps("name"), sentence);
     } else if earlier.iter().any(|backend| backend.name == name) {
         reader.report(&steps("name"), format!("`{name}` is taken by an earlier backend"));
     }
     if server.host.as_deref().is_some_and(|host| host.is_empty() || !host.bytes().all(|b| b.is_ascii_graphic())) {
-        reader.report(&steps("host"), "not a Host header: letters, digits, `.`, `-` and a port".to_owned());
+        reader.report(&steps("host"), "not a Host header: write a name such as `engine.local:8200`".to_owned());
     }
     check_health(&server.health, &steps("health"), reader);
     let Some(url) = server.url else {
@@ -335,19 +338,20 @@ fn check_limits(config: &Config, reader: &mut Reader) {
 
 fn check_probe(probe: &crate::probe::settings::Settings, reader: &mut Reader) {
     if !(probe.max_rate.is_finite() && probe.max_rate > 0.0) {
-        reader.report(&at(&["probe", "max_rate"]), "a number above 0 is needed".to_owned());
+        reader.report(&at(&["probe", "max_rate"]), "expected a number above 0".to_owned());
     }
     if !(0.0..=1.0).contains(&probe.max_missed) {
-        reader.report(&at(&["probe", "max_missed"]), "a share from 0 to 1 is needed".to_owned());
+        reader.report(&at(&["probe", "max_missed"]), "expected a share from 0 to 1".to_owned());
     }
-    for (key, too_little) in [
-        ("max_in_flight", probe.max_in_flight == 0),
-        ("input_tokens", probe.input_tokens == 0),
-        ("output_tokens", probe.output_tokens < 2),
-        ("step", probe.step < SHORTEST_STEP),
+    for (key, too_little, least) in [
+        ("max_in_flight", probe.max_in_flight == 0, "1"),
+        ("input_tokens", probe.input_tokens == 0, "1"),
+        ("output_tokens", probe.output_tokens < 2, "2"),
+        ("step", probe.step < SHORTEST_STEP, "`1s`"),
     ] {
         if too_little {
-            reader.report(&at(&["probe", key]), "this is too little to measure anything with".to_owned());
+            let sentence = format!("too little to measure anything with: expected {least} or more");
+            reader.report(&at(&["probe", key]), sentence);
         }
     }
 }
@@ -361,7 +365,7 @@ fn check_otlp(otlp: &Otlp, reader: &mut Reader) {
         reader.report(&at(&["otlp", "endpoint"]), sentence);
     }
     if !(0.0..=1.0).contains(&otlp.sample_ratio) {
-        reader.report(&at(&["otlp", "sample_ratio"]), "a share from 0 to 1 is needed".to_owned());
+        reader.report(&at(&["otlp", "sample_ratio"]), "expected a share from 0 to 1".to_owned());
     }
 }
 
@@ -371,7 +375,8 @@ const SHORTEST_STEP: Duration = Duration::from_secs(1);
 fn check_admission(config: &Config, reader: &mut Reader) {
     let admission = &config.admission;
     if !matches!(admission.shed_status, 429 | 503 | 529) {
-        let sentence = format!("status {} is not one that clients wait after: 429, 503 or 529", admission.shed_status);
+        let sentence =
+            format!("status {} is not one that clients wait after: expected 429, 503 or 529", admission.shed_status);
         reader.report(&at(&["admission", "shed_status"]), sentence);
     }
     if admission.queue.max_wait.is_zero() {

@@ -14,6 +14,8 @@ pub(super) struct Mismatch {
     inside_out: Vec<Step>,
     pub(super) place: Option<Place>,
     pub(super) sentence: String,
+    /// The key whose absence this is.
+    pub(super) missing: Option<&'static str>,
 }
 
 impl Mismatch {
@@ -29,7 +31,7 @@ impl Mismatch {
     }
 
     fn new(sentence: String) -> Self {
-        Self { inside_out: Vec::new(), place: None, sentence }
+        Self { inside_out: Vec::new(), place: None, sentence, missing: None }
     }
 }
 
@@ -58,6 +60,11 @@ impl de::Error for Mismatch {
         Self::new(format!("unknown key `{field}`{}", suggestion(field, expected)))
     }
 
+    fn missing_field(field: &'static str) -> Self {
+        let sentence = format!("`{field}` is missing: add `{field}: …`, there is no default for it here");
+        Self { missing: Some(field), ..Self::new(sentence) }
+    }
+
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
         Self::new(format!("unknown value `{variant}`{}", suggestion(variant, expected)))
     }
@@ -67,6 +74,8 @@ impl de::Error for Mismatch {
 fn plain(expected: &str) -> String {
     match expected {
         "usize" | "u64" | "u32" | "u16" => "a whole number",
+        "a sequence" => "a list such as `[a, b]`",
+        "a string" => "text",
         "a nonzero usize" => "a whole number from 1",
         "a boolean" => "`true` or `false`",
         "f64" => "a number",
@@ -142,6 +151,8 @@ impl<'de> Deserializer<'de> for &'de Node {
         match &self.value {
             // A section whose every key is commented out.
             Value::Null => visitor.visit_map(Entries { rest: [].iter(), value: None }),
+            // A derived reader would take a list for the fields in their order.
+            Value::List(_) => Err(de::Error::invalid_type(Unexpected::Seq, &"a mapping of keys to values")),
             _ => self.deserialize_any(visitor),
         }
     }

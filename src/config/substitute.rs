@@ -1,21 +1,53 @@
-//! `${VAR}` and `${VAR:-default}` in a value.
+//! `${VAR}`, `${VAR:-default}` and `${file:PATH}` in a value.
 //!
-//! A default holds no further variable, and `$$` stands for one `$`. A `$` before anything else is itself.
+//! A default holds no further variable, and `$$` stands for one `$`. A `$` before anything else is itself. A file gives its
+//! text without the line break at its end; a relative path begins beside the configuration file.
 
-/// Why a value could not be filled in; one sentence without a full stop.
+use std::io;
+use std::path::Path;
+
+/// Where variables and files come from.
+pub(super) struct Surroundings<'a> {
+    pub(super) variable: Variable<'a>,
+    file: File<'a>,
+}
+
+type Variable<'a> = Box<dyn Fn(&str) -> Option<String> + 'a>;
+type File<'a> = Box<dyn Fn(&Path) -> io::Result<String> + 'a>;
+
+impl<'a> Surroundings<'a> {
+    /// The process's own, for the configuration file at `path`.
+    pub(super) fn of_process(path: &'a Path) -> Self {
+        #[allow(clippy::disallowed_methods, reason = "variables in the file are filled in here and nowhere else")]
+        let variable = |name: &str| std::env::var(name).ok();
+        let beside = path.parent().unwrap_or(Path::new(""));
+        Self { variable: Box::new(variable), file: Box::new(move |path| bounded(&beside.join(path))) }
+    }
+
+    /// Variables alone.
+    pub(super) fn of_variables(variable: &'a dyn Fn(&str) -> Option<String>) -> Self {
+        Self { variable: Box::new(variable), file: Box::new(|_| Err(io::ErrorKind::Unsupported.into())) }
+    }
+}
+
+/// Why a value could not be filled in; one sentence without a full stop. What a file holds is never quoted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unfilled {
     #[error("the environment variable `{0}` is not set: set it, or write `${{{0}:-default}}`")]
     Unset(String),
-    #[error("`${{` without its `}}`")]
+    #[error("the file `{0}` cannot be read ({1}): check the path, and who may read it")]
+    File(String, String),
+    #[error("`${{` without its `}}`: close it, or write `$$` for one `$`")]
     Open,
-    #[error("`{0}` is not the name of an environment variable")]
+    #[error(
+        "`{0}` is not the name of an environment variable: write `${{NAME}}`, `${{NAME:-default}}` or `${{file:PATH}}`"
+    )]
     Name(String),
 }
 
 /// The text with its variables filled in, or `None` when it has none. A variable that is set but empty counts as unset
 /// where there is a default, as in a shell.
-pub(super) fn fill(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Option<String>, Unfilled> {
+pub(super) fn fill(text: &str, surroundings: &Surroundings<'_>) -> Result<Option<String>, Unfilled> {
     if !text.contains("${") && !text.contains("$$") {
         return Ok(None);
     }
@@ -29,7 +61,7 @@ pub(super) fn fill(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> 
             rest = after;
         } else if let Some(inside) = rest.strip_prefix('{') {
             let (reference, after) = inside.split_once('}').ok_or(Unfilled::Open)?;
-            filled.push_str(&value(reference, environment)?);
+            filled.push_str(&value(reference, surroundings)?);
             rest = after;
         } else {
             filled.push('$');
@@ -39,18 +71,32 @@ pub(super) fn fill(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> 
     Ok(Some(filled))
 }
 
-/// What `VAR` or `VAR:-default` stands for.
-fn value(reference: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<String, Unfilled> {
+/// What `VAR`, `VAR:-default` or `file:PATH` stands for.
+fn value(reference: &str, surroundings: &Surroundings<'_>) -> Result<String, Unfilled> {
+    if let Some(path) = reference.strip_prefix("file:") {
+        let text =
+            (surroundings.file)(Path::new(path)).map_err(|why| Unfilled::File(path.to_owned(), why.to_string()))?;
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        return Ok(text.strip_suffix('\r').unwrap_or(text).to_owned());
+    }
     let (name, default) = reference.split_once(":-").map_or((reference, None), |(name, default)| (name, Some(default)));
     if !is_name(name) {
         return Err(Unfilled::Name(name.to_owned()));
     }
-    match (environment(name), default) {
+    match ((surroundings.variable)(name), default) {
         (Some(found), None) => Ok(found),
         (Some(found), Some(_)) if !found.is_empty() => Ok(found),
         (_, Some(default)) => Ok(default.to_owned()),
         (None, None) => Err(Unfilled::Unset(name.to_owned())),
     }
+}
+
+/// The text of a file of a few lines; a device that never ends is no secret.
+fn bounded(path: &Path) -> io::Result<String> {
+    use std::io::Read;
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(LONGEST_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > LONGEST_FILE { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(text) }
 }
 
 fn is_name(name: &str) -> bool {
@@ -59,16 +105,24 @@ fn is_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
+/// Tokens are some hundred bytes.
+const LONGEST_FILE: u64 = 64 << 10;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn filled(text: &str) -> Result<Option<String>, Unfilled> {
-        fill(text, &|name| match name {
+        let variable = |name: &str| match name {
             "HOST" => Some("engine".into()),
             "EMPTY" => Some(String::new()),
             _ => None,
-        })
+        };
+        let file = |path: &Path| match path.to_str() {
+            Some("/token") => Ok("abc\r\n".to_owned()),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        };
+        fill(text, &Surroundings { variable: Box::new(variable), file: Box::new(file) })
     }
 
     #[test]
@@ -79,6 +133,7 @@ mod tests {
             ("$${HOST} ${HOST}", "${HOST} engine"),
             ("${NONE:-}", ""),
             ("${NONE:-a:-b}", "a:-b"),
+            ("Bearer ${file:/token}", "Bearer abc"),
         ] {
             assert_eq!(filled(text), Ok(Some(expected.into())), "{text}");
         }
@@ -97,6 +152,7 @@ mod tests {
         assert_eq!(filled("${HOST"), Err(Unfilled::Open));
         assert_eq!(filled("${1X}"), Err(Unfilled::Name("1X".into())));
         assert_eq!(filled("${}"), Err(Unfilled::Name(String::new())));
+        assert!(matches!(filled("${file:/none}"), Err(Unfilled::File(path, _)) if path == "/none"));
         let sentence = filled("${NONE}").unwrap_err().to_string();
         assert_eq!(sentence, "the environment variable `NONE` is not set: set it, or write `${NONE:-default}`");
     }

@@ -4,23 +4,24 @@
 //! struct is then read from the tree (`reading`) as often as needed: each fault takes the node it concerns out of the next
 //! reading.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
 use super::fault::Place;
-use super::substitute;
+use super::substitute::{self, Surroundings};
 
 /// One node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Node {
     pub(super) place: Place,
     pub(super) value: Value,
 }
 
 /// What a node holds.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Value {
     Null,
     Bool(bool),
@@ -77,16 +78,57 @@ impl Node {
         self.child_mut(step).is_some_and(|node| node.remove(rest))
     }
 
+    /// The node that the steps lead to.
+    pub(super) fn find(&self, steps: &[Step]) -> Option<&Self> {
+        steps.iter().try_fold(self, |node, step| node.child(step))
+    }
+
+    /// Takes out every key that a mapping has already, and reports it.
+    pub(super) fn settle(&mut self, trail: &mut Vec<Step>, report: &mut dyn FnMut(&[Step], Place, String)) {
+        match &mut self.value {
+            Value::List(nodes) => {
+                for (index, node) in nodes.iter_mut().enumerate() {
+                    trail.push(Step::Index(index));
+                    node.settle(trail, report);
+                    trail.pop();
+                }
+            }
+            Value::Map(entries) => {
+                let mut seen = BTreeMap::<String, u64>::new();
+                entries.retain_mut(|(key, place, node)| {
+                    trail.push(Step::Key(key.clone()));
+                    let first = seen.get(key).copied();
+                    match first {
+                        Some(line) => {
+                            report(
+                                trail,
+                                *place,
+                                format!("duplicate key, given in line {line} already: remove one of the two"),
+                            );
+                        }
+                        None => {
+                            seen.insert(key.clone(), place.line);
+                            node.settle(trail, report);
+                        }
+                    }
+                    trail.pop();
+                    first.is_none()
+                });
+            }
+            _ => {}
+        }
+    }
+
     /// Fills in variables everywhere below; reports each value that cannot be filled in and takes it out.
     pub(super) fn fill(
         &mut self,
-        environment: &dyn Fn(&str) -> Option<String>,
+        surroundings: &Surroundings<'_>,
         trail: &mut Vec<Step>,
         report: &mut dyn FnMut(&[Step], Place, String),
     ) {
         let place = self.place;
         match &mut self.value {
-            Value::Text(text) => match substitute::fill(text, environment) {
+            Value::Text(text) => match substitute::fill(text, surroundings) {
                 Ok(None) => {}
                 Ok(Some(filled)) => self.value = Value::Filled(filled),
                 Err(why) => {
@@ -97,14 +139,14 @@ impl Node {
             Value::List(nodes) => {
                 for (index, node) in nodes.iter_mut().enumerate() {
                     trail.push(Step::Index(index));
-                    node.fill(environment, trail, report);
+                    node.fill(surroundings, trail, report);
                     trail.pop();
                 }
             }
             Value::Map(entries) => {
                 for (key, _, node) in entries {
                     trail.push(Step::Key(key.clone()));
-                    node.fill(environment, trail, report);
+                    node.fill(surroundings, trail, report);
                     trail.pop();
                 }
             }

@@ -2,8 +2,10 @@
 //!
 //! It holds no rule about who must know it (visitor.rs).
 
+use std::borrow::Cow;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer};
 use serde::ser::{Serialize, Serializer};
 
@@ -46,6 +48,20 @@ impl<'de> Deserialize<'de> for Secret {
 }
 
 const MASK: &str = "masked";
+
+impl JsonSchema for Secret {
+    fn schema_name() -> Cow<'static, str> {
+        "Secret".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "secret" })
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::secret::Secret;
 
 /// The admin port.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
-    /// Address of metrics, health, status and drain; loopback unless probes and scrapes come from elsewhere.
+    /// Address of metrics, health, status, reload and drain; loopback unless probes and scrapes come from elsewhere.
     pub listen: SocketAddr,
-    /// What a change (undrain; a drain from another machine) must present as `Authorization: Bearer …`; absent, nothing.
+    /// What a change (reload, undrain, a drain from another machine) must present as `Authorization: Bearer …`; `null` is nothing.
+    /// Write `${WEIR_ADMIN_TOKEN}` or `${file:/run/secrets/token}`, not the token itself.
     pub token: Option<Secret>,
     /// Names under which the port is called, beside addresses and `localhost`. A page that makes a name of its own lead here
     /// is refused, and so is every name that is not in this list.
@@ -28,7 +30,7 @@ impl Default for Admin {
 }
 
 /// What is written to standard error.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
     /// One JSON object a line, or text for people.
@@ -48,13 +50,15 @@ impl Default for Log {
 }
 
 /// Where spans and the `gen_ai` metrics go, over OTLP (http/protobuf).
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Otlp {
-    /// A collector's address, as `http://127.0.0.1:4318`; absent, nothing is recorded or sent. The standard variables
+    /// A collector's address, as `http://127.0.0.1:4318`; `null`: nothing is recorded or sent. The standard variables
     /// `OTEL_EXPORTER_OTLP_ENDPOINT` and `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` win over it.
+    #[schemars(regex(pattern = "^[Hh][Tt][Tt][Pp]://[^?#@]+$"))]
     pub endpoint: Option<String>,
-    /// Share of the traces that begin here, 0 to 1. A trace that began before follows its own sampled flag.
+    /// Share of the traces that begin here. A trace that began before follows its own sampled flag.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub sample_ratio: f64,
     /// What OpenTelemetry's own variables say.
     #[serde(skip)]
@@ -92,7 +96,7 @@ impl Default for Otlp {
 }
 
 /// The form of a log line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
     /// One JSON object a line.
@@ -103,7 +107,7 @@ pub enum LogFormat {
 }
 
 /// How important a line must be. Nothing below `info` is compiled into a release: debug lines could hold content.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogLevel {
     /// Somebody must act.
@@ -127,19 +131,19 @@ impl LogLevel {
 }
 
 /// Which families are shown, and in which buckets.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Metrics {
     /// What `/metrics` on the data port answers.
     pub passthrough: Passthrough,
     /// Families left out of weir's own `/metrics`, by full name.
     pub disable: Vec<String>,
-    /// Upper bounds that replace the built-in ones.
+    /// Upper bounds of histograms, ascending, that replace the built-in ones; `null` keeps those.
     pub buckets: Buckets,
 }
 
 /// What `/metrics` on the data port answers; weir's own families are on the admin port in either case.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Passthrough {
     /// The engine's own page.
@@ -150,22 +154,29 @@ pub enum Passthrough {
 }
 
 /// Upper bounds of histograms, ascending, in seconds or tokens; absent keeps the built-in set.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Buckets {
     /// Times to first token, in seconds.
+    #[schemars(extend("minItems" = 1, "maxItems" = 64))]
     pub ttft: Option<Vec<f64>>,
     /// Inter-token latency and TPOT, in seconds.
+    #[schemars(extend("minItems" = 1, "maxItems" = 64))]
     pub itl: Option<Vec<f64>>,
     /// Gaps between content events, in seconds.
+    #[schemars(extend("minItems" = 1, "maxItems" = 64))]
     pub gap: Option<Vec<f64>>,
     /// Request durations, in seconds.
+    #[schemars(extend("minItems" = 1, "maxItems" = 64))]
     pub duration: Option<Vec<f64>>,
     /// Queue waits, in seconds.
+    #[schemars(extend("minItems" = 1, "maxItems" = 64))]
     pub wait: Option<Vec<f64>>,
     /// Prompt and output lengths, in tokens.
+    #[schemars(extend("minItems" = 1, "maxItems" = 64))]
     pub tokens: Option<Vec<f64>>,
     /// What weir itself adds, in seconds.
+    #[schemars(extend("minItems" = 1, "maxItems" = 64))]
     pub overhead: Option<Vec<f64>>,
 }
 
@@ -185,9 +196,9 @@ impl Buckets {
 }
 
 /// The journal: one JSON line a request, stamps and lengths, never content.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Journal {
-    /// The file that lines are appended to; absent, no journal is kept.
+    /// The file that lines are appended to; `null`: no journal is kept.
     pub path: Option<PathBuf>,
 }

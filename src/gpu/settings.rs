@@ -1,23 +1,26 @@
 //! What the reader of GPUs can be told: whether to read, how often, through which library, and which GPU is whose.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::{Serialize, Serializer};
 
 /// Whether and how GPUs are read.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// `auto`: where there is a library; `true`: as well, and its absence is a warning; `false`: never.
     pub enabled: Enabled,
-    /// Between two readings, 100 ms to 1 min. A shorter one sees shorter spells of throttling and asks the driver more often.
+    /// Between two readings. A shorter one sees shorter spells of throttling and asks the driver more often.
     #[serde(with = "crate::units::typed")]
+    #[schemars(with = "crate::units::Span", extend("minimum" = "100ms", "maximum" = "1m"))]
     pub interval: Duration,
-    /// The library; absent, `libnvidia-ml.so.1` from where the system keeps its libraries.
+    /// The library; `null` is `libnvidia-ml.so.1` from where the system keeps its libraries.
     pub library: Option<PathBuf>,
 }
 
@@ -31,7 +34,7 @@ impl Settings {
     /// What is wrong with the interval, if anything.
     pub fn fault(&self) -> Option<String> {
         let fits = (SHORTEST..=LONGEST).contains(&self.interval);
-        (!fits).then(|| "GPUs are read every `100ms` to `1m`".to_owned())
+        (!fits).then(|| "GPUs are read every so often: expected `100ms` to `1m`".to_owned())
     }
 }
 
@@ -155,6 +158,34 @@ impl Serialize for Selector {
             Self::Index(index) => serializer.serialize_u32(*index),
             other => serializer.collect_str(other),
         }
+    }
+}
+
+impl JsonSchema for Enabled {
+    fn schema_name() -> Cow<'static, str> {
+        "Enabled".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "enum": ["auto", true, false] })
+    }
+}
+
+impl JsonSchema for Selector {
+    fn schema_name() -> Cow<'static, str> {
+        "Selector".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["string", "integer"], "minimum": 0 })
     }
 }
 

@@ -1,36 +1,45 @@
 //! The `probe` section: what synthetic load may cost and when it may run.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::units::typed;
 
 /// Guard rails of synthetic load. It runs only when somebody asks for it with the admin token.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Most synthetic requests in flight. More finds the knee of larger engines; the knee must lie below it and the clients' own.
+    #[schemars(range(min = 1))]
     pub max_in_flight: u32,
     /// Most synthetic requests a second, whatever is in flight.
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
     pub max_rate: f64,
     /// Most output tokens of one run.
     pub max_tokens: u64,
     /// Longest run.
     #[serde(with = "typed")]
+    #[schemars(with = "crate::units::Span")]
     pub max_duration: Duration,
     /// How long each step is watched. Longer steps tell smaller differences of throughput apart.
     #[serde(with = "typed")]
+    #[schemars(with = "crate::units::Span", extend("minimum" = "1s"))]
     pub step: Duration,
-    /// Share of clients' requests that may miss their objective over five seconds before the run ends; 0 to 1.
+    /// Share of clients' requests that may miss their objective over five seconds before the run ends.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub max_missed: f64,
-    /// Hours in which it may run, UTC, such as `22:00-06:00`; any time without.
+    /// Hours in which it may run, UTC, such as `22:00-06:00`; `null` is any time.
     pub hours: Option<Hours>,
     /// Prompt tokens of a synthetic request.
+    #[schemars(range(min = 1))]
     pub input_tokens: u32,
     /// Output tokens of a synthetic request.
+    #[schemars(range(min = 2))]
     pub output_tokens: u32,
 }
 
@@ -108,6 +117,20 @@ impl fmt::Display for Hours {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let clock = |minute: u16| format!("{:02}:{:02}", minute / 60, minute % 60);
         write!(f, "{}-{}", clock(self.from), clock(self.to))
+    }
+}
+
+impl JsonSchema for Hours {
+    fn schema_name() -> Cow<'static, str> {
+        "Hours".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "hours" })
     }
 }
 

@@ -1,66 +1,96 @@
 //! The `admission` section: who is believed, how many wait, what each class may, what a refusal looks like.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::admission::{ClassSettings, Classes, Settings};
 use crate::units::typed;
 
 /// Who is let in, and in which order. Beside `trust` it matters in mode enforce only.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admission {
-    /// Peers whose priority, tenant and SLO headers are believed; from anybody else these headers are taken off.
+    /// Networks, such as `10.0.0.0/8`, whose priority, tenant and SLO headers are believed; from anybody else these headers are taken off.
+    #[schemars(with = "Vec<Network>")]
     pub trust: Vec<IpNet>,
-    /// What waits before one backend.
+    /// What waits before one backend; beyond its bounds requests are refused.
     pub queue: QueueSettings,
     /// Whether a dispatched stream without a first token is given up at its objective. `false` lets it go on, late.
     pub late_abort: bool,
     /// Whether a request's own prompt length counts where prompts are most of the work: more goodput, at the cost of long prompts.
     pub length_aware: bool,
-    /// Status of a refusal for want of room: 429, 503 or 529.
+    /// Status of a refusal for want of room.
+    #[schemars(extend("enum" = [429, 503, 529]))]
     pub shed_status: u16,
-    /// What each class may.
+    /// What each class may, in their order; `x-weir-priority` says which a request is of.
     pub classes: ClassesSettings,
 }
 
 /// Bounds of the queue before one backend.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct QueueSettings {
     /// Most requests that wait. More lets longer bursts in; beyond rate times objective it changes nothing.
     pub max_requests: usize,
     /// Most bytes of bodies that wait; they count against `limits.body_memory` too.
     #[serde(with = "typed")]
+    #[schemars(with = "crate::units::ByteSize")]
     pub max_bytes: u64,
     /// Most that a request without an objective waits.
     #[serde(with = "typed")]
+    #[schemars(with = "crate::units::Span", extend("exclusiveMinimum" = "0s"))]
     pub max_wait: Duration,
 }
 
 /// What each class may.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClassesSettings {
+    /// What keeps the service itself alive.
     pub system: ClassShare,
+    /// Somebody looks at the screen.
     pub interactive: ClassShare,
+    /// What says nothing else.
     pub default: ClassShare,
+    /// May come whenever there is room.
     pub bulk: ClassShare,
 }
 
 /// What one class may. All three have to be said.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClassShare {
-    /// Share of the dispatches that it gets when it waits, whoever stands before it; 0 to 1. 0 lets earlier classes starve it.
+    /// Share of the dispatches that it gets when it waits, whoever stands before it. 0 lets earlier classes starve it.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub share: f64,
-    /// Share of the queue's bounds that it may fill; 0 to 1. 0 sends away whoever is not dispatched at once.
+    /// Share of the queue's bounds that it may fill. 0 sends away whoever is not dispatched at once.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub queue: f64,
     /// By how much it may pass the window; 0.1 is ten per cent.
+    #[schemars(range(min = 0.0, max = 10.0))]
     pub headroom: f64,
+}
+
+/// How a network is typed.
+struct Network;
+
+impl JsonSchema for Network {
+    fn schema_name() -> Cow<'static, str> {
+        "Network".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "network" })
+    }
 }
 
 impl Admission {

@@ -6,6 +6,7 @@
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::is_link_local;
@@ -134,16 +135,19 @@ fn host_and_port(authority: &str) -> Option<(&str, Option<&str>)> {
 }
 
 /// How a backend is asked whether it is well.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Health {
     /// The path asked, below the URL's prefix; any status below 500 is well: a server without such a path is alive too.
+    #[schemars(regex(pattern = "^/[!-~]*$"))]
     pub path: String,
     /// Time between two questions. Shorter finds a dead backend sooner and asks more.
     #[serde(with = "typed")]
+    #[schemars(with = "crate::units::Span", extend("exclusiveMinimum" = "0s"))]
     pub interval: Duration,
     /// How long an answer may take.
     #[serde(with = "typed")]
+    #[schemars(with = "crate::units::Span", extend("exclusiveMinimum" = "0s"))]
     pub timeout: Duration,
 }
 
@@ -154,43 +158,55 @@ impl Default for Health {
 }
 
 /// What one caller, and all of them together, may take.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Open client connections. What is over the limit waits in the kernel until another one ends.
+    #[schemars(range(min = 1))]
     pub max_connections: usize,
-    /// Open connections of one client address; absent means no limit of its own.
+    /// Open connections of one client address; `null` is no limit of its own.
+    #[schemars(range(min = 1))]
     pub max_connections_per_address: Option<usize>,
     /// Bytes of one request body; longer ones get 413.
     #[serde(with = "typed")]
+    #[schemars(with = "crate::units::ByteSize")]
     pub max_body: usize,
     /// Bytes held for all clients at one time, request bodies and answers that they have not taken; beyond it a request gets
     /// 503, and a stream whose client lags behind ends.
     #[serde(with = "typed")]
+    #[schemars(with = "crate::units::ByteSize")]
     pub body_memory: usize,
-    /// Bytes of one request head, 64 KiB at most; longer ones get 431.
+    /// Bytes of one request head; longer ones get 431.
     #[serde(with = "typed")]
+    #[schemars(with = "crate::units::ByteSize", extend("minimum" = "1KiB", "maximum" = "64KiB"))]
     pub max_header: usize,
     /// From a head's first byte to its last; slower ones get 408.
     #[serde(with = "typed")]
+    #[schemars(with = "crate::units::Span", extend("exclusiveMinimum" = "0s"))]
     pub header_timeout: Duration,
     /// From the end of a head to the end of its body; slower ones get 408.
     #[serde(with = "typed")]
+    #[schemars(with = "crate::units::Span", extend("exclusiveMinimum" = "0s"))]
     pub body_timeout: Duration,
     /// How long a client connection may wait between requests.
     #[serde(with = "typed")]
+    #[schemars(with = "crate::units::Span", extend("exclusiveMinimum" = "0s"))]
     pub idle_timeout: Duration,
     /// How long a client may take nothing while bytes wait for it.
     #[serde(with = "typed")]
+    #[schemars(with = "crate::units::Span", extend("exclusiveMinimum" = "0s"))]
     pub write_stall: Duration,
     /// How long a backend may send nothing in the middle of an answer.
     #[serde(with = "typed")]
+    #[schemars(with = "crate::units::Span", extend("exclusiveMinimum" = "0s"))]
     pub stream_stall: Duration,
     /// How long a backend may take to its first byte; prefill of a long prompt is slow.
     #[serde(with = "typed")]
+    #[schemars(with = "crate::units::Span", extend("exclusiveMinimum" = "0s"))]
     pub first_byte_timeout: Duration,
     /// How long a connection to a backend may take.
     #[serde(with = "typed")]
+    #[schemars(with = "crate::units::Span", extend("exclusiveMinimum" = "0s"))]
     pub connect_timeout: Duration,
     /// Whether a client that closes its sending half counts as gone; `false` lets it have its answer, and then a client that
     /// is really gone is only noticed when something is written to it.
@@ -218,14 +234,16 @@ impl Default for Limits {
 }
 
 /// How the process leaves.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DrainSettings {
     /// How long open streams may go on. Longer than the longest answer, shorter than the orchestrator's own patience.
     #[serde(with = "typed")]
+    #[schemars(with = "crate::units::Span", extend("exclusiveMinimum" = "0s"))]
     pub timeout: Duration,
     /// How long new requests are still served, so that load balancers can take the address out first.
     #[serde(with = "typed")]
+    #[schemars(with = "crate::units::Span")]
     pub min_delay: Duration,
 }
 

@@ -1,25 +1,31 @@
 //! What the reader of an engine's metrics can be told: which engine it is, and which series mean what.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// The engine behind a backend, as far as its own metrics go.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
     /// Found out by the names of its metrics.
     #[default]
     Auto,
+    /// vLLM.
     Vllm,
+    /// SGLang.
     Sglang,
     /// TensorRT-LLM's own server.
     #[serde(rename = "trtllm-serve")]
     TrtllmServe,
     /// TensorRT-LLM behind Triton; its metrics are on port 8002 unless `metrics_url` says otherwise.
     Triton,
+    /// llama.cpp's server.
     Llamacpp,
+    /// Text Generation Inference.
     Tgi,
     /// Its metrics are not read.
     None,
@@ -45,7 +51,7 @@ impl Engine {
 }
 
 /// Series that replace those of the engine's own table; absent ones keep it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Series {
     /// Requests that the engine works on.
@@ -136,6 +142,20 @@ impl Serialize for Spec {
 impl<'de> Deserialize<'de> for Spec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for Spec {
+    fn schema_name() -> Cow<'static, str> {
+        "Spec".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "series" })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use weir::config::{Config, ConfigErrors, Overrides};
+use weir::config::{Config, ConfigErrors, Overrides, Source};
 
 const ONE_BACKEND: &str = "backends:\n  - {name: a, url: 'http://127.0.0.1:8200'}\n";
 
@@ -40,6 +40,25 @@ fn the_shipped_file_says_the_defaults() {
     assert_eq!(backend, from_flag);
 }
 
+/// What the program writes of itself lies in the repository as it writes it.
+#[test]
+fn the_shipped_file_schema_and_reference_are_what_the_program_writes() {
+    let schema = format!("{:#}\n", weir::config::schema::schema());
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    for (path, written, with) in [
+        (shipped("weir.yaml"), weir::config::reference::yaml(), "--format yaml"),
+        (shipped("weir.schema.json"), schema, ""),
+        (docs, weir::config::reference::markdown(), "--format md"),
+    ] {
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let made = text.split_once(MADE_BELOW).map_or(text.as_str(), |(_, made)| made.trim_start());
+        assert!(made == written, "{} is stale: `weir schema {with}` writes it", path.display());
+    }
+}
+
+/// In the reference, what is above this line was written by hand.
+const MADE_BELOW: &str = "<!-- below this line: weir schema --format md -->";
+
 #[test]
 fn the_shipped_file_mentions_every_key_in_force() {
     let flag = Overrides { backends: vec!["http://127.0.0.1:8200".into()], ..Overrides::default() };
@@ -70,11 +89,20 @@ fn collect_keys(value: &serde_json::Value, keys: &mut Vec<String>) {
 }
 
 #[test]
-fn every_line_of_the_shipped_file_has_its_meaning_beside_it() {
-    let text = std::fs::read_to_string(shipped("weir.yaml")).unwrap();
-    for line in text.lines().filter(|line| line.contains(": ") && !line.starts_with('#')) {
-        assert!(line.contains(" # "), "no meaning: {line}");
+fn every_key_has_a_meaning() {
+    fn unsaid(path: &str, schema: &serde_json::Value, found: &mut Vec<String>) {
+        for (key, own) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{key}");
+            if own["description"].as_str().unwrap_or_default().is_empty() {
+                found.push(path.clone());
+            }
+            unsaid(&path, own, found);
+            unsaid(&path, &own["items"], found);
+        }
     }
+    let mut found = Vec::new();
+    unsaid("", &weir::config::schema::schema(), &mut found);
+    assert!(found.is_empty(), "{found:?}");
 }
 
 #[test]
@@ -291,4 +319,95 @@ fn gpus_are_switched_and_mapped_to_backends() {
         assert!(fault.starts_with(sentence), "{fault}");
     }
     assert_eq!(faults.len(), 3, "{faults:?}");
+}
+
+/// A folder of one test's own, gone with it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("weir-config-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_secret_comes_from_a_file_beside_the_configuration() {
+    let folder = Folder::new("secret");
+    folder.file("token", "canary-token\n");
+    let path = folder.file("weir.yaml", &format!("{ONE_BACKEND}admin: {{ token: \"${{file:token}}\" }}\n"));
+    let config = Config::load(Some(&path), &Overrides::default()).unwrap();
+    assert_eq!(config.admin.token.as_ref().unwrap().reveal(), "canary-token");
+    assert!(!config.effective().to_string().contains("canary"));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_fault_at_its_place_and_what_a_file_holds_is_never_told() {
+    let folder = Folder::new("unreadable");
+    folder.file("token", "canary with blanks\n");
+    let text = format!("{ONE_BACKEND}admin:\n  token: ${{file:none}}\n");
+    let said = Config::load(Some(&folder.file("a.yaml", &text)), &Overrides::default()).unwrap_err().to_string();
+    assert!(said.contains("a.yaml:4:10: admin.token: the file `none` cannot be read"), "{said}");
+    let text = format!("{ONE_BACKEND}admin:\n  token: ${{file:token}}\n");
+    let said = Config::load(Some(&folder.file("b.yaml", &text)), &Overrides::default()).unwrap_err().to_string();
+    assert!(said.contains("b.yaml:4:10: admin.token: ") && !said.contains("canary"), "{said}");
+}
+
+#[test]
+fn a_file_that_anybody_may_write_is_refused_and_one_that_the_group_may_write_is_not() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new("mode");
+    let path = folder.file("weir.yaml", ONE_BACKEND);
+    let load = |mode| {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        Config::load(Some(&path), &Overrides::default())
+    };
+    assert!(load(0o664).is_ok());
+    assert!(load(0o646).unwrap_err().to_string().contains("`chmod o-w` it first"));
+}
+
+#[test]
+fn every_value_tells_where_it_came_from() {
+    let folder = Folder::new("origins");
+    let text = "mode: enforce\nbackends:\n  - url: http://a\n  - url: http://b\n    health:\n      path: /ping\nslo: {ttft: 2s}\n";
+    let path = folder.file("weir.yaml", text);
+    let overrides = Overrides {
+        slo_ttft: Some(Duration::from_secs(3)),
+        admin: Some("127.0.0.1:2".parse().unwrap()),
+        from_environment: vec![("admin.listen", "WEIR_ADMIN_LISTEN")],
+        ..Overrides::default()
+    };
+    let source = Source { path: Some(path.clone()), overrides };
+    let origins = source.load().unwrap().origins;
+    let line = |line: u32| format!("{}:{line}", path.display());
+    for (setting, origin) in [
+        ("mode", line(1)),
+        ("backends[0].url", line(3)),
+        ("backends[0].health.path", "default".to_owned()),
+        ("backends[1].health.path", line(6)),
+        ("backends[1].health.interval", "default".to_owned()),
+        ("slo.ttft", "flag --slo-ttft".to_owned()),
+        ("slo.itl", "default".to_owned()),
+        ("admin.listen", "environment WEIR_ADMIN_LISTEN".to_owned()),
+        ("admission.trust", "default".to_owned()),
+    ] {
+        assert_eq!(origins.get(setting), Some(&origin), "{setting}: {origins:#?}");
+    }
+    let flags = Overrides { backends: vec!["http://c".into()], ..Overrides::default() };
+    let origins = Source { path: Some(path), overrides: flags }.load().unwrap().origins;
+    assert_eq!(origins["backends"], "flag --backend");
+    assert!(!origins.keys().any(|path| path.starts_with("backends[")), "{origins:?}");
 }

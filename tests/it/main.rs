@@ -45,3 +45,4 @@ mod wakeups;
 mod wire_golden;
 mod wire_properties;
 mod wire_samples;
+mod wrong_configs;
