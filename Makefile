@@ -9,6 +9,8 @@
 #   make rivals  the overloads under every policy that control knows, as a table of goodputs
 #   make e2e     against real parts: llama.cpp's server, client libraries, Prometheus, Chromium; it fetches them itself
 #   make e2e-clients  load clients (AIPerf, vLLM's bench, GuideLLM) through weir; fetches 8 GB
+#   make ship    the stripped release binary into dist/, the same bytes wherever it is built; make reproduce builds it twice
+#   make sbom    what is in it: an SBOM and the texts of the licences, into dist/
 #   make fuzz    the fuzz targets, one minute each (FUZZ_SECONDS)
 
 CARGO ?= cargo
@@ -23,7 +25,7 @@ FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 # Programs that pip and rustup put into the home directory are found without a new login.
 export PATH := $(shell python3 -m site --user-base 2>/dev/null || echo $(HOME)/.local)/bin:$(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: demo test check chaos bench rehearse rivals e2e e2e-clients fuzz build cmake
+.PHONY: demo test check chaos bench rehearse rivals e2e e2e-clients fuzz build ship reproduce sbom cmake
 
 demo: cmake
 	$(CARGO) build --release --locked
@@ -49,6 +51,7 @@ check: cmake
 	python3 dashboards/make.py --check
 	@if command -v promtool >/dev/null 2>&1; then promtool check rules dashboards/rules/weir-rules.yaml && promtool test rules dashboards/rules/weir-rules_test.yaml; \
 	else echo "make check: SKIPPED the tests of the rules, promtool is not installed (apt-get install prometheus)"; fi
+	deploy/third_party.py --check
 	.ci/deny
 
 chaos: cmake
@@ -80,6 +83,20 @@ fuzz: cmake
 	  fuzz/target/$(FUZZ_HOST)/release/$$name -max_total_time=$(FUZZ_SECONDS) \
 	    -artifact_prefix=fuzz/artifacts/$$name/ fuzz/corpus/$$name || exit 1; \
 	done
+
+ship: cmake
+	deploy/release.sh dist/weir
+
+reproduce: cmake
+	deploy/release.sh --twice dist/weir
+
+sbom: cmake
+	@mkdir -p dist
+	@PATH="$(abspath $(CARGO_TARGET_DIR))/tools/bin:$$PATH"; cargo cyclonedx --version >/dev/null 2>&1 \
+	  || $(CARGO) install --locked --quiet --root $(CARGO_TARGET_DIR)/tools cargo-cyclonedx; \
+	  SOURCE_DATE_EPOCH=0 cargo cyclonedx --format json --spec-version 1.5 --no-build-deps --target x86_64-unknown-linux-gnu --override-filename weir.cdx
+	mv weir.cdx.json dist/
+	deploy/third_party.py --texts dist/licences.txt
 
 # zlib-ng, below pingora, is built with cmake.
 cmake:

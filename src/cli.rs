@@ -32,9 +32,13 @@ use crate::config::{Config, ConfigErrors, Overrides};
 use crate::export::settings::LogLevel;
 use crate::units::Span;
 
+/// What `weir --version` says: the version, the revision of the source, the compiler.
+const VERSION: &str =
+    concat!(env!("CARGO_PKG_VERSION"), " (", env!("WEIR_REVISION"), ", rustc ", env!("WEIR_RUSTC"), ")");
+
 /// Measures the saturation of LLM inference servers from in front of them, under real traffic.
 #[derive(Debug, Parser)]
-#[command(name = "weir", version, about, disable_help_subcommand = true)]
+#[command(name = "weir", version = VERSION, about, disable_help_subcommand = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -373,7 +377,9 @@ mod tests {
     fn neither_file_nor_backend_is_a_usage_error() {
         assert!(parse("weir serve").unwrap_err().use_stderr());
         assert!(parse("weir serve --backend http://a --slo-ttft 5").unwrap_err().to_string().contains("has no unit"));
-        assert!(!parse("weir --version").unwrap_err().use_stderr());
+        let version = parse("weir --version").unwrap_err();
+        assert!(!version.use_stderr());
+        assert!(version.to_string().starts_with("weir ") && version.to_string().contains(", rustc "), "{version}");
     }
 
     #[test]
