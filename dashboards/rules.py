@@ -1,8 +1,11 @@
 """Recording and alert rules, with their thresholds in one table.
 
 Symptoms before causes, each alert guarded against thin traffic, each ratio filtered with >= 0, because one replica that knows
-no knee yet would turn its group into NaN.
+no knee yet would turn its group into NaN. What concerns a fleet as a whole is in fleet.py.
 """
+
+import fleet
+from fleet import BACKEND, INSTANCE
 
 # What an operator may want another value for. The chart's values carry the same names.
 THRESHOLDS = {
@@ -16,14 +19,14 @@ THRESHOLDS = {
     "knee_shift": 0.3,
     "knee_stale_seconds": 86400,
     "imbalance": 0.4,
+    "imbalance_share": 1.5,
+    "was_up_within": "6h",
     "overhead_seconds": 0.005,
     "room_seen_below": 0.7,
     "engine_waiting": 2,
 }
 WINDOWS = ("5m", "30m", "1h", "6h")
 BY = "namespace, job, backend, model_name"
-INSTANCE = "namespace, job, instance, backend"
-BACKEND = "namespace, job, backend"
 LATE, UPSTREAM, COMPLETED = '{outcome="deadline"}', '{outcome=~"upstream_.*"}', '{outcome="completed"}'
 RUNBOOK = "https://example.org/weir/runbooks/"
 SHARED_PAGES = {"WeirSLOBurnRateFast": "WeirSLOBurnRate", "WeirSLOBurnRateSlow": "WeirSLOBurnRate"}
@@ -43,7 +46,7 @@ def recording():
     for window in WINDOWS:
         missed = rate("weir_slo_requests_total", window, slo, '{result="missed"}')
         rules.append((f"slo:weir_slo_errors:ratio_rate{window}", f"{missed} / ({rate('weir_slo_requests_total', window, slo)} > 0)"))
-    return [{"record": name, "expr": expr} for name, expr in rules]
+    return [{"record": name, "expr": expr} for name, expr in rules + fleet.recording()]
 
 
 def alerts(t):
@@ -109,7 +112,8 @@ def alerts(t):
          "The engine behind {{ $labels.backend }} queues, and weir sees room.",
          "Traffic reaches it past weir, or the knee is taken too high. First: who else knows the engine's port?"),
         ("WeirLoadImbalance",
-         "max by (namespace, job, backend) (avg_over_time(weir_saturation_ratio[10m]) >= 0) - avg by (namespace, job, backend) (avg_over_time(weir_saturation_ratio[10m]) >= 0) > " + str(t["imbalance"]),
+         f"(max by ({BACKEND}) (avg_over_time(weir_saturation_ratio[10m]) >= 0) - avg by ({BACKEND}) (avg_over_time(weir_saturation_ratio[10m]) >= 0) > {t['imbalance']})"
+         f" or ({fleet.crowded(t['imbalance_share'])})",
          "15m", "info",
          "One replica of {{ $labels.backend }} carries far more than the others.",
          "Long streams are not divided: round robin, sticky sessions or pinned connections in front. First: saturation by instance."),
@@ -122,7 +126,7 @@ def alerts(t):
         ("WeirProxyOverheadHigh", f"histogram_quantile(0.99, sum by (le, namespace, job, instance) (rate(weir_proxy_overhead_seconds_bucket[5m]))) > {t['overhead_seconds']}", "10m", "warning",
          "weir on {{ $labels.instance }} adds {{ $value | humanizeDuration }} to a request (p99).",
          "That is its own work, without queue and engine. First: is its CPU throttled?"),
-    ]
+    ] + fleet.alerts(t)
 
 
 def page_of(name):

@@ -6,43 +6,12 @@ Of one that fires, two more tests are made: silent one step before its time, and
 
 import re
 
-from rules import BACKEND, BY, INSTANCE, RUNBOOK, THRESHOLDS, alerts, page_of
+import fleet_test
+from fleet import BACKEND, INSTANCE
+from rules import BY, RUNBOOK, THRESHOLDS, alerts, page_of
+from series import LABELS, LONG, STEP, counter, flat, gauge, requests, saturated, series
 
-STEP = 15
-LABELS = {"namespace": "n", "job": "weir", "instance": "a", "backend": "gpu-0", "model_name": "m"}
-LONG = 4 * 60 * 3  # three hours of steps
 BEFORE = 4 * 70  # steps in which the knee stood still: more than the hour that the rule looks back
-
-
-def series(name, values, **more):
-    """One series; a label given as None is left out."""
-    labels = {key: value for key, value in {**LABELS, **more}.items() if value is not None}
-    inside = ",".join(f'{key}="{value}"' for key, value in sorted(labels.items()))
-    return {"series": f"{name}{{{inside}}}", "values": values}
-
-
-def flat(value, steps=LONG):
-    """A gauge that stands still. promtool 2 knows no short form for NaN and infinity."""
-    return f"{value}x{steps}".replace("x", "+0x", 1) if re.fullmatch(r"-?[0-9.]+", str(value)) else " ".join([str(value)] * 200)
-
-
-def counter(per_second, steps=LONG):
-    return f"0+{per_second * STEP:g}x{steps}"
-
-
-def requests(offered, finished=(), admitted=None, shed=0.0, **more):
-    """Counters of one backend: offered, shed and admitted per second, and (outcome, per second) pairs."""
-    made = [series("weir_requests_offered_total", counter(offered), **more), series("weir_requests_shed_total", counter(shed), reason="saturated", **more)]
-    made.append(series("weir_requests_admitted_total", counter(offered - shed if admitted is None else admitted), **more))
-    return made + [series("weir_requests_finished_total", counter(rate), outcome=outcome, **more) for outcome, rate in finished]
-
-
-def saturated(state, **more):
-    return series("weir_saturation_state", flat(1), state=state, model_name="unknown", **more)
-
-
-def gauge(name, value, **more):
-    return [series(name, flat(value), **more)]
 
 
 def wait(seconds):
@@ -78,6 +47,7 @@ def changes(direction, at):
     return [series("weir_engine_speed_changes_total", f"0+0x{at} 1+0x{LONG}", direction=direction), series("weir_engine_speed_changes_total", flat(0), direction=other)]
 
 
+
 # name: (world, seconds from which the expression holds, labels by which it is grouped, how $value reads)
 FIRES = {
     "WeirBackendDown": (gauge("weir_backend_up", 0, model_name=None), 0, BACKEND, ""),
@@ -99,6 +69,7 @@ FIRES = {
     "WeirBackendScrapeFailing": (gauge("weir_backend_scrape_up", 0, engine="vllm"), 0, INSTANCE, ""),
     "WeirConfigReloadFailed": (gauge("weir_config_last_reload_successful", 0, backend=None, model_name=None), 0, "namespace, job, instance", ""),
     "WeirProxyOverheadHigh": (overhead(0.01), STEP, "namespace, job, instance", "9.95ms"),
+    **fleet_test.FIRES,
 }
 
 # Worlds that look alike and must not fire, however long they last; some with the times at which they must not.
@@ -167,10 +138,12 @@ SILENT = {
     "WeirLoadImbalance": [
         ("both carry the same", gauge("weir_saturation_ratio", 0.9) + gauge("weir_saturation_ratio", 0.8, instance="b")),
         ("the other knows no knee yet", gauge("weir_saturation_ratio", 0.9) + gauge("weir_saturation_ratio", "NaN", instance="b")),
+        ("one gets all and keeps up", fleet_test.crowded("healthy")),
     ],
     "WeirBackendScrapeFailing": [("the readings work", gauge("weir_backend_scrape_up", 1, engine="vllm"))],
     "WeirConfigReloadFailed": [("the last one was taken", gauge("weir_config_last_reload_successful", 1, backend=None, model_name=None))],
     "WeirProxyOverheadHigh": [("below five milliseconds", overhead(0.0025))],
+    **fleet_test.SILENT,
 }
 
 
@@ -196,9 +169,9 @@ def test(name, world, checks):
 def tests():
     made = []
     for name, _, wait_for, severity, summary, description in alerts(THRESHOLDS):
-        world, since, by, value = FIRES[name]
+        world, since, by, value, *odd = FIRES[name]
         due = since + seconds_of(wait_for)
-        labels = {key: LABELS[key] for key in by.split(", ") if key in LABELS}
+        labels = {key: {**LABELS, **(odd[0] if odd else {})}[key] for key in by.split(", ") if key in LABELS}
         if "slo" in by.split(", "):
             labels["slo"] = "ttft"
         said = {"summary": rendered(summary, labels, value), "description": rendered(description, labels, value), "runbook_url": RUNBOOK + page_of(name)}
@@ -208,7 +181,18 @@ def tests():
         made.append(test(f"{name}: silent without its series", gauge("weir_mode", 1, mode="observe"), late))
         for why, alike, *times in SILENT[name]:
             made.append(test(f"{name}: silent: {why}", alike, [(at, []) for at in times[0]] if times else late))
-    return made + [recorded()]
+    wait_for = next(seconds_of(alert[2]) for alert in alerts(THRESHOLDS) if alert[0] == "WeirLoadImbalance")
+    return made + [crowded(wait_for), recorded()] + fleet_test.recorded()
+
+
+def crowded(wait_for):
+    """The other way to be uneven: the rest of the fleet has never been near a knee, so that no ratio shows it."""
+    name, _, _, severity, summary, description = next(alert for alert in alerts(THRESHOLDS) if alert[0] == "WeirLoadImbalance")
+    labels = {key: LABELS[key] for key in BACKEND.split(", ")}
+    said = {"summary": rendered(summary, labels, ""), "description": rendered(description, labels, ""), "runbook_url": RUNBOOK + page_of(name)}
+    alarm = {"exp_labels": {**labels, "severity": severity}, "exp_annotations": said}
+    world = fleet_test.crowded("saturated")
+    return test(f"{name}: fires where one gets all, and the others know no knee", world, [(wait_for, []), (wait_for + STEP, [alarm])])
 
 
 def recorded():
