@@ -33,13 +33,13 @@ pub struct Line<T> {
 
 /// What became of a request at its arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Offered<T> {
-    /// It goes; what came along comes back.
-    Dispatched(Slot, T),
+pub enum Offered {
+    /// It goes.
+    Dispatched(Slot),
     /// It waits.
     Queued(Ticket),
-    /// It is refused; what came along comes back.
-    Shed(Shed, T),
+    /// It is refused.
+    Shed(Shed),
 }
 
 /// What becomes of a request that waited.
@@ -108,24 +108,24 @@ impl<T> Line<T> {
     /// A request arrived: it goes at once if it is its turn and there is room, else it waits, unless that is of no use.
     ///
     /// A line that was not advanced since its limits changed may let a request wait that could go; the next
-    /// [`Line::advance`] finds it.
-    pub fn offer(&mut self, limits: &Limits, ask: Ask, item: T, now: Timestamp) -> Offered<T> {
+    /// [`Line::advance`] finds it. `item` is asked for if it has to stand in the queue.
+    pub fn offer(&mut self, limits: &Limits, ask: Ask, item: impl FnOnce() -> T, now: Timestamp) -> Offered {
         self.counts.offered += 1;
         self.queue.on_arrival(&ask, seconds(now));
         if self.queue.is_empty() && self.may_go_now(limits, &ask, now) {
-            return Offered::Dispatched(self.dispatch(limits, &ask, now), item);
+            return Offered::Dispatched(self.dispatch(limits, &ask, now));
         }
         if let Some(reason) = self.refusal(limits, &ask, now) {
-            return Offered::Shed(self.shed(limits, reason, now), item);
+            return Offered::Shed(self.shed(limits, reason, now));
         }
         let credit = self.credit(limits);
-        let ticket = self.queue.push(ask, item, credit);
+        let ticket = self.queue.push(ask, item(), credit);
         // Somebody of an earlier class may pass those whom the reserve or the window's headroom does not let go.
         match self.next(limits, now) {
             Some(next) if (next.class, next.tenant) == (ticket.class, ticket.tenant) && self.is_head(ticket) => {
                 // It was put there a line above.
                 let Some(waiting) = self.queue.remove(ticket) else { return Offered::Queued(ticket) };
-                Offered::Dispatched(self.dispatch(limits, &waiting.ask, now), waiting.item)
+                Offered::Dispatched(self.dispatch(limits, &waiting.ask, now))
             }
             _ => Offered::Queued(ticket),
         }
@@ -404,27 +404,27 @@ mod tests {
     /// A line with `pending` dispatched requests.
     fn line(pending: usize) -> (Line<u32>, Vec<Slot>) {
         let mut line = Line::new(Settings::default());
-        let slots = (0..pending).map(|_| slot(line.offer(&limits(1e6), ask(0.0), 0, at(0.0)))).collect();
+        let slots = (0..pending).map(|_| slot(line.offer(&limits(1e6), ask(0.0), || 0, at(0.0)))).collect();
         (line, slots)
     }
 
-    fn slot<T: std::fmt::Debug>(offered: Offered<T>) -> Slot {
-        let Offered::Dispatched(slot, _) = offered else { panic!("{offered:?}") };
+    fn slot(offered: Offered) -> Slot {
+        let Offered::Dispatched(slot) = offered else { panic!("{offered:?}") };
         slot
     }
 
-    fn ticket<T: std::fmt::Debug>(offered: Offered<T>) -> Ticket {
+    fn ticket(offered: Offered) -> Ticket {
         let Offered::Queued(ticket) = offered else { panic!("{offered:?}") };
         ticket
     }
 
     /// It waits, and nobody asks where.
-    fn queued<T: std::fmt::Debug>(offered: Offered<T>) {
+    fn queued(offered: Offered) {
         ticket(offered);
     }
 
-    fn reason<T: std::fmt::Debug>(offered: Offered<T>) -> ShedReason {
-        let Offered::Shed(shed, _) = offered else { panic!("{offered:?}") };
+    fn reason(offered: Offered) -> ShedReason {
+        let Offered::Shed(shed) = offered else { panic!("{offered:?}") };
         shed.reason
     }
 
@@ -441,7 +441,7 @@ mod tests {
     fn who_finds_room_goes_at_once_and_the_next_waits_for_it() {
         let (mut line, slots) = line(2);
         let limits = limits(2.0);
-        ticket(line.offer(&limits, ask(0.1), 7, at(0.1)));
+        ticket(line.offer(&limits, ask(0.1), || 7, at(0.1)));
         assert_eq!(advance(&mut line, &limits, 0.2), (vec![], vec![]), "nothing has changed");
         assert!(line.on_first_token(slots[0], at(0.3)));
         assert_eq!(advance(&mut line, &limits, 0.3), (vec![7], vec![]));
@@ -453,10 +453,10 @@ mod tests {
         let (mut line, _) = line(1);
         let limits = limits(1.0);
         // Ten starts a second, 0.9 of a second: nine before oneself.
-        (0..10).for_each(|n| queued(line.offer(&limits, ask(0.0), n, at(0.0))));
-        assert_eq!(reason(line.offer(&limits, ask(0.0), 10, at(0.0))), ShedReason::Saturated);
+        (0..10).for_each(|n| queued(line.offer(&limits, ask(0.0), || n, at(0.0))));
+        assert_eq!(reason(line.offer(&limits, ask(0.0), || 10, at(0.0))), ShedReason::Saturated);
         let patient = Ask { slo: Some(Duration::from_secs(2)), ..ask(0.0) };
-        ticket(line.offer(&limits, patient, 11, at(0.0)));
+        ticket(line.offer(&limits, patient, || 11, at(0.0)));
     }
 
     #[test]
@@ -464,7 +464,7 @@ mod tests {
         let (mut line, slots) = line(1);
         let mut limits = limits(1.0);
         limits.forecast.beyond = 0.3;
-        (0..3).for_each(|n| queued(line.offer(&limits, ask(0.1 * f64::from(n)), n, at(0.1 * f64::from(n)))));
+        (0..3).for_each(|n| queued(line.offer(&limits, ask(0.1 * f64::from(n)), || n, at(0.1 * f64::from(n)))));
         assert_eq!(advance(&mut line, &limits, 0.65), (vec![], vec![]), "the first is in time");
         assert_eq!(advance(&mut line, &limits, 0.75), (vec![], vec![0]), "0.75 + 0.3 > 1, and there is no room even");
         line.on_first_token(slots[0], at(0.76));
@@ -475,7 +475,7 @@ mod tests {
     fn a_client_that_hung_up_is_never_dispatched() {
         let (mut line, slots) = line(1);
         let limits = limits(1.0);
-        let tickets: Vec<Ticket> = (0..3).map(|n| ticket(line.offer(&limits, ask(0.0), n, at(0.0)))).collect();
+        let tickets: Vec<Ticket> = (0..3).map(|n| ticket(line.offer(&limits, ask(0.0), || n, at(0.0)))).collect();
         assert_eq!(line.leave(tickets[0]), Some(0));
         assert_eq!(line.leave(tickets[0]), None, "only once");
         assert_eq!(line.leave(tickets[1]), Some(1));
@@ -489,26 +489,26 @@ mod tests {
         let classes = super::super::settings::Classes::default();
         let settings = Settings { max_requests: 4, max_bytes: 100, classes, ..Settings::default() };
         let mut line = Line::new(settings);
-        slot(line.offer(&limits(1.0), ask(0.0), 0, at(0.0)));
+        slot(line.offer(&limits(1.0), ask(0.0), || 0, at(0.0)));
         let patient = |class| Ask { slo: None, ..of(class, 0.0) };
         let big = |bytes, class| Ask { bytes, ..patient(class) };
-        ticket(line.offer(&limits(1.0), big(60, Class::Default), 1, at(0.0)));
-        assert_eq!(reason(line.offer(&limits(1.0), big(41, Class::Default), 2, at(0.0))), ShedReason::QueueBytes);
-        ticket(line.offer(&limits(1.0), big(40, Class::Default), 3, at(0.0)));
+        ticket(line.offer(&limits(1.0), big(60, Class::Default), || 1, at(0.0)));
+        assert_eq!(reason(line.offer(&limits(1.0), big(41, Class::Default), || 2, at(0.0))), ShedReason::QueueBytes);
+        ticket(line.offer(&limits(1.0), big(40, Class::Default), || 3, at(0.0)));
         assert_eq!(line.queued_bytes(), 100);
-        ticket(line.offer(&limits(1.0), patient(Class::Bulk), 4, at(0.0)));
-        ticket(line.offer(&limits(1.0), patient(Class::Bulk), 5, at(0.0)));
-        assert_eq!(reason(line.offer(&limits(1.0), patient(Class::Default), 6, at(0.0))), ShedReason::QueueFull);
+        ticket(line.offer(&limits(1.0), patient(Class::Bulk), || 4, at(0.0)));
+        ticket(line.offer(&limits(1.0), patient(Class::Bulk), || 5, at(0.0)));
+        assert_eq!(reason(line.offer(&limits(1.0), patient(Class::Default), || 6, at(0.0))), ShedReason::QueueFull);
         assert_eq!((line.queued(), line.queued_of(Class::Bulk)), (4, 2));
     }
 
     #[test]
     fn a_class_fills_its_part_of_the_queue_and_no_more() {
         let mut line = Line::new(Settings { max_requests: 4, ..Settings::default() });
-        slot(line.offer(&limits(1.0), ask(0.0), 0, at(0.0)));
-        (0..2).for_each(|_| queued(line.offer(&limits(1.0), of(Class::Bulk, 0.0), 1, at(0.0))));
-        assert_eq!(reason(line.offer(&limits(1.0), of(Class::Bulk, 0.0), 2, at(0.0))), ShedReason::QueueFull);
-        ticket(line.offer(&limits(1.0), of(Class::Default, 0.0), 3, at(0.0)));
+        slot(line.offer(&limits(1.0), ask(0.0), || 0, at(0.0)));
+        (0..2).for_each(|_| queued(line.offer(&limits(1.0), of(Class::Bulk, 0.0), || 1, at(0.0))));
+        assert_eq!(reason(line.offer(&limits(1.0), of(Class::Bulk, 0.0), || 2, at(0.0))), ShedReason::QueueFull);
+        ticket(line.offer(&limits(1.0), of(Class::Default, 0.0), || 3, at(0.0)));
     }
 
     #[test]
@@ -516,7 +516,7 @@ mod tests {
         let (mut line, slots) = line(1);
         let limits = limits(1.0);
         let order = [Class::Bulk, Class::Default, Class::Interactive, Class::Default, Class::System];
-        let arrive = |(n, class): (usize, &Class)| queued(line.offer(&limits, of(*class, 0.0), n as u32, at(0.0)));
+        let arrive = |(n, class): (usize, &Class)| queued(line.offer(&limits, of(*class, 0.0), || n as u32, at(0.0)));
         order.iter().enumerate().for_each(arrive);
         line.on_first_token(slots[0], at(0.1));
         assert_eq!(advance(&mut line, &limits_of(9.0), 0.1).0, [4, 2, 1, 3, 0]);
@@ -535,12 +535,12 @@ mod tests {
         let mut line = Line::new(settings);
         let limits = limits(1.0);
         let patient = |class| Ask { slo: None, ..of(class, 0.0) };
-        let mut last = slot(line.offer(&limits, patient(Class::Default), 0, at(0.0)));
-        (0..5).for_each(|_| queued(line.offer(&limits, patient(Class::Bulk), 1, at(0.0))));
+        let mut last = slot(line.offer(&limits, patient(Class::Default), || 0, at(0.0)));
+        (0..5).for_each(|_| queued(line.offer(&limits, patient(Class::Bulk), || 1, at(0.0))));
         let (mut order, mut now) = (Vec::new(), 0.0);
         while order.len() < 60 {
             now += 0.01;
-            (0..2).for_each(|_| queued(line.offer(&limits, patient(Class::Default), 0, at(now))));
+            (0..2).for_each(|_| queued(line.offer(&limits, patient(Class::Default), || 0, at(now))));
             line.on_end(last);
             line.advance(&limits, at(now), &mut |item, call| {
                 let Call::Dispatch(slot) = call else { panic!("{call:?}") };
@@ -558,8 +558,8 @@ mod tests {
         let (mut line, slots) = line(1);
         let limits = limits(1.0);
         let patient = |tenant, prompt| Ask { slo: None, tenant: Tenant(tenant), prompt, ..ask(0.0) };
-        (0..20).for_each(|_| queued(line.offer(&limits, patient(1, 100.0), 1, at(0.0))));
-        (0..20).for_each(|_| queued(line.offer(&limits, patient(2, 300.0), 2, at(0.0))));
+        (0..20).for_each(|_| queued(line.offer(&limits, patient(1, 100.0), || 1, at(0.0))));
+        (0..20).for_each(|_| queued(line.offer(&limits, patient(2, 300.0), || 2, at(0.0))));
         line.on_end(slots[0]);
         let mut order = advance(&mut line, &limits_of(13.0), 0.1).0;
         order.truncate(12);
@@ -570,14 +570,14 @@ mod tests {
     #[test]
     fn another_line_takes_over_in_the_order_of_turns_and_by_the_time_of_arrival() {
         let (mut busy, _) = line(1);
-        (1..=3).for_each(|n| queued(busy.offer(&limits(1.0), ask(0.1 * f64::from(n)), n, at(0.1 * f64::from(n)))));
+        (1..=3).for_each(|n| queued(busy.offer(&limits(1.0), ask(0.1 * f64::from(n)), || n, at(0.1 * f64::from(n)))));
         let (mut other, slots) = line(1);
-        ticket(other.offer(&limits(1.0), ask(0.25), 9, at(0.25)));
+        ticket(other.offer(&limits(1.0), ask(0.25), || 9, at(0.25)));
         let (taken, item) = busy.take_next().unwrap();
         assert_eq!((taken.arrived, item), (at(0.1), 1));
-        ticket(other.offer(&limits(1.0), taken, item, at(0.35)));
+        ticket(other.offer(&limits(1.0), taken, || item, at(0.35)));
         for (taken, item) in busy.take_all() {
-            ticket(other.offer(&limits(1.0), taken, item, at(0.35)));
+            ticket(other.offer(&limits(1.0), taken, || item, at(0.35)));
         }
         assert_eq!((busy.queued(), busy.counts().taken), (0, 3));
         other.on_end(slots[0]);
@@ -587,10 +587,10 @@ mod tests {
     #[test]
     fn in_mode_observe_everybody_goes_and_a_switch_lets_go_who_waits() {
         let (mut line, _) = line(1);
-        ticket(line.offer(&limits(1.0), ask(0.0), 1, at(0.0)));
+        ticket(line.offer(&limits(1.0), ask(0.0), || 1, at(0.0)));
         let observe = Limits { mode: Mode::Observe, ..limits(1.0) };
         assert_eq!(advance(&mut line, &observe, 5.0).0, [1], "also long after its time");
-        slot(line.offer(&observe, ask(5.0), 2, at(5.0)));
+        slot(line.offer(&observe, ask(5.0), || 2, at(5.0)));
     }
 
     #[test]
@@ -599,7 +599,7 @@ mod tests {
         let mut limits = limits(1.0);
         limits.forecast.per_prompt_token = Some(0.001);
         let prompt = |prompt, n| (Ask { prompt, ..ask(0.0) }, n);
-        let mut offer = |(ask, n): (Ask, u32)| line.offer(&limits, ask, n, at(0.0));
+        let mut offer = |(ask, n): (Ask, u32)| line.offer(&limits, ask, || n, at(0.0));
         ticket(offer(prompt(500.0, 1)));
         // 100 pending, 500 waiting, and its own within 1000.
         assert_eq!(reason(offer(prompt(401.0, 2))), ShedReason::Saturated);
@@ -613,7 +613,7 @@ mod tests {
         line.on_tokens(slots[1], 10);
         assert!(!line.pressure(at(1.0)).refused, "nobody was held back");
         let capped = Limits { kv_cap: Some(250.0), ..limits(9.0) };
-        ticket(line.offer(&capped, ask(1.0), 1, at(1.0)));
+        ticket(line.offer(&capped, ask(1.0), || 1, at(1.0)));
         let pressure = line.pressure(at(3.0));
         let expected = Pressure {
             refused: false,
@@ -676,11 +676,10 @@ mod tests {
                         let slo = slo.map(|slo| Duration::from_millis(slo.into()));
                         let ask = Ask { class, tenant, bytes, slo, ..Ask::new(now, 100.0) };
                         asks.push(ask);
-                        match line.offer(&limits, ask, next, now) {
-                            Offered::Dispatched(slot, item) => dispatched.push((item, slot)),
+                        match line.offer(&limits, ask, || next, now) {
+                            Offered::Dispatched(slot) => dispatched.push((next, slot)),
                             Offered::Queued(ticket) => tickets.push((ticket, next)),
-                            Offered::Shed(shed, item) => {
-                                prop_assert_eq!(item, next);
+                            Offered::Shed(shed) => {
                                 prop_assert!((Duration::from_secs(1)..=Duration::from_secs(60)).contains(&shed.retry_after));
                                 prop_assert_eq!(shed.retry_after.subsec_nanos(), 0);
                             }

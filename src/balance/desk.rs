@@ -14,7 +14,10 @@ pub(super) struct Desk {
     pub line: Line<Caller>,
     pub down: bool,
     pub ejected: bool,
-    pub ceiling: Option<Ceiling>,
+    published: Limits,
+    ceiling: Option<Ceiling>,
+    /// As published, and never more than the ceiling: what was in force at the last look.
+    in_force: Limits,
 }
 
 /// What is published of a backend, or counted without order.
@@ -29,35 +32,71 @@ pub(super) struct Board {
 
 impl Desk {
     pub fn new(settings: Settings) -> Self {
-        Self { line: Line::new(settings), down: false, ejected: false, ceiling: None }
+        let limits = Limits::new(Mode::Observe);
+        Self {
+            line: Line::new(settings),
+            down: false,
+            ejected: false,
+            published: limits,
+            ceiling: None,
+            in_force: limits,
+        }
     }
 
-    /// What is in force now: as published, and never more than the backend's own ceiling.
-    pub fn limits(&mut self, board: &Board, now: Timestamp) -> Limits {
-        let mut limits = **board.limits.load();
-        let in_flight = self.line.in_flight();
-        if self.ceiling.is_some_and(|ceiling| ceiling.is_over(in_flight, now)) {
+    /// Obeys these from now on.
+    pub fn publish(&mut self, limits: Limits) {
+        (self.published, self.in_force) = (limits, limits);
+    }
+
+    /// It comes back after an absence, and starts slowly.
+    pub fn start_slowly(&mut self, now: Timestamp) {
+        self.ceiling = Some(Ceiling::on_return(now));
+    }
+
+    /// The backend itself refused one of those in flight.
+    pub fn hold_back(&mut self, now: Timestamp) {
+        // The one that was refused is still counted.
+        let others = self.line.in_flight().saturating_sub(1);
+        self.ceiling = Some(Ceiling::on_refused(self.ceiling, others, now));
+    }
+
+    /// The line, and what is in force now.
+    pub fn open(&mut self, now: Timestamp) -> (&mut Line<Caller>, &Limits) {
+        self.look(now);
+        (&mut self.line, &self.in_force)
+    }
+
+    /// Whether one like that would go at once.
+    pub fn has_room(&mut self, ask: &Ask, now: Timestamp) -> bool {
+        let (line, limits) = self.open(now);
+        line.queued() == 0 && (limits.mode == Mode::Observe || line.has_room(limits, ask, now))
+    }
+
+    /// Seconds that one like that would wait here.
+    pub fn expected_wait(&mut self, ask: &Ask, now: Timestamp) -> f64 {
+        let (line, limits) = self.open(now);
+        line.expected_wait(limits, ask, now)
+    }
+
+    fn look(&mut self, now: Timestamp) {
+        let Some(ceiling) = self.ceiling else { return };
+        self.in_force = self.published;
+        if ceiling.is_over(self.line.in_flight(), now) {
             self.ceiling = None;
-        }
-        if let Some(ceiling) = self.ceiling.filter(|_| limits.mode == Mode::Enforce) {
+        } else if self.published.mode == Mode::Enforce {
             let most = ceiling.limit(now);
-            limits.concurrency = Some(limits.concurrency.map_or(most, |limit| limit.min(most)));
+            self.in_force.concurrency = Some(self.published.concurrency.map_or(most, |limit| limit.min(most)));
         }
-        limits
     }
 
     /// Room as the pick compares it: larger is better. In mode observe there are no limits, so the emptier one is roomier.
-    pub fn room(&self, limits: &Limits) -> (i64, i64) {
+    pub fn room(&self) -> (i64, i64) {
         let in_flight = -i64::from(self.line.in_flight());
-        match limits.mode {
+        match self.in_force.mode {
             Mode::Observe => (-i64::from(self.line.pending()), in_flight),
             // Hundredths of a request: enough to tell windows apart, and an order.
-            Mode::Enforce => ((self.line.room(limits) * 100.0) as i64, in_flight),
+            Mode::Enforce => ((self.line.room(&self.in_force) * 100.0) as i64, in_flight),
         }
-    }
-
-    pub fn has_room(&self, limits: &Limits, ask: &Ask, now: Timestamp) -> bool {
-        limits.mode == Mode::Observe || self.line.has_room(limits, ask, now)
     }
 }
 

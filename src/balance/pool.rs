@@ -6,7 +6,6 @@
 use std::sync::PoisonError;
 use std::task::Waker;
 
-use super::ceiling::Ceiling;
 use super::desk::{Board, Desk};
 use super::parts::{
     Arc, Ask, BackendId, Call, Limits, Mode, Mutex, Offered, Policy, Pressure, Settings, Shed, Slot, Timestamp,
@@ -80,13 +79,15 @@ impl Pool {
             let Some(i) = pool.choose(state, &ask, avoid) else {
                 return Turn::Refused(BackendId(0), Refused::NoBackend);
             };
-            let limits = state.desks[i].limits(&pool.boards[i], state.now);
             state.turn = i + 1;
-            let seat = Seat::new();
-            match state.desks[i].line.offer(&limits, ask, seat.clone(), state.now) {
-                Offered::Dispatched(slot, _) => Turn::Go(Permit::new(self.clone(), id(i), slot)),
-                Offered::Shed(shed, _) => Turn::Refused(id(i), Refused::Shed(shed)),
+            let (line, limits) = state.desks[i].open(state.now);
+            // Most go at once and need no seat.
+            let mut seat = None;
+            match line.offer(limits, ask, || seat.insert(Seat::new()).clone(), state.now) {
+                Offered::Dispatched(slot) => Turn::Go(Permit::new(self.clone(), id(i), slot)),
+                Offered::Shed(shed) => Turn::Refused(id(i), Refused::Shed(shed)),
                 Offered::Queued(ticket) => {
+                    let seat = seat.unwrap_or_else(Seat::new);
                     seat.stand(id(i), ticket);
                     Turn::Wait(Waiting::new(self.clone(), seat, id(i)))
                 }
@@ -109,7 +110,10 @@ impl Pool {
     pub fn publish(&self, backend: BackendId, limits: Limits, now: Timestamp) {
         let Some(board) = self.boards.get(usize::from(backend.0)) else { return };
         board.set(limits);
-        self.with(now, |pool, state, woken| pool.advance(state, usize::from(backend.0), woken));
+        self.with(now, |pool, state, woken| {
+            state.desks[usize::from(backend.0)].publish(limits);
+            pool.advance(state, usize::from(backend.0), woken);
+        });
     }
 
     /// What happened at this backend since the last call, for control.
@@ -122,7 +126,7 @@ impl Pool {
         self.turn_over(backend, now, |desk, now| {
             let was_down = std::mem::replace(&mut desk.down, !up);
             if was_down && up {
-                desk.ceiling = Some(Ceiling::on_return(now));
+                desk.start_slowly(now);
             }
         });
     }
@@ -132,7 +136,7 @@ impl Pool {
         self.turn_over(backend, now, |desk, now| {
             let was_ejected = std::mem::replace(&mut desk.ejected, ejected);
             if was_ejected && !ejected {
-                desk.ceiling = Some(Ceiling::on_return(now));
+                desk.start_slowly(now);
             }
         });
     }
@@ -218,10 +222,7 @@ impl Pool {
     pub(super) fn on_refused(&self, backend: BackendId, now: Timestamp) {
         self.with(now, |_, state, _| {
             let now = state.now;
-            let desk = &mut state.desks[usize::from(backend.0)];
-            // The one that was refused is still counted.
-            let others = desk.line.in_flight().saturating_sub(1);
-            desk.ceiling = Some(Ceiling::on_refused(desk.ceiling, others, now));
+            state.desks[usize::from(backend.0)].hold_back(now);
         });
     }
 
@@ -247,8 +248,8 @@ impl Pool {
         self.with(now, |pool, state, woken| {
             if let Some((backend, ticket)) = seat.at() {
                 let (i, now) = (usize::from(backend.0), state.now);
-                let limits = state.desks[i].limits(&pool.boards[i], now);
-                if let Some((seat, shed)) = state.desks[i].line.expire(&limits, ticket, now) {
+                let (line, limits) = state.desks[i].open(now);
+                if let Some((seat, shed)) = line.expire(limits, ticket, now) {
                     let _ = seat.call(Verdict::Refused(Refused::Shed(shed)));
                     pool.advance(state, i, woken);
                 }
@@ -275,15 +276,17 @@ impl Pool {
         let mut roomy: Option<(usize, (i64, i64))> = None;
         let mut patient: Option<(usize, f64)> = None;
         let fit = Fit::new(&state.desks, avoid);
+        if let [only] = &*state.desks {
+            return fit.takes(0, only).then_some(0);
+        }
         for i in in_turn(state.turn, state.desks.len()) {
             let desk = &mut state.desks[i];
             if !fit.takes(i, desk) {
                 continue;
             }
-            let limits = desk.limits(&self.boards[i], now);
-            if desk.line.queued() == 0 && desk.has_room(&limits, ask, now) {
+            if desk.has_room(ask, now) {
                 let room = match self.policy {
-                    Policy::MostRoom => desk.room(&limits),
+                    Policy::MostRoom => desk.room(),
                     Policy::RoundRobin => (0, 0),
                     Policy::LeastInFlight => (-i64::from(desk.line.in_flight()), 0),
                 };
@@ -291,7 +294,7 @@ impl Pool {
                     roomy = Some((i, room));
                 }
             } else if roomy.is_none() {
-                let wait = desk.line.expected_wait(&limits, ask, now);
+                let wait = desk.expected_wait(ask, now);
                 if patient.is_none_or(|(_, least)| wait < least) {
                     patient = Some((i, wait));
                 }
@@ -305,8 +308,8 @@ impl Pool {
         let now = state.now;
         let desk = &mut state.desks[i];
         if desk.line.queued() > 0 {
-            let limits = desk.limits(&self.boards[i], now);
-            desk.line.advance(&limits, now, &mut |seat: Caller, call| {
+            let (line, limits) = desk.open(now);
+            line.advance(limits, now, &mut |seat: Caller, call| {
                 woken.extend(seat.call(match call {
                     Call::Dispatch(slot) => Verdict::Go(id(i), slot),
                     Call::Shed(shed) => Verdict::Refused(Refused::Shed(shed)),
@@ -323,9 +326,7 @@ impl Pool {
         let now = state.now;
         loop {
             let desk = &mut state.desks[i];
-            let limits = desk.limits(&self.boards[i], now);
-            let usual = Ask::new(now, 1.0);
-            let open = !desk.down && !desk.ejected && desk.line.queued() == 0 && desk.has_room(&limits, &usual, now);
+            let open = !desk.down && !desk.ejected && desk.has_room(&Ask::new(now, 1.0), now);
             if !open {
                 return;
             }
@@ -339,11 +340,11 @@ impl Pool {
     /// Who waited elsewhere stands at backend `i` now.
     fn seat_at(&self, state: &mut State, i: usize, ask: Ask, seat: Caller, woken: &mut Vec<Waker>) {
         let now = state.now;
-        let limits = state.desks[i].limits(&self.boards[i], now);
-        let verdict = match state.desks[i].line.offer(&limits, ask, seat.clone(), now) {
+        let (line, limits) = state.desks[i].open(now);
+        let verdict = match line.offer(limits, ask, || seat.clone(), now) {
             Offered::Queued(ticket) => return seat.stand(id(i), ticket),
-            Offered::Dispatched(slot, _) => Verdict::Go(id(i), slot),
-            Offered::Shed(shed, _) => Verdict::Refused(Refused::Shed(shed)),
+            Offered::Dispatched(slot) => Verdict::Go(id(i), slot),
+            Offered::Shed(shed) => Verdict::Refused(Refused::Shed(shed)),
         };
         woken.extend(seat.call(verdict));
     }

@@ -138,10 +138,10 @@ impl Shadow {
             slo: Some(self.slo),
             streamed: true,
         };
-        match self.line.offer(&self.limits, ask, class, now) {
-            Offered::Dispatched(slot, _) => self.on_dispatch(slot, prompt, now),
+        match self.line.offer(&self.limits, ask, || class, now) {
+            Offered::Dispatched(slot) => self.on_dispatch(slot, prompt, now),
             Offered::Queued(_) => self.advance(now),
-            Offered::Shed(shed, class) => self.would_shed.add(class, shed),
+            Offered::Shed(shed) => self.would_shed.add(class, shed),
         }
     }
 

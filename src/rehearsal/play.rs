@@ -209,10 +209,10 @@ impl<'a, H: FnMut(&Sample)> Rehearsal<'a, H> {
         let prompt = self.watch.prompt(seen) as f32;
         let slo = Some(self.stage.subject.slo_ttft);
         let ask = Ask { arrived: self.now, prompt, bytes: 0, class, tenant, slo, streamed: true };
-        match self.line.offer(&self.limits, ask, number, self.now) {
-            Offered::Dispatched(slot, number) => self.on_dispatch(number, slot),
+        match self.line.offer(&self.limits, ask, || number, self.now) {
+            Offered::Dispatched(slot) => self.on_dispatch(number, slot),
             Offered::Queued(_) => {}
-            Offered::Shed(shed, number) => self.on_shed(number, shed.retry_after),
+            Offered::Shed(shed) => self.on_shed(number, shed.retry_after),
         }
     }
 
