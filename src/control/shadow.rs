@@ -22,7 +22,7 @@ use crate::admission::{
 };
 use crate::average::{Moments, Rate, Smoothed};
 use crate::estimate::Estimator;
-use crate::measure::{Sample, What};
+use crate::measure::{Priority, Sample, What};
 use crate::time::Timestamp;
 
 /// One backend's shadow; told everything its estimator is told, after it.
@@ -97,11 +97,13 @@ impl Shadow {
         }
     }
 
-    /// Takes in what `estimator` was just told, of a request of that class.
-    pub fn on_sample(&mut self, sample: &Sample, class: Class, estimator: &Estimator) {
+    /// Takes in what `estimator` was just told.
+    pub fn on_sample(&mut self, sample: &Sample, estimator: &Estimator) {
         let now = sample.at;
         match sample.what {
-            What::Offered { prompt, stream: true } => self.on_arrival(estimator.prompt(prompt), class, now),
+            What::Offered { prompt, stream: true, priority } => {
+                self.on_arrival(estimator.prompt(prompt), class(priority), now);
+            }
             What::Emission { .. } if estimator.starts() != self.followed => self.on_first_token(now),
             What::Finished { .. } | What::Left { .. } => self.settle(now, estimator),
             What::Offered { .. } | What::Admitted | What::Emission { .. } => {}
@@ -242,6 +244,16 @@ fn seconds(at: Timestamp) -> f64 {
     at.as_nanos() as f64 * 1e-9
 }
 
+/// A line's word for a class.
+const fn class(priority: Priority) -> Class {
+    match priority {
+        Priority::System => Class::System,
+        Priority::Interactive => Class::Interactive,
+        Priority::Default => Class::Default,
+        Priority::Bulk => Class::Bulk,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -259,13 +271,19 @@ mod tests {
             let at = Timestamp::from_nanos((seconds * 1e9) as u64);
             let sample = Sample { at, request: RequestKey(request), what };
             estimator.on_sample(&sample);
-            shadow.on_sample(&sample, Class::Interactive, estimator);
+            shadow.on_sample(&sample, estimator);
         };
         let (mut offered, mut started, mut next_start) = (0, 0, 0.0_f64);
         for millisecond in 0..60_000_u32 {
             let now = f64::from(millisecond) * 1e-3;
             if now * load >= offered as f64 {
-                tell(now, offered, What::Offered { prompt: Some(100), stream: true }, &mut estimator, &mut shadow);
+                tell(
+                    now,
+                    offered,
+                    What::Offered { prompt: Some(100), stream: true, priority: Priority::Interactive },
+                    &mut estimator,
+                    &mut shadow,
+                );
                 tell(now, offered, What::Admitted, &mut estimator, &mut shadow);
                 next_start = if started == offered { now + 1.0 / rate } else { next_start };
                 offered += 1;

@@ -126,7 +126,7 @@ impl Estimator {
         let now = self.seconds(sample.at);
         match sample.what {
             What::Emission { tokens, limited } => self.on_emission(sample, now, tokens.max(1), limited),
-            What::Offered { prompt, stream } => self.on_offered(sample.request, now, prompt, stream),
+            What::Offered { prompt, stream, .. } => self.on_offered(sample.request, now, prompt, stream),
             What::Admitted => self.on_admitted(sample.request, now),
             What::Finished { completed, input, output, .. } => {
                 self.on_finished(sample.request, now, completed, input, output);
@@ -585,6 +585,7 @@ mod tests {
 
     use super::*;
     use crate::estimate::Regime;
+    use crate::measure::Priority;
 
     const STEP: f64 = 0.02;
 
@@ -634,7 +635,10 @@ mod tests {
                     self.now = self.now.max(self.arrival);
                     let request = self.next;
                     self.next += 1;
-                    self.tell(request, What::Offered { prompt: self.prompt, stream: true });
+                    self.tell(
+                        request,
+                        What::Offered { prompt: self.prompt, stream: true, priority: Priority::Default },
+                    );
                     self.tell(request, What::Admitted);
                     self.waiting.push_back(request);
                     // Uneven, so that arrivals and steps do not march in time.
@@ -733,8 +737,11 @@ mod tests {
 
     fn what() -> impl Strategy<Value = What> {
         prop_oneof![
-            (proptest::option::of(0_u32..5000), any::<bool>())
-                .prop_map(|(prompt, stream)| What::Offered { prompt, stream }),
+            (proptest::option::of(0_u32..5000), any::<bool>()).prop_map(|(prompt, stream)| What::Offered {
+                prompt,
+                stream,
+                priority: Priority::Default
+            }),
             Just(What::Admitted),
             (0_u32..6, any::<bool>()).prop_map(|(tokens, limited)| What::Emission { tokens, limited }),
             (any::<bool>(), proptest::option::of(0_u32..5000), proptest::option::of(any::<u32>()))

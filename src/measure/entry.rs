@@ -382,7 +382,7 @@ mod tests {
         entry.on_emission(at(1100), 1, false);
         entry.on_emission(at(1110), 1, false);
         entry.on_emission(at(1125), 3, true);
-        let offered = What::Offered { prompt: Some(10), stream: true };
+        let offered = What::Offered { prompt: Some(10), stream: true, priority: Priority::Default };
         let token = |tokens, limited| What::Emission { tokens, limited };
         assert_eq!(
             told(&ledger),

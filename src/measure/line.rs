@@ -84,7 +84,7 @@ impl Line {
         count(state, account, Event::Offered, arrival.at, 1);
         let key = shard.make_key(state);
         let prompt = arrival.prompt_tokens.map(short);
-        tell(state, account, key, arrival.at, What::Offered { prompt, stream: arrival.stream });
+        tell(state, account, key, arrival.at, What::Offered { prompt, stream: arrival.stream, priority });
         let journal = shard.keeps_journal().then(|| Journalled {
             arrival,
             retries: Default::default(),
@@ -144,7 +144,13 @@ impl Line {
         tell(state, self.account, self.key, at, What::Left { shed: false });
         (self.row, self.account) = (state.place(account, &shard.bounds), account);
         state.rows[self.row as usize].1.moved[Direction::In.index()] += 1;
-        tell(state, self.account, self.key, at, What::Offered { prompt: self.prompt, stream: self.stream });
+        tell(
+            state,
+            self.account,
+            self.key,
+            at,
+            What::Offered { prompt: self.prompt, stream: self.stream, priority: self.priority },
+        );
         self.enter_queue(state);
     }
 

@@ -4,6 +4,7 @@
 //! apart. A sample holds stamps, lengths and counts: no text, no client, no key. It is not a record of the books: the
 //! entry counts for itself and says besides what a sample needs.
 
+use super::outcome::Priority;
 use crate::time::Timestamp;
 
 /// A request's name in samples; unique in the process.
@@ -30,6 +31,8 @@ pub enum What {
         prompt: Option<u32>,
         /// Whether the engine streams the answer, so that a first token will be seen.
         stream: bool,
+        /// Its class.
+        priority: Priority,
     },
     /// It was dispatched to the backend.
     Admitted,

@@ -114,7 +114,9 @@ fn last(record: &Record) -> usize {
 
 fn what(record: &Record, step: usize) -> What {
     match step {
-        0 => What::Offered { prompt: record.prompt_tokens.map(tokens), stream: record.stream },
+        0 => {
+            What::Offered { prompt: record.prompt_tokens.map(tokens), stream: record.stream, priority: record.priority }
+        }
         _ if step == last(record) => end(record),
         1 => What::Admitted,
         _ => {
@@ -204,7 +206,7 @@ mod tests {
     #[test]
     fn records_become_samples_in_the_order_of_time() {
         let emission = What::Emission { tokens: 1, limited: false };
-        let offered = What::Offered { prompt: Some(7), stream: true };
+        let offered = What::Offered { prompt: Some(7), stream: true, priority: Priority::Default };
         let finished = What::Finished { completed: true, input: None, output: None, cached: None };
         let records = [record(5, Some(6), &[20, 40], 45, completed()), record(1, Some(2), &[30], 60, completed())];
         assert_eq!(

@@ -17,7 +17,7 @@ use crate::admission::{Ask, Call, Limits, Line, Mode, Offered, Slot};
 use crate::control::{Control, Shadow};
 use crate::engine::model::Engine;
 use crate::estimate::{EngineLimits, Settings};
-use crate::measure::{RequestKey, Sample, What};
+use crate::measure::{Priority, RequestKey, Sample, What};
 use crate::time::Timestamp;
 
 /// One engine of a scenario.
@@ -205,7 +205,7 @@ impl<'a, H: FnMut(&Sample)> Rehearsal<'a, H> {
             requests.resize(number + 1, served);
         }
         requests[number] = served;
-        self.tell(number, What::Offered { prompt: seen, stream: true });
+        self.tell(number, What::Offered { prompt: seen, stream: true, priority: Priority::Default });
         let prompt = self.watch.prompt(seen) as f32;
         let slo = Some(self.stage.subject.slo_ttft);
         let ask = Ask { arrived: self.now, prompt, bytes: 0, class, tenant, slo, streamed: true };

@@ -1,7 +1,7 @@
 //! The estimator with somebody who looks at it: told samples, ticked, read once a second.
 
 use super::outcome::{Moment, Outcome};
-use crate::admission::{Class, Limits, Mode, Pressure};
+use crate::admission::{Limits, Mode, Pressure};
 use crate::control::{Control, Shadow, turn};
 use crate::estimate::{Estimator, Settings};
 use crate::measure::{Sample, What};
@@ -44,7 +44,7 @@ impl Watch {
         self.estimator.on_sample(sample);
         self.control.on_sample(sample);
         if let Some(shadow) = &mut self.shadow {
-            shadow.on_sample(sample, Class::Default, &self.estimator);
+            shadow.on_sample(sample, &self.estimator);
         }
     }
 

@@ -1,7 +1,7 @@
 //! What enforcement would have refused, counted while it is not in force.
 //!
 //! A shadow knows only what it was told since it began, so one is made anew when the mode comes back to observe; what earlier ones
-//! have counted is kept. Classes are not told apart: samples do not say whose they are.
+//! have counted is kept.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ impl Shadow {
 
     pub fn on_sample(&mut self, sample: &Sample, estimator: &Estimator) {
         if let Some(shadow) = &mut self.now {
-            shadow.on_sample(sample, Class::Default, estimator);
+            shadow.on_sample(sample, estimator);
         }
     }
 
