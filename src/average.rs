@@ -1,6 +1,11 @@
-//! Averages that forget: a rate of events, a smoothed value, a mean with its variance.
+//! Averages that forget: a rate of events, a smoothed value, a mean with its variance; and classes of counts.
 //!
 //! Times are seconds since the estimator's own start. Nothing here knows what it averages.
+
+/// `floor(log2(n))` of a count that may be a fraction; 0 below 2 and of what is not a number.
+pub(crate) fn octave(n: f64) -> usize {
+    (n.max(1.0) as u64).ilog2() as usize
+}
 
 /// Events per second, forgetting exponentially with time.
 #[derive(Clone, Copy, Debug)]

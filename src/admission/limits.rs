@@ -3,6 +3,8 @@
 //! It says what is allowed and what is to be expected, and not why. Nobody has to renew it: a gate whose control stands
 //! still goes on with the last one.
 
+use crate::average::octave;
+
 /// How much may be dispatched to one backend, and what a request has to expect there.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
@@ -88,7 +90,7 @@ impl Forecast {
 
     /// Seconds from dispatch to first token of a prompt for which nobody is in the way.
     pub fn free(&self, prompt: f64) -> f64 {
-        f64::from(self.free[(prompt.max(1.0).log2() as usize).min(BUCKETS - 1)])
+        f64::from(self.free[octave(prompt).min(BUCKETS - 1)])
     }
 
     /// Seconds from dispatch to first token, `deviations` above the mean.

@@ -3,6 +3,8 @@
 //! Sixteen buckets of log2(prompt tokens), each a tracker of the 30th percentile in the log domain: robust against the
 //! queueing that slips in, and a few floats. Which samples are free of load is the caller's decision.
 
+use crate::average::octave;
+
 /// The load-free TTFT as a function of prompt length.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Baseline {
@@ -13,6 +15,8 @@ pub(super) struct Baseline {
 struct Bucket {
     /// Natural logarithm of the 30th percentile, in seconds.
     log: f64,
+    /// The 30th percentile itself: asked for with every request, moved by few.
+    seconds: f64,
     count: u32,
 }
 
@@ -31,17 +35,25 @@ impl Baseline {
         } else {
             (bucket.log + PERCENTILE * eta).min(log)
         };
+        bucket.seconds = bucket.log.exp();
     }
 
     /// What a prompt of this length takes, from the nearest bucket that has enough samples; `None` before there is one.
     pub fn of(&self, prompt: f64) -> Option<f64> {
         let wanted = place(prompt);
-        let known = |place: &usize| self.buckets[*place].count >= ENOUGH;
-        let nearest = (0..BUCKETS).filter(known).min_by_key(|place| (place.abs_diff(wanted), *place))?;
-        let ttft = self.buckets[nearest].log.exp();
+        let nearest = self.nearest(wanted)?;
         // From a shorter prompt: half of the TTFT grows with the length, half is the step that happens anyway.
-        let longer = if nearest < wanted { ((wanted - nearest) as f64).exp2() } else { 1.0 };
-        Some(ttft * (1.0 + 0.5 * (longer - 1.0)))
+        let longer = f64::from(1_u32 << wanted.saturating_sub(nearest));
+        Some(self.buckets[nearest].seconds * (1.0 + 0.5 * (longer - 1.0)))
+    }
+
+    /// The bucket that speaks for this one: itself most of the time, the shorter of two that are as far away.
+    fn nearest(&self, wanted: usize) -> Option<usize> {
+        let speaks = |place: usize| self.buckets.get(place).is_some_and(|bucket| bucket.count >= ENOUGH);
+        let around = |far: usize| {
+            wanted.checked_sub(far).filter(|place| speaks(*place)).or(Some(wanted + far).filter(|place| speaks(*place)))
+        };
+        (0..BUCKETS).find_map(around)
     }
 
     /// Whether the bucket of this length still has no sample.
@@ -51,7 +63,7 @@ impl Baseline {
 }
 
 fn place(prompt: f64) -> usize {
-    (prompt.max(1.0).log2() as usize).min(BUCKETS - 1)
+    octave(prompt).min(BUCKETS - 1)
 }
 
 pub(super) const BUCKETS: usize = 16;

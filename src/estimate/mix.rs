@@ -8,7 +8,7 @@ use super::length_test::LengthTest;
 use super::lengths::{OutputLaw, bucket};
 use super::prompt_test::PromptTest;
 use super::prompts::Length;
-use crate::average::Smoothed;
+use crate::average::{Smoothed, octave};
 
 /// What is known of the mix.
 #[derive(Clone, Debug)]
@@ -383,7 +383,7 @@ impl ServedMoments {
 }
 
 fn place(prompt: f64) -> usize {
-    (prompt.max(1.0).log2() as usize).min(BUCKETS - 1)
+    octave(prompt).min(BUCKETS - 1)
 }
 
 /// Prompts up to 2^16 tokens; what is longer counts as that.
