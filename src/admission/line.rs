@@ -285,7 +285,12 @@ impl<T> Line<T> {
             return None;
         }
         let full = self.queue.refusal(ask, &self.settings);
-        full.or_else(|| self.outlook(limits, now).is_hopeless(ask).then_some(ShedReason::Saturated))
+        if full.is_some() || !self.outlook(limits, now).is_hopeless(ask) {
+            return full;
+        }
+        let class = self.queue.class_mut(ask.class);
+        class.wanted |= class.requests == 0;
+        Some(ShedReason::Saturated)
     }
 
     /// Refuses the heads whose time is over, whoever's turn it is.
@@ -551,6 +556,42 @@ mod tests {
             order.iter().enumerate().filter(|(_, item)| **item == 1).map(|(place, _)| place).collect();
         assert_eq!(places.len(), 5);
         assert!(places[0] <= 10 && places.windows(2).all(|pair| pair[1] - pair[0] <= 11), "{places:?}");
+    }
+
+    /// Dispatches of a class whose requests would be too late behind the others', of a hundred.
+    fn dispatches_of_the_hopeless(share: f64) -> usize {
+        let mut settings = Settings::default();
+        settings.classes.bulk.share = share;
+        let mut line = Line::new(settings);
+        let limits = limits(1.0);
+        let patient = |now| Ask { slo: None, ..of(Class::Interactive, now) };
+        let mut last = slot(line.offer(&limits, patient(0.0), || 0, at(0.0)));
+        (0..6).for_each(|_| queued(line.offer(&limits, patient(0.0), || 0, at(0.0))));
+        let mut order = Vec::new();
+        for turn in 1..=100 {
+            let now = 0.1 * f64::from(turn);
+            if let Offered::Shed(shed) = line.offer(&limits, of(Class::Bulk, now), || 1, at(now)) {
+                assert_eq!(shed.reason, ShedReason::Saturated);
+            }
+            line.on_end(last);
+            line.advance(&limits, at(now), &mut |item, call| {
+                let Call::Dispatch(slot) = call else { panic!("{call:?}") };
+                (last, _) = (slot, order.push(item));
+            });
+            queued(line.offer(&limits, patient(now), || 0, at(now)));
+        }
+        order.iter().filter(|item| **item == 1).count()
+    }
+
+    #[test]
+    fn a_class_that_is_refused_for_those_before_it_gets_its_share_all_the_same() {
+        let served = dispatches_of_the_hopeless(0.1);
+        assert!((8..=10).contains(&served), "{served} of 100 turns");
+    }
+
+    #[test]
+    fn a_class_without_a_share_that_is_refused_gets_nothing() {
+        assert_eq!(dispatches_of_the_hopeless(0.0), 0);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Who is next: the earliest class that has somebody waiting, unless a later one is due; in it the tenant served least.
 //!
 //! A class is due when earlier ones had so many dispatches while it waited that its share of them makes one. So its head
-//! waits for at most `ceil(1/share)` dispatches of others and one of each other class that is due with it.
+//! waits for at most `ceil(1/share)` dispatches of others and one of each other class that is due with it. A class whose requests
+//! are refused because they would wait too long earns its share all the same: when it is due its next one is taken in.
 
 use super::ask::{Class, Tenant};
 use super::lane::Lane;
@@ -19,10 +20,14 @@ pub(super) struct Next {
 
 /// The head that goes next among those that `may`.
 pub(super) fn next<T>(queue: &Queue<T>, may: impl Fn(&Next, &Lane<T>) -> bool) -> Option<Next> {
-    let is_due = |class: &Class| queue.class(*class).credit >= DUE;
-    let due = Class::ALL.into_iter().filter(is_due).map(|class| (class, true));
+    let due = Class::ALL.into_iter().filter(|class| is_due(queue, *class)).map(|class| (class, true));
     let all = Class::ALL.into_iter().map(|class| (class, false));
     due.chain(all).find_map(|(class, due)| least_charged(queue, class, due, &may))
+}
+
+/// Whether the next dispatch is that class's by its share.
+pub(super) fn is_due<T>(queue: &Queue<T>, class: Class) -> bool {
+    queue.class(class).credit >= DUE
 }
 
 /// One of that class is dispatched: the others that wait have a claim to the next ones.
@@ -32,7 +37,8 @@ pub(super) fn on_dispatch<T>(queue: &mut Queue<T>, class: Class, classes: &Class
         let waiting = queue.class_mut(other);
         if other == class {
             waiting.credit = (waiting.credit - DUE).max(0.0);
-        } else if waiting.requests > 0 {
+            waiting.wanted = false;
+        } else if waiting.requests > 0 || waiting.wanted {
             waiting.credit = (waiting.credit + share).min(2.0 * DUE);
         }
     }

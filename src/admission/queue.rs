@@ -37,8 +37,10 @@ pub(super) struct Lanes<T> {
     /// Those who wait in them.
     pub requests: usize,
     bytes: u64,
-    /// Dispatches that earlier classes had while this one waited, by its share of them.
+    /// Dispatches that earlier classes had while this one waited or wanted, by its share of them.
     pub credit: f64,
+    /// One of its own was refused since its last dispatch, because those of other classes would have made it late.
+    pub wanted: bool,
 }
 
 impl<T> Queue<T> {
@@ -140,7 +142,7 @@ impl<T> Queue<T> {
         let class = self.class_mut(waiting.ask.class);
         class.requests -= 1;
         class.bytes -= u64::from(waiting.ask.bytes);
-        if class.requests == 0 {
+        if class.requests == 0 && !class.wanted {
             class.credit = 0.0;
         }
         waiting
@@ -149,7 +151,7 @@ impl<T> Queue<T> {
 
 impl<T> Lanes<T> {
     fn new() -> Self {
-        Self { lanes: BTreeMap::new(), requests: 0, bytes: 0, credit: 0.0 }
+        Self { lanes: BTreeMap::new(), requests: 0, bytes: 0, credit: 0.0, wanted: false }
     }
 
     /// A tenant that becomes active starts where the others are, less a credit: without it every burst of a small tenant

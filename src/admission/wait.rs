@@ -5,6 +5,7 @@
 use super::ask::{Ask, Class};
 use super::gate::{Gate, tokens};
 use super::limits::Limits;
+use super::order;
 use super::queue::Queue;
 use super::settings::Settings;
 use crate::time::Timestamp;
@@ -21,9 +22,10 @@ pub(super) struct Outlook<'a, T> {
 }
 
 impl<T> Outlook<'_, T> {
-    /// Whether the line is too long for it. An empty one never is.
+    /// Whether the line is too long for it. An empty one never is, nor one in which the next turn is its class's.
     pub fn is_hopeless(&self, ask: &Ask) -> bool {
-        if self.queue.is_empty() {
+        let class = self.queue.class(ask.class);
+        if self.queue.is_empty() || class.requests == 0 && order::is_due(self.queue, ask.class) {
             return false;
         }
         let Some(slo) = ask.slo.map(|slo| slo.as_secs_f64()) else {
