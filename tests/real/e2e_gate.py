@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """weir's gate before a real llama.cpp server with four slots, at three times its capacity.
 
-usage:  e2e.sh gate, or  e2e_gate.sh [--rounds 2]        (the shell script fetches what this needs)
+usage:  e2e.sh gate, or  e2e_gate.sh [--rounds N]        (the shell script fetches what this needs)
 
 A round: four callers past weir, the capacity; the overload through a weir that enforces, Poisson arrivals; four callers past weir; the same
 overload through a weir that only watches; four callers past weir. Both weirs are new, and get ten seconds of two callers first. Goodput is
@@ -123,7 +123,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weir", required=True)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=bar(3, 1))
     options = parser.parse_args()
     options.slots = SLOTS
     print(f"load average before: {os.getloadavg()[0]:.2f}")

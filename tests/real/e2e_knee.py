@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What weir says of a real llama.cpp server with four slots: saturated or not, where the knee is, what a step costs.
 
-usage:  e2e.sh knee, or  e2e_knee.sh [--rounds 5]        (the shell script fetches what this needs)
+usage:  e2e.sh knee, or  e2e_knee.sh [--rounds N]        (the shell script fetches what this needs)
 
 First two requests at a time for a minute: never saturated. Then rounds, each with a weir that knows nothing: two at a time, then in turns
 eight past weir and eight through it, so that both see the same of a machine whose speed wanders. The capacity that weir knows at
@@ -157,7 +157,7 @@ def judge(rounds):
     else:
         print("  not judged, for the server does not agree with itself: " + said)
     check(abs(middle(in_flight) - KNEE) <= KNEE_WITHIN, f"knee at {middle(in_flight):.2f} in flight, median")
-    check(2 * len(costs) > len(rounds), f"step costs known in {len(costs)} of {len(rounds)} rounds")
+    check(2 * len(costs) >= len(rounds), f"step costs known in {len(costs)} of {len(rounds)} rounds")
     if costs:
         print("a step: a = %.3f ms, b = %.3f ms a decode, c = %.3f ms a prompt token, medians" % tuple(map(middle, zip(*costs))))
 
@@ -173,7 +173,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weir", required=True)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=bar(5, 2))
     parser.add_argument("--keep", metavar="FOLDER", help="where the journals are to stay")
     options = parser.parse_args()
     options.slots = SLOTS
