@@ -49,6 +49,7 @@ check: cmake
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 	$(CARGO) test --locked --test it layering
 	python3 dashboards/make.py --check
+	python3 deploy/make.py --check
 	@if command -v promtool >/dev/null 2>&1; then promtool check rules dashboards/rules/weir-rules.yaml && promtool test rules dashboards/rules/weir-rules_test.yaml; \
 	else echo "make check: SKIPPED the tests of the rules, promtool is not installed (apt-get install prometheus)"; fi
 	deploy/third_party.py --check

@@ -18,6 +18,7 @@ mod canaries;
 mod cancels;
 mod config;
 mod dashboards;
+mod deploy;
 mod drain;
 mod enforce;
 mod engine_server;
