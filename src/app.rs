@@ -1,5 +1,6 @@
 //! The composition root: a configuration becomes running parts, and running parts come to their end.
 
+mod gpus;
 mod watch;
 
 use std::net::SocketAddr;
@@ -132,7 +133,8 @@ pub fn start(config: Config, adjust: impl FnOnce(&mut Gateway)) -> anyhow::Resul
     let gateway = Arc::new(gateway);
     let admin = std::net::TcpListener::bind(config.admin.listen)
         .with_context(|| format!("the admin port cannot be bound to {}", config.admin.listen))?;
-    let watch = watch::Watch::start(&config, &gateway, journal.clone())?;
+    let epoch = unix_time() - clock.now().as_nanos() as f64 / 1e9;
+    let watch = watch::Watch::start(&config, &gateway, journal.clone(), epoch)?;
     let handles = handles(&config, &gateway, journal, &watch);
     // In this order, so that nobody hears `ready` before the data port is bound.
     let (address, threads) = start_workers(&config, &gateway)?;
@@ -332,6 +334,7 @@ impl export::ProcessFacts for Seen {
             judged: self.watched.judged(gateway.clock.now()),
             gates: self.gates(),
             reported: self.watched.reported(gateway.clock.now(), self.epoch),
+            gpus: self.watched.gpus(gateway.clock.now()),
         }
     }
 }

@@ -11,7 +11,7 @@
 //! Imports go down the floors, never up and never sideways between hands:
 //! F0 `time` `units` `backend` `slo` `average` · F1 `http1` `wire` `measure` `admission` `engine::model` `load::schedule` · F2 `estimate`
 //! `sweep::search` · F3 `control` `balance` · F4 `rehearsal` ·
-//! F5 `proxy` `export` `steer` `scrape` `engine::server` `load::runner` `offline` (with `clock`) · F6 `cli` `app` `demo` `sweep` `probe` `top` `config`.
+//! F5 `proxy` `export` `steer` `scrape` `gpu` `engine::server` `load::runner` `offline` (with `clock`) · F6 `cli` `app` `demo` `sweep` `probe` `top` `config`.
 //!
 //! Absent: a clock below F5, a metric counted in a callback, a text of a client's in a log, TLS and HTTP/2 (later).
 

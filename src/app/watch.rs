@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use super::gpus;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
@@ -15,6 +16,8 @@ use crate::estimate::{EngineLimits, Transition};
 use crate::export::journal::Journal;
 use crate::export::reported::Reported;
 use crate::export::saturation::Judged;
+use crate::gpu;
+use crate::gpu::reading::Device;
 use crate::measure::journal::{Line, Turn};
 use crate::proxy::gateway::Gateway;
 use crate::scrape::client::Address;
@@ -29,6 +32,7 @@ pub struct Watch {
     seen: Seen,
     stop: Arc<Notify>,
     thread: Option<JoinHandle<()>>,
+    _gpus: Option<gpu::Watch>,
 }
 
 /// What the thread leaves for others to read, in the configuration's order of the backends.
@@ -36,6 +40,7 @@ pub struct Watch {
 pub struct Seen {
     seats: Arc<[Arc<Seat>]>,
     board: Arc<Board>,
+    gpus: Arc<gpu::Seat>,
 }
 
 impl Watch {
@@ -43,19 +48,26 @@ impl Watch {
     ///
     /// # Errors
     /// The runtime or the thread cannot be started.
-    pub fn start(config: &Config, gateway: &Arc<Gateway>, journal: Option<Journal>) -> io::Result<Self> {
+    pub fn start(config: &Config, gateway: &Arc<Gateway>, journal: Option<Journal>, epoch: f64) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let pace = Pace::default();
         let seats: Arc<[Arc<Seat>]> = config.backends.iter().map(|_| Seat::new(pace)).collect();
         let stop = Arc::new(Notify::new());
-        let seen = Seen { seats, board: Board::new(config.backends.len()) };
+        let library = gpu::nvml::Library::of(&config.gpu);
+        let gpus = gpu::Watch::start(library, &config.gpu, gpus::tenants(config), gateway.clock)?;
+        let seat = gpus.as_ref().map_or_else(gpu::Seat::empty, gpu::Watch::seat);
+        let seen = Seen { seats, board: Board::new(config.backends.len()), gpus: seat };
         let steer = steer(config, gateway, &seen, journal);
         let (stopped, gateway) = (stop.clone(), gateway.clone());
         let sources: Vec<_> = config.backends.iter().map(source).zip(seen.seats.iter().cloned()).collect();
+        let names: Vec<Arc<str>> = config.backends.iter().map(|server| server.name.as_str().into()).collect();
+        let told = seen.clone();
         let thread = std::thread::Builder::new().name("weir-watch".into()).spawn(move || {
             runtime.block_on(async move {
                 let mut tasks = JoinSet::new();
                 tasks.spawn(steer.run(gateway.clock));
+                tasks.spawn(gpu::guard(told.gpus.clone(), gateway.clock));
+                tasks.spawn(gpus::say_shifts(told, names, gateway.clock, epoch));
                 for (place, (source, seat)) in sources.into_iter().enumerate() {
                     let (gateway, clock) = (gateway.clone(), gateway.clock);
                     let backend = BackendId(u16::try_from(place).unwrap_or(u16::MAX));
@@ -67,7 +79,7 @@ impl Watch {
                 stopped.notified().await;
             });
         })?;
-        Ok(Self { seen, stop, thread: Some(thread) })
+        Ok(Self { seen, stop, thread: Some(thread), _gpus: gpus })
     }
 
     /// Where to read what it found.
@@ -101,6 +113,11 @@ impl Seen {
     /// What enforcement would have refused at a backend.
     pub fn would_shed(&self, backend: BackendId, now: Timestamp) -> WouldShed {
         self.board.read(backend, now).map_or(WouldShed::default(), |published| published.would_shed)
+    }
+
+    /// The GPUs that are read, at `now`.
+    pub fn gpus(&self, now: Timestamp) -> Vec<Device> {
+        self.gpus.devices(now)
     }
 
     /// What engines say of themselves at `now`; `epoch` is the Unix time at which the clock stood at zero.

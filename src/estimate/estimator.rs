@@ -19,7 +19,9 @@ use super::live::{Live, Phase, Request};
 use super::mix::Mix;
 use super::prediction::{Limits, predict, upper_bound};
 use super::prompts::Prompts;
-use super::reading::{Knee, Missing, NotEnoughEvidence, Prediction, Reading, SpeedChanges, State, Transition};
+use super::reading::{
+    Knee, Missing, NotEnoughEvidence, Prediction, Reading, Shift, ShiftKind, SpeedChanges, State, Transition,
+};
 use super::saturation::Saturation;
 use super::speed::{SpeedChange, SpeedTest};
 use super::steps::{Row, Seen, Step, Steps};
@@ -84,6 +86,7 @@ struct Counts {
     stalls: u64,
     drifts: u64,
     speed: SpeedChanges,
+    shift: Option<Shift>,
 }
 
 impl Estimator {
@@ -175,7 +178,7 @@ impl Estimator {
 
     /// What is known now. Costs a few microseconds: for once a second, not for every tick.
     pub fn reading(&self) -> Reading {
-        let Counts { queued, in_flight, pending, stalls, drifts, speed, .. } = self.counts;
+        let Counts { queued, in_flight, pending, stalls, drifts, speed, shift, .. } = self.counts;
         let figures = self.mix.figures();
         let solution = self.costs.solution();
         let knee = self.knee.ok_or_else(|| self.missing_for_knee());
@@ -195,6 +198,7 @@ impl Estimator {
             speed_changes: speed,
             mix_changes: self.mix.changes(),
             drifts,
+            shift,
             stalls,
             blocks: self.blocks.counts(),
             in_flight,
@@ -389,10 +393,17 @@ impl Estimator {
     fn on_row(&mut self, at: Timestamp, row: &Row) {
         let known = self.costs.solution().filter(|_| self.costs.rows() > ROWS_TO_TEST);
         if let Some(change) = known.and_then(|known| self.speed.on_row(row, known)) {
-            match change {
-                SpeedChange::Slower => self.counts.speed.slower += 1,
-                SpeedChange::Faster => self.counts.speed.faster += 1,
-            }
+            let kind = match change {
+                SpeedChange::Slower => {
+                    self.counts.speed.slower += 1;
+                    ShiftKind::Slower
+                }
+                SpeedChange::Faster => {
+                    self.counts.speed.faster += 1;
+                    ShiftKind::Faster
+                }
+            };
+            self.counts.shift = Some(Shift { at, kind });
             self.costs.doubt();
             self.costs.add(row);
             self.clear_capacity(at, SINCE_SPEED_CHANGE);
@@ -491,6 +502,7 @@ impl Estimator {
         self.capacity.on_block(at, &block, costs);
         if self.drift.on_block(block.tokens / block.time) {
             self.counts.drifts += 1;
+            self.counts.shift = Some(Shift { at, kind: ShiftKind::Drift });
             self.clear_capacity(at, SINCE_DRIFT);
         }
     }

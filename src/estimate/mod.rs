@@ -32,8 +32,8 @@ use std::time::Duration;
 
 pub use estimator::Estimator;
 pub use reading::{
-    BlockCounts, Estimate, Knee, Missing, NotEnoughEvidence, Prediction, Reading, Regime, SpeedChanges, State,
-    StepCosts, Transition,
+    BlockCounts, Estimate, Knee, Missing, NotEnoughEvidence, Prediction, Reading, Regime, Shift, ShiftKind,
+    SpeedChanges, State, StepCosts, Transition,
 };
 pub use view::View;
 

@@ -88,6 +88,8 @@ pub struct Reading {
     pub mix_changes: u64,
     /// How often the throughput in saturation drifted away from what was known, without either of the above.
     pub drifts: u64,
+    /// The last time that one of the two was found out.
+    pub shift: Option<Shift>,
     /// Streams that were preempted and recomputed, as seen from outside.
     pub stalls: u64,
     /// Blocks of saturated time offered to the estimate.
@@ -98,6 +100,36 @@ pub struct Reading {
     pub pending: u64,
     /// Arrived and neither dispatched nor gone.
     pub queued: u64,
+}
+
+/// The engine was found to be no longer what it was, with the same mix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shift {
+    /// When it was found out; it happened before.
+    pub at: Timestamp,
+    pub kind: ShiftKind,
+}
+
+/// What was found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShiftKind {
+    /// Its steps take longer.
+    Slower,
+    /// Its steps take less time.
+    Faster,
+    /// Its throughput in saturation drifted away.
+    Drift,
+}
+
+impl ShiftKind {
+    /// The word in JSON and logs.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Slower => "slower",
+            Self::Faster => "faster",
+            Self::Drift => "drift",
+        }
+    }
 }
 
 /// A value with its 95 % interval.

@@ -94,6 +94,23 @@ families! {
     REPORTED_WAITING = Gauge "weir_backend_reported_waiting_requests": "The engine's own count of waiting requests.";
     REPORTED_KV_USAGE = Gauge "weir_backend_reported_kv_cache_usage_ratio": "The engine's own KV memory usage, 0 to 1.";
 
+    GPU_INFO = Gauge "weir_gpu_info": "Constant 1: a GPU's name, and the backend that runs on it.";
+    GPU_UP = Gauge "weir_gpu_up": "1 while the GPU answers; 0 when it is lost or its driver hangs.";
+    GPU_UTILIZATION = Gauge "weir_gpu_utilization_ratio": "Share of time some kernel ran. Near 1 far below the knee: context only.";
+    GPU_MEMORY_USED = Gauge "weir_gpu_memory_used_bytes": "Device memory in use.";
+    GPU_MEMORY_TOTAL = Gauge "weir_gpu_memory_total_bytes": "Device memory.";
+    GPU_POWER = Gauge "weir_gpu_power_watts": "Power draw.";
+    GPU_POWER_LIMIT = Gauge "weir_gpu_power_limit_watts": "Most power that the driver lets it draw.";
+    GPU_TEMPERATURE = Gauge "weir_gpu_temperature_celsius": "Core temperature.";
+    GPU_CLOCK = Gauge "weir_gpu_clock_hertz": "Clock now.";
+    GPU_CLOCK_MOST = Gauge "weir_gpu_clock_max_hertz": "Highest clock that the GPU has.";
+    GPU_THROTTLE = Gauge "weir_gpu_throttle_active": "1 while the clock is held back for this reason.";
+    GPU_THROTTLE_SECONDS = Counter "weir_gpu_throttle_seconds_total": "Time for which the clock was held back for this reason.";
+    GPU_ECC = Counter "weir_gpu_ecc_errors_total": "Memory errors since the driver was loaded.";
+    GPU_XID = Counter "weir_gpu_xid_errors_total": "XID errors that the driver reported since weir listens.";
+    GPU_XID_LAST = Gauge "weir_gpu_xid_last_code": "Number of the last XID error; absent before the first.";
+    GPU_MIG = Gauge "weir_gpu_mig_enabled": "1 if the GPU is divided into instances.";
+
     MALFORMED = Counter "weir_requests_malformed_total": "Requests refused as malformed before they were offered, by status sent.";
     CONNECTIONS = Gauge "weir_connections": "Client connections open now.";
     ACCEPT_ERRORS = Counter "weir_accept_errors_total": "Failed accept calls of the data port.";

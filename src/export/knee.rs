@@ -5,15 +5,17 @@
 
 use serde_json::{Value, json};
 
+use super::gpu;
 use super::saturation::{Judged, confidence};
-use crate::estimate::{Estimate, Knee, Prediction, Reading, State};
+use crate::estimate::{Estimate, Knee, Prediction, Reading, Shift, State};
+use crate::gpu::reading::Device;
 use crate::measure::snapshot::Snapshot;
 use crate::time::Timestamp;
 
 /// `/knee`: per backend the knee with its interval, the prediction, the bounds, the curve between.
-pub fn knee(snapshot: &Snapshot, judged: &[Option<Judged>], epoch: f64) -> Value {
+pub fn knee(snapshot: &Snapshot, judged: &[Option<Judged>], gpus: &[Device], epoch: f64) -> Value {
     let backends = each(snapshot, judged).map(|(name, judged)| match judged {
-        Some(judged) => backend(name, &judged.reading, snapshot.at, epoch),
+        Some(judged) => backend(name, &judged.reading, gpus, snapshot.at, epoch),
         None => json!({ "name": name, "state": State::Unknown.word(), "knee": null, "missing": ["no reading yet"] }),
     });
     json!({ "backends": backends.collect::<Vec<_>>() })
@@ -54,7 +56,7 @@ fn each<'a>(
     snapshot.backends.iter().map(|name| &**name).zip(judged)
 }
 
-fn backend(name: &str, reading: &Reading, now: Timestamp, epoch: f64) -> Value {
+fn backend(name: &str, reading: &Reading, gpus: &[Device], now: Timestamp, epoch: f64) -> Value {
     let known = reading.knee.as_ref().ok();
     let prediction = reading.prediction.as_ref();
     json!({
@@ -78,6 +80,8 @@ fn backend(name: &str, reading: &Reading, now: Timestamp, epoch: f64) -> Value {
             "mix": reading.mix_changes,
             "drift": reading.drifts,
         },
+        "shift": reading.shift.map(|shift| moved(shift, &gpu::beside(shift, name, gpus, epoch), now, epoch)),
+        "throttled": gpu::throttled(name, gpus, epoch),
         "stalls": reading.stalls,
         "several_engines": reading.several_engines,
     })
@@ -97,6 +101,16 @@ fn describe(knee: &Knee, now: Timestamp, epoch: f64) -> Value {
         "blocks": knee.blocks,
         "updated_at": epoch + knee.updated_at.as_nanos() as f64 / 1e9,
         "age_s": now.since(knee.updated_at).as_secs_f64(),
+    })
+}
+
+/// The last shift, with what held the backend's GPUs back at that time: whoever asks why the knee moved reads it here.
+fn moved(shift: Shift, beside: &[String], now: Timestamp, epoch: f64) -> Value {
+    json!({
+        "kind": shift.kind.word(),
+        "at": epoch + shift.at.as_nanos() as f64 / 1e9,
+        "age_s": now.since(shift.at).as_secs_f64(),
+        "beside": beside,
     })
 }
 

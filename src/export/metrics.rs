@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::families as f;
 use super::sheet::{Column, Family, Label, Sheet};
-use super::{Facts, Handles, Mode, gate, probe, reported, saturation};
+use super::{Facts, Handles, Mode, gate, gpu, probe, reported, saturation};
 use crate::measure::histogram::Buckets;
 use crate::measure::snapshot::{AccountBooks, Snapshot};
 use crate::measure::{
@@ -205,6 +205,7 @@ fn write_process(sheet: &mut Sheet<'_>, snapshot: &Snapshot, facts: &Facts) {
         }
     });
     reported::write(sheet, snapshot, &facts.reported);
+    gpu::write(sheet, &facts.gpus);
     sheet.column(&f::MALFORMED, |out| {
         for reason in MalformedReason::ALL {
             out.count(&[("code", reason.as_str())], snapshot.malformed[reason.index()]);

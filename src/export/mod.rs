@@ -8,6 +8,7 @@ pub mod admin;
 pub mod encoding;
 pub mod families;
 pub mod gate;
+pub mod gpu;
 pub mod journal;
 pub mod knee;
 pub mod logging;
@@ -85,6 +86,8 @@ pub struct Facts {
     pub gates: Vec<gate::Gate>,
     /// What each engine reports of itself, in the configuration's order.
     pub reported: Vec<Option<reported::Reported>>,
+    /// The GPUs that are read.
+    pub gpus: Vec<crate::gpu::reading::Device>,
 }
 
 /// Whoever can tell the facts, at the time of a scrape and without waiting for anything.

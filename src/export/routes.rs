@@ -212,7 +212,7 @@ impl Desk {
         let (snapshot, facts) = (self.handles.ledger.snapshot(self.handles.clock.now()), self.handles.facts.facts());
         let described = match page {
             Page::Knee => {
-                let mut described = knee::knee(&snapshot, &facts.judged, facts.epoch);
+                let mut described = knee::knee(&snapshot, &facts.judged, &facts.gpus, facts.epoch);
                 described["probe"] = self.probed();
                 described
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{Facts, Handles, gate, reported};
+use super::{Facts, Handles, gate, gpu, reported};
 use crate::estimate::Reading;
 use crate::measure::snapshot::{AccountBooks, Snapshot};
 use crate::measure::{AbandonPhase, Direction, Outcome, Phase, Quantiles, Rates, ShedReason, View};
@@ -38,6 +38,7 @@ pub fn describe(snapshot: &Snapshot, facts: &Facts, draining: bool) -> Value {
         "draining": draining,
         "uptime_s": snapshot.at.as_nanos() as f64 / 1e9,
         "backends": backends.collect::<Vec<_>>(),
+        "gpus": gpu::describe(&facts.gpus, snapshot.at, facts.epoch),
     })
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use weir::admission::Limits;
 use weir::estimate::{
-    EngineLimits, Estimate, Estimator, Knee, Prediction, Regime, Settings as EstimateSettings, State, StepCosts,
+    EngineLimits, Estimate, Estimator, Knee, Prediction, Regime, Settings as EstimateSettings, Shift, ShiftKind, State,
+    StepCosts,
 };
 use weir::export::gate::Gate;
 use weir::export::metrics::Exposition;
@@ -17,6 +18,7 @@ use weir::export::sheet::Kind;
 use weir::export::status::describe;
 use weir::export::{Facts, Mode};
 use weir::export::{families, probe};
+use weir::gpu::reading::{Device, Figures, Identity, Reason, Throttling, Xid};
 use weir::measure::snapshot::Snapshot;
 use weir::measure::{BucketSettings, Buckets};
 use weir::time::Timestamp;
@@ -84,8 +86,30 @@ fn facts(judged: Judged) -> Facts {
             accord: "agrees",
             excess: Some(0.0),
         })],
+        gpus: vec![gpu()],
         ..Facts::default()
     }
+}
+
+/// A GPU of which everything is known.
+fn gpu() -> Device {
+    let mut throttling = Throttling::default();
+    throttling.on_reading(&[Reason::SwPowerCap], Timestamp::ZERO);
+    let figures = Figures {
+        utilization: Some(0.73),
+        memory_used: Some(6e10),
+        memory_total: Some(8e10),
+        power: Some(512.0),
+        power_limit: Some(700.0),
+        temperature: Some(66.0),
+        clock: [Some(1.755e9), Some(2.619e9)],
+        clock_most: [Some(1.98e9), Some(2.619e9)],
+        ecc: [Some(3), Some(0)],
+        mig: Some(false),
+    };
+    let identity = Identity { gpu: "0".into(), uuid: "GPU-a".into(), name: "H100".into(), instance: false };
+    let xid = Some(Xid { count: 1, last: Some((79, Timestamp::ZERO)) });
+    Device { identity, backends: vec!["gpu-0".into()], up: true, figures, throttling: Some(throttling), xid }
 }
 
 /// A backend with everything known; without a knee, with what stands in for it.
@@ -185,9 +209,41 @@ fn what_is_unknown_is_nan_or_absent_and_never_zero() {
 }
 
 #[test]
+fn a_figure_of_a_gpu_that_cannot_be_read_is_absent_and_null() {
+    let snapshot = books::busy(1);
+    let shown = |gpus: Vec<Device>| {
+        let facts = Facts { gpus, ..Facts::default() };
+        let text = Exposition::new(&[]).write(&snapshot, &facts, false, None).unwrap();
+        let families: BTreeSet<_> = text
+            .lines()
+            .filter(|line| line.starts_with("weir_gpu_"))
+            .map(|line| line.split('{').next().unwrap().to_owned())
+            .collect();
+        (families, describe(&snapshot, &facts, false)["gpus"].clone())
+    };
+    let (all, status) = shown(vec![gpu()]);
+    assert_eq!(all.len(), 16);
+    assert_eq!(status[0]["throttled"][0]["reason"], "sw_power_cap");
+    for (family, key, without) in [
+        ("weir_gpu_utilization_ratio", "utilization", Figures { utilization: None, ..gpu().figures }),
+        ("weir_gpu_power_watts", "power_watts", Figures { power: None, ..gpu().figures }),
+        ("weir_gpu_temperature_celsius", "temperature_celsius", Figures { temperature: None, ..gpu().figures }),
+        ("weir_gpu_mig_enabled", "mig", Figures { mig: None, ..gpu().figures }),
+    ] {
+        let (families, status) = shown(vec![Device { figures: without, ..gpu() }]);
+        assert_eq!(all.difference(&families).collect::<Vec<_>>(), [family]);
+        assert!(status[0][key].is_null() && status[0]["uuid"] == "GPU-a", "{status}");
+    }
+    let (families, status) = shown(vec![gpu().silent()]);
+    assert_eq!(families.into_iter().collect::<Vec<_>>(), ["weir_gpu_info", "weir_gpu_up"]);
+    assert_eq!((&status[0]["up"], &status[0]["throttled"]), (&false.into(), &serde_json::Value::Null));
+    assert_eq!(shown(Vec::new()), (BTreeSet::new(), serde_json::json!([])));
+}
+
+#[test]
 fn knee_and_saturation_say_what_is_known_and_what_is_missing() {
     let snapshot = books::busy(1);
-    let page = weir::export::knee::knee(&snapshot, &[Some(judged(true))], 1e9);
+    let page = weir::export::knee::knee(&snapshot, &[Some(judged(true))], &[], 1e9);
     let backend = &page["backends"][0];
     assert_eq!(backend["knee"]["requests_per_second"], serde_json::json!({"value": 13.0, "low": 12.35, "high": 13.65}));
     assert_eq!((&backend["knee"]["regime"], &backend["knee"]["source"]), (&"slots".into(), &"online".into()));
@@ -197,8 +253,15 @@ fn knee_and_saturation_say_what_is_known_and_what_is_missing() {
     assert!((end["requests_per_second"].as_f64().unwrap() - 13.0).abs() < 1e-9, "it ends at the knee: {end}");
     assert!((end["in_flight"].as_f64().unwrap() - 91.0).abs() < 1e-9);
     assert!(curve.windows(2).all(|p| p[0]["requests_per_second"].as_f64() < p[1]["requests_per_second"].as_f64()));
-    let page = weir::export::knee::knee(&snapshot, &[Some(judged(false))], 1e9);
+    let page = weir::export::knee::knee(&snapshot, &[Some(judged(false))], &[], 1e9);
     let backend = &page["backends"][0];
+    assert!(backend["shift"].is_null() && backend["throttled"] == serde_json::json!([]));
+    let mut slower = judged(true);
+    slower.reading.shift = Some(Shift { at: Timestamp::ZERO, kind: ShiftKind::Slower });
+    let page = weir::export::knee::knee(&snapshot, &[Some(slower)], &[gpu()], 1e9);
+    let beside = "GPU 0 throttled (power cap) since 2001-09-09T01:46:40Z";
+    let shift = &page["backends"][0]["shift"];
+    assert_eq!((&shift["kind"], &shift["at"], &shift["beside"][0]), (&"slower".into(), &1e9.into(), &beside.into()));
     assert!(backend["knee"].is_null() && !backend["missing"].as_array().unwrap().is_empty(), "{backend}");
     assert_eq!(backend["prediction"]["in_flight"], 90.0);
 

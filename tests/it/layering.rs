@@ -44,6 +44,7 @@ const ROOMS: &[Room] = &[
     room("steer", 5, &["clock"]),
     room("scrape", 5, &["clock"]),
     room("gpu", 5, &["clock"]),
+    room("gpu/reading", 1, &[]),
     room("engine/server", 5, &["clock"]),
     room("load", 5, &["clock"]),
     room("offline", 5, &["clock"]),

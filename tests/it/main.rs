@@ -23,6 +23,7 @@ mod drain;
 mod enforce;
 mod engine_server;
 mod exposition;
+mod gpu;
 mod http1_corpora;
 mod identities;
 mod layering;

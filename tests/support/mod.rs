@@ -12,6 +12,7 @@ pub mod client;
 pub mod dice;
 pub mod engine;
 pub mod exposition;
+pub mod nvml;
 pub mod origin;
 pub mod overload;
 pub mod process;
@@ -22,6 +23,7 @@ pub mod weir;
 
 pub use client::{Answer, Client, chat, post};
 pub use engine::Engine;
+pub use nvml::FakeNvml;
 pub use origin::{Conversation, Origin, Seen};
 pub use process::Process;
 pub use weir::Weir;

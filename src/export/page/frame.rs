@@ -12,7 +12,7 @@ use crate::measure::snapshot::Snapshot;
 /// One second; `turns` is null when no state changed since the last one.
 pub fn describe(snapshot: &Snapshot, facts: &Facts, draining: bool, turns: Value) -> Value {
     let status = status::describe(snapshot, facts, draining);
-    let knees = knee::knee(snapshot, &facts.judged, facts.epoch);
+    let knees = knee::knee(snapshot, &facts.judged, &facts.gpus, facts.epoch);
     let of = |page: &Value| page["backends"].as_array().cloned().unwrap_or_default();
     let pairs = of(&status).into_iter().zip(of(&knees)).enumerate();
     let backends = pairs.map(|(place, (now, knee))| {
@@ -38,7 +38,7 @@ fn backend(now: &Value, knee: &Value) -> Value {
         "up": now["up"],
         "state": saturation["state"],
         "since_s": short(&saturation["since_s"]),
-        "reason": saturation["reason"],
+        "reason": reason(&saturation["reason"], &knee["shift"]),
         "ratio": short(&saturation["ratio"]),
         "demand_ratio": short(&saturation["demand_ratio"]),
         "offered": short(&rates["offered"]),
@@ -58,6 +58,15 @@ fn backend(now: &Value, knee: &Value) -> Value {
         "predicted": predicted(&knee["prediction"]),
         "lower": short(&knee["lower_bound_requests_per_second"]),
     })
+}
+
+/// The last transition's sentence; within an hour of a shift of the engine also what held a GPU's clock back meanwhile.
+fn reason(of_state: &Value, shift: &Value) -> Value {
+    let recent = shift["age_s"].as_f64().is_some_and(|age| age < SHOWN_FOR);
+    match (of_state.as_str(), shift["beside"][0].as_str().filter(|_| recent)) {
+        (Some(sentence), Some(beside)) => format!("{sentence}; {beside}").into(),
+        _ => of_state.clone(),
+    }
 }
 
 fn known(knee: &Value) -> Value {
@@ -97,6 +106,9 @@ fn short(number: &Value) -> Value {
     number.as_f64().map_or(Value::Null, |number| json!((number * 1e6).round() / 1e6))
 }
 
+/// Seconds for which a shift explains what is seen.
+const SHOWN_FOR: f64 = 3600.0;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,6 +118,16 @@ mod tests {
         assert_eq!(short(&json!(1.0 / 3.0)).to_string(), "0.333333");
         assert_eq!(short(&json!(12)).to_string(), "12.0");
         assert_eq!([&Value::Null, &json!("12"), &json!(f64::NAN)].map(short), [Value::Null, Value::Null, Value::Null]);
+    }
+
+    #[test]
+    fn throttling_beside_a_recent_shift_is_told_with_the_reason_and_an_old_one_is_not() {
+        let shift = |age: u32| json!({ "age_s": age, "beside": ["GPU 0 throttled (power cap) since T"] });
+        let told = |shift| reason(&json!("the line grows"), &shift);
+        assert_eq!(told(shift(30)), "the line grows; GPU 0 throttled (power cap) since T");
+        assert_eq!(told(shift(3601)), "the line grows");
+        assert_eq!(told(Value::Null), "the line grows");
+        assert_eq!(told(json!({ "age_s": 1, "beside": [] })), "the line grows");
     }
 
     #[test]

@@ -1,0 +1,85 @@
+//! Which GPUs are whose, and the log's line when an engine was found to have moved, with what its GPUs did meanwhile.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::watch::Seen;
+use crate::clock::Clock;
+use crate::config::{Config, Server};
+use crate::estimate::Shift;
+use crate::export::gpu::beside;
+use crate::gpu::track::{Tenant, Whose};
+
+/// The backends as tenants of the GPUs.
+pub fn tenants(config: &Config) -> Vec<Tenant> {
+    let alone = config.backends.len() == 1;
+    config
+        .backends
+        .iter()
+        .map(|server| Tenant { backend: server.name.as_str().into(), gpus: whose(server, alone) })
+        .collect()
+}
+
+/// Those that are named. The only backend, when it is on this machine, runs on whatever GPUs the machine shows.
+fn whose(server: &Server, alone: bool) -> Whose {
+    let host = &*server.url.host;
+    let here = host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+    match server.inside.gpu.is_empty() && alone && here {
+        true => Whose::All,
+        false => Whose::These(server.inside.gpu.clone()),
+    }
+}
+
+/// Says every shift once; runs for as long as somebody lets it.
+pub async fn say_shifts(seen: Seen, names: Vec<Arc<str>>, clock: Clock, epoch: f64) {
+    let mut told: Vec<Option<Shift>> = vec![None; names.len()];
+    loop {
+        tokio::time::sleep(EVERY).await;
+        let now = clock.now();
+        for ((name, told), judged) in names.iter().zip(&mut told).zip(seen.judged(now)) {
+            let shift = judged.and_then(|judged| judged.reading.shift);
+            if let Some(new) = shift.filter(|_| shift != *told) {
+                let said = beside(new, name, &seen.gpus(now), epoch).join("; ");
+                let (backend, kind) = (&**name, new.kind.word());
+                tracing::info!(
+                    backend,
+                    kind,
+                    throttling = said,
+                    "the engine is no longer what it was: its knee has moved"
+                );
+            }
+            *told = shift.or(*told);
+        }
+    }
+}
+
+/// Readings are published once a second.
+const EVERY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Overrides;
+
+    fn of(backends: &str) -> Vec<Whose> {
+        let text = format!("backends:\n{backends}");
+        let config = Config::parse(&text, "test", &Overrides::default(), &|_| None).unwrap();
+        tenants(&config).into_iter().map(|tenant| tenant.gpus).collect()
+    }
+
+    #[test]
+    fn the_only_backend_on_this_machine_has_all_gpus_unless_it_names_some() {
+        assert_eq!(of("  - {url: 'http://127.0.0.1:8200'}"), [Whose::All]);
+        assert_eq!(of("  - {url: 'http://localhost:8200'}"), [Whose::All]);
+        let named = of("  - {url: 'http://127.0.0.1:8200', gpu: [1]}");
+        assert_eq!(named, [Whose::These(vec!["1".parse().unwrap()])]);
+    }
+
+    #[test]
+    fn one_of_several_and_one_elsewhere_have_none_unless_they_name_some() {
+        let none = Whose::These(Vec::new());
+        assert!(of("  - {url: 'http://10.0.0.1:8200'}").iter().all(|whose| *whose == none));
+        let two = of("  - {url: 'http://127.0.0.1:8200'}\n  - {url: 'http://127.0.0.1:8201', gpu: [1]}");
+        assert_eq!(two, [none, Whose::These(vec!["1".parse().unwrap()])]);
+    }
+}

@@ -1,0 +1,217 @@
+//! GPUs as families, as a part of `/status`, and as sentences beside a knee that moved.
+//!
+//! What was not read is absent or null, never 0. Nothing is decided from it.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::families as f;
+use super::sheet::{Family, Label, Sheet};
+use crate::estimate::Shift;
+use crate::gpu::reading::{ClockKind, Device, ECC, Reason, Spell};
+use crate::time::Timestamp;
+
+/// The families of "GPU"; none without a GPU.
+pub fn write(sheet: &mut Sheet<'_>, gpus: &[Device]) {
+    sheet.column(&f::GPU_INFO, |out| {
+        for gpu in gpus {
+            let [index, uuid] = labels(gpu);
+            let row = |backend| [index, uuid, ("name", &*gpu.identity.name), ("backend", backend)];
+            gpu.backends.iter().for_each(|backend| out.count(&row(backend), 1));
+            if gpu.backends.is_empty() {
+                out.count(&row(""), 1);
+            }
+        }
+    });
+    gauge(sheet, &f::GPU_UP, gpus, |gpu| Some(f64::from(u8::from(gpu.up))));
+    gauge(sheet, &f::GPU_UTILIZATION, gpus, |gpu| gpu.figures.utilization);
+    gauge(sheet, &f::GPU_MEMORY_USED, gpus, |gpu| gpu.figures.memory_used);
+    gauge(sheet, &f::GPU_MEMORY_TOTAL, gpus, |gpu| gpu.figures.memory_total);
+    gauge(sheet, &f::GPU_POWER, gpus, |gpu| gpu.figures.power);
+    gauge(sheet, &f::GPU_POWER_LIMIT, gpus, |gpu| gpu.figures.power_limit);
+    gauge(sheet, &f::GPU_TEMPERATURE, gpus, |gpu| gpu.figures.temperature);
+    let clocks = ClockKind::ALL.map(|kind| ("clock", kind.word()));
+    split(sheet, &f::GPU_CLOCK, gpus, &clocks, |gpu, place| gpu.figures.clock[place]);
+    split(sheet, &f::GPU_CLOCK_MOST, gpus, &clocks, |gpu, place| gpu.figures.clock_most[place]);
+    let reasons = Reason::ALL.map(|reason| ("reason", reason.word()));
+    split(sheet, &f::GPU_THROTTLE, gpus, &reasons, |gpu, place| {
+        Some(f64::from(u8::from(gpu.throttling.as_ref()?.holds(Reason::ALL[place]))))
+    });
+    split(sheet, &f::GPU_THROTTLE_SECONDS, gpus, &reasons, |gpu, place| {
+        Some(gpu.throttling.as_ref()?.held(Reason::ALL[place]).as_secs_f64())
+    });
+    split(sheet, &f::GPU_ECC, gpus, &ECC.map(|kind| ("error", kind)), |gpu, place| {
+        gpu.figures.ecc[place].map(|count| count as f64)
+    });
+    gauge(sheet, &f::GPU_XID, gpus, |gpu| Some(gpu.xid?.count as f64));
+    gauge(sheet, &f::GPU_XID_LAST, gpus, |gpu| Some(gpu.xid?.last?.0 as f64));
+    gauge(sheet, &f::GPU_MIG, gpus, |gpu| gpu.figures.mig.map(|on| f64::from(u8::from(on))));
+}
+
+/// The key `gpus` of `/status`; `epoch` is the Unix time at which the clock stood at zero.
+pub fn describe(gpus: &[Device], now: Timestamp, epoch: f64) -> Value {
+    gpus.iter().map(|gpu| device(gpu, now, epoch)).collect()
+}
+
+/// What held the clocks of a backend's GPUs back before and while the engine was found to have moved, a sentence each.
+pub fn beside(shift: Shift, backend: &str, gpus: &[Device], epoch: f64) -> Vec<String> {
+    let spells = |gpu: &Device| -> Vec<Spell> {
+        let throttling = gpu.throttling.iter();
+        throttling.flat_map(|throttling| throttling.between(shift.at - BEFORE, shift.at + AFTER)).collect()
+    };
+    sentences(backend, gpus, epoch, spells)
+}
+
+/// What holds the clocks of a backend's GPUs back now, a sentence each.
+pub fn throttled(backend: &str, gpus: &[Device], epoch: f64) -> Vec<String> {
+    sentences(backend, gpus, epoch, |gpu| gpu.throttling.iter().flat_map(|throttling| throttling.now()).collect())
+}
+
+fn sentences(backend: &str, gpus: &[Device], epoch: f64, spells: impl Fn(&Device) -> Vec<Spell>) -> Vec<String> {
+    let own = gpus.iter().filter(|gpu| gpu.backends.iter().any(|name| **name == *backend));
+    let told = own.flat_map(|gpu| spells(gpu).into_iter().map(|spell| sentence(&gpu.identity.gpu, spell, epoch)));
+    told.take(MOST_SENTENCES).collect()
+}
+
+fn sentence(gpu: &str, spell: Spell, epoch: f64) -> String {
+    let (why, from) = (spell.reason.phrase(), clock_time(spell.from, epoch));
+    match spell.to {
+        None => format!("GPU {gpu} throttled ({why}) since {from}"),
+        Some(to) => format!("GPU {gpu} was throttled ({why}) from {from} to {}", clock_time(to, epoch)),
+    }
+}
+
+fn clock_time(at: Timestamp, epoch: f64) -> String {
+    let unix = Duration::try_from_secs_f64(seconds(at, epoch)).unwrap_or_default().min(LAST_TIME);
+    humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + unix).to_string()
+}
+
+fn device(gpu: &Device, now: Timestamp, epoch: f64) -> Value {
+    let figures = &gpu.figures;
+    let clock = |of: &[Option<f64>; 2]| json!({ "sm": of[0], "memory": of[1] });
+    let spell = |spell: Spell| {
+        json!({
+            "reason": spell.reason.word(),
+            "since": seconds(spell.from, epoch),
+            "since_s": now.since(spell.from).as_secs_f64(),
+        })
+    };
+    json!({
+        "gpu": gpu.identity.gpu,
+        "uuid": gpu.identity.uuid,
+        "name": gpu.identity.name,
+        "instance": gpu.identity.instance,
+        "backends": gpu.backends.iter().map(|name| &**name).collect::<Vec<_>>(),
+        "up": gpu.up,
+        "utilization": figures.utilization,
+        "memory_used_bytes": figures.memory_used,
+        "memory_total_bytes": figures.memory_total,
+        "power_watts": figures.power,
+        "power_limit_watts": figures.power_limit,
+        "temperature_celsius": figures.temperature,
+        "clock_hertz": clock(&figures.clock),
+        "clock_max_hertz": clock(&figures.clock_most),
+        "throttled": gpu.throttling.as_ref().map(|throttling| throttling.now().map(spell).collect::<Vec<_>>()),
+        "ecc": { "corrected": figures.ecc[0], "uncorrected": figures.ecc[1] },
+        "xid": gpu.xid.map(|xid| json!({
+            "count": xid.count,
+            "last": xid.last.map(|(code, at)| json!({ "code": code, "at": seconds(at, epoch) })),
+        })),
+        "mig": figures.mig,
+    })
+}
+
+fn seconds(at: Timestamp, epoch: f64) -> f64 {
+    epoch + at.as_nanos() as f64 / 1e9
+}
+
+fn gauge(sheet: &mut Sheet<'_>, family: &Family, gpus: &[Device], value: impl Fn(&Device) -> Option<f64>) {
+    sheet.column(family, |out| {
+        for gpu in gpus {
+            if let Some(value) = value(gpu) {
+                out.value(&labels(gpu), value);
+            }
+        }
+    });
+}
+
+fn split(
+    sheet: &mut Sheet<'_>,
+    family: &Family,
+    gpus: &[Device],
+    children: &[Label<'static>],
+    value: impl Fn(&Device, usize) -> Option<f64>,
+) {
+    sheet.column(family, |out| {
+        for gpu in gpus {
+            let [index, uuid] = labels(gpu);
+            for (place, child) in children.iter().enumerate() {
+                if let Some(value) = value(gpu, place) {
+                    out.value(&[index, uuid, *child], value);
+                }
+            }
+        }
+    });
+}
+
+fn labels(gpu: &Device) -> [Label<'_>; 2] {
+    [("gpu", &gpu.identity.gpu), ("uuid", &gpu.identity.uuid)]
+}
+
+/// A shift is found out some blocks or rows after it happened: seconds under load, minutes when little is asked for.
+const BEFORE: Duration = Duration::from_secs(300);
+/// A reading may be a round late.
+const AFTER: Duration = Duration::from_secs(5);
+/// A node of sixteen GPUs of which each is capped fills no screen.
+const MOST_SENTENCES: usize = 8;
+/// The year 9999, the last one that the format has.
+const LAST_TIME: Duration = Duration::from_secs(253_402_300_799);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::estimate::ShiftKind;
+    use crate::gpu::reading::{Identity, Throttling};
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_nanos(seconds * 1_000_000_000)
+    }
+
+    /// Throttled from `from` to `to`, of backend `a`.
+    fn gpu(from: u64, to: Option<u64>) -> Device {
+        let mut throttling = Throttling::default();
+        throttling.on_reading(&[Reason::SwPowerCap], at(from));
+        if let Some(to) = to {
+            throttling.on_reading(&[], at(to));
+        }
+        let identity = Identity { gpu: "0".into(), ..Identity::default() };
+        Device { identity, backends: vec!["a".into()], up: true, throttling: Some(throttling), ..Device::default() }
+    }
+
+    fn found_at(seconds: u64) -> Shift {
+        Shift { at: at(seconds), kind: ShiftKind::Slower }
+    }
+
+    #[test]
+    fn throttling_is_said_beside_a_shift_in_its_time() {
+        let said = beside(found_at(700), "a", &[gpu(600, None)], 1e9);
+        assert_eq!(said, ["GPU 0 throttled (power cap) since 2001-09-09T01:56:40Z"]);
+        let said = beside(found_at(700), "a", &[gpu(600, Some(650))], 1e9);
+        assert_eq!(said, ["GPU 0 was throttled (power cap) from 2001-09-09T01:56:40Z to 2001-09-09T01:57:30Z"]);
+    }
+
+    #[test]
+    fn it_is_not_said_beside_a_shift_at_another_time_or_of_another_backend() {
+        assert!(beside(found_at(700), "a", &[gpu(100, Some(200))], 1e9).is_empty());
+        assert!(beside(found_at(700), "a", &[gpu(800, None)], 1e9).is_empty());
+        assert!(beside(found_at(700), "b", &[gpu(600, None)], 1e9).is_empty());
+        assert!(beside(found_at(700), "a", &[gpu(600, None).silent()], 1e9).is_empty());
+    }
+
+    #[test]
+    fn a_wall_clock_out_of_range_is_no_fault() {
+        assert_eq!(clock_time(at(1), -1e300), "1970-01-01T00:00:00Z");
+        assert_eq!(clock_time(at(1), 1e18), "9999-12-31T23:59:59Z");
+    }
+}

@@ -1,0 +1,241 @@
+//! NVIDIA's library (NVML) as a source of readings: loaded at run time, every question of it may fail by itself.
+//!
+//! Symbols load one by one, so that an old driver lacks single readings and not all of them. This file keeps nothing between
+//! two rounds, and it knows nothing of backends.
+
+use std::ffi::OsString;
+use std::mem::ManuallyDrop;
+
+use nvml_wrapper::bitmasks::device::ThrottleReasons;
+use nvml_wrapper::bitmasks::event::EventTypes;
+use nvml_wrapper::enum_wrappers::device::{Clock, EccCounter, MemoryError, TemperatureSensor};
+use nvml_wrapper::enums::event::XidError;
+use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::{Device, EventSet, Nvml};
+
+use super::reading::{Figures, Identity, Reason};
+use super::settings::Settings;
+use super::source::{Driver, Failure, Fault, Sample, Source, Unavailable};
+
+/// The library, not opened yet.
+#[derive(Clone, Debug)]
+pub struct Library {
+    file: OsString,
+}
+
+impl Library {
+    /// The one that the settings name, or the one that comes with a driver.
+    pub fn of(settings: &Settings) -> Self {
+        let named = settings.library.as_ref().map(|path| path.clone().into_os_string());
+        Self { file: named.unwrap_or_else(|| FILE.into()) }
+    }
+}
+
+impl Driver for Library {
+    fn attend(&self, body: &mut dyn FnMut(&mut dyn Source)) -> Result<(), Unavailable> {
+        let unavailable = |why: NvmlError| Unavailable(why.to_string());
+        // Closed by hand: what the wrapper does when it is dropped ends in a panic where the library lacks the call.
+        let nvml = ManuallyDrop::new(Nvml::builder().lib_path(&self.file).init().map_err(unavailable)?);
+        if nvml.lib().nvmlShutdown.is_err() {
+            return Err(Unavailable("the library cannot be closed again, so it is not NVML".to_owned()));
+        }
+        let opened = Gpus::of(&nvml).map(|mut gpus| body(&mut gpus));
+        drop(ManuallyDrop::into_inner(nvml));
+        opened.map_err(unavailable)
+    }
+}
+
+/// The GPUs of an opened library.
+struct Gpus<'a> {
+    gpus: Vec<Gpu<'a>>,
+}
+
+struct Gpu<'a> {
+    identity: Identity,
+    device: Device<'a>,
+    /// Where its errors are heard; a failure says why they are not.
+    events: Result<EventSet<'a>, Fault>,
+}
+
+impl<'a> Gpus<'a> {
+    fn of(nvml: &'a Nvml) -> Result<Self, NvmlError> {
+        let mut gpus = Vec::new();
+        for index in 0..nvml.device_count()?.min(MOST) {
+            // Counted and closed to us: a container that was given others.
+            let Ok(device) = nvml.device_by_index(index) else { continue };
+            let instances = instances(index, &device);
+            let identity = identity(index.to_string(), &device, false);
+            gpus.push(Gpu { identity, events: listen(nvml, &device), device });
+            gpus.extend(instances);
+        }
+        Ok(Self { gpus })
+    }
+}
+
+impl Source for Gpus<'_> {
+    fn identities(&self) -> Vec<Identity> {
+        self.gpus.iter().map(|gpu| gpu.identity.clone()).collect()
+    }
+
+    fn sample(&mut self, place: usize) -> Sample {
+        let Some(gpu) = self.gpus.get(place) else { return Sample::default() };
+        let mut round = Round::default();
+        let mut sample = if gpu.identity.instance { round.instance(&gpu.device) } else { round.whole(gpu) };
+        sample.failed = round.failed;
+        sample
+    }
+}
+
+/// One round of questions to one GPU.
+#[derive(Default)]
+struct Round {
+    failed: Vec<Failure>,
+}
+
+impl Round {
+    fn whole(&mut self, gpu: &Gpu<'_>) -> Sample {
+        let device = &gpu.device;
+        let (memory_used, memory_total) = self.memory(device);
+        let milliwatts = |milliwatts: u32| f64::from(milliwatts) / 1e3;
+        let figures = Figures {
+            utilization: self.ask("utilization", device.utilization_rates()).map(|rates| f64::from(rates.gpu) / 100.0),
+            memory_used,
+            memory_total,
+            power: self.ask("power", device.power_usage()).map(milliwatts),
+            power_limit: self.ask("power_limit", device.enforced_power_limit()).map(milliwatts),
+            temperature: self.ask("temperature", device.temperature(TemperatureSensor::Gpu)).map(f64::from),
+            clock: CLOCKS.map(|clock| self.ask("clock", device.clock_info(clock)).map(hertz)),
+            clock_most: CLOCKS.map(|clock| self.ask("clock_most", device.max_clock_info(clock)).map(hertz)),
+            ecc: [MemoryError::Corrected, MemoryError::Uncorrected]
+                .map(|kind| self.ask("ecc", device.total_ecc_errors(kind, EccCounter::Volatile))),
+            mig: self.ask("mig", device.mig_mode()).map(|mode| mode.current == MIG_ON),
+        };
+        let throttling = self.ask("throttling", device.current_throttle_reasons()).map(reasons);
+        Sample { figures, throttling, xid: self.errors(&gpu.events), failed: Vec::new() }
+    }
+
+    /// An instance has a memory of its own; everything else is told by the whole GPU or by nobody.
+    fn instance(&mut self, device: &Device<'_>) -> Sample {
+        let (memory_used, memory_total) = self.memory(device);
+        Sample { figures: Figures { memory_used, memory_total, ..Figures::default() }, ..Sample::default() }
+    }
+
+    fn memory(&mut self, device: &Device<'_>) -> (Option<f64>, Option<f64>) {
+        let memory = self.ask("memory", device.memory_info());
+        memory.map_or((None, None), |memory| (Some(memory.used as f64), Some(memory.total as f64)))
+    }
+
+    fn errors(&mut self, events: &Result<EventSet<'_>, Fault>) -> Option<Vec<u64>> {
+        let events = match events {
+            Ok(events) => events,
+            Err(fault) => {
+                self.failed.push(Failure { reading: "xid", fault: fault.clone() });
+                return None;
+            }
+        };
+        let mut errors = Vec::new();
+        while errors.len() < MOST_EVENTS {
+            match events.wait(WAIT_MILLIS) {
+                Ok(event) => errors.extend(event.event_data.map(number)),
+                Err(NvmlError::Timeout) => break,
+                Err(why) => return self.ask("xid", Err(why)),
+            }
+        }
+        Some(errors)
+    }
+
+    fn ask<T>(&mut self, reading: &'static str, answer: Result<T, NvmlError>) -> Option<T> {
+        let fault = |why| self.failed.push(Failure { reading, fault: Fault::from(why) });
+        answer.map_err(fault).ok()
+    }
+}
+
+impl From<NvmlError> for Fault {
+    fn from(why: NvmlError) -> Self {
+        match why {
+            NvmlError::NotSupported | NvmlError::FailedToLoadSymbol(_) | NvmlError::FunctionNotFound => {
+                Self::NotOffered
+            }
+            NvmlError::GpuLost | NvmlError::ResetRequired => Self::Lost,
+            other => Self::Other(other.to_string()),
+        }
+    }
+}
+
+/// The instances of a divided GPU; none of one that is whole.
+fn instances<'a>(index: u32, device: &Device<'a>) -> Vec<Gpu<'a>> {
+    if !device.mig_mode().is_ok_and(|mode| mode.current == MIG_ON) {
+        return Vec::new();
+    }
+    let places = 0..device.mig_device_count().unwrap_or(0).min(MOST_INSTANCES);
+    let instance = |place| {
+        // Places without an instance answer that there is none.
+        let instance = device.mig_device_by_index(place).ok()?;
+        let identity = identity(format!("{index}:{place}"), &instance, true);
+        Some(Gpu { identity, device: instance, events: Err(Fault::NotOffered) })
+    };
+    places.filter_map(instance).collect()
+}
+
+fn identity(gpu: String, device: &Device<'_>, instance: bool) -> Identity {
+    let short = |text: String| text.chars().filter(|c| !c.is_control()).take(LONGEST_NAME).collect();
+    let uuid = device.uuid().map(short).unwrap_or_default();
+    Identity { gpu, uuid, name: device.name().map(short).unwrap_or_default(), instance }
+}
+
+/// One set of events a GPU: registering at a shared one takes it away from all of them when one GPU refuses.
+fn listen<'a>(nvml: &'a Nvml, device: &Device<'a>) -> Result<EventSet<'a>, Fault> {
+    if nvml.lib().nvmlEventSetFree.is_err() {
+        return Err(Fault::NotOffered);
+    }
+    if !device.supported_event_types()?.contains(EventTypes::CRITICAL_XID_ERROR) {
+        return Err(Fault::NotOffered);
+    }
+    let set = nvml.create_event_set()?;
+    device.register_events(EventTypes::CRITICAL_XID_ERROR, set).map_err(|why| why.error.into())
+}
+
+fn number(error: XidError) -> u64 {
+    match error {
+        XidError::Value(number) => number,
+        XidError::Unknown => UNKNOWN_XID,
+    }
+}
+
+fn hertz(megahertz: u32) -> f64 {
+    f64::from(megahertz) * 1e6
+}
+
+fn reasons(bits: ThrottleReasons) -> Vec<Reason> {
+    let bit = |reason: &Reason| {
+        bits.contains(match reason {
+            Reason::SwPowerCap => ThrottleReasons::SW_POWER_CAP,
+            Reason::SwThermal => ThrottleReasons::SW_THERMAL_SLOWDOWN,
+            Reason::HwSlowdown => ThrottleReasons::HW_SLOWDOWN,
+            Reason::HwThermal => ThrottleReasons::HW_THERMAL_SLOWDOWN,
+            Reason::HwPowerBrake => ThrottleReasons::HW_POWER_BRAKE_SLOWDOWN,
+            Reason::SyncBoost => ThrottleReasons::SYNC_BOOST,
+            Reason::ApplicationClocks => ThrottleReasons::APPLICATIONS_CLOCKS_SETTING,
+            Reason::DisplayClocks => ThrottleReasons::DISPLAY_CLOCK_SETTING,
+        })
+    };
+    Reason::ALL.into_iter().filter(bit).collect()
+}
+
+/// The name with the version: the bare one comes with development packages only.
+const FILE: &str = "libnvidia-ml.so.1";
+/// In the order of `ClockKind::ALL`.
+const CLOCKS: [Clock; 2] = [Clock::SM, Clock::Memory];
+/// What the library answers for a GPU that is divided now.
+const MIG_ON: u32 = 1;
+/// GPUs in one machine; the largest have 16.
+const MOST: u32 = 64;
+/// Instances of one GPU; there are 7 at most.
+const MOST_INSTANCES: u32 = 16;
+/// Errors taken in one round; the rest is taken in the next.
+const MOST_EVENTS: usize = 16;
+/// The shortest wait that is no special value.
+const WAIT_MILLIS: u32 = 1;
+/// What the library itself calls an error without a number.
+const UNKNOWN_XID: u64 = 999;
+const LONGEST_NAME: usize = 96;
