@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # weir against real parts, one after the other: a line for each at the end.
 #
-# usage: e2e.sh [PART...]      llamacpp | knee | gate | sdks | prometheus | alerts | page; without a name, all of them
+# usage: e2e.sh [PART...]      llamacpp | knee | gate | sdks | prometheus | alerts | page | deploy; without a name, all of them
 #
 # E2E_STRICT=1 judges times and rates by what was asked, for a machine that does nothing else; without it a busy one passes too.
 # A part that could not be given what it needs (status 77) is shown as SKIPPED and does not fail the run; one that failed does.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 parts=("$@")
-[ $# -gt 0 ] || parts=(llamacpp knee gate sdks prometheus alerts page)
+[ $# -gt 0 ] || parts=(llamacpp knee gate sdks prometheus alerts page deploy)
 
 summary=()
 failed=0
