@@ -13,6 +13,7 @@ use super::words::{FormatWord, LangWord, Refused};
 use crate::offline::import::{self, Problem};
 use crate::offline::sweep::{Objectives, Sweep};
 use crate::offline::{Analysis, report};
+use crate::sweep::parts::{self, Merged};
 
 /// Flags of `weir analyze`.
 #[derive(Debug, Args)]
@@ -32,6 +33,9 @@ pub struct Analyze {
     /// Objective for the time to the first token, for goodput
     #[arg(long, value_name = "DUR", value_parser = super::duration)]
     pub slo_ttft: Option<Duration>,
+    /// Folder for the sum of parts of a sweep: sweep.json, requests.jsonl, sweep.csv, report.html
+    #[arg(long, value_name = "DIR")]
+    pub merge_into: Option<PathBuf>,
     /// GPUs of the system, where the files do not say
     #[arg(long, value_name = "N", value_parser = gpus)]
     pub gpus: Option<f64>,
@@ -42,8 +46,22 @@ pub struct Analyze {
 /// # Errors
 /// [`Refused`] when no sweep supports a verdict; else when nothing could be read or the report not be written.
 pub fn run(flags: &Analyze) -> anyhow::Result<()> {
-    let found = import::read(&flags.paths);
+    let folders = parts::find(&flags.paths);
+    let mut found =
+        if folders.is_empty() { import::read(&flags.paths) } else { import::read_beside(&flags.paths, &folders) };
+    let (merged, problems) = together(&folders);
+    found.problems.extend(problems);
+    found.sweeps.splice(0..0, merged.iter().map(|merged| merged.sweep.clone()));
     complain(&found.problems);
+    if let Some(out) = &flags.merge_into {
+        let [one] = merged.as_slice() else {
+            anyhow::bail!(
+                "--merge-into: {} sweeps could be put together of parts, and it takes exactly one",
+                merged.len()
+            );
+        };
+        super::sweep::write_merged(out, one, flags.lang.into())?;
+    }
     let slo = flags.slo_ttft.map(|ttft| Objectives { ttft: ttft.as_secs_f64(), itl: None });
     let sweeps = found.sweeps.into_iter().map(|sweep| with_gpus(sweep, flags.gpus)).collect();
     let mut analysis = Analysis::under(sweeps, slo);
@@ -57,6 +75,20 @@ pub fn run(flags: &Analyze) -> anyhow::Result<()> {
         return Err(Refused("no sweep supports a verdict".to_owned()).into());
     }
     Ok(())
+}
+
+/// The sweeps whose parts are all there.
+fn together(folders: &[PathBuf]) -> (Vec<Merged>, Vec<Problem>) {
+    let (mut read, mut unreadable) = (Vec::new(), Vec::new());
+    for folder in folders {
+        match parts::read(folder) {
+            Ok(part) => read.push(part),
+            Err(problem) => unreadable.push(problem),
+        }
+    }
+    let (merged, problems) = parts::merge(read);
+    unreadable.extend(problems);
+    (merged, unreadable)
 }
 
 /// One line each, to where talk goes.

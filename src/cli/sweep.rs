@@ -23,6 +23,7 @@ use crate::load::workload::Length;
 use crate::offline::sweep::{Environment, Objectives, Sweep};
 use crate::offline::{Analysis, report};
 use crate::sweep::fill;
+use crate::sweep::parts::{Merged, Part};
 use crate::sweep::run::{self, End, Event, Swept};
 use crate::sweep::search::Load;
 
@@ -94,6 +95,19 @@ pub struct SweepFlags {
     /// Seed of lengths, texts and times
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
+    /// Of how many processes that send at once this is one: it sends its share of each load; `weir analyze` puts them together
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000), requires_all = ["part", "duration"],
+          conflicts_with_all = ["auto", "trace"])]
+    pub parts: Option<u32>,
+    /// Which of them, from 0; an Indexed Job of Kubernetes says it in the environment
+    #[arg(long, value_name = "I", env = "JOB_COMPLETION_INDEX")]
+    pub part: Option<u32>,
+    /// When the first level begins, such as 2026-11-24T18:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_rfc3339)]
+    pub start_at: Option<std::time::SystemTime>,
+    /// How long after its predecessor each level begins (with --parts: --duration and 60 s, if not given)
+    #[arg(long, value_name = "DUR", value_parser = super::duration)]
+    pub every: Option<Duration>,
     /// GPUs behind the target, for `plan` and `compare`
     #[arg(long, value_name = "N", value_parser = super::analyze::gpus)]
     pub gpus: Option<f64>,
@@ -130,7 +144,7 @@ pub fn run(flags: &SweepFlags) -> anyhow::Result<()> {
     // More streams than descriptors would end a level as client-limited; what the system allows is asked for once.
     let _ = rlimit::increase_nofile_limit(MOST_DESCRIPTORS);
     let began = humantime::format_rfc3339_seconds(wall_clock()).to_string();
-    let mut folder = flags.out.as_deref().map(Folder::create).transpose()?;
+    let mut folder = flags.folder().as_deref().map(Folder::create).transpose()?;
     let mut watcher = Watcher::new(flags.extent_seconds());
     // One thread: the client is to be no more than one core's worth of load beside the server it measures.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -155,8 +169,10 @@ pub fn run(flags: &SweepFlags) -> anyhow::Result<()> {
             }
         });
         let swept = run::run(&target, order, stop, |event| {
-            if let (Event::End { number, run, .. }, Some(folder)) = (&event, &mut folder) {
-                folder.on_level(*number, &run.records);
+            match (&event, &mut folder) {
+                (Event::Begin { .. }, Some(folder)) => folder.on_begin(wall_clock()),
+                (Event::End { number, run, .. }, Some(folder)) => folder.on_level(*number, &run.records),
+                _ => {}
             }
             watcher.on(&event);
         })
@@ -174,14 +190,24 @@ fn finish(flags: &SweepFlags, swept: &Swept, began: String, folder: Option<Folde
     }
     let analysis = Analysis::of(sweeps(flags, swept, &began));
     if let Some(folder) = folder {
-        folder.finish(&analysis, swept, flags.lang.into())?;
+        folder.finish(&analysis, swept, flags.part(), flags.lang.into())?;
     }
     super::analyze::write(&report::render(&analysis, flags.format.into(), flags.lang.into()), None)?;
-    if analysis.refused() {
+    // A part alone supports no verdict, and has done what it was asked for.
+    if analysis.refused() && flags.parts.is_none() {
         let why = watch::refusal(swept).unwrap_or_else(|| "the levels support no verdict".to_owned());
         return Err(Refused(why).into());
     }
     Ok(())
+}
+
+/// A folder for the sum of parts, as one process would have written it.
+pub(super) fn write_merged(out: &std::path::Path, merged: &Merged, lang: report::Lang) -> anyhow::Result<()> {
+    let mut folder = Folder::create(out)?;
+    for level in &merged.levels {
+        folder.on_merged(level);
+    }
+    folder.finish_merged(&Analysis::of(vec![merged.sweep.clone()]), lang)
 }
 
 /// Open and closed levels are two sweeps; the one that answers the question comes first.
@@ -247,6 +273,9 @@ impl SweepFlags {
         if let Some(requests) = self.requests {
             command += &format!(" --requests {requests}");
         }
+        if let Some(parts) = self.parts {
+            command += &format!(" --parts {parts}");
+        }
         if let Some(duration) = self.duration {
             command += &format!(" --duration {}", humantime::format_duration(duration));
         }
@@ -256,6 +285,27 @@ impl SweepFlags {
             _ => command += &format!(" --input-tokens {} --output-tokens {}", self.input_tokens, self.output_tokens),
         }
         command + &format!(" --seed {}", self.seed)
+    }
+
+    /// Which part of a sweep this is.
+    fn part(&self) -> Option<Part> {
+        let (index, of) = (self.part?, self.parts?);
+        let closed = !self.concurrency.is_empty();
+        let loads = if closed {
+            self.concurrency.iter().map(|clients| f64::from(*clients)).collect()
+        } else {
+            self.rates.iter().map(|rate| rate.per_second()).collect()
+        };
+        Some(Part { index, of, loads, closed })
+    }
+
+    /// Parts may share a folder: each has one of its own in it.
+    fn folder(&self) -> Option<PathBuf> {
+        let out = self.out.clone()?;
+        Some(match self.part() {
+            Some(part) => out.join(format!("part-{}", part.index)),
+            None => out,
+        })
     }
 
     fn extent_seconds(&self) -> Option<f64> {

@@ -261,14 +261,14 @@ impl Punctuality {
 }
 
 /// Time to the first token, or the age at which an unfinished request was given up without one.
-fn ttft_or_age(record: &RequestRecord) -> Option<Duration> {
+pub(super) fn ttft_or_age(record: &RequestRecord) -> Option<Duration> {
     match record.outcome {
         Outcome::Unfinished => Some(record.ttft().unwrap_or_else(|| record.e2e())),
         _ => record.ttft(),
     }
 }
 
-const fn is_served_or_waiting(record: &RequestRecord) -> bool {
+pub(super) const fn is_served_or_waiting(record: &RequestRecord) -> bool {
     matches!(record.outcome, Outcome::Completed | Outcome::Unfinished)
 }
 
@@ -278,7 +278,7 @@ fn meets(record: &RequestRecord, slo: Slo) -> bool {
 
 /// Seconds per token of each gap, weighted by its tokens; where the usage says more tokens than events showed, every
 /// event is taken to hold its share.
-fn gaps_per_token(record: &RequestRecord) -> impl Iterator<Item = (f64, u64)> + '_ {
+pub(super) fn gaps_per_token(record: &RequestRecord) -> impl Iterator<Item = (f64, u64)> + '_ {
     let scale = record.tokens_per_counted();
     record.gaps.iter().map(move |gap| {
         let tokens = f64::from(gap.tokens) * scale;

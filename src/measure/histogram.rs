@@ -213,6 +213,13 @@ impl LogHistogram {
         self.count
     }
 
+    /// (lower bound in nanoseconds, observations) of every bucket that holds any, ascending. A value that equals the bound
+    /// falls into the bucket, so that recording the pairs makes the histogram again.
+    pub fn buckets(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
+        let counts = self.counts.iter().flat_map(|counts| counts.iter().enumerate());
+        counts.filter(|(_, count)| **count > 0).map(|(place, count)| (log_lower(place), *count))
+    }
+
     /// The duration in nanoseconds that a share `q` (0 to 1) of the values does not exceed; `None` when there are none.
     pub fn quantile(&self, q: f64) -> Option<u64> {
         let counts = self.counts.as_ref().filter(|_| self.count > 0)?;
@@ -236,11 +243,18 @@ fn log_place(nanos: u64) -> usize {
     (((octave - LOG_FIRST_OCTAVE) as usize) << LOG_PART_BITS) + part as usize
 }
 
-fn log_middle(place: usize) -> u64 {
-    let octave = LOG_FIRST_OCTAVE + (place >> LOG_PART_BITS) as u32;
-    let width = 1u64 << (octave - LOG_PART_BITS);
+fn log_lower(place: usize) -> u64 {
+    let octave = log_octave(place);
     let part = (place & ((1 << LOG_PART_BITS) - 1)) as u64;
-    (1 << octave) + part * width + width / 2
+    (1 << octave) + (part << (octave - LOG_PART_BITS))
+}
+
+fn log_middle(place: usize) -> u64 {
+    log_lower(place) + (1u64 << (log_octave(place) - LOG_PART_BITS)) / 2
+}
+
+fn log_octave(place: usize) -> u32 {
+    LOG_FIRST_OCTAVE + (place >> LOG_PART_BITS) as u32
 }
 
 /// 2^10 ns is the power of two next to 1 us.

@@ -4,7 +4,7 @@
 //! second, and a figure that the source does not give is absent: nothing is filled in from something else. It holds no
 //! judgement; that is [`verdict`](super::verdict())'s.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A series of load levels of one system under one kind of load.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -20,7 +20,7 @@ pub struct Sweep {
 }
 
 /// What was measured and with what.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Environment {
     /// The load generator, such as `vllm bench serve`.
     pub tool: Option<String>,
@@ -43,7 +43,7 @@ pub struct Environment {
 }
 
 /// Upper limits of a good request, seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Objectives {
     /// For the time to the first token.
     pub ttft: f64,

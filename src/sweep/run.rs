@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::fill;
 use super::search::{Found, Load, Search, Step, Trial, Why};
@@ -29,6 +29,17 @@ pub struct Order {
     pub plan: Plan,
     /// The length of every level that was asked for, if it was.
     pub extent: Option<Extent>,
+    /// When levels begin, where several processes are to send at once.
+    pub timetable: Option<Timetable>,
+}
+
+/// Beginnings that are agreed upon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timetable {
+    /// When the first level begins.
+    pub first: Instant,
+    /// How long after its predecessor each of the others does; one that is late begins at once.
+    pub every: Duration,
 }
 
 /// Which levels to run.
@@ -130,6 +141,10 @@ impl Running<'_> {
                 Err(end) => return end,
             };
             let number = self.levels.len() + 1;
+            self.wait_for_its_time().await;
+            if self.is_stopped() {
+                return End::Interrupted;
+            }
             on(Event::Begin { number, of, trial });
             let (run, cut) = self.level(number, trial, on).await;
             on(Event::End { number, load: trial.load, run: &run, cut });
@@ -145,6 +160,16 @@ impl Running<'_> {
                 on(Event::CoolDown);
                 self.cool_down().await;
             }
+        }
+    }
+
+    async fn wait_for_its_time(&self) {
+        let Some(timetable) = self.order.timetable else { return };
+        // Levels are at most some dozens: the product is far from its end.
+        let before = u32::try_from(self.levels.len()).unwrap_or(u32::MAX);
+        tokio::select! {
+            () = sleep_until(timetable.first + timetable.every.saturating_mul(before)) => {}
+            () = stopped(self.stop.clone()) => {}
         }
     }
 

@@ -1,5 +1,6 @@
 //! `weir sweep`: its search in virtual time against engines whose truth is known, and the command against real sockets.
 
+mod parts;
 mod twin;
 
 use std::path::PathBuf;

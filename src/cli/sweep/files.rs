@@ -6,20 +6,26 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::load::record::RequestRecord;
+use crate::load::times::LevelTimes;
 use crate::offline::{Analysis, Format, Judged, Lang, file, report};
+use crate::sweep::parts::{Kept, Level, Part};
 use crate::sweep::run::{End, Swept};
+use crate::sweep::search::Load;
 
 /// A folder that is being filled.
 pub struct Folder {
     path: PathBuf,
     requests: BufWriter<File>,
     failed: Option<io::Error>,
+    began: SystemTime,
+    kept: Vec<Kept>,
 }
 
 impl Folder {
@@ -31,31 +37,83 @@ impl Folder {
         fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
         let requests = path.join("requests.jsonl");
         let file = File::create(&requests).with_context(|| format!("cannot write {}", requests.display()))?;
-        Ok(Self { path: path.to_owned(), requests: BufWriter::new(file), failed: None })
+        Ok(Self {
+            path: path.to_owned(),
+            requests: BufWriter::new(file),
+            failed: None,
+            began: UNIX_EPOCH,
+            kept: Vec::new(),
+        })
+    }
+
+    /// A level begins: from now on its stamps count.
+    pub fn on_begin(&mut self, now: SystemTime) {
+        self.began = now;
     }
 
     /// Adds the requests of a level.
     pub fn on_level(&mut self, number: usize, records: &[RequestRecord]) {
+        let since = self.began.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let began_unix_us = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
+        self.kept.push(Kept { number, began_unix_us, histograms: LevelTimes::of(records) });
         if let Err(why) = self.append(number, records) {
             self.failed.get_or_insert(why);
         }
+    }
+
+    /// Adds a level of several parts.
+    pub fn on_merged(&mut self, level: &Level) {
+        if let Err(why) = self.append(level.kept.number, &level.records) {
+            self.failed.get_or_insert(why);
+        }
+        self.kept.push(level.kept.clone());
+    }
+
+    /// Writes the rest of what was merged.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn finish_merged(self, analysis: &Analysis, lang: Lang) -> anyhow::Result<()> {
+        for judged in &analysis.sweeps {
+            let keys = with_kept(judged, &self.kept.iter().collect::<Vec<_>>(), lang);
+            self.write("sweep.json", &format!("{:#}\n", Value::Object(keys)))?;
+            self.write("sweep.csv", &file::csv(&judged.sweep))?;
+        }
+        self.close(analysis, lang)
     }
 
     /// Writes the rest.
     ///
     /// # Errors
     /// A file cannot be written.
-    pub fn finish(mut self, analysis: &Analysis, swept: &Swept, lang: Lang) -> anyhow::Result<()> {
+    pub fn finish(self, analysis: &Analysis, swept: &Swept, part: Option<Part>, lang: Lang) -> anyhow::Result<()> {
         for judged in &analysis.sweeps {
             let name = &judged.sweep.id;
-            self.write(&format!("{name}.json"), &with_search(judged, swept, lang))?;
+            let own = self.kept_of(judged, swept);
+            let mut keys = with_kept(judged, &own, lang);
+            add_search(&mut keys, swept);
+            if let Some(part) = &part {
+                keys.insert("part".to_owned(), json!(part));
+            }
+            self.write(&format!("{name}.json"), &format!("{:#}\n", Value::Object(keys)))?;
             self.write(&format!("{name}.csv"), &file::csv(&judged.sweep))?;
         }
+        self.close(analysis, lang)
+    }
+
+    fn close(mut self, analysis: &Analysis, lang: Lang) -> anyhow::Result<()> {
         self.write("report.html", &report::render(analysis, Format::Html, lang))?;
         match self.failed.take() {
             Some(why) => Err(why).with_context(|| format!("cannot write {}/requests.jsonl", self.path.display())),
             None => Ok(()),
         }
+    }
+
+    /// What was kept of the levels of one sweep: open and closed levels are two.
+    fn kept_of(&self, judged: &Judged, swept: &Swept) -> Vec<&Kept> {
+        let closed = judged.sweep.is_closed();
+        let of = |number: usize| swept.levels.get(number - 1).map(|level| matches!(level.load, Load::Closed(_)));
+        self.kept.iter().filter(|kept| of(kept.number) == Some(closed)).collect()
     }
 
     fn append(&mut self, level: usize, records: &[RequestRecord]) -> io::Result<()> {
@@ -81,10 +139,22 @@ struct Line {
     record: RequestRecord,
 }
 
-/// The file of a sweep with what the search made of all levels, and how each was run.
-fn with_search(judged: &Judged, swept: &Swept, lang: Lang) -> String {
+/// The file of a sweep, with what each level keeps for whoever adds levels up.
+pub fn with_kept(judged: &Judged, kept: &[&Kept], lang: Lang) -> Map<String, Value> {
     let text = file::json(&judged.sweep, &judged.verdict, lang);
-    let Ok(Value::Object(mut keys)) = serde_json::from_str(&text) else { return text };
+    // It was written by us as an object with a list of objects in it.
+    let Ok(Value::Object(mut keys)) = serde_json::from_str(&text) else { return Map::new() };
+    let levels = keys.get_mut("levels").and_then(Value::as_array_mut).into_iter().flatten();
+    for (level, kept) in levels.zip(kept) {
+        if let (Value::Object(level), Value::Object(kept)) = (level, json!(kept)) {
+            level.extend(kept);
+        }
+    }
+    keys
+}
+
+/// What the search made of all levels, and how each was run.
+fn add_search(keys: &mut Map<String, Value>, swept: &Swept) {
     keys.insert("complete".to_owned(), json!(!matches!(swept.end, End::Interrupted)));
     if let Some(search) = &swept.search {
         let (lo, hi) = search.interval();
@@ -103,5 +173,4 @@ fn with_search(judged: &Judged, swept: &Swept, lang: Lang) -> String {
             }),
         );
     }
-    format!("{:#}\n", Value::Object(keys))
 }

@@ -7,13 +7,15 @@ use anyhow::Context as _;
 use http::{HeaderName, HeaderValue};
 
 use super::{ArrivalsWord, SweepFlags};
+use crate::clock::Clock;
 use crate::load::body::Form;
 use crate::load::listing::Listing;
 use crate::load::runner::Level;
 use crate::load::schedule::{Arrivals, Burstiness, Extent, Rate};
 use crate::load::workload::Workload;
 use crate::slo::Slo;
-use crate::sweep::run::{Order, Plan};
+use crate::sweep::parts::share;
+use crate::sweep::run::{Order, Plan, Timetable};
 use crate::sweep::search::{Load, Search};
 
 /// The order.
@@ -41,7 +43,38 @@ pub fn of(flags: &SweepFlags) -> anyhow::Result<Order> {
     let whole_trace = listing.as_ref().filter(|_| flags.trace.is_some()).map(|trace| Extent::Count(trace.len() as u64));
     level.listing = listing;
     let extent = count.or(flags.duration.map(Extent::Time)).or(whole_trace);
-    Ok(Order { level, arrivals: arrivals(flags)?, plan, extent })
+    let plan = own_share(flags, plan)?;
+    if let Some(part) = flags.part.filter(|_| flags.parts.is_some()) {
+        // Far from the seeds of other parts and of other levels: no two send the same prompts at the same times.
+        level.workload.seed = level.workload.seed.wrapping_add(u64::from(part).wrapping_mul(SEEDS_APART));
+    }
+    Ok(Order { level, arrivals: arrivals(flags)?, plan, extent, timetable: timetable(flags) })
+}
+
+/// What this process sends of each load.
+fn own_share(flags: &SweepFlags, plan: Plan) -> anyhow::Result<Plan> {
+    let (Some(index), Some(of)) = (flags.part, flags.parts) else { return Ok(plan) };
+    anyhow::ensure!(index < of, "--part {index}: parts count from 0, and there are {of}");
+    let Plan::Given(loads) = plan else {
+        anyhow::bail!("--parts needs --rates or --concurrency: nobody can search alone")
+    };
+    let too_few = loads.iter().find(|load| matches!(load, Load::Closed(clients) if *clients < of));
+    if let Some(Load::Closed(clients)) = too_few {
+        anyhow::bail!("--concurrency {clients}: fewer clients than parts ({of})");
+    }
+    Ok(Plan::Given(loads.into_iter().map(|load| share(load, index, of)).collect()))
+}
+
+fn timetable(flags: &SweepFlags) -> Option<Timetable> {
+    let beside_others = flags.parts.and(flags.duration).map(|duration| duration + PAUSE);
+    let every = flags.every.or(beside_others);
+    if flags.start_at.is_none() && every.is_none() {
+        return None;
+    }
+    let wait = flags.start_at.and_then(|at| at.duration_since(super::wall_clock()).ok()).unwrap_or_default();
+    let clock = Clock::start();
+    let first = clock.instant(clock.now() + wait);
+    Some(Timetable { first, every: every.unwrap_or_default() })
 }
 
 fn is_auto(flags: &SweepFlags) -> bool {
@@ -83,3 +116,9 @@ fn header(field: &str) -> anyhow::Result<(HeaderName, HeaderValue)> {
     value.set_sensitive(true);
     Ok((name, value))
 }
+
+/// Seeds of one part's levels lie next to each other; those of the next part begin so far away.
+const SEEDS_APART: u64 = 1 << 32;
+
+/// Between the last send of a level and the first of the next, where several send: time for the last answers.
+const PAUSE: std::time::Duration = std::time::Duration::from_secs(60);

@@ -10,12 +10,24 @@ use super::{Found, gather, text};
 /// Reads files, and folders through and through. A file that is named is always tried; in a folder only those whose name may
 /// be a result's.
 pub fn read(paths: &[PathBuf]) -> Found {
+    let found = read_beside(paths, &[]);
+    if found.sweeps.is_empty() && found.problems.is_empty() {
+        let names = paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+        let what = "expected .json, .jsonl or .csv files, found none".to_owned();
+        return Found { problems: vec![Problem { file: names, line: None, what }], ..found };
+    }
+    found
+}
+
+/// The same without what lies in these folders.
+pub fn read_beside(paths: &[PathBuf], folders: &[PathBuf]) -> Found {
     let mut found = Found::default();
     let mut files = Vec::new();
     for path in paths {
         if path.is_dir() { walk(path, 0, &mut files, &mut found.problems) } else { files.push(path.clone()) }
     }
     files.dedup();
+    files.retain(|file| file.parent().is_none_or(|parent| !folders.iter().any(|folder| folder == parent)));
     let mut pieces = Vec::new();
     for file in &files {
         let name = file.display().to_string();
@@ -27,14 +39,6 @@ pub fn read(paths: &[PathBuf]) -> Found {
             }
             Err(what) => found.problems.push(Problem { file: name, line: None, what }),
         }
-    }
-    if files.is_empty() {
-        let names = paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
-        found.problems.push(Problem {
-            file: names,
-            line: None,
-            what: "expected .json, .jsonl or .csv files, found none".to_owned(),
-        });
     }
     found.sweeps = gather::sweeps(pieces);
     found

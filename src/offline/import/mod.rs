@@ -18,7 +18,7 @@ mod sglang;
 mod vllm;
 mod weir;
 
-pub use disk::read;
+pub use disk::{read, read_beside};
 pub use reading::Problem;
 
 use super::sweep::Sweep;
