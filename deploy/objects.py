@@ -61,10 +61,19 @@ def engine():
         "startupProbe": probe(Value("engine.healthPath"), "engine", periodSeconds=1, failureThreshold=Value("engine.startSeconds")),
         "readinessProbe": probe(Value("engine.healthPath"), "engine", periodSeconds=5, failureThreshold=3),
         # On the engine, for a sidecar is told to stop last: without this the engine would be gone while weir still sends to it.
-        "lifecycle": {"preStop": {"httpGet": {"path": Text(("/drain?wait=", Value("drainWait"))), "port": ADMIN}}},
+        "lifecycle": {"preStop": {"httpGet": When("adminTokenSecret", hook(), ""), "exec": When("adminTokenSecret", hook_with_token())}},
         "resources": Value("engine.resources"),
         "volumeMounts": Value("engine.volumeMounts"),
     }
+
+
+def hook():
+    return {"path": Text(("/drain?wait=", Value("drainWait"))), "port": ADMIN}
+
+
+def hook_with_token():
+    """A kubelet cannot carry a token; whoever asks from within the pod needs none. The engine's image must have curl."""
+    return {"command": ["curl", "--fail", "--silent", Text((f"http://127.0.0.1:{ADMIN}/drain?wait=", Value("drainWait")))]}
 
 
 def config():

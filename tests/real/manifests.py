@@ -86,6 +86,7 @@ def held(deploy, options, folder):
         published(custom, options.schemas)
     chart_manners(deploy, chart, gateway)
     the_checks_can_fail(built["sidecar"])
+    hooks(rendered)
     scaling(built["examples/watched"], rendered)
 
 
@@ -155,6 +156,14 @@ def chart_manners(deploy, chart, gateway):
             check(False, f"the values' schema takes {values}")
         except helm.HelmValuesError:
             check(True, f"the values' schema refuses {values}")
+
+
+def hooks(rendered):
+    """The engine's hook is the kubelet's, but where a token is asked for, which the kubelet has not."""
+    for name, how in (("sidecar", "httpGet"), ("all on, keda", "exec")):
+        deployment = next(one for one in rendered[name] if one["kind"] == "Deployment")
+        hook = deployment["spec"]["template"]["spec"]["containers"][0]["lifecycle"]["preStop"]
+        check(list(hook) == [how] and "/drain?wait=120s" in json.dumps(hook), f"helm, {name}: the engine's hook is {how}")
 
 
 def the_checks_can_fail(objects):
