@@ -7,7 +7,7 @@
 #   make bench   benches/
 #   make rehearse  every scenario of tests/data/scenarios, in virtual time; REHEARSE=--page prints tables
 #   make rivals  the overloads under every policy that control knows, as a table of goodputs
-#   make e2e     against real parts: llama.cpp's server, client libraries, Prometheus, Chromium; it fetches them itself
+#   make e2e     against real parts: llama.cpp's server, client libraries, Prometheus, Chromium, and what deploy/ is written for; it fetches them itself
 #   make e2e-clients  load clients (AIPerf, vLLM's bench, GuideLLM) through weir; fetches 8 GB
 #   make ship    the stripped release binary into dist/, the same bytes wherever it is built; make reproduce builds it twice
 #   make sbom    what is in it: an SBOM and the texts of the licences, into dist/
