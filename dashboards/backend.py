@@ -1,4 +1,4 @@
-"""One backend, a replica at a time: is the load spread, what does the gate do, what does the engine say."""
+"""One backend, a replica at a time: is the load spread, what does the gate do, what does the engine say, what does the GPU say."""
 
 from kit import GREEN, GREY, RED, YELLOW, dashed, page, panel
 from overview import mean, quantile, quantiles, rate
@@ -56,6 +56,25 @@ def workload():
     ]
 
 
+def gpu():
+    by = "{{gpu}} {{instance}}"
+    held = "sum by (gpu, reason) (rate(weir_gpu_throttle_seconds_total{I}[R])) > 0"
+    answers = [{"type": "value", "options": {"0": {"text": "lost", "color": RED, "index": 0}, "1": {"text": "up", "color": GREEN, "index": 1}}}]
+    return [
+        panel("timeseries", "What holds the clock back, and what did the engine do?", "Share of time under each reason of weir_gpu_throttle_seconds_total, beside the step's cost (weir_engine_step_seconds). A step that became dearer where a spell begins: that is the cause. sw_power_cap alone is usual under load; heat and power brake never are.", [(held, "{{gpu}} {{reason}}"), ('max(weir_engine_step_seconds{D,part="step"})', "engine step")], unit="percentunit", width=16, overrides=[{"matcher": {"id": "byName", "options": "engine step"}, "properties": [{"id": "unit", "value": "s"}, {"id": "custom.axisPlacement", "value": "right"}]}, dashed("engine step")]),
+        panel("state-timeline", "Does every GPU answer?", "weir_gpu_up: 0 when it is lost or its driver hangs.", [("min by (gpu, instance) (weir_gpu_up{I})", by)], mappings=answers),
+        panel("timeseries", "Is the clock held back now?", "weir_gpu_throttle_active by reason: 1 while in force.", [("max by (gpu, reason) (weir_gpu_throttle_active{I}) > 0", "{{gpu}} {{reason}}")], noValue="no clock is held back", min=0, max=1),
+        panel("timeseries", "How fast does it run?", "weir_gpu_clock_hertz of the cores, against the highest (dashed).", [('weir_gpu_clock_hertz{I,clock="sm"}', by), ('max(weir_gpu_clock_max_hertz{I,clock="sm"})', "highest")], unit="hertz", overrides=[dashed("highest")]),
+        panel("timeseries", "How much power does it draw?", "weir_gpu_power_watts, against the driver's limit (dashed).", [("weir_gpu_power_watts{I}", by), ("max(weir_gpu_power_limit_watts{I})", "limit")], unit="watt", overrides=[dashed("limit")]),
+        panel("timeseries", "How hot is it?", "weir_gpu_temperature_celsius.", [("weir_gpu_temperature_celsius{I}", by)], unit="celsius"),
+        panel("timeseries", "Is the GPU busy?", "weir_gpu_utilization_ratio: near 1 far below the knee, so context only; absent where it is divided (MIG).", [("weir_gpu_utilization_ratio{I}", by)], unit="percentunit", min=0, max=1),
+        panel("timeseries", "Is its memory full?", "Used over total. An engine takes what it may at its start; how full its KV cache is stands above.", [("weir_gpu_memory_used_bytes{I} / weir_gpu_memory_total_bytes{I}", by)], unit="percentunit", min=0, max=1),
+        panel("stat", "Did the driver report errors?", "weir_gpu_xid_errors_total in this range by GPU. The number of the last one is in the table, its meaning in NVIDIA's list of Xid errors; 48, 79, 94 and 95 are the card.", [("sum by (gpu) (increase(weir_gpu_xid_errors_total{I}[$__range]))", "{{gpu}}")], width=4, decimals=0, thresholds=[(None, GREEN), (1, RED)]),
+        panel("stat", "Are memory errors uncorrected?", "weir_gpu_ecc_errors_total since the driver was loaded.", [('sum by (gpu) (weir_gpu_ecc_errors_total{I,error="uncorrected"})', "{{gpu}}")], width=4, decimals=0, thresholds=[(None, GREEN), (1, RED)], noValue="not told"),
+        panel("table", "Which GPU is whose?", "weir_gpu_info: name and backend; whether it is divided; the last Xid, where there was one.", [("weir_gpu_info{I}", ""), ("max by (gpu, uuid) (weir_gpu_mig_enabled{I})", ""), ("max by (gpu, uuid) (weir_gpu_xid_last_code{I})", "")], width=16, overrides=[{"matcher": {"id": "byName", "options": name}, "properties": [{"id": "displayName", "value": shown}]} for name, shown in (("Value #B", "divided"), ("Value #C", "last Xid"))], transformations=[{"id": "merge", "options": {}}, {"id": "organize", "options": {"excludeByName": {"Time": True, "Value #A": True, "__name__": True, "cluster": True, "namespace": True, "job": True}}}]),
+    ]
+
+
 def process():
     return [
         panel("timeseries", "What does weir cost? (CPU)", "process_cpu_seconds_total.", [("rate(process_cpu_seconds_total{I}[R])", "{{instance}}")]),
@@ -69,5 +88,5 @@ def process():
 
 
 def backend(prefix=""):
-    rows = [("Balance", balance()), ("Gate", gate()), ("Engine", engine()), ("Faults", faults()), ("Workload", workload()), ("weir itself", process())]
+    rows = [("Balance", balance()), ("Gate", gate()), ("Engine", engine()), ("Faults", faults()), ("Workload", workload()), ("GPU", gpu(), True), ("weir itself", process())]
     return page("weir-backend", "weir / Backend", rows, by_instance=True, prefix=prefix)

@@ -97,9 +97,9 @@ OPTIONS = {
     "stat": {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}, "colorMode": "background", "graphMode": "none", "textMode": "auto", "justifyMode": "auto", "orientation": "auto"},
     "gauge": {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}, "showThresholdLabels": False, "showThresholdMarkers": True, "orientation": "auto"},
     "timeseries": {"legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []}, "tooltip": {"mode": "multi", "sort": "desc"}},
-    "state-timeline": {"showValue": "auto", "mergeValues": True, "rowHeight": 0.9, "alignValue": "left", "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True}, "tooltip": {"mode": "single", "sort": "none"}},
+    "state-timeline": {"showValue": "auto", "mergeValues": True, "rowHeight": 0.9, "alignValue": "left", "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []}, "tooltip": {"mode": "single", "sort": "none"}},
     "heatmap": {"calculate": False, "yAxis": {"axisPlacement": "left", "unit": "s"}, "color": {"mode": "scheme", "scheme": "Oranges", "steps": 64, "exponent": 0.5, "fill": "dark-orange", "reverse": False, "scale": "exponential"}, "cellGap": 1, "tooltip": {"mode": "single", "yHistogram": False, "showColorScale": False}, "legend": {"show": False}, "exemplars": {"color": "rgba(255,0,255,0.7)"}, "filterValues": {"le": 1e-9}, "rowsFrame": {"layout": "auto"}, "showValue": "never"},
-    "table": {"showHeader": True, "cellHeight": "sm", "footer": {"show": False, "reducer": ["sum"], "countRows": False, "fields": ""}},
+    "table": {"showHeader": True, "cellHeight": "sm", "footer": {"show": False, "reducer": ["sum"], "countRows": False, "fields": []}},
     "xychart": {"seriesMapping": "auto", "dims": {"frame": 0}, "series": [], "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []}, "tooltip": {"mode": "single", "sort": "none"}},
 }
 
@@ -169,7 +169,7 @@ def page(uid, title, rows, by_instance=False, prefix=""):
 def variables(by_instance, prefix):
     asked = lambda label, metric, selector: variable(label, f"label_values({prefix}{metric}{{{selector}}}, {label})")
     made = [
-        {"type": "datasource", "name": "datasource", "label": "Data source", "query": "prometheus", "hide": 0, "multi": False, "includeAll": False, "current": {}, "refresh": 1, "regex": "", "options": [], "skipUrlSync": False},
+        {"type": "datasource", "name": "datasource", "label": "Data source", "query": "prometheus", "hide": 0, "multi": False, "includeAll": False, "current": {"text": "default", "value": "default", "selected": False}, "refresh": 1, "regex": "", "options": [], "skipUrlSync": False},
         variable("cluster", f"label_values({prefix}weir_build_info, cluster)"),
         asked("namespace", "weir_build_info", 'cluster=~"$cluster"'),
         asked("job", "weir_build_info", 'cluster=~"$cluster",namespace=~"$namespace"'),
@@ -189,6 +189,9 @@ def variable(name, query):
     return {"type": "query", "name": name, "label": name.replace("_", " ").capitalize(), "datasource": DATASOURCE, "query": {"query": query, "refId": name}, "definition": query, "refresh": 2, "sort": 1, "regex": "", "hide": 0, "multi": True, "includeAll": True, "allValue": ".*", "current": {"text": ["All"], "value": ["$__all"], "selected": True}, "options": [], "skipUrlSync": False}
 
 
+TEXTS = {"GPU held back": "GPU {{gpu}}: {{reason}} {{instance}}"}
+
+
 def annotations(prefix):
     marks = [
         ("Configuration reloaded", BLUE, "changes(weir_config_last_reload_success_timestamp_seconds{P}[$__interval]) > 0"),
@@ -196,7 +199,8 @@ def annotations(prefix):
         ("Knee updated", GREEN, 'increase(weir_knee_updates_total{B,result="accepted"}[$__interval]) > 0'),
         ("Draining", YELLOW, "weir_draining{P} == 1"),
         ("Synthetic load", "purple", "weir_probe_active{B} == 1"),
+        ("GPU held back", "orange", "max by (instance, gpu, reason) (weir_gpu_throttle_active{P}) == 1 and max by (instance, gpu, reason) (changes(weir_gpu_throttle_active{P}[$__interval])) > 0"),
         ("Restarted", GREY, "changes(process_start_time_seconds{P}[$__interval]) > 0"),
     ]
-    shown = lambda name: name in ("Configuration reloaded", "Saturated", "Draining", "Synthetic load", "Restarted")
-    return [{"name": name, "datasource": DATASOURCE, "enable": shown(name), "hide": False, "iconColor": colour, "expr": expand(query, prefix), "titleFormat": name, "textFormat": "{{backend}} {{instance}}", "step": "15s", "tagKeys": "", "useValueForTime": False} for name, colour, query in marks]
+    shown = lambda name: name in ("Configuration reloaded", "Saturated", "Draining", "Synthetic load", "GPU held back", "Restarted")
+    return [{"name": name, "datasource": DATASOURCE, "enable": shown(name), "hide": False, "iconColor": colour, "expr": expand(query, prefix), "titleFormat": name, "textFormat": TEXTS.get(name, "{{backend}} {{instance}}"), "step": "15s", "tagKeys": "", "useValueForTime": False} for name, colour, query in marks]

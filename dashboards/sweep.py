@@ -26,9 +26,10 @@ def history():
     return [
         panel("timeseries", "What is the capacity, in requests per second?", "The knee with its 95 % interval; before it is known the prediction and the bounds.", bounds(knee) + before, unit="reqps", width=12, overrides=band("low", "high")),
         panel("timeseries", "What is the capacity, in tokens per second?", "The same in output tokens.", bounds(tokens), width=12, overrides=band("low", "high")),
-        panel("timeseries", "Did the knee move in a month?", "weir_knee_concurrency by instance over 30 days. A step without a deployment is the hardware.", [("max by (instance) (weir_knee_concurrency{S})", "{{instance}}")], span="30d"),
-        panel("timeseries", "How sure is it?", "weir_knee_confidence_ratio.", [("min by (instance) (weir_knee_confidence_ratio{S})", "{{instance}}")], unit="percentunit", min=0, max=1),
-        panel("timeseries", "How old is it?", "Time since the last accepted estimate.", [("time() - max by (instance) (weir_knee_last_update_timestamp_seconds{S})", "{{instance}}")], unit="s"),
+        panel("timeseries", "Did the knee move in a month?", "weir_knee_concurrency by instance over 30 days. A step without a deployment is the hardware.", [("max by (instance) (weir_knee_concurrency{S})", "{{instance}}")], span="30d", width=12),
+        panel("timeseries", "Was a GPU held back meanwhile?", "Share of time under each reason of weir_gpu_throttle_seconds_total, over the same 30 days. A spell that begins where the knee steps down is its cause.", [("sum by (gpu, reason) (rate(weir_gpu_throttle_seconds_total{P}[R])) > 0", "{{gpu}} {{reason}}")], unit="percentunit", span="30d", width=12, min=0, max=1, noValue="no clock was held back"),
+        panel("timeseries", "How sure is it?", "weir_knee_confidence_ratio.", [("min by (instance) (weir_knee_confidence_ratio{S})", "{{instance}}")], unit="percentunit", width=12, min=0, max=1),
+        panel("timeseries", "How old is it?", "Time since the last accepted estimate.", [("time() - max by (instance) (weir_knee_last_update_timestamp_seconds{S})", "{{instance}}")], unit="s", width=12),
         panel("timeseries", "Where did the estimates come from?", "weir_knee_updates_total by source and result.", [("sum by (source, result) (increase(weir_knee_updates_total{S}[$__interval]))", "{{source}} {{result}}")], draw="bars", stacked=True, width=24, height=6),
     ]
 

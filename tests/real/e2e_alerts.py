@@ -23,6 +23,7 @@ import time
 from e2e_prometheus import Store
 from harness import Process, check, free_port, get, verdict, wait_until, wait_until_up, weir
 from load import open_loop
+from nvml import FakeNvml
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 DASHBOARDS = os.path.join(ROOT, "dashboards")
@@ -200,7 +201,10 @@ def run(options, folder):
         f"--web.listen-address=127.0.0.1:{port}", log=os.path.join(folder, "log"))
     engine = Process(options.weir, "engine", "--listen", f"127.0.0.1:{engine_port}", "--profile", PROFILE)
     backend = {"name": "gpu-0", "url": f"http://127.0.0.1:{engine_port}", "model_name": "test-model"}
-    settings = {"slo": {"ttft": "1500ms"}, "backends": [backend]}
+    nvml = FakeNvml(folder, throttling=4, xids=0)
+    if not nvml.library:
+        NO_DATA["weir_gpu_"] = "there is no C compiler to make a GPU with"
+    settings = {"slo": {"ttft": "1500ms"}, "backends": [backend]} | nvml.settings()
     with engine as engine_process, manager as manager_process, prometheus as prometheus_process:
         wait_until_up(engine_port, "/health", engine_process)
         wait_until_up(manager_port, "/-/ready", manager_process)
@@ -209,6 +213,7 @@ def run(options, folder):
         with weir(options.weir, engine_port, settings) as (data, admin):
             scrape(admin)
             check(wait_until(lambda: store.value("up") == 1), "Prometheus scrapes weir: up is 1")
+            nvml.answer(throttling=4, xids=1)
             observing(data, store, watch)
         with weir(options.weir, engine_port, settings | {"mode": "enforce"}) as (data, admin):
             scrape(admin)
