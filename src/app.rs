@@ -1,6 +1,7 @@
 //! The composition root: a configuration becomes running parts, and running parts come to their end.
 
 mod gpus;
+mod told;
 mod watch;
 
 use std::net::SocketAddr;
@@ -41,6 +42,7 @@ pub struct Running {
     port: Option<AdminPort>,
     journal: Option<JournalFile>,
     watch: Option<watch::Watch>,
+    told: Option<told::Told>,
 }
 
 /// Serves until a signal ends it.
@@ -49,6 +51,12 @@ pub struct Running {
 /// A port cannot be bound, a thread cannot be started, or the log is set up already.
 pub fn serve(config: Config) -> anyhow::Result<()> {
     export::logging::init(config.log.format, config.log.level)?;
+    let served = serve_until_a_signal(config);
+    export::stderr::flush();
+    served
+}
+
+fn serve_until_a_signal(config: Config) -> anyhow::Result<()> {
     let panics = Arc::default();
     export::logging::on_panic(Arc::clone(&panics));
     let drain = config.drain.clone();
@@ -108,6 +116,7 @@ pub fn start(config: Config, adjust: impl FnOnce(&mut Gateway)) -> anyhow::Resul
     let workers = config.workers.get();
     let sink = journal.as_ref().map(Journal::sender);
     let ledger = Ledger::new(workers, &names, config.slo, bounds(&config), sink);
+    let told = told::Told::start(&config, clock)?;
     let mut gateway = Gateway {
         clock,
         limits: config.limits.clone(),
@@ -122,6 +131,8 @@ pub fn start(config: Config, adjust: impl FnOnce(&mut Gateway)) -> anyhow::Resul
         passes_metrics: config.metrics.passthrough == Passthrough::Engine,
         traces: config.journal.path.is_some(),
         access_log: config.log.access,
+        sampling: told.sampling(),
+        reports: told.wanted(),
         facts: Facts::default(),
         via_id: rand::random(),
         retries: RetryBudget::default(),
@@ -135,7 +146,8 @@ pub fn start(config: Config, adjust: impl FnOnce(&mut Gateway)) -> anyhow::Resul
         .with_context(|| format!("the admin port cannot be bound to {}", config.admin.listen))?;
     let epoch = unix_time() - clock.now().as_nanos() as f64 / 1e9;
     let watch = watch::Watch::start(&config, &gateway, journal.clone(), epoch)?;
-    let handles = handles(&config, &gateway, journal, &watch);
+    told.engines(watch.seen());
+    let handles = handles(&config, &gateway, journal, &watch, told.reports());
     // In this order, so that nobody hears `ready` before the data port is bound.
     let (address, threads) = start_workers(&config, &gateway)?;
     let port = AdminPort::start(admin, admission(&config.admin), handles)?;
@@ -147,6 +159,7 @@ pub fn start(config: Config, adjust: impl FnOnce(&mut Gateway)) -> anyhow::Resul
         port: Some(port),
         journal: file,
         watch: Some(watch),
+        told: Some(told),
     })
 }
 
@@ -211,6 +224,9 @@ impl Running {
         drop(self.port.take());
         drop(self.watch.take());
         drop(self.gateway);
+        if let Some(told) = self.told.take() {
+            told.finish();
+        }
         if let Some(journal) = self.journal.take() {
             journal.finish();
         }
@@ -251,11 +267,18 @@ fn start_workers(config: &Config, gateway: &Arc<Gateway>) -> anyhow::Result<(Soc
     Ok((address, threads))
 }
 
-fn handles(config: &Config, gateway: &Arc<Gateway>, journal: Option<Journal>, watch: &watch::Watch) -> export::Handles {
+fn handles(
+    config: &Config,
+    gateway: &Arc<Gateway>,
+    journal: Option<Journal>,
+    watch: &watch::Watch,
+    reports: Arc<export::reports::Reports>,
+) -> export::Handles {
     let epoch = unix_time() - gateway.clock.now().as_nanos() as f64 / 1e9;
     let seen = Arc::new(Seen {
         gateway: gateway.clone(),
         journal,
+        reports,
         drain: config.drain.clone(),
         started: unix_time(),
         epoch,
@@ -310,6 +333,7 @@ fn prober(
 struct Seen {
     gateway: Arc<Gateway>,
     journal: Option<Journal>,
+    reports: Arc<export::reports::Reports>,
     drain: crate::proxy::settings::DrainSettings,
     started: f64,
     /// Unix time at which the clock stood at zero.
@@ -328,6 +352,9 @@ impl export::ProcessFacts for Seen {
             panics: gateway.facts.panics.load(Relaxed),
             body_memory: gateway.memory.used() as u64,
             journal: self.journal.as_ref().map(Journal::counts),
+            spans: self.reports.spans.as_ref().map(export::otlp::Spans::counts),
+            log_lost: export::stderr::lost(),
+            access_lost: self.reports.access.as_ref().map(export::access::AccessLog::lost),
             reload_accepted: true,
             reload_accepted_at: self.started,
             epoch: self.epoch,
@@ -382,12 +409,22 @@ impl export::DrainControl for Seen {
         let (drain, settings) = (self.gateway.drain.clone(), self.drain.clone());
         // This runs in the admin port's runtime, which lives until every worker has ended.
         if drain.begin() {
-            tokio::spawn(async move { drain.run(settings.min_delay, settings.timeout).await });
+            tracing::info!(by = "admin", "draining");
+            tokio::spawn(async move {
+                let empty = drain.run(settings.min_delay, settings.timeout).await;
+                if drain.phase() != Phase::Serving {
+                    tracing::info!(empty, "drained");
+                }
+            });
         }
     }
 
     fn cancel(&self) -> bool {
-        self.gateway.drain.undrain()
+        let cancelled = self.gateway.drain.undrain();
+        if cancelled {
+            tracing::info!("the drain was cancelled");
+        }
+        cancelled
     }
 
     fn draining(&self) -> bool {

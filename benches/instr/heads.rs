@@ -15,7 +15,7 @@ pub const UNITS: &[Unit] = &[
 ];
 
 fn request(requests: u64) {
-    let peer = Peer { forwarded_for: "127.0.0.1", trusted: false, proto: "http", via: "1.1 weir-bench" };
+    let peer = Peer { forwarded_for: "127.0.0.1", trusted: false, proto: "http", via: "1.1 weir-bench", traced: false };
     let mut out = Vec::with_capacity(4_096);
     for _ in 0..requests {
         out.clear();

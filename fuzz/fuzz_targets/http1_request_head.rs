@@ -39,7 +39,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn peer(trusted: bool, via: &str) -> Peer<'_> {
-    Peer { forwarded_for: "192.0.2.7", trusted, proto: "http", via }
+    Peer { forwarded_for: "192.0.2.7", trusted, proto: "http", via, traced: trusted }
 }
 
 /// `None`: refused.

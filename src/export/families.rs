@@ -118,6 +118,8 @@ families! {
     DROPPED = Counter "weir_entries_dropped_total": "Ledger entries closed by being dropped, without an explicit end.";
     BODY_MEMORY = Gauge "weir_body_memory_bytes": "Request body bytes held now, against limits.body_memory.";
     JOURNAL = Counter "weir_journal_records_total": "Journal records by what became of them.";
+    SPANS = Counter "weir_otlp_spans_total": "Spans by what became of them.";
+    LOG_LOST = Counter "weir_log_lines_lost_total": "Log lines dropped because standard error did not take them.";
     LABEL_OVERFLOW = Counter "weir_label_overflow_total": "Observations folded into the label value other.";
     RELOAD_OK = Gauge "weir_config_last_reload_successful": "1 if the last reload of the configuration was accepted.";
     RELOAD_AT = Gauge "weir_config_last_reload_success_timestamp_seconds": "Unix time of the last accepted reload; start-up counts.";

@@ -14,20 +14,28 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::settings::{LogFormat, LogLevel};
+use super::stderr;
 
-/// A log was set up before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the log is set up already")]
-pub struct AlreadySetUp;
+/// The log cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// It was before.
+    #[error("the log is set up already")]
+    AlreadySetUp,
+    /// Its thread cannot be started.
+    #[error("the log's thread cannot be started: {0}")]
+    Thread(#[from] io::Error),
+}
 
 /// Sets the process's log up, the `log` crate's events included. To be called once.
-pub fn init(format: LogFormat, level: LogLevel) -> Result<(), AlreadySetUp> {
+pub fn init(format: LogFormat, level: LogLevel) -> Result<(), LogError> {
+    stderr::start(move |lost| confession(lost, format))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter(level)).with_ansi(false);
     let result = match format {
         LogFormat::Json => builder.json().flatten_event(true).with_writer(Lines { format }).finish().try_init(),
         LogFormat::Text => builder.with_writer(Lines { format }).finish().try_init(),
     };
-    result.map_err(|_| AlreadySetUp)
+    result.map_err(|_| LogError::AlreadySetUp)
 }
 
 /// Makes a panic an ERROR line with its place only, and counts it in `panics`.
@@ -50,7 +58,8 @@ fn filter(level: LogLevel) -> EnvFilter {
         LogLevel::Error => LogLevel::Error,
         LogLevel::Warn | LogLevel::Info => LogLevel::Warn,
     };
-    EnvFilter::new(format!("{},weir={}", others.as_str(), level.as_str()))
+    // Whoever turns the access log on wants to see it, whatever else is left out.
+    EnvFilter::new(format!("{},weir={},weir::access=info", others.as_str(), level.as_str()))
 }
 
 /// Writes whole lines to stderr, made safe for it.
@@ -70,13 +79,22 @@ impl<'a> MakeWriter<'a> for Lines {
 impl Write for Lines {
     /// The formatter hands one event over in one call.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        io::stderr().lock().write_all(&safe_line(event, self.format))?;
+        stderr::line(safe_line(event, self.format));
         Ok(event.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// The line that stands for lost ones.
+fn confession(lost: u64, format: LogFormat) -> Vec<u8> {
+    match format {
+        LogFormat::Json => format!("{{\"level\":\"WARN\",\"message\":\"log lines were lost\",\"lost\":{lost}}}\n"),
+        LogFormat::Text => format!("WARN log lines were lost lost={lost}\n"),
+    }
+    .into_bytes()
 }
 
 /// One line of printable ASCII: controls and everything beyond ASCII become `\uXXXX`, and too long a line is cut (text)
@@ -113,9 +131,9 @@ mod tests {
 
     #[test]
     fn the_level_is_for_our_own_events_and_others_stay_at_warn() {
-        assert_eq!(filter(LogLevel::Info).to_string(), "weir=info,warn");
-        assert_eq!(filter(LogLevel::Warn).to_string(), "weir=warn,warn");
-        assert_eq!(filter(LogLevel::Error).to_string(), "weir=error,error");
+        assert_eq!(filter(LogLevel::Info).to_string(), "weir::access=info,weir=info,warn");
+        assert_eq!(filter(LogLevel::Warn).to_string(), "weir::access=info,weir=warn,warn");
+        assert_eq!(filter(LogLevel::Error).to_string(), "weir::access=info,weir=error,error");
     }
 
     #[test]

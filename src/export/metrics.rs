@@ -224,6 +224,19 @@ fn write_process(sheet: &mut Sheet<'_>, snapshot: &Snapshot, facts: &Facts) {
             out.count(&[("result", "failed")], journal.failed);
         }
     });
+    sheet.column(&f::SPANS, |out| {
+        if let Some(spans) = facts.spans {
+            out.count(&[("result", "sent")], spans.sent);
+            out.count(&[("result", "dropped")], spans.dropped);
+            out.count(&[("result", "failed")], spans.failed);
+        }
+    });
+    sheet.column(&f::LOG_LOST, |out| {
+        out.count(&[("kind", "log")], facts.log_lost);
+        if let Some(lost) = facts.access_lost {
+            out.count(&[("kind", "access")], lost);
+        }
+    });
     sheet.column(&f::LABEL_OVERFLOW, |out| out.count(&[("label", "model_name")], snapshot.overflow));
     sheet.single(&f::RELOAD_OK, f64::from(u8::from(facts.reload_accepted)));
     sheet.single(&f::RELOAD_AT, facts.reload_accepted_at);

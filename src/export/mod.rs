@@ -4,6 +4,7 @@
 //! the gate or the configuration: what it needs from them comes in as `Handles`, so that rooms of this floor stay blind to
 //! each other. It holds no counters of requests: those are the ledger's.
 
+pub mod access;
 pub mod admin;
 pub mod encoding;
 pub mod families;
@@ -13,16 +14,19 @@ pub mod journal;
 pub mod knee;
 pub mod logging;
 pub mod metrics;
+pub mod otlp;
 pub mod page;
 pub mod places;
 pub mod probe;
 pub mod reported;
+pub mod reports;
 pub mod routes;
 pub mod saturation;
 pub mod secret;
 pub mod settings;
 pub mod sheet;
 pub mod status;
+pub mod stderr;
 pub mod visitor;
 
 use std::future::Future;
@@ -74,6 +78,12 @@ pub struct Facts {
     pub body_memory: u64,
     /// What became of the journal's records; `None` without a journal.
     pub journal: Option<journal::JournalCounts>,
+    /// What became of spans; `None` where none are sent.
+    pub spans: Option<otlp::SpanCounts>,
+    /// Log lines that found standard error stuck.
+    pub log_lost: u64,
+    /// Requests that have no access line because of it; `None` without an access log.
+    pub access_lost: Option<u64>,
     /// Whether the last reload of the configuration was accepted; start-up counts.
     pub reload_accepted: bool,
     /// Unix time of the last accepted reload, in seconds.

@@ -23,6 +23,7 @@ pub(super) enum Kind {
     ContentType,
     ContentEncoding,
     TraceParent,
+    TraceState,
     Date,
 }
 
@@ -78,6 +79,7 @@ fn known(name: &[u8]) -> Kind {
         9 if is(b"forwarded") => Kind::Forwarded,
         10 if is(b"connection") => Kind::Connection,
         10 if is(b"keep-alive") => Kind::HopByHop,
+        10 if is(b"tracestate") => Kind::TraceState,
         11 if is(b"traceparent") => Kind::TraceParent,
         12 if is(b"x-request-id") => Kind::RequestId,
         12 if is(b"content-type") => Kind::ContentType,

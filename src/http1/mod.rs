@@ -11,6 +11,7 @@ mod gate;
 mod relay;
 mod request;
 mod response;
+mod trace;
 
 pub use chunk::ChunkedBody;
 pub use gate::{HeadEnd, Reject};
@@ -19,6 +20,7 @@ pub use request::{Method, Peer, RequestBody, RequestHead, Version, finish_reques
 pub use response::{
     BadResponse, BodyKind, Response, ResponseContext, ResponseHead, finish_response_head, response_head,
 };
+pub use trace::{SAMPLED, Trace, TraceParent};
 
 /// Appends `n` in decimal.
 fn push_decimal(out: &mut Vec<u8>, mut n: u64) {
@@ -33,6 +35,11 @@ fn push_decimal(out: &mut Vec<u8>, mut n: u64) {
         }
     }
     out.extend_from_slice(&digits[at..]);
+}
+
+/// Appends the field that names a span as the parent of what follows.
+pub fn push_traceparent(out: &mut Vec<u8>, parent: &TraceParent) {
+    push_field(out, b"traceparent", &parent.text());
 }
 
 /// Appends one field line.

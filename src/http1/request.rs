@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use super::field::{Claim, Kind, Nominated, content_length, is_token_char, kind};
 use super::gate::Reject;
+use super::trace::Trace;
 use super::{push_decimal, push_field};
 
 /// The methods that are passed on.
@@ -61,8 +62,8 @@ pub struct RequestHead {
     pub host: Option<Range<usize>>,
     /// A valid `x-request-id`.
     pub request_id: Option<Range<usize>>,
-    /// As received; passed on in any case.
-    pub traceparent: Option<Range<usize>>,
+    /// What became of the trace fields.
+    pub trace: Trace,
     /// As received; passed on unless nominated.
     pub content_type: Option<Range<usize>>,
     /// What a trusted peer claims, by any of the field's names; the first one counts. Always `None` from anybody else.
@@ -84,6 +85,8 @@ pub struct Peer<'a> {
     pub proto: &'static str,
     /// This process's element of a `Via` field, as in `1.1 weir-id`; its second word is what a loop is known by.
     pub via: &'a str,
+    /// Spans of measured requests are recorded, so that their trace goes on from ours.
+    pub traced: bool,
 }
 
 /// Reads a head and writes into `out` the head that leaves: request line and kept fields in the order received, then who
@@ -114,20 +117,22 @@ pub fn request_head(
     let (authority, target) = split_target(parsed.path.unwrap_or_default().as_bytes(), method)?;
     let reading = Reading::of(parsed.headers, method, version)?;
     let host = reading.host(version, authority)?;
-    let unread = if measured(method.as_bytes(), target) { Kind::AcceptEncoding } else { Kind::Host };
+    let measured = measured(method.as_bytes(), target);
+    let unread = if measured { Kind::AcceptEncoding } else { Kind::Host };
+    let trace =
+        if peer.traced && measured { Trace::of(reading.traceparent, reading.traceparents) } else { Trace::Passed };
     for part in [method.as_bytes(), b" ", target, b" HTTP/1.1\r\n"] {
         out.extend_from_slice(part);
     }
     for (i, field) in parsed.headers.iter().enumerate() {
         let name = field.name.as_bytes();
         let keep = match reading.kinds[i] {
-            Kind::Pass
-            | Kind::Via
-            | Kind::AcceptEncoding
-            | Kind::ContentType
-            | Kind::ContentEncoding
-            | Kind::TraceParent
-            | Kind::Date => reading.kinds[i] != unread && !reading.nominated.has(name),
+            Kind::Pass | Kind::Via | Kind::AcceptEncoding | Kind::ContentType | Kind::ContentEncoding | Kind::Date => {
+                reading.kinds[i] != unread && !reading.nominated.has(name)
+            }
+            // Neighbours cannot nominate it.
+            Kind::TraceParent => trace == Trace::Passed,
+            Kind::TraceState => trace != Trace::Begun && !reading.nominated.has(name),
             Kind::RequestId => reading.request_id.is_some(),
             Kind::Forwarded | Kind::Claim(_) => peer.trusted,
             _ => false,
@@ -160,7 +165,7 @@ pub fn request_head(
         keep_alive: version == Version::V11 && !reading.nominated.close,
         host: host.map(range),
         request_id: reading.request_id.map(range),
-        traceparent: reading.traceparent.map(range),
+        trace,
         content_type: reading.content_type.map(range),
         priority: reading.priority.filter(|_| peer.trusted).map(range),
         tenant: reading.tenant.filter(|_| peer.trusted).map(range),
@@ -237,6 +242,7 @@ struct Reading<'a> {
     host: Option<&'a [u8]>,
     request_id: Option<&'a [u8]>,
     traceparent: Option<&'a [u8]>,
+    traceparents: usize,
     content_type: Option<&'a [u8]>,
     priority: Option<&'a [u8]>,
     tenant: Option<&'a [u8]>,
@@ -255,6 +261,7 @@ impl<'a> Reading<'a> {
             host: None,
             request_id: None,
             traceparent: None,
+            traceparents: 0,
             content_type: None,
             priority: None,
             tenant: None,
@@ -293,7 +300,10 @@ impl<'a> Reading<'a> {
                     reading.expect_continue = true;
                 }
                 Kind::Upgrade if offers_websocket(value) => return Err(Reject::WebSocket),
-                Kind::TraceParent => first(&mut reading.traceparent, value),
+                Kind::TraceParent => {
+                    first(&mut reading.traceparent, value);
+                    reading.traceparents += 1;
+                }
                 Kind::ContentType => first(&mut reading.content_type, value),
                 Kind::Claim(Claim::Priority) => first(&mut reading.priority, value),
                 Kind::Claim(Claim::Tenant) => first(&mut reading.tenant, value),
@@ -392,7 +402,8 @@ const REQUEST_ID_LIMIT: usize = 128;
 mod tests {
     use super::*;
 
-    const PEER: Peer<'_> = Peer { forwarded_for: "192.0.2.7", trusted: false, proto: "http", via: "1.1 weir-abc" };
+    const PEER: Peer<'_> =
+        Peer { forwarded_for: "192.0.2.7", trusted: false, proto: "http", via: "1.1 weir-abc", traced: false };
 
     fn read_as(peer: &Peer<'_>, lines: &str) -> Result<(RequestHead, String), Reject> {
         let head = format!("{}\r\n\r\n", lines.replace('\n', "\r\n"));
@@ -450,8 +461,31 @@ mod tests {
         assert_eq!(text(read_here.slo_ttft).as_deref(), Some("250"));
         let (read_here, out) = read(lines).unwrap();
         assert_eq!((read_here.priority, read_here.tenant, read_here.slo_ttft), (None, None, None));
-        assert_eq!(text(read_here.traceparent).as_deref(), Some("00-1-2-00"));
         assert!(out.contains("traceparent: 00-1-2-00\r\n") && !out.contains("250"));
+    }
+
+    #[test]
+    fn trace_fields_leave_as_they_came_unless_our_span_takes_the_callers_place() {
+        const SAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let left = |peer: &Peer<'_>, method: &str, parents: &[&str]| {
+            let fields: String = parents.iter().map(|parent| format!("\nTraceparent: {parent}")).collect();
+            let (head, out) = read_as(peer, &format!("{method} / HTTP/1.1\nHost: a{fields}\ntracestate: v=1")).unwrap();
+            let kept = (out.matches("Traceparent: ").count(), out.contains("tracestate: v=1\r\n"));
+            (matches!(head.trace, Trace::Joined(_)), kept.0, kept.1)
+        };
+        let traced = Peer { traced: true, ..PEER };
+        let unsampled = SAMPLED.replace("-01", "-00");
+        for (parents, with, without) in [
+            (&[SAMPLED][..], (true, 0, true), (false, 1, true)),
+            (&[&unsampled], (false, 1, true), (false, 1, true)),
+            (&["garbage"], (false, 0, false), (false, 1, true)),
+            (&[SAMPLED, SAMPLED], (false, 0, false), (false, 2, true)),
+            (&[], (false, 0, false), (false, 0, true)),
+        ] {
+            assert_eq!(left(&traced, "POST", parents), with, "{parents:?}");
+            assert_eq!(left(&PEER, "POST", parents), without, "{parents:?}, nothing recorded");
+            assert_eq!(left(&traced, "GET", parents), without, "{parents:?}, not measured");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::ledger::Account;
 use super::line::{BATCH, BATCH_AGE, Line, Stage};
 use super::outcome::{CodeClass, Outcome, OverheadStage, Priority, RetryReason, ShedReason};
+use super::report::Caption;
 use super::shard::Shard;
 use super::timeline::Usage;
 use crate::time::Timestamp;
@@ -137,8 +138,25 @@ impl Entry {
         }
     }
 
+    /// Somebody is to be told of the request's end.
+    pub fn caption(&mut self, caption: Option<Box<Caption>>) {
+        if caption.is_some() {
+            self.line.caption = caption;
+        }
+    }
+
+    /// The client is told `status`, for the report.
+    pub fn told(&mut self, status: u16) {
+        if let Some(caption) = &mut self.line.caption {
+            caption.told = status;
+        }
+    }
+
     /// The request went out once more.
     pub fn retry(&mut self, reason: RetryReason) {
+        if let Some(caption) = &mut self.line.caption {
+            caption.retries += 1;
+        }
         if let Some(journal) = &mut self.line.journal {
             journal.retries[reason.index()] += 1;
         }

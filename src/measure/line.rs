@@ -13,9 +13,10 @@ use super::outcome::{
     AbandonPhase, CodeClass, Direction, NoTokenReason, Objective, Outcome, OverheadStage, Phase, Priority, QueueExit,
     RetryReason, ShedReason, TokenSource, Verdict,
 };
+use super::report::{CLIENT_LEFT, Caption, Closed, Report};
 use super::sample::{RequestKey, Sample, What};
 use super::shard::{Shard, State};
-use super::timeline::Timeline;
+use super::timeline::{Timeline, Usage};
 use super::tray::Tray;
 use super::window::{Event, Latency};
 use crate::slo::Slo;
@@ -50,7 +51,10 @@ pub(super) struct Line {
     pub overhead: [u64; OverheadStage::COUNT],
     slo_ttft: Option<Duration>,
     prompt: Option<u32>,
+    dialect: &'static str,
     assembled: bool,
+    /// Who is told of the end; nobody, where no one asked.
+    pub caption: Option<Box<Caption>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +118,8 @@ impl Line {
             slo_ttft: arrival.slo_ttft,
             assembled: arrival.assembled,
             prompt,
+            dialect: arrival.dialect,
+            caption: None,
         })
     }
 
@@ -250,6 +256,9 @@ impl Line {
             batch.last().is_some_and(|last| !last.limited && u128::from(last.gap) >= BATCH_AGE.as_nanos());
         if after_silence && overtaken > (OVERTAKEN_PER_STREAM * decoding).max(OVERTAKEN) {
             state.rows[self.row as usize].1.stalls += 1;
+            if let Some(caption) = &mut self.caption {
+                caption.stalls += 1;
+            }
         }
     }
 
@@ -378,6 +387,9 @@ impl Line {
     }
 
     fn write(&mut self, shard: &Shard, state: &mut State, verdict: Written) {
+        if let Some(caption) = self.caption.take() {
+            caption.close(|caption| self.report(shard, caption, verdict));
+        }
         let Some(journal) = self.journal.take() else { return };
         shard.journal(state, || Record {
             backend: (*shard.names.backend(self.account.backend)).into(),
@@ -397,6 +409,47 @@ impl Line {
             truncated: journal.truncated,
             verdict,
         });
+    }
+}
+
+impl Line {
+    /// What is told of it, in words instead of indices.
+    fn report(&self, shard: &Shard, caption: Caption, verdict: Written) -> Report {
+        let (closed, usage) = match verdict {
+            Written::Shed { reason } => (Closed::Shed(reason), None),
+            Written::Abandoned => (Closed::Abandoned, None),
+            Written::Finished { outcome, usage, .. } => (Closed::Finished(outcome), usage),
+        };
+        let left = matches!(closed, Closed::Abandoned | Closed::Finished(Outcome::ClientCancelled));
+        let status = match caption.told {
+            _ if left => CLIENT_LEFT,
+            0 => self.status,
+            told => told,
+        };
+        let (stalls, retries) = (caption.stalls, caption.retries);
+        let (request_id, span) = caption.into_names();
+        Report {
+            request_id,
+            span,
+            backend_id: self.account.backend,
+            backend: shard.names.backend(self.account.backend),
+            model: shard.names.model(self.account.model),
+            priority: self.priority,
+            dialect: self.dialect,
+            stream: self.stream && !self.assembled,
+            status,
+            closed,
+            timeline: self.timeline,
+            input_tokens: usage.and_then(|usage| usage.input),
+            output_tokens: self.output(usage.unwrap_or_default()),
+            stalls,
+            retries,
+        }
+    }
+
+    /// Tokens by usage where it is believable, else as counted.
+    fn output(&self, usage: Usage) -> u64 {
+        usage.output.filter(|output| *output >= self.events).unwrap_or(self.counted)
     }
 }
 

@@ -13,7 +13,9 @@ use super::held::{Held, TooMuch};
 use super::outgoing::Outgoing;
 use super::refusal::Refusal;
 use super::request_id::RequestId;
+use super::spans;
 use crate::http1::{ChunkedBody, HeadEnd, Peer, Reject, RequestBody, RequestHead, Version, request_head};
+use crate::measure::SpanIds;
 use crate::time::Timestamp;
 use crate::wire::reassemble::streamed;
 use crate::wire::{Dialect, Endpoint, Family, RequestScanner, RequestShape, Route, is_path, route};
@@ -35,6 +37,8 @@ pub(super) struct Request {
     /// `None`: it is not measured.
     pub shape: Option<RequestShape>,
     pub claims: Claims,
+    /// Its place in a trace that is recorded.
+    pub span: Option<Box<SpanIds>>,
     /// For its first token; `None`: none.
     pub slo_ttft: Option<Duration>,
     /// The last byte was read.
@@ -171,6 +175,7 @@ impl<'c> Arriving<'c> {
             trusted: self.caller.trusted,
             proto: "http",
             via: self.worker.via(),
+            traced: gateway.sampling.is_some(),
         };
         let mut path = PathKind::PassThrough;
         let measured = |method: &[u8], target: &[u8]| {
@@ -187,7 +192,8 @@ impl<'c> Arriving<'c> {
             self.scanner = Some(RequestScanner::new(endpoint));
         }
         let expects = head.expect_continue && body.is_empty() && head.body != RequestBody::None;
-        self.request = Some(self.open(bytes, &head, path, out));
+        let span = gateway.sampling.and_then(|sampling| spans::begin(sampling, head.trace, &mut out));
+        self.request = Some(Request { span, ..self.open(bytes, &head, path, out) });
         if expects { Ok(Progress::Expects) } else { self.take(body, rest) }
     }
 
@@ -208,6 +214,7 @@ impl<'c> Arriving<'c> {
             path,
             shape: None,
             claims,
+            span: None,
             slo_ttft,
             arrived: Timestamp::ZERO,
             assembling: None,

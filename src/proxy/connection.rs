@@ -20,6 +20,8 @@ use super::io::Io;
 use super::refusal::{Addressee, Refusal};
 use super::talk::{close_politely, poll_read, write_all};
 use super::timer::Timer;
+use crate::backend::BackendId;
+use crate::measure::Unbooked;
 use crate::time::Timestamp;
 use crate::wire::Family;
 
@@ -143,6 +145,7 @@ impl Connection<'_> {
     /// A request that could not be read.
     async fn stop<D: Io>(&mut self, client: &mut D, timer: &mut Timer<'_>, refusal: Refusal, family: Family) -> Next {
         self.worker.shard.malformed(refusal.status());
+        self.refused(None, refusal);
         let date = self.worker.date();
         let to = Addressee { family, request_id: None, close: true, head_only: false, date: text(&date), queued: None };
         self.answer(client, timer, &refusal.render(&to), false).await
@@ -156,6 +159,9 @@ impl Connection<'_> {
         refusal: Refusal,
         request: &Request,
     ) -> Next {
+        if request.shape.is_none() {
+            self.refused(Some(request), refusal);
+        }
         let keep = request.keep_alive && !self.early.overflowed;
         let (date, id) = (self.worker.date(), request.id.to_string());
         let to = Addressee {
@@ -176,6 +182,27 @@ impl Connection<'_> {
             Ok(()) if keep => Next::Request,
             Ok(()) => Next::ClosePolitely,
             Err(_) => Next::Close,
+        }
+    }
+
+    /// A request that is in no books was refused.
+    pub(super) fn refused(&self, request: Option<&Request>, refusal: Refusal) {
+        self.unbooked(request, None, refusal.status(), refusal.reason(), None);
+    }
+
+    /// Tells of the end of a request that is in no books.
+    pub(super) fn unbooked(
+        &self,
+        request: Option<&Request>,
+        backend: Option<BackendId>,
+        status: u16,
+        outcome: &'static str,
+        took: Option<Duration>,
+    ) {
+        let gateway = self.gateway();
+        if let (true, Some(reports)) = (gateway.access_log, &gateway.reports) {
+            let request_id = request.map(|request| request.id.to_string().into());
+            reports.unbooked(Unbooked { request_id, backend, status, outcome, took });
         }
     }
 

@@ -18,10 +18,11 @@ use super::listener::Addresses;
 use super::request_id::RequestId;
 use super::rules::Rules;
 use super::settings::Limits;
+use super::spans::Sampling;
 use super::upstream::{Idle, Target};
 use crate::balance::Pool;
 use crate::clock::Clock;
-use crate::measure::{Ledger, Shard};
+use crate::measure::{Ledger, Reports, Shard};
 use crate::time::Timestamp;
 
 /// The process-wide side of the data port.
@@ -42,8 +43,12 @@ pub struct Gateway {
     pub passes_metrics: bool,
     /// Emission stamps are kept for the journal.
     pub traces: bool,
-    /// One INFO line a request.
+    /// Every request that ends is told to `reports`.
     pub access_log: bool,
+    /// Spans of measured requests are told to `reports`; `None`: of none.
+    pub sampling: Option<Sampling>,
+    /// Who is told of the ends of requests.
+    pub reports: Option<Arc<dyn Reports>>,
     pub facts: Facts,
     /// Tells this process from every other weir.
     pub via_id: u64,

@@ -27,6 +27,7 @@ mod refusal;
 mod request_id;
 pub mod rules;
 pub mod settings;
+pub mod spans;
 mod talk;
 mod tap;
 mod timer;

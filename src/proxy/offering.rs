@@ -3,6 +3,7 @@
 use super::arriving::Request;
 use super::gateway::Worker;
 use super::rules::priority;
+use super::spans::caption;
 use crate::backend::BackendId;
 use crate::measure::{Account, Arrival, Entry};
 
@@ -28,7 +29,9 @@ pub(super) fn account(worker: &Worker, request: &Request, backend: BackendId) ->
 /// Opens the books for a measured request, at the backend that is to serve it. Should another one, it is moved.
 pub(super) fn offer(worker: &Worker, request: &Request, backend: BackendId) -> Option<Entry> {
     let (account, arrival) = account(worker, request, backend)?;
-    Some(Entry::offer(&worker.shard, account, priority(request.claims.class), arrival))
+    let mut entry = Entry::offer(&worker.shard, account, priority(request.claims.class), arrival);
+    entry.caption(caption(worker, request));
+    Some(entry)
 }
 
 /// Moves an entry to the books of the backend that serves the request after all.

@@ -23,6 +23,7 @@ use super::offering::{account, move_to, offer};
 use super::queueing::{Waited, is_gone};
 use super::refusal::{Refusal, error_event};
 use super::rules::priority;
+use super::spans::caption;
 use super::talk::write_all;
 use super::tap::{Ending, Tap};
 use super::timer::Timer;
@@ -150,14 +151,15 @@ impl Connection<'_> {
             return Err(self.shed(request, BackendId(0), Refusal::shed(ShedReason::Draining)));
         }
         if gateway.rules.reassemble && gateway.rules.mode() == Mode::Enforce {
-            request.ask_for_stream()?;
+            request.ask_for_stream().inspect_err(|refusal| self.refused(Some(request), *refusal))?;
         }
         Ok(gateway.rules.ask(request))
     }
 
     /// Counts a request that is refused before dispatch.
     fn shed(&self, request: &Request, backend: BackendId, refusal: Refusal) -> Refusal {
-        if let (Some(entry), Some(reason)) = (offer(self.worker, request, backend), refusal.shed_reason()) {
+        if let (Some(mut entry), Some(reason)) = (offer(self.worker, request, backend), refusal.shed_reason()) {
+            entry.told(refusal.status());
             entry.shed(reason, self.gateway().clock.now());
         }
         refusal
@@ -183,7 +185,12 @@ impl Connection<'_> {
                 entry.admit(dispatched);
                 entry
             }
-            None => Entry::admitted(&self.worker.shard, account, priority(request.claims.class), arrival, dispatched),
+            None => {
+                let class = priority(request.claims.class);
+                let mut entry = Entry::admitted(&self.worker.shard, account, class, arrival, dispatched);
+                entry.caption(caption(self.worker, request));
+                entry
+            }
         };
         let tap = Tap::measured(entry, permit, shape.dialect, dispatched).with_prompts(shape.prompts);
         Passage { link, backend, tap, _permit: None }
@@ -336,7 +343,7 @@ impl Connection<'_> {
         let status = exchange.status();
         if let (Some(refusal), None) = (refusal_of(end), status) {
             let told = Some(refusal.status());
-            self.note(request, backend, tap.close(ending, told, now), told);
+            tap.close(ending, told, now);
             return Err(refusal);
         }
         let event = tap
@@ -345,7 +352,7 @@ impl Connection<'_> {
         let keeps = end == End::Whole && exchange.keeps_client() && !self.early.overflowed;
         drop(exchange);
         let outcome = tap.close(ending, status, now);
-        self.note(request, backend, outcome, status);
+        self.note(request, backend, status);
         let broken = refusal_of(end).is_some() && outcome != Some(Outcome::Completed);
         Ok(match event {
             Some(dialect) => {
@@ -378,24 +385,12 @@ impl Connection<'_> {
         Ok(Next::Close)
     }
 
-    /// The access log: fields of ours and numbers, no path, no query, no header.
-    fn note(&self, request: &Request, backend: BackendId, outcome: Option<Outcome>, status: Option<u16>) {
-        let gateway = self.gateway();
-        if !gateway.access_log {
-            return;
+    /// What was relayed without being measured has ended.
+    fn note(&self, request: &Request, backend: BackendId, status: Option<u16>) {
+        if request.shape.is_none() {
+            let took = self.now.since(request.arrived);
+            self.unbooked(Some(request), Some(backend), status.unwrap_or(0), "passed", Some(took));
         }
-        let Some(shape) = &request.shape else { return };
-        let took = self.now.since(request.arrived);
-        tracing::info!(
-            target: "weir::access",
-            backend = &*gateway.targets[usize::from(backend.0)].name,
-            dialect = shape.dialect.as_str(),
-            stream = shape.stream,
-            outcome = outcome.map_or("none", Outcome::as_str),
-            status = status.unwrap_or(0),
-            seconds = took.as_secs_f64(),
-            "request finished"
-        );
     }
 }
 
@@ -422,7 +417,8 @@ fn refusal_of(end: End) -> Option<Refusal> {
 
 /// Refused in the queue.
 fn refuse(entry: Option<Entry>, refusal: Refusal, gateway: &Gateway) -> Barred {
-    if let (Some(entry), Some(reason)) = (entry, refusal.shed_reason()) {
+    if let (Some(mut entry), Some(reason)) = (entry, refusal.shed_reason()) {
+        entry.told(refusal.status());
         entry.shed(reason, gateway.clock.now());
     }
     Barred::Refused(refusal)

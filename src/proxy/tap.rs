@@ -179,6 +179,9 @@ impl Tap {
         let limited = self.lag != Lag::None;
         let events = self.has_events();
         let mut entry = self.entry.take()?;
+        if let Some(status) = status {
+            entry.told(status);
+        }
         let reading = self.scanner.as_mut().map(|scanner| {
             scanner.finish(|emission| entry.on_emission(at, emission.tokens, limited));
             scanner.reading()

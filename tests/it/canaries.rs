@@ -95,7 +95,7 @@ fn say(talk: &mut Conversation, bytes: &[u8]) {
 fn fields(deed: &str) -> String {
     format!(
         "authorization: Bearer {CANARY}-token\r\nx-api-key: sk-{CANARY}\r\ncookie: session={CANARY}\r\n\
-         user-agent: {CANARY}\r\nx-forwarded-for: {CANARY}\r\nx-{CANARY}: {CANARY}\r\nx-request-id: {CANARY}\r\n\
+         user-agent: {CANARY}\r\nx-forwarded-for: {CANARY}\r\nx-{CANARY}: {CANARY}\r\nx-request-id: {CANARY} {CANARY}\r\n\
          traceparent: 00-{CANARY}-{CANARY}-01\r\nx-do: {deed}\r\n"
     )
 }

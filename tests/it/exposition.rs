@@ -66,6 +66,8 @@ fn facts(judged: Judged) -> Facts {
         mode: Mode::Enforce,
         up: vec![true],
         journal: Some(Default::default()),
+        spans: Some(Default::default()),
+        access_lost: Some(0),
         judged: vec![Some(judged)],
         gates: vec![Gate {
             limits: Limits { concurrency: Some(7), ..Limits::new(Mode::Enforce) },

@@ -51,7 +51,7 @@ pub fn read_connection(bytes: &[u8]) -> Connection {
 fn read_request(bytes: &[u8]) -> Result<Option<(Seen, usize, bool)>, Reject> {
     let Some(end) = HeadEnd::new().find(bytes)? else { return Ok(None) };
     let (head, rest) = bytes.split_at(end);
-    let peer = Peer { forwarded_for: "192.0.2.7", trusted: false, proto: "http", via: "1.1 weir-test" };
+    let peer = Peer { forwarded_for: "192.0.2.7", trusted: false, proto: "http", via: "1.1 weir-test", traced: false };
     let mut forwarded = Vec::new();
     let read = request_head(head, &peer, |_, _| true, &mut forwarded)?;
     let Some((body, used)) = read_body(&read, rest)? else { return Ok(None) };

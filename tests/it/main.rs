@@ -10,6 +10,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access_log;
 mod admin;
 mod attacks;
 mod bodies;
@@ -28,6 +29,7 @@ mod http1_corpora;
 mod identities;
 mod layering;
 mod load_client;
+mod log_table;
 mod offline;
 mod overload;
 mod page;
@@ -43,6 +45,7 @@ mod slow_clients;
 mod slow_paths;
 mod stamps;
 mod sweep;
+mod traces;
 mod wakeups;
 mod wire_golden;
 mod wire_properties;

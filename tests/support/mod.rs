@@ -9,6 +9,7 @@ pub mod cancel;
 pub mod census;
 pub mod chaos;
 pub mod client;
+pub mod collector;
 pub mod dice;
 pub mod engine;
 pub mod exposition;

@@ -1,0 +1,112 @@
+//! Who is told of the ends of requests: an access log, a collector of spans, both or nobody.
+
+use std::io;
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+
+use super::watch;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::export::access::AccessLog;
+use crate::export::otlp::collector::Collector;
+use crate::export::otlp::spans::Place;
+use crate::export::otlp::{Exporter, Places};
+use crate::export::reports::Reports;
+use crate::measure;
+use crate::proxy::spans::Sampling;
+use crate::scrape::settings::Engine;
+
+/// The threads behind the reports.
+pub(super) struct Told {
+    reports: Arc<Reports>,
+    access: Option<JoinHandle<()>>,
+    exporter: Option<Exporter>,
+    sampling: Option<Sampling>,
+    seen: Arc<OnceLock<watch::Seen>>,
+}
+
+impl Told {
+    /// Starts what the configuration asks for.
+    pub fn start(config: &Config, clock: Clock) -> io::Result<Self> {
+        let mut told =
+            Self { reports: Arc::default(), access: None, exporter: None, sampling: None, seen: Arc::default() };
+        let mut reports = Reports::default();
+        if config.log.access {
+            let names = config.backends.iter().map(|backend| backend.name.clone()).collect();
+            let (access, thread) = AccessLog::start(clock, config.log.access_rate, names)?;
+            (reports.access, told.access) = (Some(access), Some(thread));
+        }
+        if let Some(collector) = Collector::of(&config.otlp)
+            && let Some(target) = collector.traces.clone()
+        {
+            told.sampling = Some(Sampling::share(collector.share));
+            let epoch = unix_nanos().saturating_sub(clock.now().as_nanos());
+            let (spans, exporter) =
+                Exporter::start(collector, target, places(config, clock, told.seen.clone()), epoch)?;
+            (reports.spans, told.exporter) = (Some(spans), Some(exporter));
+        }
+        told.reports = Arc::new(reports);
+        Ok(told)
+    }
+
+    /// For the admin port.
+    pub fn reports(&self) -> Arc<Reports> {
+        self.reports.clone()
+    }
+
+    /// For the data port; `None`: nobody wants to know.
+    pub fn wanted(&self) -> Option<Arc<dyn measure::Reports>> {
+        let wanted = self.access.is_some() || self.exporter.is_some();
+        wanted.then(|| self.reports() as Arc<dyn measure::Reports>)
+    }
+
+    /// Which requests become spans.
+    pub fn sampling(&self) -> Option<Sampling> {
+        self.sampling
+    }
+
+    /// From now on it is known what the engines say of themselves.
+    pub fn engines(&self, seen: watch::Seen) {
+        let _ = self.seen.set(seen);
+    }
+
+    /// Waits for the last lines and spans, but not for long.
+    pub fn finish(self) {
+        let Self { reports, access, exporter, .. } = self;
+        let is_last = Arc::into_inner(reports).is_some();
+        if let Some(exporter) = exporter {
+            exporter.finish();
+        }
+        // Whoever still holds a report's way here would keep the thread from ending.
+        if is_last && access.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the access log's thread ended in a panic");
+        }
+    }
+}
+
+/// Where the backends are, and what serves there: as configured, or as their metrics show.
+fn places(config: &Config, clock: Clock, seen: Arc<OnceLock<watch::Seen>>) -> Places {
+    let configured: Vec<(Engine, Place)> = config
+        .backends
+        .iter()
+        .map(|server| {
+            let place = Place { engine: None, address: server.url.host.clone(), port: server.url.port };
+            (server.inside.engine, place)
+        })
+        .collect();
+    Box::new(move || {
+        let reported = seen.get().map_or_else(Vec::new, |seen| seen.reported(clock.now(), 0.0));
+        let place = |(index, (engine, place)): (usize, &(Engine, Place))| {
+            let found = || reported.get(index)?.as_ref().map(|reported| reported.engine);
+            let known = !matches!(engine, Engine::Auto | Engine::None | Engine::Custom);
+            Place { engine: known.then_some(engine.as_str()).or_else(found), ..place.clone() }
+        };
+        configured.iter().enumerate().map(place).collect()
+    })
+}
+
+#[expect(clippy::disallowed_methods, reason = "collectors want the time of the world")]
+fn unix_nanos() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

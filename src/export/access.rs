@@ -1,0 +1,220 @@
+//! The access log: one line for every request that ends, written by a thread of its own.
+//!
+//! Whoever ends a request hands a report over and never waits: one that finds the channel full is dropped and counted. The thread
+//! leaves lines out where there are more than anybody reads, those of requests that went well first, and says how many. It holds
+//! no form of a line (logging.rs) and no path, query or header of a request: those are in no report.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::measure::{Closed, Report, Unbooked};
+use crate::time::Timestamp;
+
+/// The handing-over side.
+#[derive(Clone, Debug)]
+pub struct AccessLog {
+    sender: SyncSender<Ended>,
+    lost: Arc<AtomicU64>,
+}
+
+/// A request that has ended.
+#[derive(Debug)]
+enum Ended {
+    Closed(Box<Report>),
+    Unbooked(Unbooked),
+}
+
+impl AccessLog {
+    /// Starts the thread; it ends when every `AccessLog` is gone. `rate` lines a second are written of each kind.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn start(clock: Clock, rate: u32, backends: Vec<String>) -> std::io::Result<(Self, JoinHandle<()>)> {
+        let (sender, receiver) = sync_channel(CAPACITY);
+        let writer = Writer {
+            clock,
+            backends,
+            well: Allowance::new(rate, rate),
+            failed: Allowance::new(rate.min(FAILURES_A_SECOND), rate.min(FAILURE_BURST)),
+        };
+        let thread = std::thread::Builder::new().name("weir-access".into()).spawn(move || writer.run(&receiver))?;
+        Ok((Self { sender, lost: Arc::default() }, thread))
+    }
+
+    /// A measured request has ended.
+    pub fn closed(&self, report: Box<Report>) {
+        self.offer(Ended::Closed(report));
+    }
+
+    /// Another one has.
+    pub fn unbooked(&self, report: Unbooked) {
+        self.offer(Ended::Unbooked(report));
+    }
+
+    /// Requests whose line found no room.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Relaxed)
+    }
+
+    fn offer(&self, ended: Ended) {
+        if self.sender.try_send(ended).is_err() {
+            self.lost.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+struct Writer {
+    clock: Clock,
+    backends: Vec<String>,
+    well: Allowance,
+    failed: Allowance,
+}
+
+impl Writer {
+    fn run(mut self, receiver: &Receiver<Ended>) {
+        loop {
+            match receiver.recv_timeout(QUIET) {
+                Ok(ended) => self.take(&ended),
+                Err(RecvTimeoutError::Timeout) => self.own_up(),
+                Err(RecvTimeoutError::Disconnected) => return self.own_up(),
+            }
+        }
+    }
+
+    fn take(&mut self, ended: &Ended) {
+        let now = self.clock.now();
+        let kind = if ended.is_well() { &mut self.well } else { &mut self.failed };
+        let Some(skipped) = kind.take(now) else { return };
+        let skipped = (skipped > 0).then_some(skipped);
+        match ended {
+            Ended::Closed(report) => write(report, skipped),
+            Ended::Unbooked(report) => self.write_unbooked(report, skipped),
+        }
+    }
+
+    fn write_unbooked(&self, report: &Unbooked, skipped: Option<u64>) {
+        let backend = report.backend.and_then(|backend| self.backends.get(usize::from(backend.0)));
+        tracing::info!(
+            target: "weir::access",
+            request_id = report.request_id.as_deref(),
+            backend = backend.map(String::as_str),
+            status = report.status,
+            outcome = report.outcome,
+            duration_ms = report.took.map(milliseconds),
+            skipped,
+            "request finished"
+        );
+    }
+
+    /// Nothing came for a while: what was left out is said now.
+    fn own_up(&mut self) {
+        for (kind, allowance) in [("completed", &mut self.well), ("failed", &mut self.failed)] {
+            let skipped = std::mem::take(&mut allowance.skipped);
+            if skipped > 0 {
+                tracing::info!(target: "weir::access", kind, skipped, "requests were left out of the access log");
+            }
+        }
+    }
+}
+
+fn write(report: &Report, skipped: Option<u64>) {
+    let timeline = &report.timeline;
+    let ended = timeline.ended.unwrap_or(timeline.arrived);
+    let waited = timeline.admitted.unwrap_or(ended).since(timeline.arrived);
+    let reason = if let Closed::Shed(reason) = report.closed { Some(reason.as_str()) } else { None };
+    tracing::info!(
+        target: "weir::access",
+        request_id = &*report.request_id,
+        backend = &*report.backend,
+        model_name = &*report.model,
+        priority = report.priority.as_str(),
+        dialect = report.dialect,
+        stream = report.stream,
+        status = report.status,
+        outcome = report.closed.as_str(),
+        reason,
+        queue_wait_ms = milliseconds(waited),
+        upstream_ttft_ms = timeline.upstream_ttft().map(milliseconds),
+        ttft_ms = timeline.ttft().map(milliseconds),
+        duration_ms = milliseconds(ended.since(timeline.arrived)),
+        input_tokens = report.input_tokens,
+        output_tokens = report.output_tokens,
+        stalls = report.stalls,
+        retries = report.retries,
+        skipped,
+        "request finished"
+    );
+}
+
+impl Ended {
+    fn is_well(&self) -> bool {
+        match self {
+            Self::Closed(report) => report.closed.is_well(),
+            Self::Unbooked(report) => report.status != 0 && report.status < 400,
+        }
+    }
+}
+
+/// How many lines of one kind may be written: a bucket of tokens.
+#[derive(Debug)]
+struct Allowance {
+    rate: f64,
+    burst: f64,
+    left: f64,
+    since: Timestamp,
+    skipped: u64,
+}
+
+impl Allowance {
+    fn new(rate: u32, burst: u32) -> Self {
+        let burst = f64::from(burst.max(1));
+        Self { rate: f64::from(rate), burst, left: burst, since: Timestamp::ZERO, skipped: 0 }
+    }
+
+    /// `Some`: a line may be written, and so many before it were not.
+    fn take(&mut self, now: Timestamp) -> Option<u64> {
+        self.left = (self.left + now.since(self.since).as_secs_f64() * self.rate).min(self.burst);
+        self.since = now;
+        if self.left < 1.0 {
+            self.skipped += 1;
+            return None;
+        }
+        self.left -= 1.0;
+        Some(std::mem::take(&mut self.skipped))
+    }
+}
+
+fn milliseconds(span: Duration) -> f64 {
+    (span.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// Some seconds of a busy process while standard error is stuck.
+const CAPACITY: usize = 8192;
+/// A burst of refusals is a few hundred lines, and then a count: thousands a second would say nothing more.
+const FAILURE_BURST: u32 = 200;
+const FAILURES_A_SECOND: u32 = 20;
+/// After so long without a request, what was left out is said.
+const QUIET: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Timestamp {
+        Timestamp::ZERO + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn lines_above_the_rate_are_left_out_and_the_next_one_says_how_many() {
+        let mut allowance = Allowance::new(10, 10);
+        let written = (0..1000).filter(|_| allowance.take(at(0)).is_some()).count();
+        assert_eq!((written, allowance.skipped), (10, 990));
+        assert_eq!((allowance.take(at(50)), allowance.take(at(110))), (None, Some(991)));
+        assert_eq!(allowance.take(at(5000)), Some(0), "and below the rate none is");
+        assert_eq!((0..100).filter(|n| allowance.take(at(6000 + n * 100)).is_some()).count(), 100);
+    }
+}

@@ -1,0 +1,125 @@
+//! What is told of one closed request to whoever asked before it began: its stamps, lengths and end.
+//!
+//! An access log and an exporter of spans ask; without one of them a request carries none of this. A report holds no content: of
+//! all that a client sent, only the request's id. Who is told never makes the books wait.
+
+use std::sync::Arc;
+
+use super::outcome::{Outcome, Priority, ShedReason};
+use super::timeline::Timeline;
+use crate::backend::BackendId;
+
+/// Who is told of closed requests. Called inside the books' critical section: to be handed on, never worked on.
+pub trait Reports: Send + Sync {
+    /// A request was closed.
+    fn closed(&self, report: Box<Report>);
+
+    /// A request that is not in the books has ended.
+    fn unbooked(&self, report: Unbooked);
+}
+
+/// What a request carries for its report.
+pub struct Caption {
+    to: Arc<dyn Reports>,
+    request_id: Box<str>,
+    span: Option<SpanIds>,
+    pub(super) told: u16,
+    pub(super) stalls: u32,
+    pub(super) retries: u32,
+}
+
+/// A request's place in its trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpanIds {
+    pub trace: [u8; 16],
+    /// The caller's span; `None`: the trace begins here.
+    pub parent: Option<[u8; 8]>,
+    /// Of the whole request.
+    pub server: [u8; 8],
+    /// Of its time at the backend, which is told of it.
+    pub upstream: [u8; 8],
+    /// As in `traceparent`.
+    pub flags: u8,
+}
+
+/// One closed request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    pub request_id: Box<str>,
+    pub span: Option<SpanIds>,
+    pub backend_id: BackendId,
+    /// As in the labels of the metrics.
+    pub backend: Arc<str>,
+    pub model: Arc<str>,
+    pub priority: Priority,
+    pub dialect: &'static str,
+    /// A stream was asked for.
+    pub stream: bool,
+    /// What the client was told; 499: it had left.
+    pub status: u16,
+    pub closed: Closed,
+    pub timeline: Timeline,
+    pub input_tokens: Option<u64>,
+    pub output_tokens: u64,
+    pub stalls: u32,
+    pub retries: u32,
+}
+
+/// How a request was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    Shed(ShedReason),
+    /// The client left before it was dispatched.
+    Abandoned,
+    Finished(Outcome),
+}
+
+/// A request that is not in the books: no inference, or malformed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unbooked {
+    /// Absent where the head could not be read.
+    pub request_id: Option<Box<str>>,
+    /// Absent where none was asked.
+    pub backend: Option<BackendId>,
+    pub status: u16,
+    /// Our word for what it was.
+    pub outcome: &'static str,
+    pub took: Option<std::time::Duration>,
+}
+
+impl Caption {
+    /// For a request called `request_id`.
+    pub fn new(to: Arc<dyn Reports>, request_id: Box<str>, span: Option<SpanIds>) -> Box<Self> {
+        Box::new(Self { to, request_id, span, told: 0, stalls: 0, retries: 0 })
+    }
+
+    /// The request was closed; `rest` is what the books know.
+    pub(super) fn close(self, rest: impl FnOnce(Self) -> Report) {
+        let to = self.to.clone();
+        to.closed(Box::new(rest(self)));
+    }
+
+    /// Id and place in a trace.
+    pub(super) fn into_names(self) -> (Box<str>, Option<SpanIds>) {
+        (self.request_id, self.span)
+    }
+}
+
+impl Closed {
+    /// One word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Shed(_) => "shed",
+            Self::Abandoned => "abandoned",
+            Self::Finished(outcome) => outcome.as_str(),
+        }
+    }
+
+    /// Nobody failed: it was served, or its client did not want it any more.
+    pub const fn is_well(self) -> bool {
+        matches!(self, Self::Finished(Outcome::Completed))
+    }
+}
+
+/// Status of a request whose client had left.
+pub const CLIENT_LEFT: u16 = 499;
