@@ -133,7 +133,12 @@ impl Findings {
 
     /// Enough surplus or a standing crowd, and somebody waits.
     pub fn alarm(&self) -> bool {
-        (self.evidence() >= 1.0 && self.waiting >= WAITING) || (self.crowd.stands() && self.crowding >= WAITING)
+        (self.evidence() >= 1.0 && self.waiting >= WAITING) || (self.crowd.stands() && self.is_crowded())
+    }
+
+    /// Somebody waits as in a standing crowd.
+    pub fn is_crowded(&self) -> bool {
+        self.crowding >= WAITING
     }
 
     /// Neither surplus, nor crowd, nor waiting.

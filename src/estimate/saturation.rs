@@ -12,11 +12,19 @@ pub(super) struct Saturation {
     reason: String,
     /// Last time somebody waited, in seconds.
     last_waiting: f64,
+    /// A standing crowd was seen in this episode.
+    crowded: bool,
 }
 
 impl Saturation {
     pub fn new(now: Timestamp) -> Self {
-        Self { state: State::Unknown, since: now, reason: "no traffic seen yet".to_owned(), last_waiting: 0.0 }
+        Self {
+            state: State::Unknown,
+            since: now,
+            reason: "no traffic seen yet".to_owned(),
+            last_waiting: 0.0,
+            crowded: false,
+        }
     }
 
     /// A tick's findings. `seconds` is the same moment as `at`; `starts` is how many first tokens were seen ever.
@@ -25,6 +33,7 @@ impl Saturation {
             self.last_waiting = seconds;
         }
         let quiet = seconds - self.last_waiting;
+        self.crowded = findings.crowd.stands() || self.crowded && self.state == State::Saturated;
         let next = self.next(findings, starts, quiet);
         if next == self.state {
             return None;
@@ -51,7 +60,8 @@ impl Saturation {
             // * => Saturated
             _ if findings.alarm() => State::Saturated,
             // Saturated => Recovering
-            State::Saturated if findings.over() => State::Recovering,
+            // Two that leave at once end the count of a crowd's steps, and not the crowd: that is over when nobody waits as it did.
+            State::Saturated if findings.over() && !(self.crowded && findings.is_crowded()) => State::Recovering,
             State::Saturated => State::Saturated,
             // Recovering => Healthy
             State::Recovering if quiet >= QUIET_AFTER_SATURATION => State::Healthy,
@@ -151,6 +161,28 @@ mod tests {
     fn one_overload_is_one_episode() {
         let phases = [(2.0, 17.0, 3.0), (2.0, 10.0, 3.0), (2.0, 17.0, 3.0), (2.0, 10.0, 0.2)];
         assert_eq!(walk(&phases, 100).len(), 1);
+    }
+
+    /// Eight clients whose number stands still, then moves by more than a crowd's does, while the head waits just less than an alarm
+    /// asks for; at the end they wait `waiting` by the crowd's measure.
+    fn states_of_a_crowd(waiting: f64) -> Vec<State> {
+        let mut standing = Crowd::default();
+        (0..40).for_each(|step| standing.on_step(8 - step % 2));
+        let mut saturation = Saturation::new(Timestamp::ZERO);
+        let crowd = |crowd, crowding| Findings { crowd, crowding, ..findings(0.0, 0.0) };
+        let looks = [crowd(standing, 1.0), crowd(Crowd::default(), 1.0), crowd(Crowd::default(), waiting)];
+        let tick = |(n, look): (usize, &Findings)| saturation.on_tick(Timestamp::ZERO, 0.1 * n as f64, look, 100);
+        looks.iter().enumerate().filter_map(tick).map(|change| change.to).collect()
+    }
+
+    #[test]
+    fn a_crowd_that_moves_and_waits_on_is_the_same_episode() {
+        assert_eq!(states_of_a_crowd(1.0), [State::Saturated]);
+    }
+
+    #[test]
+    fn a_crowd_that_no_longer_waits_is_over() {
+        assert_eq!(states_of_a_crowd(0.0), [State::Saturated, State::Recovering]);
     }
 
     #[test]
