@@ -1,6 +1,6 @@
 """The unit, the Dockerfile, the compose file and the image, each asked of the tool that reads it in earnest.
 
-Kubernetes' objects are in manifests.py, what an image does when it runs in image.py.
+Kubernetes' objects are in manifests.py, what an image does when it runs in image.py, the unit under a running systemd in booted.py.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 
+import booted
 import image
 import manifests
 from harness import check, verdict
@@ -96,7 +97,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--weir", required=True)
     parser.add_argument("--tools", required=True)
-    for tool in ("compose", "promtool", "amtool", "schemas"):
+    for tool in ("compose", "promtool", "amtool", "schemas", "system"):
         parser.add_argument(f"--{tool}")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -111,6 +112,8 @@ def main():
         manifests.held(DEPLOY, options, parts["kubernetes"])
         if os.geteuid() == 0 and shutil.which("buildah"):
             image.held(ROOT, options.weir, parts["image"])
+        if options.system:
+            booted.held(ROOT, options.weir, options.system)
     return verdict()
 
 

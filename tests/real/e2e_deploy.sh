@@ -38,6 +38,18 @@ schemas() {
   touch "$at/fetched"
 }
 
+# A small Debian of this machine's own release, in which a systemd can be started; weir's glibc is that of this machine.
+system() {
+  local at=$E2E_DIR/deploy-system release mirror
+  release=$(. /etc/os-release && [ "$ID" = debian ] && echo "$VERSION_CODENAME") || return 1
+  [ -e "$at.made" ] && return
+  command -v systemd-nspawn >/dev/null 2>&1 && command -v debootstrap >/dev/null 2>&1 || apt_install systemd-container debootstrap || return 1
+  mirror=$(apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | grep -E '/debian/?$' | head -1) || return 1
+  rm -rf "$at"
+  debootstrap --variant=minbase --include=systemd,procps,curl "$release" "$at" "$mirror" >"$at.log" 2>&1 || return 1
+  touch "$at.made"
+}
+
 arguments=(--weir "$WEIR" --tools "$tools")
 command -v systemd-analyze >/dev/null 2>&1 || apt_install systemd || missing "there is no systemd-analyze, and it could not be installed"
 newest docker-compose && arguments+=(--compose "$folder/usr/libexec/docker/cli-plugins/docker-compose") \
@@ -47,6 +59,7 @@ newest prometheus-alertmanager && arguments+=(--amtool "$folder/usr/bin/amtool")
 schemas && arguments+=(--schemas "$E2E_DIR/deploy-schemas") || missing "the schemas of the custom resources could not be fetched with npm"
 if [ "$(id -u)" = 0 ]; then
   command -v buildah >/dev/null 2>&1 || apt_install buildah || missing "there is no buildah, and it could not be installed: no image is built"
+  system && arguments+=(--system "$E2E_DIR/deploy-system") || missing "no small Debian could be made: the unit is only read"
 else
   missing "only root can build an image without a daemon here"
 fi
