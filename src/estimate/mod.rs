@@ -3,6 +3,7 @@
 //! [`Estimator`] takes [`Sample`](crate::measure::Sample)s as they happen and a tick every 100 ms, and says a [`Reading`]
 //! when asked. It reads no clock and asks no engine: a live backend, a replayed journal and a rehearsal are the same to it.
 
+mod advice;
 mod baseline;
 mod blocks;
 mod capacity;
@@ -30,6 +31,7 @@ mod view;
 
 use std::time::Duration;
 
+pub use advice::{Advice, Counts, advice};
 pub use estimator::Estimator;
 pub use reading::{
     BlockCounts, Estimate, Knee, Missing, NotEnoughEvidence, Prediction, Reading, Regime, Shift, ShiftKind,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::gpu;
 use super::saturation::{Judged, confidence};
-use crate::estimate::{Estimate, Knee, Prediction, Reading, Shift, State};
+use crate::estimate::{Advice, Estimate, Knee, Prediction, Reading, Shift, State};
 use crate::gpu::reading::Device;
 use crate::measure::snapshot::Snapshot;
 use crate::time::Timestamp;
@@ -16,7 +16,7 @@ use crate::time::Timestamp;
 pub fn knee(snapshot: &Snapshot, judged: &[Option<Judged>], gpus: &[Device], epoch: f64) -> Value {
     let backends = each(snapshot, judged).map(|(name, judged)| match judged {
         Some(judged) => backend(name, &judged.reading, gpus, snapshot.at, epoch),
-        None => json!({ "name": name, "state": State::Unknown.word(), "knee": null, "missing": ["no reading yet"] }),
+        None => json!({ "name": name, "state": State::Unknown.word(), "knee": null, "missing": ["no reading yet"], "advice": [] }),
     });
     json!({ "backends": backends.collect::<Vec<_>>() })
 }
@@ -66,6 +66,7 @@ fn backend(name: &str, reading: &Reading, gpus: &[Device], now: Timestamp, epoch
         "reason": reading.reason,
         "knee": known.map(|knee| describe(knee, now, epoch)),
         "missing": missing(reading.knee.as_ref().err()),
+        "advice": known.map_or_else(Vec::new, |knee| knee.advice().iter().map(advised).collect()),
         "prediction": prediction.ok().map(predicted),
         "prediction_missing": missing(prediction.err()),
         "upper_bound_requests_per_second": reading.upper_bound,
@@ -121,6 +122,11 @@ fn predicted(prediction: &Prediction) -> Value {
         "regime": prediction.regime.word(),
         "at_most": prediction.at_most,
     })
+}
+
+fn advised(advice: &Advice) -> Value {
+    let Advice { engine, setting, value, low, high, .. } = advice;
+    json!({ "engine": engine, "setting": setting, "value": value, "low": low, "high": high, "why": advice.why() })
 }
 
 fn interval(estimate: Estimate) -> Value {

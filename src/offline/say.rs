@@ -3,6 +3,8 @@
 //! Loads are requests a second in an open loop and requests in flight in a closed one; times are seconds. It holds no
 //! text; the words are in `report/english.rs` and `report/korean.rs`.
 
+use crate::estimate::Advice;
+
 /// One sentence of a report.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Say {
@@ -105,6 +107,9 @@ pub enum Say {
     WarmUp,
     /// The same on more GPUs.
     Scale { gpus: f64, loads: Vec<f64> },
+
+    /// A value for one of an engine's own limits.
+    Advice(Advice),
 
     // Goodput.
     /// The most goodput and where.

@@ -8,6 +8,7 @@ use super::points::Points;
 use super::say::Say;
 use super::sweep::Sweep;
 use super::{closed, next, open};
+use crate::estimate::{Advice, Estimate, advice};
 
 /// What a sweep says about the system.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -32,6 +33,8 @@ pub struct Verdict {
     pub latency_knee: Option<(Option<f64>, f64)>,
     /// Requests that were being served at saturation, without those that waited for a first token.
     pub knee_in_flight: Option<f64>,
+    /// Values for the engine's own limits; none unless a knee is known.
+    pub advice: Vec<Advice>,
     /// Every level in the order of loads.
     pub levels: Vec<Judged>,
     /// Why.
@@ -143,6 +146,7 @@ pub fn verdict(sweep: &Sweep) -> Verdict {
         verdict.forget_requests();
     }
     goodput::add(sweep, &mut verdict);
+    verdict.advice = verdict.advise();
     verdict.next = next::after(sweep, &points, &verdict);
     verdict
 }
@@ -164,6 +168,24 @@ impl Kind {
             Self::RightCensored => "right_censored",
             Self::Noisy => "noisy",
         }
+    }
+}
+
+impl Verdict {
+    /// From what was in flight at saturation; the plateau's width, or the two loads around the knee, are its uncertainty.
+    fn advise(&self) -> Vec<Advice> {
+        let known = matches!(self.kind, Kind::Interval | Kind::LeftCensored);
+        let (Some(held), Some(band), true) = (self.knee_in_flight, self.plateau, known) else { return Vec::new() };
+        let rate = Estimate { value: band.middle, low: band.low, high: band.high };
+        let in_flight = match self.throughput_knee {
+            Some((lo, hi)) if self.closed => {
+                Estimate { value: held, low: lo.unwrap_or(held).min(held), high: hi.max(held) }
+            }
+            // Little's law: what is served at once is the rate times the time that serving takes.
+            _ if band.middle > 0.0 => rate.scaled(held / band.middle),
+            _ => return Vec::new(),
+        };
+        advice(in_flight, rate, None)
     }
 }
 

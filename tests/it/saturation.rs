@@ -83,6 +83,10 @@ fn twice_the_capacity_is_saturated_within_seconds_and_then_the_knee_is_known() {
     let in_flight = knee["in_flight"]["value"].as_f64().unwrap();
     assert!((7.0..=9.0).contains(&in_flight), "eight slots: {knee}");
     assert_eq!(knee["regime"], "slots");
+    let advised = known["backends"][0]["advice"].as_array().unwrap();
+    let slots = advised.iter().find(|advice| advice["setting"] == "--max-num-seqs").unwrap();
+    assert_eq!(slots["value"].as_f64(), Some(in_flight.round()), "{slots}");
+    assert!(slots["low"].as_u64() <= slots["value"].as_u64() && slots["why"].as_str().unwrap().contains("slots bind"));
     let rate = &knee["requests_per_second"];
     assert!(rate["low"].as_f64() <= rate["value"].as_f64() && rate["value"].as_f64() <= rate["high"].as_f64());
     let served = page(&weir, "/status")["backends"][0]["rates_10s"]["completed"].as_f64().unwrap();
@@ -129,6 +133,7 @@ fn half_the_capacity_is_never_saturated_and_no_knee_is_made_up() {
     let backend = &known["backends"][0];
     assert!(backend["knee"].is_null(), "{backend}");
     assert!(!backend["missing"].as_array().unwrap().is_empty());
+    assert_eq!(backend["advice"].as_array().map(Vec::len), Some(0), "no knee, no advice: {backend}");
     assert!(page(&weir, "/saturation")["ratio"].is_null());
     assert!(
         weir.page("/metrics").lines().any(|line| line.starts_with("weir_saturation_ratio{") && line.ends_with("NaN"))

@@ -219,6 +219,7 @@ fn next(said: &Say, loads: &dyn Fn(&[f64]) -> String) -> String {
             "Raise the client's cap on requests in flight, or add clients: an open loop must not wait for the server."
                 .to_owned()
         }
+        Say::Advice(advice) => format!("{} {} {}: {}", advice.engine, advice.setting, advice.value, advice.why()),
         Say::WarmUp => "Warm the server up before the first level.".to_owned(),
         Say::Scale { gpus, loads: rates } => format!(
             "Then the same on {} GPUs at {}: `weir plan --gpus {}` says with how many requests.",

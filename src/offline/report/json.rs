@@ -2,10 +2,12 @@
 
 use serde_json::{Map, Value, json};
 
+use super::super::say::Say;
 use super::super::sweep::Sweep;
 use super::super::verdict::{Band, Judged, Verdict};
 use super::super::{Analysis, Lang};
 use super::words::sentence;
+use crate::estimate::Advice;
 
 /// The whole analysis.
 pub fn analysis(analysis: &Analysis, lang: Lang) -> String {
@@ -17,9 +19,7 @@ pub fn analysis(analysis: &Analysis, lang: Lang) -> String {
 
 /// One sweep.
 pub fn sweep(sweep: &Sweep, verdict: &Verdict, lang: Lang) -> Value {
-    let say = |said: &[super::super::say::Say]| {
-        said.iter().map(|said| sentence(said, verdict.closed, lang)).collect::<Vec<_>>()
-    };
+    let say = |said: &[Say]| said.iter().map(|said| sentence(said, verdict.closed, lang)).collect::<Vec<_>>();
     let most = verdict.most;
     let mut value = Map::new();
     let mut put = |key: &str, what: Value| value.insert(key.to_owned(), what);
@@ -32,6 +32,7 @@ pub fn sweep(sweep: &Sweep, verdict: &Verdict, lang: Lang) -> Value {
     put("max_total_tok_s", json!(most.total_tokens));
     put("ttft_ratio", json!(verdict.jump.map(|jump| rounded(jump.ratio))));
     put("evidence", json!(say(&verdict.evidence)));
+    put("advice", verdict.advice.iter().map(|advice| advised(*advice, verdict.closed, lang)).collect());
     put("next", json!(say(&verdict.next)));
     let detail = json!({
         "loop": if verdict.closed { "closed" } else { "open" },
@@ -48,6 +49,12 @@ pub fn sweep(sweep: &Sweep, verdict: &Verdict, lang: Lang) -> Value {
     });
     put("detail", detail);
     Value::Object(value)
+}
+
+fn advised(advice: Advice, closed: bool, lang: Lang) -> Value {
+    let Advice { engine, setting, value, low, high, .. } = advice;
+    let said = sentence(&Say::Advice(advice), closed, lang);
+    json!({"engine": engine, "setting": setting, "value": value, "low": low, "high": high, "why": said})
 }
 
 fn level(level: &Judged) -> Value {

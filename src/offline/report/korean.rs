@@ -2,6 +2,7 @@
 
 use super::super::say::Say;
 use super::number::{factor, list, percent, plain, time, whole};
+use crate::estimate::{Advice, Counts};
 
 /// One sentence, with its full stop.
 pub fn sentence(said: &Say, closed: bool) -> String {
@@ -210,6 +211,20 @@ fn next(said: &Say, loads: &dyn Fn(&[f64]) -> String) -> String {
         Say::LiftCap => {
             "부하 생성기의 동시 요청 상한을 올리거나 생성기를 늘리십시오. 개루프는 서버를 기다리면 안 됩니다."
                 .to_owned()
+        }
+        Say::Advice(Advice { engine, setting, value, low, high, counts, .. }) => {
+            let why = match counts {
+                Counts::Running => format!(
+                    "포화점의 동시 요청이 약 {value}건({low}~{high})이며, 배치에 더 넣어도 처리량은 늘지 않습니다."
+                ),
+                Counts::Waiting => format!(
+                    "{value}건({low}~{high})은 포화점 처리율로 2초 분량입니다. 그 뒤에서 기다리면 늦으므로 바로 거절하는 편이 낫습니다."
+                ),
+                Counts::Both => {
+                    format!("실행 중인 요청과 2초 분량의 대기를 함께 세는 한도이므로 {value}건({low}~{high})입니다.")
+                }
+            };
+            format!("{engine} {setting} {value}: {why}")
         }
         Say::WarmUp => "첫 수준 전에 서버를 예열하십시오.".to_owned(),
         Say::Scale { gpus, loads: rates } => format!(

@@ -7,6 +7,7 @@ use super::super::verdict::{Figure, Judged, Kind, Standing, Verdict};
 use super::super::{Judged as Case, Lang};
 use super::number::{factor, plain, time, whole};
 use super::words::sentence;
+use crate::estimate::Advice;
 
 /// A sweep's report before it has a layout.
 #[derive(Clone, Debug)]
@@ -60,6 +61,8 @@ pub enum Topic {
     Picture,
     /// What the measurement cannot say.
     Limits,
+    /// What to set the engine's own limits to.
+    Advice,
     /// What to run next.
     Next,
 }
@@ -68,7 +71,8 @@ pub enum Topic {
 pub fn story(case: &Case, lang: Lang) -> Story {
     let (sweep, verdict) = (&case.sweep, &case.verdict);
     let teller = Teller { sweep, verdict, lang };
-    let parts = [Topic::Throughput, Topic::Latency, Topic::Goodput, Topic::Picture, Topic::Limits, Topic::Next];
+    let parts =
+        [Topic::Throughput, Topic::Latency, Topic::Goodput, Topic::Picture, Topic::Limits, Topic::Advice, Topic::Next];
     Story {
         title: sweep.id.clone(),
         subject: teller.subject(),
@@ -303,9 +307,15 @@ impl Teller<'_> {
             Topic::Goodput => (self.pick("Goodput: what is served in time", "제때 처리된 양(goodput)"), told(topic)),
             Topic::Picture => (self.pick("In plain words", "쉽게 말하면"), self.picture()),
             Topic::Limits => (self.pick("What this measurement cannot say", "이 측정의 한계"), all(&verdict.limits)),
+            Topic::Advice => (self.pick("Limits for the engine", "엔진 한도 설정"), self.advice()),
             Topic::Next => (self.pick("What to run next", "다음 단계"), all(&verdict.next)),
         };
         (!sentences.is_empty()).then_some(Part { topic, heading, sentences })
+    }
+
+    fn advice(&self) -> Vec<String> {
+        let say = |advice: &Advice| sentence(&Say::Advice(*advice), self.verdict.closed, self.lang);
+        self.verdict.advice.iter().map(say).collect()
     }
 
     fn throughput(&self, mut told: Vec<String>) -> Vec<String> {

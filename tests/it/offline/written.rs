@@ -1,7 +1,7 @@
 //! What is written can be read again, and says the same.
 
 use weir::offline::sweep::{Environment, Latency, Level, Load, Objectives, Start, Steady, Sweep, Throughput};
-use weir::offline::{Analysis, Lang, file, import};
+use weir::offline::{Analysis, Format, Lang, file, import, report};
 
 use super::shared;
 
@@ -54,6 +54,31 @@ fn our_own_files_are_read_as_they_were_meant() {
 }
 
 #[test]
+fn a_report_says_what_to_set_the_engine_to_where_a_knee_is_known() {
+    let timed = |sweep: Sweep| {
+        let timed = |level: Level| Level {
+            e2e: Latency { mean: level.ttft.mean.map(|ttft| ttft + 5.0), ..Latency::default() },
+            ..level
+        };
+        Sweep { levels: sweep.levels.into_iter().map(timed).collect(), ..sweep }
+    };
+    let known = Analysis::of(vec![timed(measured())]);
+    let held = known.sweeps[0].verdict.knee_in_flight.unwrap().round();
+    let below = Sweep { levels: measured().levels[..2].to_vec(), ..measured() };
+    let below = Analysis::of(vec![timed(below)]);
+    assert_eq!(below.sweeps[0].verdict.kind.word(), "right_censored");
+    for (lang, word) in [(Lang::En, "bring no throughput"), (Lang::Ko, "처리량은 늘지 않습니다")] {
+        for format in [Format::Text, Format::Markdown, Format::Html, Format::Json] {
+            let flat = |page: String| page.split_whitespace().collect::<Vec<_>>().join(" ");
+            let page = flat(report::render(&known, format, lang));
+            assert!(page.contains(&format!("vLLM --max-num-seqs {held}")) && page.contains(word), "{page}");
+            let page = flat(report::render(&below, format, lang));
+            assert!(!page.contains("max-num-seqs"), "nothing is known: {page}");
+        }
+    }
+}
+
+#[test]
 fn tools_that_read_vllm_find_its_keys() {
     let analysis = Analysis::of(vec![measured()]);
     let text = file::json(&analysis.sweeps[0].sweep, &analysis.sweeps[0].verdict, Lang::En);
@@ -75,7 +100,7 @@ fn tools_that_read_vllm_find_its_keys() {
 fn every_sentence_is_korean_in_korean() {
     let Some(sweeps) = shared("sweeps/sweeps.csv") else { return };
     let analysis = Analysis::of(import::read(&[sweeps]).sweeps);
-    let page = weir::offline::report::render(&analysis, weir::offline::Format::Json, Lang::Ko);
+    let page = report::render(&analysis, Format::Json, Lang::Ko);
     let value: serde_json::Value = serde_json::from_str(&page).unwrap();
     let mut count = 0;
     for sweep in value["sweeps"].as_array().unwrap() {
