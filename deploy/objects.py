@@ -88,7 +88,7 @@ def deployment():
         "spec": {
             "replicas": When("autoscaling.kind", Value("replicas"), "none"),
             "selector": {"matchLabels": SELECT},
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "strategy": Value("strategy"),
             "template": {
                 "metadata": {"labels": {**SELECT, "app.kubernetes.io/component": Value("shape")}, "annotations": Value("podAnnotations")},
                 "spec": pod(),

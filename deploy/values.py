@@ -28,6 +28,7 @@ SPAN = {"type": "string", "pattern": "^[0-9]+(ms|s|m|h)$"}
 TABLE = [
     ("shape", "sidecar", "sidecar: weir beside one engine in its pod | gateway: weir in pods of its own before the engines in config.backends", {"enum": ["sidecar", "gateway"]}),
     ("replicas", 1, "pods; left to the autoscaler where one is chosen", {"type": "integer", "minimum": 0}),
+    ("strategy", {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}, "of a roll-out; where no GPU is free for one pod more, it needs maxUnavailable 1 and maxSurge 0", None),
     ("image.name", "weir:0.1.0", "of weir; with a digest (NAME@sha256:…) it is always the same", None),
     ("image.pullPolicy", "IfNotPresent", "", {"enum": ["Always", "IfNotPresent", "Never"]}),
     ("imagePullSecrets", [], "[{name: …}]", None),

@@ -116,6 +116,16 @@ fn compose_starts_what_there_is_and_prometheus_is_let_in() {
     assert!(include_str!("../../deploy/compose/alertmanager/alertmanager.yaml").ends_with(inhibit));
 }
 
+#[test]
+fn image_chart_and_compose_are_of_this_version() {
+    let version = env!("CARGO_PKG_VERSION");
+    let chart = std::fs::read_to_string(root().join("deploy/helm/weir/Chart.yaml")).unwrap();
+    let dockerfile = std::fs::read_to_string(root().join("Dockerfile")).unwrap();
+    assert!(chart.contains(&format!("\nappVersion: {version}\n")), "{chart}");
+    assert!(dockerfile.contains(&format!("\nARG VERSION={version}\n")));
+    assert!(COMPOSE.contains(&format!("weir:{version}}}")) && SIDECAR.contains(&format!("image: weir:{version}\n")));
+}
+
 /// Everything in the objects of a shape that weir would not understand, or that would not go well.
 fn faults(text: &str) -> Vec<String> {
     let objects = documents(text);
