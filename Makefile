@@ -25,7 +25,7 @@ FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 # Programs that pip and rustup put into the home directory are found without a new login.
 export PATH := $(shell python3 -m site --user-base 2>/dev/null || echo $(HOME)/.local)/bin:$(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: demo test check chaos bench rehearse rivals e2e e2e-clients fuzz build ship reproduce sbom cmake
+.PHONY: metric-table demo test check chaos bench rehearse rivals e2e e2e-clients fuzz build ship reproduce sbom cmake
 
 demo: cmake
 	$(CARGO) build --release --locked
@@ -60,6 +60,10 @@ chaos: cmake
 
 bench: cmake
 	$(CARGO) bench --locked
+
+# docs/metrics.md, from the registry.
+metric-table: cmake
+	WEIR_WRITE_METRIC_TABLE=1 $(CARGO) test --locked --test it the_page_is_what_the_registry_says
 
 # E2E="sdks prometheus" runs these parts alone.
 rehearse: build

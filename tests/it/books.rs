@@ -39,6 +39,20 @@ pub fn busy(models: usize) -> Snapshot {
     ledger.snapshot(at(60_000))
 }
 
+/// `backends` backends that serve `models` models each, as busy.
+pub fn fleet(backends: u16, models: usize) -> Arc<Ledger> {
+    let name = |i| BackendNames { name: format!("gpu-{i}").into(), model_name: Some("m0".into()) };
+    let names: Vec<_> = (0..backends).map(name).collect();
+    let ledger = Ledger::new(2, &names, Slo::default(), BucketSettings::default(), None);
+    for backend in (0..backends).map(BackendId) {
+        for model in 0..models {
+            let model = ledger.model(backend, Some(&format!("m{model}")));
+            fill(&ledger, Account { backend, model });
+        }
+    }
+    ledger
+}
+
 /// One completed request of a model of this name.
 pub fn of_model(name: &str) -> Snapshot {
     let (ledger, account) = one_model(name);

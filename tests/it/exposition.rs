@@ -29,15 +29,15 @@ use crate::support::exposition::{Text, status_identities};
 /// docs/metrics-additions.md, one backend and model, all four classes, every outcome seen, no further SLO boundary.
 const DOCUMENTED: usize = 499;
 
-fn render(snapshot: &Snapshot) -> String {
+pub fn render(snapshot: &Snapshot) -> String {
     render_with(snapshot, judged(true))
 }
 
-fn render_with(snapshot: &Snapshot, judged: Judged) -> String {
+pub fn render_with(snapshot: &Snapshot, judged: Judged) -> String {
     Exposition::new(&[]).write(snapshot, &facts(judged), false, Some(&probed())).unwrap()
 }
 
-fn probed() -> probe::Status {
+pub fn probed() -> probe::Status {
     let knee = probe::SeenKnee {
         requests_per_second: 13.0,
         low: 12.9,
@@ -61,7 +61,7 @@ fn probed() -> probe::Status {
     }
 }
 
-fn facts(judged: Judged) -> Facts {
+pub fn facts(judged: Judged) -> Facts {
     Facts {
         mode: Mode::Enforce,
         up: vec![true],
@@ -115,7 +115,7 @@ fn gpu() -> Device {
 }
 
 /// A backend with everything known; without a knee, with what stands in for it.
-fn judged(knee: bool) -> Judged {
+pub fn judged(knee: bool) -> Judged {
     let mut reading = Estimator::new(
         EstimateSettings { slo_ttft: Duration::from_secs(1), engine: EngineLimits::default() },
         Timestamp::ZERO,
