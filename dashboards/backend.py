@@ -1,7 +1,7 @@
 """One backend, a replica at a time: is the load spread, what does the gate do, what does the engine say, what does the GPU say."""
 
-from kit import GREEN, GREY, RED, YELLOW, dashed, page, panel
-from overview import mean, quantile, quantiles, rate
+from kit import GREEN, GREY, RED, YELLOW, dashed, page, panel, states
+from overview import STATES, mean, quantile, quantiles, rate
 
 UP = [{"type": "value", "options": {"0": {"text": "down", "color": RED, "index": 0}, "1": {"text": "up", "color": GREEN, "index": 1}}}]
 DOUBTS = 'namespace=~"$namespace",model_name=~"$model_name"'
@@ -11,7 +11,7 @@ def balance():
     return [
         panel("timeseries", "Is the load spread evenly?", "weir_saturation_ratio by instance. A spread is a fault of the balancer in front: long streams are not divided.", [("max by (instance) (weir_saturation_ratio{D})", "{{instance}}")], unit="percentunit", thresholds=[(None, GREEN), (0.8, YELLOW), (1, RED)]),
         panel("timeseries", "What does each replica get?", "weir_requests_offered_total by instance.", [("sum by (instance) (rate(weir_requests_offered_total{D}[R]))", "{{instance}}")], unit="reqps"),
-        panel("state-timeline", "Which replica was saturated, and when?", "weir_saturation_state by instance.", [("max by (instance, state) (weir_saturation_state{D}) == 1", "{{instance}} {{state}}")]),
+        panel("state-timeline", "Which replica was saturated, and when?", "weir_saturation_state by instance.", [("max by (instance) " + STATES.replace("{S,", "{D,"), "{{instance}}")], mappings=states()),
     ]
 
 
@@ -69,8 +69,8 @@ def gpu():
         panel("timeseries", "How hot is it?", "weir_gpu_temperature_celsius.", [("weir_gpu_temperature_celsius{I}", by)], unit="celsius"),
         panel("timeseries", "Is the GPU busy?", "weir_gpu_utilization_ratio: near 1 far below the knee, so context only; absent where it is divided (MIG).", [("weir_gpu_utilization_ratio{I}", by)], unit="percentunit", min=0, max=1),
         panel("timeseries", "Is its memory full?", "Used over total. An engine takes what it may at its start; how full its KV cache is stands above.", [("weir_gpu_memory_used_bytes{I} / weir_gpu_memory_total_bytes{I}", by)], unit="percentunit", min=0, max=1),
-        panel("stat", "Did the driver report errors?", "weir_gpu_xid_errors_total in this range by GPU. The number of the last one is in the table, its meaning in NVIDIA's list of Xid errors; 48, 79, 94 and 95 are the card.", [("sum by (gpu) (increase(weir_gpu_xid_errors_total{I}[$__range]))", "{{gpu}}")], width=4, decimals=0, thresholds=[(None, GREEN), (1, RED)]),
-        panel("stat", "Are memory errors uncorrected?", "weir_gpu_ecc_errors_total since the driver was loaded.", [('sum by (gpu) (weir_gpu_ecc_errors_total{I,error="uncorrected"})', "{{gpu}}")], width=4, decimals=0, thresholds=[(None, GREEN), (1, RED)], noValue="not told"),
+        panel("stat", "Were there Xid errors?", "weir_gpu_xid_errors_total in this range by GPU. The number of the last one is in the table, its meaning in NVIDIA's list of Xid errors; 48, 79, 94 and 95 are the card.", [("sum by (gpu) (increase(weir_gpu_xid_errors_total{I}[$__range]))", "{{gpu}}")], width=4, decimals=0, thresholds=[(None, GREEN), (1, RED)]),
+        panel("stat", "Uncorrected ECC errors?", "weir_gpu_ecc_errors_total since the driver was loaded.", [('sum by (gpu) (weir_gpu_ecc_errors_total{I,error="uncorrected"})', "{{gpu}}")], width=4, decimals=0, thresholds=[(None, GREEN), (1, RED)], noValue="not told"),
         panel("table", "Which GPU is whose?", "weir_gpu_info: name and backend; whether it is divided; the last Xid, where there was one.", [("weir_gpu_info{I}", ""), ("max by (gpu, uuid) (weir_gpu_mig_enabled{I})", ""), ("max by (gpu, uuid) (weir_gpu_xid_last_code{I})", "")], width=16, overrides=[{"matcher": {"id": "byName", "options": name}, "properties": [{"id": "displayName", "value": shown}]} for name, shown in (("Value #B", "divided"), ("Value #C", "last Xid"))], transformations=[{"id": "merge", "options": {}}, {"id": "organize", "options": {"excludeByName": {"Time": True, "Value #A": True, "__name__": True, "cluster": True, "namespace": True, "job": True}}}]),
     ]
 
@@ -81,8 +81,8 @@ def process():
         panel("timeseries", "What does weir cost? (memory)", "process_resident_memory_bytes.", [("process_resident_memory_bytes{I}", "{{instance}}")], unit="bytes"),
         panel("timeseries", "Does it run out of descriptors?", "Open over allowed.", [("process_open_fds{I} / process_max_fds{I}", "{{instance}}")], unit="percentunit"),
         panel("timeseries", "How much time does weir add? (p99)", "weir_proxy_overhead_seconds, without queue and engine. CPU throttling is the usual cause of a rise.", [(quantile(0.99, "weir_proxy_overhead_seconds_bucket{D}", "le, stage"), "{{stage}}")], unit="s"),
-        panel("table", "Which build runs?", "weir_build_info.", [("weir_build_info{I}", "")], transformations=[{"id": "organize", "options": {"excludeByName": {"Time": True, "Value": True, "__name__": True}}}]),
-        panel("stat", "Was the last configuration accepted?", "weir_config_last_reload_successful of the worst instance.", [("min(weir_config_last_reload_successful{I})", "reload")], width=4, mappings=[{"type": "value", "options": {"0": {"text": "rejected", "color": RED, "index": 0}, "1": {"text": "accepted", "color": GREEN, "index": 1}}}], thresholds=[(None, GREY)]),
+        panel("table", "Which build runs?", "weir_build_info.", [("weir_build_info{I}", "")], transformations=[{"id": "organize", "options": {"excludeByName": {"Time": True, "Value": True, "__name__": True, "cluster": True, "namespace": True, "job": True}}}]),
+        panel("stat", "Last reload accepted?", "weir_config_last_reload_successful of the worst instance.", [("min(weir_config_last_reload_successful{I})", "reload")], width=4, mappings=[{"type": "value", "options": {"0": {"text": "rejected", "color": RED, "index": 0}, "1": {"text": "accepted", "color": GREEN, "index": 1}}}], thresholds=[(None, GREY)]),
         panel("stat", "Were label values folded?", "weir_label_overflow_total in this range, by label.", [("sum by (label) (increase(weir_label_overflow_total{I}[$__range]))", "{{label}}")], width=4, thresholds=[(None, GREEN), (1, YELLOW)]),
     ]
 

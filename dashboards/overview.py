@@ -3,7 +3,8 @@
 from kit import GREEN, GREY, NOT_KNOWN, RED, YELLOW, band, coloured, dashed, page, panel, states
 
 RATE = "sum(rate({}[R]))"
-STATE = 'max(4 * weir_saturation_state{S,state="saturated"} or 3 * weir_saturation_state{S,state="recovering"} or 2 * weir_saturation_state{S,state="approaching"} or weir_saturation_state{S,state="healthy"})'
+STATES = '(4 * weir_saturation_state{S,state="saturated"} or 3 * weir_saturation_state{S,state="recovering"} or 2 * weir_saturation_state{S,state="approaching"} or weir_saturation_state{S,state="healthy"})'
+STATE = f"max{STATES}"
 CLIENT_TTFT = 'weir_time_to_first_token_seconds_bucket{S,streaming="true"}'
 
 
@@ -28,15 +29,15 @@ def answer():
     limits = [(None, GREEN), (0.8, YELLOW), (1.0, RED)]
     return [
         panel("stat", "Are we saturated?", "weir_saturation_state: the worst state of any replica. Saturated: look at offered against completed below, then add capacity or turn on enforcement.", [(STATE, "state")], width=4, height=5, mappings=states(), thresholds=[(None, GREY)], noValue="not known yet"),
-        panel("stat", "Is the gate enforced?", "weir_mode: observe measures and says what would be done, enforce gates, queues and sheds.", [("max by (mode) (weir_mode{P}) == 1", "{{mode}}")], width=3, height=5, options={"textMode": "name", "colorMode": "none"}),
-        panel("gauge", "How close to the knee? (worst replica, mean)", "weir_saturation_ratio: in-flight and queued over the knee. Past 1 latency grows and throughput does not.", [("max(weir_saturation_ratio{S} >= 0)", "worst"), ("avg(weir_saturation_ratio{S} >= 0)", "mean")], unit="percentunit", width=5, height=5, thresholds=limits, min=0, max=1.5, **known),
-        panel("stat", "How much headroom is left?", "backend_model:weir_headroom_ratio:avg: one less demand over capacity. Below 15 %: plan for more before the next peak.", [("min(backend_model:weir_headroom_ratio:avg{S})", "headroom")], unit="percentunit", width=3, height=5, thresholds=[(None, RED), (0.15, YELLOW), (0.3, GREEN)], **known),
-        panel("stat", "Where is the knee, in requests in flight?", "weir_knee_concurrency, summed over replicas: from here on the engine queues.", [("sum(weir_knee_concurrency{S})", "knee")], width=3, height=5, decimals=1, **known),
-        panel("stat", "Where is the knee, in requests per second?", "weir_knee_requests_per_second; before the first saturation the highest rate seen without it.", [("sum(weir_knee_requests_per_second{S} or weir_capacity_lower_bound_requests_per_second{S})", "knee")], unit="reqps", width=3, height=5, decimals=2, **known),
-        panel("stat", "How much is offered?", "weir_requests_offered_total: what clients ask for, before any decision.", [(rate("weir_requests_offered_total{S}"), "offered")], unit="reqps", width=3, height=5, decimals=2),
+        panel("stat", "Is the gate enforced?", "weir_mode: observe measures and says what would be done, enforce gates, queues and sheds.", [("max by (mode) (weir_mode{P}) == 1", "{{mode}}")], width=4, height=5, options={"textMode": "name", "colorMode": "none"}),
+        panel("gauge", "How close to the knee? (worst replica, mean)", "weir_saturation_ratio: in-flight and queued over the knee. Past 1 latency grows and throughput does not.", [("max(weir_saturation_ratio{S} >= 0)", "worst"), ("avg(weir_saturation_ratio{S} >= 0)", "mean")], unit="percentunit", width=8, height=5, thresholds=limits, min=0, max=1.5, **known),
+        panel("stat", "How much headroom?", "backend_model:weir_headroom_ratio:avg: one less demand over capacity. Below 15 %: plan for more before the next peak.", [("min(backend_model:weir_headroom_ratio:avg{S})", "headroom")], unit="percentunit", width=4, height=5, thresholds=[(None, RED), (0.15, YELLOW), (0.3, GREEN)], **known),
+        panel("stat", "How much is offered?", "weir_requests_offered_total: what clients ask for, before any decision.", [(rate("weir_requests_offered_total{S}"), "offered")], unit="reqps", width=4, height=5, decimals=2),
+        panel("stat", "Where is the knee? (in flight)", "weir_knee_concurrency, summed over replicas: from here on the engine queues.", [("sum(weir_knee_concurrency{S})", "knee")], width=5, height=4, decimals=1, **known),
+        panel("stat", "Where is the knee? (req/s)", "weir_knee_requests_per_second; before the first saturation the highest rate seen without it.", [("sum(weir_knee_requests_per_second{S} or weir_capacity_lower_bound_requests_per_second{S})", "knee")], unit="reqps", width=5, height=4, decimals=2, **known),
         panel("stat", "What share is refused?", "weir_requests_shed_total over offered. Above 5 %: see by reason below.", [("sum(rate(weir_requests_shed_total{S}[R])) / (sum(rate(weir_requests_offered_total{S}[R])) > 0)", "shed")], unit="percentunit", width=4, height=4, thresholds=[(None, GREEN), (0.01, YELLOW), (0.05, RED)], noValue="no traffic"),
-        panel("stat", "When do clients see their first token? (p95)", "weir_time_to_first_token_seconds of streams, queue wait included.", [(quantile(0.95, CLIENT_TTFT), "p95")], unit="s", width=4, height=4, noValue="no traffic"),
-        panel("stat", "How fast do tokens follow? (p95)", "weir_inter_token_latency_seconds.", [(quantile(0.95, "weir_inter_token_latency_seconds_bucket{S}"), "p95")], unit="s", width=4, height=4, noValue="no traffic"),
+        panel("stat", "How late is the first token? (p95)", "weir_time_to_first_token_seconds of streams, queue wait included.", [(quantile(0.95, CLIENT_TTFT), "p95")], unit="s", width=5, height=4, noValue="no traffic"),
+        panel("stat", "How fast do tokens follow? (p95)", "weir_inter_token_latency_seconds.", [(quantile(0.95, "weir_inter_token_latency_seconds_bucket{S}"), "p95")], unit="s", width=5, height=4, noValue="no traffic"),
     ]
 
 

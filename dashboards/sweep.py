@@ -13,16 +13,16 @@ def run():
         panel("timeseries", "Does the engine follow the set point?", "Requests in flight that the current step asks for, and what it gets done.", [("sum(weir_probe_in_flight_target{S})", "set point, in flight"), (rate('weir_probe_requests_total{S,outcome="completed"}'), "completed per second")]),
         panel("timeseries", "What does the run do to clients?", "First tokens of the probe beside the token gaps of real clients, who must not notice.", quantiles(PROBE_TTFT, "probe TTFT", (0.5, 0.95)) + [(quantile(0.95, "weir_inter_token_latency_seconds_bucket{S}"), "clients' ITL p95")], unit="s"),
         panel("timeseries", "What of the run fails?", "weir_probe_requests_total by outcome, completed left out.", [('sum by (outcome) (rate(weir_probe_requests_total{S,outcome!="completed"}[R]))', "{{outcome}}")], unit="reqps", stacked=True),
-        panel("stat", "What share of the work is synthetic?", "Probe requests over all that reached the engine, in this range.", [(f"{ENDED} / ({ENDED} + sum(increase(weir_requests_admitted_total{{S}}[$__range])))", "synthetic")], unit="percentunit", width=8, height=5, thresholds=[(None, GREEN), (0.05, YELLOW), (0.2, RED)], noValue="none"),
-        panel("stat", "When was the last run?", "Time since weir_probe_last_run_timestamp_seconds.", [("time() - max(weir_probe_last_run_timestamp_seconds{S})", "age")], unit="s", width=8, height=5, noValue="never"),
-        panel("stat", "Did it bring a knee?", "weir_probe_last_run_successful.", [("min(weir_probe_last_run_successful{S})", "result")], width=8, height=5, mappings=[{"type": "value", "options": {"0": {"text": "no", "color": YELLOW, "index": 0}, "1": {"text": "yes", "color": GREEN, "index": 1}}}], thresholds=[(None, GREY)], noValue="never"),
+        panel("stat", "What share of the work is synthetic?", "Probe requests over all that reached the engine, in this range.", [(f"{ENDED} / ({ENDED} + sum(increase(weir_requests_admitted_total{{S}}[$__range])))", "synthetic")], unit="percentunit", width=6, thresholds=[(None, GREEN), (0.05, YELLOW), (0.2, RED)], noValue="none"),
+        panel("stat", "When was the last run?", "Time since weir_probe_last_run_timestamp_seconds.", [("time() - max(weir_probe_last_run_timestamp_seconds{S})", "age")], unit="s", width=5, noValue="never"),
+        panel("stat", "Did it bring a knee?", "weir_probe_last_run_successful.", [("min(weir_probe_last_run_successful{S})", "result")], width=5, mappings=[{"type": "value", "options": {"0": {"text": "no", "color": YELLOW, "index": 0}, "1": {"text": "yes", "color": GREEN, "index": 1}}}], thresholds=[(None, GREY)], noValue="never"),
     ]
 
 
 def history():
     knee, tokens = "weir_knee_requests_per_second", "weir_knee_output_tokens_per_second"
     bounds = lambda family: [(f"sum({family}{{S}})", "knee"), (f"sum({family}_low{{S}})", "low"), (f"sum({family}_high{{S}})", "high")]
-    before = [("sum(weir_capacity_predicted_requests_per_second{S})", "predicted"), ("sum(weir_capacity_lower_bound_requests_per_second{S})", "at least"), ("sum(weir_capacity_upper_bound_requests_per_second{S})", "at most")]
+    before = [("sum(weir_capacity_predicted_requests_per_second{S})", "predicted"), ("sum(weir_capacity_lower_bound_requests_per_second{S})", "at least"), ("sum(weir_capacity_upper_bound_requests_per_second{S}) unless sum(weir_knee_requests_per_second{S})", "at most")]
     return [
         panel("timeseries", "What is the capacity, in requests per second?", "The knee with its 95 % interval; before it is known the prediction and the bounds.", bounds(knee) + before, unit="reqps", width=12, overrides=band("low", "high")),
         panel("timeseries", "What is the capacity, in tokens per second?", "The same in output tokens.", bounds(tokens), width=12, overrides=band("low", "high")),

@@ -5,18 +5,6 @@ set -euo pipefail
 source "$(dirname "$0")/need.sh"
 python_venv page playwright playwright==1.65.2
 
-a_browser() {
-  export PLAYWRIGHT_BROWSERS_PATH=$E2E_DIR/browsers
-  chromium=${CHROMIUM:-$(command -v chromium || command -v google-chrome || true)}
-  [ -x "$chromium" ] && return
-  if timeout 300 "$python" -m playwright install chromium >&2; then
-    chromium=$("$python" -c 'from playwright.sync_api import sync_playwright as p
-with p() as pw: print(pw.chromium.executable_path)')
-    return
-  fi
-  apt_install chromium && chromium=$(command -v chromium) || skip "there is no chromium, and it could not be installed"
-}
-
 # What is committed must be what the sources make; where there is no npm this is said and not checked.
 the_build() {
   command -v npm >/dev/null 2>&1 || { echo "  not checked: there is no npm to build web/ with"; return 0; }
@@ -30,6 +18,6 @@ the_build() {
   echo "  ok      what is committed is what web/ makes, and web/'s own tests pass"
 }
 
-a_browser
+have_chromium
 the_build
 exec "$python" "$here/e2e_page.py" --weir "$WEIR" --chromium "$chromium" --pictures "$E2E_DIR/page" "$@"

@@ -162,13 +162,13 @@ def weir_engine(binary, *flags, port=None):
 @contextlib.contextmanager
 def weir(binary, engine, settings=None, path="/readyz"):
     """weir in front of the engine at that port, with these settings beside the defaults; its data and admin port."""
-    data, admin = free_port(), free_port()
+    data, admin, settings = free_port(), free_port(), dict(settings or {})
     file = {
         "listen": f"127.0.0.1:{data}",
-        "admin": {"listen": f"127.0.0.1:{admin}"},
+        "admin": {"listen": f"127.0.0.1:{admin}"} | settings.pop("admin", {}),
         "backends": [{"url": f"http://127.0.0.1:{engine}"}],
         "log": {"level": "error"},
-    } | (settings or {})
+    } | settings
     with tempfile.TemporaryDirectory() as folder:
         config = os.path.join(folder, "weir.yaml")
         with open(config, "w") as out:

@@ -58,3 +58,16 @@ have_prometheus() {
   debian prometheus
   prometheus=$folder/usr/bin/prometheus promtool=$folder/usr/bin/promtool
 }
+
+# have_chromium: $chromium runs, driven by the Playwright of $python. CHROMIUM may name that of the machine.
+have_chromium() {
+  export PLAYWRIGHT_BROWSERS_PATH=$E2E_DIR/browsers
+  chromium=${CHROMIUM:-$(command -v chromium || command -v google-chrome || true)}
+  [ -x "$chromium" ] && return
+  if timeout 300 "$python" -m playwright install chromium >&2; then
+    chromium=$("$python" -c 'from playwright.sync_api import sync_playwright as p
+with p() as pw: print(pw.chromium.executable_path)')
+    return
+  fi
+  apt_install chromium && chromium=$(command -v chromium) || skip "there is no chromium, and it could not be installed"
+}
