@@ -1,24 +1,34 @@
 //! The composition root: a configuration becomes running parts, and running parts come to their end.
 
+mod fleet;
 mod gpus;
+mod notice;
+mod reload;
+mod supervisor;
 mod told;
 mod watch;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
 use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 
+use self::fleet::Fleet;
+use self::reload::{Parts, Reloader};
 use crate::backend::BackendId;
 use crate::balance::Pool;
 use crate::clock::Clock;
-use crate::config::{Config, Server};
+use crate::config::{Config, Loaded, Origins, Server, Source};
+use crate::estimate::State;
 use crate::export::admin::AdminPort;
 use crate::export::journal::{Journal, JournalFile};
+use crate::export::logging::Loudness;
 use crate::export::settings::Passthrough;
 use crate::export::{self, visitor};
 use crate::measure::{BackendNames, Bounds, BucketSettings, Ledger};
@@ -26,10 +36,11 @@ use crate::probe;
 use crate::proxy::Budget;
 use crate::proxy::drain::{Drain, Phase};
 use crate::proxy::gateway::{Facts, Gateway, RetryBudget, Worker};
-use crate::proxy::health::{self, Check, Vitals};
+use crate::proxy::health::{Check, Vitals};
 use crate::proxy::listener::{self, Addresses};
 use crate::proxy::rules::Rules;
-use crate::proxy::upstream::Target;
+use crate::proxy::settings::DrainSettings;
+use crate::proxy::upstream::{Target, Targets};
 
 /// A weir that runs.
 pub struct Running {
@@ -43,57 +54,104 @@ pub struct Running {
     journal: Option<JournalFile>,
     watch: Option<watch::Watch>,
     told: Option<told::Told>,
+    notice: Option<notice::Notice>,
+    reloader: Arc<Reloader>,
+    drain: Arc<ArcSwap<DrainSettings>>,
 }
 
 /// Serves until a signal ends it.
 ///
 /// # Errors
 /// A port cannot be bound, a thread cannot be started, or the log is set up already.
-pub fn serve(config: Config) -> anyhow::Result<()> {
-    export::logging::init(config.log.format, config.log.level)?;
-    let served = serve_until_a_signal(config);
+pub fn serve(source: Source) -> anyhow::Result<()> {
+    let loaded = source.load()?;
+    let loudness = export::logging::init(loaded.config.log.format, loaded.config.log.level)?;
+    let served = serve_until_a_signal(source, loaded, loudness);
     export::stderr::flush();
     served
 }
 
-fn serve_until_a_signal(config: Config) -> anyhow::Result<()> {
+fn serve_until_a_signal(source: Source, loaded: Loaded, loudness: Loudness) -> anyhow::Result<()> {
     let panics = Arc::default();
     export::logging::on_panic(Arc::clone(&panics));
-    let drain = config.drain.clone();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before anything runs: whoever has read that weir is serving may send a signal at once, and means a drain.
     let mut signals = runtime.block_on(async { Signals::new() })?;
-    let running = start(config, |gateway| gateway.facts.panics = panics)?;
+    let origin = Origin { source: Some(source), loudness: Some(loudness) };
+    let running = start_from(origin, loaded, |gateway| gateway.facts.panics = panics)?;
     tracing::info!(listen = %running.address, admin = %running.admin, "weir is serving");
     runtime.block_on(async {
-        signals.next().await;
+        supervisor::ready(&running.status());
+        let Signals { terminate, interrupt, hangup } = &mut signals;
+        let ended = tokio::select! {
+            ended = next(terminate, interrupt) => ended,
+            () = running.attend(hangup) => Ended::AtOnce,
+        };
+        supervisor::stopping("draining");
         running.gateway.drain.make_final();
+        if ended == Ended::AtOnce {
+            return tracing::info!("stopping at once");
+        }
         tracing::info!("draining");
+        let drain = running.drain.load_full();
         tokio::select! {
             empty = running.gateway.drain.run(drain.min_delay, drain.timeout) => tracing::info!(empty, "drained"),
-            () = signals.next() => {}
+            _ = next(terminate, interrupt) => tracing::info!("stopping at once"),
+            () = running.attend(hangup) => {}
         }
     });
     running.stop();
     Ok(())
 }
 
-/// SIGTERM and SIGINT, caught from the moment this is made.
+/// What a running process was started by, as far as a reload needs it.
+#[derive(Default)]
+struct Origin {
+    source: Option<Source>,
+    loudness: Option<Loudness>,
+}
+
+/// Which state is told when backends differ.
+fn gravity(state: State) -> u8 {
+    match state {
+        State::Unknown => 0,
+        State::Healthy => 1,
+        State::Recovering => 2,
+        State::Approaching => 3,
+        State::Saturated => 4,
+    }
+}
+
+async fn next(terminate: &mut Signal, interrupt: &mut Signal) -> Ended {
+    tokio::select! {
+        _ = terminate.recv() => Ended::Drained,
+        _ = interrupt.recv() => Ended::AtOnce,
+    }
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// SIGTERM.
+    Drained,
+    /// SIGINT.
+    AtOnce,
+}
+
+/// SIGTERM, SIGINT and SIGHUP, caught from the moment this is made.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 }
 
@@ -102,6 +160,11 @@ impl Signals {
 /// # Errors
 /// A port cannot be bound or a thread cannot be started.
 pub fn start(config: Config, adjust: impl FnOnce(&mut Gateway)) -> anyhow::Result<Running> {
+    start_from(Origin::default(), Loaded { config, origins: Origins::default() }, adjust)
+}
+
+fn start_from(origin: Origin, loaded: Loaded, adjust: impl FnOnce(&mut Gateway)) -> anyhow::Result<Running> {
+    let config = loaded.config.clone();
     let clock = Clock::start();
     let names: Vec<BackendNames> = config.backends.iter().map(names).collect();
     let (journal, file) = match &config.journal.path {
@@ -119,16 +182,16 @@ pub fn start(config: Config, adjust: impl FnOnce(&mut Gateway)) -> anyhow::Resul
     let told = told::Told::start(&config, clock)?;
     let mut gateway = Gateway {
         clock,
-        limits: config.limits.clone(),
+        limits: ArcSwap::from_pointee(config.limits.clone()),
         ledger: ledger.clone(),
-        pool: Pool::new(config.balance, config.backends.len(), config.admission.settings()),
-        rules: rules(&config),
-        targets: config.backends.iter().map(target).collect(),
+        pool: Pool::with_places(config.balance, config.backends.len(), PLACES, config.admission.settings()),
+        rules: ArcSwap::from_pointee(rules(&config)),
+        targets: targets(&config),
         drain: Drain::new(),
         memory: Arc::new(Budget::new(config.limits.body_memory)),
         connections: Arc::new(Semaphore::new(connection_cap(config.limits.max_connections))),
-        trust: config.admission.trust.clone().into(),
-        passes_metrics: config.metrics.passthrough == Passthrough::Engine,
+        trust: ArcSwap::from_pointee(config.admission.trust.clone()),
+        passes_metrics: AtomicBool::new(config.metrics.passthrough == Passthrough::Engine),
         traces: config.journal.path.is_some(),
         access_log: config.log.access,
         sampling: told.sampling(),
@@ -136,7 +199,7 @@ pub fn start(config: Config, adjust: impl FnOnce(&mut Gateway)) -> anyhow::Resul
         facts: Facts::default(),
         via_id: rand::random(),
         retries: RetryBudget::default(),
-        vitals: config.backends.iter().map(|_| Vitals::default()).collect(),
+        vitals: (0..PLACES).map(|_| Vitals::default()).collect(),
         addresses: Arc::new(Addresses::new(config.limits.max_connections_per_address)),
         hook: |_| {},
     };
@@ -147,9 +210,20 @@ pub fn start(config: Config, adjust: impl FnOnce(&mut Gateway)) -> anyhow::Resul
     let epoch = unix_time() - clock.now().as_nanos() as f64 / 1e9;
     let watch = watch::Watch::start(&config, &gateway, journal.clone(), epoch)?;
     told.engines(watch.seen());
-    let handles = handles(&config, &gateway, journal, &watch, told.reports());
     // In this order, so that nobody hears `ready` before the data port is bound.
-    let (address, threads) = start_workers(&config, &gateway)?;
+    let (address, threads, hands) = start_workers(&config, &gateway)?;
+    let fleet = Fleet::start(gateway.clone(), watch.seen(), hands, &config.backends);
+    let drain = Arc::new(ArcSwap::from_pointee(config.drain.clone()));
+    let parts = Parts {
+        gateway: gateway.clone(),
+        fleet: fleet.clone(),
+        watched: watch.seen(),
+        drain: drain.clone(),
+        loudness: origin.loudness,
+    };
+    let reloader = Arc::new(Reloader::new(origin.source, loaded, parts));
+    let notice = notice::Notice::start(reloader.clone());
+    let handles = handles(&config, &gateway, journal, &watch, told.reports(), (fleet, reloader.clone(), drain.clone()));
     let port = AdminPort::start(admin, admission(&config.admin), handles)?;
     Ok(Running {
         address,
@@ -160,6 +234,9 @@ pub fn start(config: Config, adjust: impl FnOnce(&mut Gateway)) -> anyhow::Resul
         journal: file,
         watch: Some(watch),
         told: Some(told),
+        notice,
+        reloader,
+        drain,
     })
 }
 
@@ -213,6 +290,40 @@ impl Running {
         self.watch.as_ref().map_or_else(Vec::new, |watch| watch.seen().judged(self.gateway.clock.now()))
     }
 
+    /// Reloads at SIGHUP, and tells systemd how it goes, for as long as every worker lives.
+    async fn attend(&self, hangup: &mut Signal) {
+        let (mut statuses, mut said) = (tokio::time::interval(STATUS), self.status());
+        let mut pulse = tokio::time::interval(supervisor::watchdog().unwrap_or(NEVER));
+        loop {
+            tokio::select! {
+                _ = hangup.recv() => {
+                    supervisor::reloading();
+                    // Why not is in the log.
+                    let _ = self.reloader.reload("SIGHUP");
+                    supervisor::ready(&self.status());
+                }
+                _ = statuses.tick() => {
+                    let status = self.status();
+                    if status != said {
+                        supervisor::status(&status);
+                        said = status;
+                    }
+                }
+                // A worker that is gone takes no connections: whoever watches may start us anew.
+                _ = pulse.tick(), if self.workers.iter().all(|worker| !worker.is_finished()) => supervisor::alive(),
+            }
+        }
+    }
+
+    /// One line: mode, the worst state of any backend, requests in flight.
+    fn status(&self) -> String {
+        let state =
+            self.judged().iter().flatten().map(|judged| judged.reading.state).max_by_key(|state| gravity(*state));
+        let (mode, in_flight) = (self.gateway.rules.load().mode().as_str(), self.gateway.drain.underway());
+        let draining = if self.gateway.drain.phase() == Phase::Serving { "" } else { ", draining" };
+        format!("{mode}, {}, {in_flight} in flight{draining}", state.map_or("unknown", State::word))
+    }
+
     /// Closes the listeners, ends what is open after a moment, and waits for every thread.
     pub fn stop(mut self) {
         self.gateway.drain.stop();
@@ -221,9 +332,11 @@ impl Running {
                 tracing::error!("a worker thread ended in a panic");
             }
         }
+        drop(self.notice.take());
         drop(self.port.take());
         drop(self.watch.take());
-        drop(self.gateway);
+        // Both hold on to the gateway, and with it to the journal.
+        drop((self.reloader, self.gateway));
         if let Some(told) = self.told.take() {
             told.finish();
         }
@@ -234,14 +347,15 @@ impl Running {
 }
 
 /// One thread, one reactor and one listening socket each, all on one port.
-fn start_workers(config: &Config, gateway: &Arc<Gateway>) -> anyhow::Result<(SocketAddr, Vec<JoinHandle<()>>)> {
+fn start_workers(config: &Config, gateway: &Arc<Gateway>) -> anyhow::Result<(SocketAddr, Vec<JoinHandle<()>>, Handle)> {
     let (bound, addresses) = std::sync::mpsc::channel();
     let mut address = config.listen;
-    let mut threads = Vec::new();
+    let (mut threads, mut hands) = (Vec::new(), None);
     for index in 0..config.workers.get() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (gateway, bound) = (gateway.clone(), bound.clone());
-        let checks: Vec<_> = config.backends.iter().map(check).collect();
+        // Health checks run on the first one.
+        hands.get_or_insert_with(|| runtime.handle().clone());
         let seed = rand::random();
         let thread = std::thread::Builder::new().name(format!("weir-{index}")).spawn(move || {
             runtime.block_on(async move {
@@ -252,19 +366,13 @@ fn start_workers(config: &Config, gateway: &Arc<Gateway>) -> anyhow::Result<(Soc
                 if bound.send(listener.local_addr()).is_err() {
                     return;
                 }
-                if index == 0 {
-                    for (i, check) in checks.into_iter().enumerate() {
-                        let backend = BackendId(u16::try_from(i).unwrap_or(u16::MAX));
-                        tokio::spawn(health::watch(gateway.clone(), backend, check));
-                    }
-                }
                 listener::accept_loop(listener, Worker::new(gateway, index, seed)).await;
             });
         })?;
         threads.push(thread);
         address = addresses.recv()?.with_context(|| format!("the data port cannot be bound to {address}"))?;
     }
-    Ok((address, threads))
+    Ok((address, threads, hands.context("there is no worker")?))
 }
 
 fn handles(
@@ -273,19 +381,20 @@ fn handles(
     journal: Option<Journal>,
     watch: &watch::Watch,
     reports: Arc<export::reports::Reports>,
+    (fleet, reloader, drain): (Arc<Fleet>, Arc<Reloader>, Arc<ArcSwap<DrainSettings>>),
 ) -> export::Handles {
     let epoch = unix_time() - gateway.clock.now().as_nanos() as f64 / 1e9;
     let seen = Arc::new(Seen {
         gateway: gateway.clone(),
         journal,
         reports,
-        drain: config.drain.clone(),
-        started: unix_time(),
+        drain,
+        reloader: Arc::downgrade(&reloader),
         epoch,
         watched: watch.seen(),
     });
-    let effective = config.effective().to_string();
-    let probe = prober(config, gateway, epoch, watch.seen());
+    let probe = prober(config, gateway, epoch, watch.seen(), fleet);
+    let text = Arc::downgrade(&reloader);
     export::Handles {
         probe,
         clock: gateway.clock,
@@ -293,8 +402,9 @@ fn handles(
         facts: seen.clone(),
         readiness: seen.clone(),
         mode: seen.clone(),
-        drain: seen,
-        config: Arc::new(move || effective.clone()),
+        drain: seen.clone(),
+        reload: seen,
+        config: Arc::new(move || text.upgrade().map(|reloader| reloader.text()).unwrap_or_default()),
         disabled: config.metrics.disable.clone().into(),
     }
 }
@@ -305,12 +415,13 @@ fn prober(
     gateway: &Arc<Gateway>,
     epoch: f64,
     watched: watch::Seen,
+    fleet: Arc<Fleet>,
 ) -> Option<Arc<dyn export::probe::ProbeControl>> {
     config.admin.token.as_ref()?;
     let (clock, drain) = (gateway.clock, gateway.drain.clone());
     let saturated = move || {
         let judged = watched.judged(clock.now());
-        judged.iter().flatten().any(|judged| judged.reading.state == crate::estimate::State::Saturated)
+        judged.iter().flatten().any(|judged| judged.reading.state == State::Saturated)
     };
     let address = |server: &Server| {
         let url = &server.url;
@@ -322,7 +433,7 @@ fn prober(
         epoch,
         pool: gateway.pool.clone(),
         ledger: gateway.ledger.clone(),
-        backends: config.backends.iter().map(address).collect(),
+        backends: Arc::new(move || fleet.addresses().iter().map(|(place, server)| (*place, address(server))).collect()),
         saturated: Arc::new(saturated),
         draining: Arc::new(move || drain.phase() != Phase::Serving),
     };
@@ -334,8 +445,9 @@ struct Seen {
     gateway: Arc<Gateway>,
     journal: Option<Journal>,
     reports: Arc<export::reports::Reports>,
-    drain: crate::proxy::settings::DrainSettings,
-    started: f64,
+    drain: Arc<ArcSwap<DrainSettings>>,
+    /// Weak: the pages must not keep the process's parts when it ends.
+    reloader: Weak<Reloader>,
     /// Unix time at which the clock stood at zero.
     epoch: f64,
     watched: watch::Seen,
@@ -344,8 +456,9 @@ struct Seen {
 impl export::ProcessFacts for Seen {
     fn facts(&self) -> export::Facts {
         let gateway = &self.gateway;
+        let reloads = self.reloader.upgrade().map(|reloader| reloader.tally());
         export::Facts {
-            mode: gateway.rules.mode(),
+            mode: gateway.rules.load().mode(),
             up: gateway.pool.ups(),
             connections: gateway.facts.open_connections.load(Relaxed),
             accept_errors: gateway.facts.accept_errors.load(Relaxed),
@@ -355,8 +468,9 @@ impl export::ProcessFacts for Seen {
             spans: self.reports.spans.as_ref().map(export::otlp::Spans::counts),
             log_lost: export::stderr::lost(),
             access_lost: self.reports.access.as_ref().map(export::access::AccessLog::lost),
-            reload_accepted: true,
-            reload_accepted_at: self.started,
+            reload_accepted: reloads.is_none_or(|reloads| reloads.accepted),
+            reload_accepted_at: reloads.map_or(0.0, |reloads| reloads.accepted_at),
+            reloads: reloads.map_or((0, 0), |reloads| (reloads.accepts, reloads.refusals)),
             epoch: self.epoch,
             judged: self.watched.judged(gateway.clock.now()),
             gates: self.gates(),
@@ -384,12 +498,13 @@ impl Seen {
 
 impl export::ModeControl for Seen {
     fn mode(&self) -> export::Mode {
-        self.gateway.rules.mode()
+        self.gateway.rules.load().mode()
     }
 
     fn switch(&self, mode: export::Mode) {
-        let before = self.gateway.rules.mode();
-        self.gateway.rules.set_mode(mode);
+        let rules = self.gateway.rules.load();
+        let before = rules.mode();
+        rules.set_mode(mode);
         tracing::warn!(from = before.as_str(), to = mode.as_str(), "the mode was switched");
     }
 }
@@ -406,7 +521,7 @@ impl export::Readiness for Seen {
 
 impl export::DrainControl for Seen {
     fn begin(&self) {
-        let (drain, settings) = (self.gateway.drain.clone(), self.drain.clone());
+        let (drain, settings) = (self.gateway.drain.clone(), self.drain.load_full());
         // This runs in the admin port's runtime, which lives until every worker has ended.
         if drain.begin() {
             tracing::info!(by = "admin", "draining");
@@ -441,6 +556,13 @@ impl export::DrainControl for Seen {
     }
 }
 
+impl export::ReloadControl for Seen {
+    fn reload(&self) -> Result<(Vec<String>, Vec<String>), String> {
+        let reloader = self.reloader.upgrade().ok_or_else(|| "the process is ending".to_owned())?;
+        reloader.reload("POST").map(|done| (done.changed, done.needs_restart))
+    }
+}
+
 fn admission(admin: &export::settings::Admin) -> visitor::Admission {
     if admin.token.is_none() && !admin.listen.ip().is_loopback() {
         tracing::warn!(listen = %admin.listen, "the admin port is open to other machines, and admin.token is not set");
@@ -462,6 +584,14 @@ fn rules(config: &Config) -> Rules {
 
 fn names(backend: &Server) -> BackendNames {
     BackendNames { name: backend.name.as_str().into(), model_name: backend.model_name.as_deref().map(Into::into) }
+}
+
+fn targets(config: &Config) -> Targets {
+    let targets = Targets::new(PLACES);
+    for (i, server) in config.backends.iter().enumerate() {
+        targets.set(BackendId(u16::try_from(i).unwrap_or(u16::MAX)), target(server));
+    }
+    targets
 }
 
 fn target(backend: &Server) -> Target {
@@ -518,3 +648,9 @@ fn unix_time() -> f64 {
 }
 
 const DESCRIPTOR_RESERVE: usize = 256;
+/// Backends of a configuration, and as many again that still drain.
+const PLACES: usize = 512;
+/// How often the line for `systemctl status` is made anew.
+const STATUS: std::time::Duration = std::time::Duration::from_secs(5);
+/// A timer that nobody waits for.
+const NEVER: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);

@@ -28,7 +28,7 @@ pub use sweep::SweepFlags;
 pub use words::{FormatWord, LangWord, Refused};
 pub use writings::{Completions, Form, Man, SchemaFlags};
 
-use crate::config::{Config, ConfigErrors, Overrides};
+use crate::config::{Config, ConfigErrors, Overrides, Source};
 use crate::export::settings::LogLevel;
 use crate::units::Span;
 
@@ -258,7 +258,7 @@ impl Serve {
 }
 
 fn serve(flags: &Serve) -> anyhow::Result<()> {
-    crate::app::serve(Config::load(flags.config.as_deref(), &flags.overrides())?)
+    crate::app::serve(Source { path: flags.config.clone(), overrides: flags.overrides() })
 }
 
 fn engine(flags: &Engine) -> anyhow::Result<()> {

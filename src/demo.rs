@@ -66,7 +66,7 @@ pub fn run(flags: &Demo) -> anyhow::Result<()> {
         let target = Target::resolve(&format!("http://{}", running.address)).await?;
         let mut overloads = Vec::new();
         for (share, mode) in LEVELS {
-            running.gateway.rules.set_mode(mode);
+            running.gateway.rules.load().set_mode(mode);
             let rate = capacity * share;
             let before = running.gateway.ledger.snapshot(running.gateway.clock.now());
             let mut level = Level::open(Rate::new(rate)?, (rate * LEVEL_SECONDS).ceil() as u64);

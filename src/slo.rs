@@ -1,5 +1,6 @@
 //! What a good request is.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// The objectives of one request; both are upper limits, in seconds of wall time as the client feels them.
@@ -9,6 +10,37 @@ pub struct Slo {
     pub ttft: Duration,
     /// Gap between content events divided by the tokens in the event, mean over the request.
     pub itl: Duration,
+}
+
+/// The objectives in force; a reload changes them while others read.
+#[derive(Debug)]
+pub struct InForce {
+    /// Nanoseconds. Read one by one: for the length of a store a request may be judged by one old and one new objective.
+    ttft: AtomicU64,
+    itl: AtomicU64,
+}
+
+impl InForce {
+    /// These, from the start.
+    pub fn new(slo: Slo) -> Self {
+        Self { ttft: AtomicU64::new(nanos(slo.ttft)), itl: AtomicU64::new(nanos(slo.itl)) }
+    }
+
+    /// These, from now on.
+    pub fn set(&self, slo: Slo) {
+        self.ttft.store(nanos(slo.ttft), Relaxed);
+        self.itl.store(nanos(slo.itl), Relaxed);
+    }
+
+    /// The objectives now.
+    pub fn now(&self) -> Slo {
+        let span = |nanos: &AtomicU64| Duration::from_nanos(nanos.load(Relaxed));
+        Slo { ttft: span(&self.ttft), itl: span(&self.itl) }
+    }
+}
+
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Default for Slo {

@@ -8,7 +8,7 @@
 mod order;
 mod shadow;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -65,13 +65,43 @@ pub struct Gate {
 /// The wheel.
 pub struct Steer {
     ledger: Arc<Ledger>,
-    helms: Vec<Helm>,
+    /// By place.
+    helms: Vec<Option<Helm>>,
+    orders: Arc<Orders>,
+    slo_ttft: Duration,
     /// One list of trays a shard; swapped for the filled ones at every turn.
     trays: Vec<Vec<Tray>>,
     board: Arc<Board>,
     gate: Gate,
     limits_of: LimitsOf,
     on_transition: OnTransition,
+}
+
+/// What has changed about what is steered: said by a reload, done at the next turn.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Another backend stands at this place, or the one there has another engine behind it.
+    Seat(BackendId, Arc<str>),
+    /// Nobody stands there any more.
+    Vacate(BackendId),
+    /// Other objectives, another rule or other lines. What is known of the engines stays; what control had learned of its
+    /// limits it learns anew.
+    Rules { slo_ttft: Duration, policy: Policy, settings: admission::Settings },
+}
+
+/// Changes that wait for the next turn.
+#[derive(Debug, Default)]
+pub struct Orders(Mutex<Vec<Change>>);
+
+impl Orders {
+    /// Says a change.
+    pub fn say(&self, change: Change) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(change);
+    }
+
+    fn take(&self) -> Vec<Change> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// One backend.
@@ -124,21 +154,70 @@ impl Steer {
         on_transition: OnTransition,
         now: Timestamp,
     ) -> Self {
-        let names = ledger.backends().iter().map(|backend| backend.name.clone());
-        let helms = names.enumerate().map(|(i, name)| {
-            let engine = limits_of(id(i));
-            Helm::new(name, Settings { slo_ttft, engine }, &gate, now)
-        });
-        let mut helms: Vec<_> = helms.collect();
-        let mode = (gate.mode)();
-        for (i, helm) in helms.iter_mut().enumerate() {
-            // Before anything is known: a policy that needs to know nothing is in force from the first request.
-            let Helm { estimator, control, pressure, .. } = helm;
-            helm.allowed = control::turn(estimator, control, pressure, mode, now);
-            gate.pool.publish(id(i), helm.allowed, now);
+        let trays = ledger.shards().iter().map(|_| Vec::new()).collect();
+        let orders = Arc::default();
+        let mut steer = Self {
+            ledger: ledger.clone(),
+            helms: Vec::new(),
+            orders,
+            slo_ttft,
+            trays,
+            board,
+            gate,
+            limits_of,
+            on_transition,
+        };
+        ledger.roster().into_iter().for_each(|(backend, names)| steer.seat(backend, names.name, now));
+        steer
+    }
+
+    /// The same, told of changes through `orders`.
+    #[must_use]
+    pub fn obeying(mut self, orders: Arc<Orders>) -> Self {
+        self.orders = orders;
+        self
+    }
+
+    fn seat(&mut self, backend: BackendId, name: Arc<str>, now: Timestamp) {
+        let place = usize::from(backend.0);
+        let engine = (self.limits_of)(backend);
+        let mut helm = Helm::new(name, Settings { slo_ttft: self.slo_ttft, engine }, &self.gate, now);
+        // Before anything is known: a policy that needs to know nothing is in force from the first request.
+        let Helm { estimator, control, pressure, .. } = &mut helm;
+        helm.allowed = control::turn(estimator, control, pressure, (self.gate.mode)(), now);
+        self.gate.pool.publish(backend, helm.allowed, now);
+        self.helms.resize_with(self.helms.len().max(place + 1), || None);
+        self.helms[place] = Some(helm);
+        // A tray that is swapped in here is the one that the shard gives samples back in.
+        self.trays.iter_mut().for_each(|trays| trays.resize(self.helms.len(), Tray::default()));
+        if let Some(slot) = self.board.0.get(place) {
+            slot.store(None);
         }
-        let trays = ledger.shards().iter().map(|_| vec![Tray::default(); helms.len()]).collect();
-        Self { ledger, helms, trays, board, gate, limits_of, on_transition }
+    }
+
+    fn obey(&mut self, change: Change, now: Timestamp) {
+        match change {
+            Change::Seat(backend, name) => self.seat(backend, name, now),
+            Change::Vacate(backend) => {
+                if let Some(helm) = self.helms.get_mut(usize::from(backend.0)) {
+                    *helm = None;
+                }
+                if let Some(slot) = self.board.0.get(usize::from(backend.0)) {
+                    slot.store(None);
+                }
+            }
+            Change::Rules { slo_ttft, policy, settings } => {
+                let same_rule = policy == self.gate.policy && slo_ttft == self.slo_ttft;
+                (self.slo_ttft, self.gate.policy, self.gate.settings) = (slo_ttft, policy, settings);
+                for helm in self.helms.iter_mut().flatten() {
+                    helm.shadow.reset(settings, slo_ttft);
+                    if !same_rule {
+                        helm.control = Control::new(policy, slo_ttft);
+                        helm.estimator.set_slo(slo_ttft);
+                    }
+                }
+            }
+        }
     }
 
     /// Turns every 100 ms for as long as the task lives.
@@ -153,10 +232,14 @@ impl Steer {
 
     /// One turn at `now`.
     pub fn turn(&mut self, now: Timestamp) {
+        for change in self.orders.take() {
+            self.obey(change, now);
+        }
         for (shard, trays) in self.ledger.shards().iter().zip(&mut self.trays) {
             shard.swap(trays);
         }
         for (i, helm) in self.helms.iter_mut().enumerate() {
+            let Some(helm) = helm else { continue };
             let told = self.trays.iter().filter_map(|trays| trays.get(i));
             let backend = id(i);
             helm.take_in(told, now);
@@ -172,7 +255,9 @@ impl Steer {
             if changed || now.since(helm.published) >= PUBLISH || helm.published == Timestamp::ZERO {
                 helm.published = now;
                 helm.set_limits((self.limits_of)(backend));
-                self.board.0[i].store(Some(Arc::new(helm.publish(now))));
+                if let Some(slot) = self.board.0.get(i) {
+                    slot.store(Some(Arc::new(helm.publish(now))));
+                }
             }
         }
     }
@@ -421,7 +506,7 @@ mod tests {
         rig.second(0, 1, 1);
         *known.lock().unwrap() = EngineLimits { max_num_seqs: Some(8), ..EngineLimits::default() };
         (1..3).for_each(|second| rig.second(second, 1, 1));
-        assert_eq!(rig.steer.helms[0].limits.max_num_seqs, Some(8));
+        assert_eq!(rig.steer.helms[0].as_ref().unwrap().limits.max_num_seqs, Some(8));
     }
 
     #[test]
@@ -429,7 +514,7 @@ mod tests {
         let mut rig = Rig::new(|_| EngineLimits::default());
         (0..5).for_each(|second| rig.second(second, 2, 2));
         rig.steer.turn(at(100_000_000));
-        assert!(at(100_000_000).since(rig.steer.helms[0].next_tick) < Duration::from_secs(1));
+        assert!(at(100_000_000).since(rig.steer.helms[0].as_ref().unwrap().next_tick) < Duration::from_secs(1));
         rig.second(100_001, 2, 2);
         assert_eq!(rig.state(100_002), State::Healthy);
     }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::watch::Seen;
-use crate::clock::Clock;
+use crate::backend::BackendId;
 use crate::config::{Config, Server};
 use crate::estimate::Shift;
 use crate::export::gpu::beside;
 use crate::gpu::track::{Tenant, Whose};
+use crate::proxy::gateway::Gateway;
 
 /// The backends as tenants of the GPUs.
 pub fn tenants(config: &Config) -> Vec<Tenant> {
@@ -31,14 +32,15 @@ fn whose(server: &Server, alone: bool) -> Whose {
 }
 
 /// Says every shift once; runs for as long as somebody lets it.
-pub async fn say_shifts(seen: Seen, names: Vec<Arc<str>>, clock: Clock, epoch: f64) {
-    let mut told: Vec<Option<Shift>> = vec![None; names.len()];
+pub async fn say_shifts(seen: Seen, gateway: Arc<Gateway>, epoch: f64) {
+    let mut told: Vec<Option<Shift>> = vec![None; gateway.targets.places()];
     loop {
         tokio::time::sleep(EVERY).await;
-        let now = clock.now();
-        for ((name, told), judged) in names.iter().zip(&mut told).zip(seen.judged(now)) {
+        let now = gateway.clock.now();
+        for (place, (told, judged)) in told.iter_mut().zip(seen.judged(now)).enumerate() {
             let shift = judged.and_then(|judged| judged.reading.shift);
             if let Some(new) = shift.filter(|_| shift != *told) {
+                let name = &gateway.targets.name(BackendId(u16::try_from(place).unwrap_or(u16::MAX)));
                 let said = beside(new, name, &seen.gpus(now), epoch).join("; ");
                 let (backend, kind) = (&**name, new.kind.word());
                 tracing::info!(

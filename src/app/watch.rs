@@ -2,14 +2,17 @@
 //!
 //! A runtime of its own, so that neither a slow engine nor a long exposition takes time from a worker.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use super::gpus;
+use arc_swap::ArcSwap;
 use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
 
+use super::gpus;
 use crate::backend::BackendId;
 use crate::config::{Config, Server};
 use crate::estimate::{EngineLimits, Transition};
@@ -24,7 +27,7 @@ use crate::scrape::client::Address;
 use crate::scrape::settings::Engine;
 use crate::scrape::table::Reason;
 use crate::scrape::{self, Limits, Pace, Seat, Source};
-use crate::steer::{Board, Gate, Published, Steer, WouldShed};
+use crate::steer::{Board, Change, Gate, Orders, Published, Steer, WouldShed};
 use crate::time::Timestamp;
 
 /// The running thread. Dropping it stops it and waits for it.
@@ -35,12 +38,29 @@ pub struct Watch {
     _gpus: Option<gpu::Watch>,
 }
 
-/// What the thread leaves for others to read, in the configuration's order of the backends.
+/// What the thread leaves for others to read, by the backends' places, and where it is told of others.
 #[derive(Clone)]
 pub struct Seen {
-    seats: Arc<[Arc<Seat>]>,
+    desk: Arc<ArcSwap<Vec<Desk>>>,
     board: Arc<Board>,
+    orders: Arc<Orders>,
+    readers: UnboundedSender<Reader>,
     gpus: Arc<gpu::Seat>,
+}
+
+/// One place.
+#[derive(Clone)]
+struct Desk {
+    seat: Arc<Seat>,
+    /// What was configured of its engine.
+    limits: EngineLimits,
+}
+
+/// What is told to the thread about reading an engine.
+enum Reader {
+    /// From now on, and nothing else at this place.
+    Start(BackendId, Box<Source>, Arc<Seat>),
+    Stop(BackendId),
 }
 
 impl Watch {
@@ -50,33 +70,28 @@ impl Watch {
     /// The runtime or the thread cannot be started.
     pub fn start(config: &Config, gateway: &Arc<Gateway>, journal: Option<Journal>, epoch: f64) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let pace = Pace::default();
-        let seats: Arc<[Arc<Seat>]> = config.backends.iter().map(|_| Seat::new(pace)).collect();
         let stop = Arc::new(Notify::new());
         let library = gpu::nvml::Library::of(&config.gpu);
         let gpus = gpu::Watch::start(library, &config.gpu, gpus::tenants(config), gateway.clock)?;
         let seat = gpus.as_ref().map_or_else(gpu::Seat::empty, gpu::Watch::seat);
-        let seen = Seen { seats, board: Board::new(config.backends.len()), gpus: seat };
+        let (readers, told) = tokio::sync::mpsc::unbounded_channel();
+        let (desk, orders) = (Arc::default(), Arc::default());
+        let seen = Seen { desk, board: Board::new(gateway.targets.places()), orders, readers, gpus: seat };
+        for (place, server) in config.backends.iter().enumerate() {
+            seen.read(BackendId(u16::try_from(place).unwrap_or(u16::MAX)), server);
+        }
         let steer = steer(config, gateway, &seen, journal);
-        let (stopped, gateway) = (stop.clone(), gateway.clone());
-        let sources: Vec<_> = config.backends.iter().map(source).zip(seen.seats.iter().cloned()).collect();
-        let names: Vec<Arc<str>> = config.backends.iter().map(|server| server.name.as_str().into()).collect();
-        let told = seen.clone();
+        let (stopped, gateway, read) = (stop.clone(), gateway.clone(), seen.clone());
         let thread = std::thread::Builder::new().name("weir-watch".into()).spawn(move || {
             runtime.block_on(async move {
                 let mut tasks = JoinSet::new();
                 tasks.spawn(steer.run(gateway.clock));
-                tasks.spawn(gpu::guard(told.gpus.clone(), gateway.clock));
-                tasks.spawn(gpus::say_shifts(told, names, gateway.clock, epoch));
-                for (place, (source, seat)) in sources.into_iter().enumerate() {
-                    let (gateway, clock) = (gateway.clone(), gateway.clock);
-                    let backend = BackendId(u16::try_from(place).unwrap_or(u16::MAX));
-                    if source.engine != Engine::None {
-                        let own = move || gateway.pool.load(backend);
-                        tasks.spawn(scrape::watch(source, seat, pace, clock, own));
-                    }
+                tasks.spawn(gpu::guard(read.gpus.clone(), gateway.clock));
+                tasks.spawn(gpus::say_shifts(read, gateway.clone(), epoch));
+                tokio::select! {
+                    () = stopped.notified() => {}
+                    () = keep_reading(told, &gateway) => {}
                 }
-                stopped.notified().await;
             });
         })?;
         Ok(Self { seen, stop, thread: Some(thread), _gpus: gpus })
@@ -122,33 +137,75 @@ impl Seen {
 
     /// What engines say of themselves at `now`; `epoch` is the Unix time at which the clock stood at zero.
     pub fn reported(&self, now: Timestamp, epoch: f64) -> Vec<Option<Reported>> {
-        self.seats.iter().map(|seat| reported(&seat.reading(now), now, epoch)).collect()
+        self.desk.load().iter().map(|desk| reported(&desk.seat.reading(now), now, epoch)).collect()
+    }
+
+    /// Reads the engine behind `server` from now on, which stands at `backend`. One writer at a time.
+    pub fn read(&self, backend: BackendId, server: &Server) {
+        let (mut desks, place) = ((**self.desk.load()).clone(), usize::from(backend.0));
+        let empty = || Desk { seat: Seat::new(Pace::default()), limits: EngineLimits::default() };
+        desks.resize_with(desks.len().max(place + 1), empty);
+        desks[place] = Desk { limits: server.inside.limits(), ..empty() };
+        let seat = desks[place].seat.clone();
+        self.desk.store(Arc::new(desks));
+        // The thread is gone only when the process is on its way out.
+        let _ = self.readers.send(Reader::Start(backend, Box::new(source(server)), seat));
+    }
+
+    /// Reads the engine at `backend` no more.
+    pub fn leave(&self, backend: BackendId) {
+        let _ = self.readers.send(Reader::Stop(backend));
+    }
+
+    /// Tells the wheel.
+    pub fn order(&self, change: Change) {
+        self.orders.say(change);
+    }
+}
+
+/// One task a backend, for as long as somebody may say otherwise.
+async fn keep_reading(mut told: UnboundedReceiver<Reader>, gateway: &Arc<Gateway>) {
+    let mut tasks: HashMap<BackendId, JoinSet<()>> = HashMap::new();
+    while let Some(told) = told.recv().await {
+        match told {
+            // Dropping a set ends what is in it.
+            Reader::Stop(backend) => _ = tasks.remove(&backend),
+            Reader::Start(backend, source, seat) => {
+                let mut task = JoinSet::new();
+                if source.engine != Engine::None {
+                    let (gateway, clock) = (gateway.clone(), gateway.clock);
+                    let own = move || gateway.pool.load(backend);
+                    task.spawn(scrape::watch(*source, seat, Pace::default(), clock, own));
+                }
+                tasks.insert(backend, task);
+            }
+        }
     }
 }
 
 fn steer(config: &Config, gateway: &Arc<Gateway>, seen: &Seen, journal: Option<Journal>) -> Steer {
-    let configured: Vec<EngineLimits> = config.backends.iter().map(|server| server.inside.limits()).collect();
-    let (seats, clock) = (seen.seats.clone(), gateway.clock);
-    let limits_of = move |backend: BackendId| {
-        let place = usize::from(backend.0);
-        let reported = seats.get(place).map(|seat| seat.reading(clock.now()).limits);
-        believed(configured.get(place).copied().unwrap_or_default(), reported.unwrap_or_default())
+    let (desks, clock) = (seen.desk.clone(), gateway.clock);
+    let limits_of = move |backend: BackendId| match desks.load().get(usize::from(backend.0)) {
+        Some(desk) => believed(desk.limits, desk.seat.reading(clock.now()).limits),
+        None => EngineLimits::default(),
     };
-    let names: Vec<String> = config.backends.iter().map(|server| server.name.clone()).collect();
+    let named = gateway.clone();
     let on_transition = move |backend: BackendId, transition: &Transition| {
-        if let (Some(journal), Some(name)) = (&journal, names.get(usize::from(backend.0))) {
+        if let Some(journal) = &journal {
+            let name = named.targets.name(backend);
             let Transition { at, from, to, reason } = transition;
-            let (backend, from, to) = (name.clone().into(), from.word().into(), to.word().into());
+            let (backend, from, to) = (String::from(&*name).into(), from.word().into(), to.word().into());
             let transition = Turn { backend, at: *at, from, to, reason: reason.clone() };
             journal.offer(Line::Transition { transition });
         }
     };
     let (ledger, board) = (gateway.ledger.clone(), seen.board.clone());
     let switch = gateway.clone();
-    let mode = Box::new(move || switch.rules.mode());
+    let mode = Box::new(move || switch.rules.load().mode());
     let settings = config.admission.settings();
     let gate = Gate { pool: gateway.pool.clone(), policy: config.control, settings, mode };
-    Steer::new(ledger, config.slo.ttft, board, gate, Box::new(limits_of), Box::new(on_transition), clock.now())
+    let (limits_of, on_transition) = (Box::new(limits_of), Box::new(on_transition));
+    Steer::new(ledger, config.slo.ttft, board, gate, limits_of, on_transition, clock.now()).obeying(seen.orders.clone())
 }
 
 /// What was configured, and what the engine says where nothing was.

@@ -18,6 +18,17 @@ pub(super) struct Desk {
     ceiling: Option<Ceiling>,
     /// As published, and never more than the ceiling: what was in force at the last look.
     in_force: Limits,
+    pub stay: Stay,
+}
+
+/// Whether a backend belongs to the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stay {
+    Here,
+    /// It was taken out and still has requests.
+    Leaving,
+    /// Its place is free.
+    Gone,
 }
 
 /// What is published of a backend, or counted without order.
@@ -40,7 +51,12 @@ impl Desk {
             published: limits,
             ceiling: None,
             in_force: limits,
+            stay: Stay::Here,
         }
+    }
+
+    pub fn is_leaving(&self) -> bool {
+        self.stay != Stay::Here
     }
 
     /// Obeys these from now on.

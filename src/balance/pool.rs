@@ -6,7 +6,7 @@
 use std::sync::PoisonError;
 use std::task::Waker;
 
-use super::desk::{Board, Desk};
+use super::desk::{Board, Desk, Stay};
 use super::parts::{
     Arc, Ask, BackendId, Call, Limits, Mode, Mutex, Offered, Policy, Pressure, Settings, Shed, Slot, Timestamp,
 };
@@ -16,7 +16,7 @@ use super::waiting::{Caller, Seat, Verdict, Waiting};
 /// All backends.
 #[derive(Debug)]
 pub struct Pool {
-    policy: Policy,
+    /// One a place; those beyond the desks stand for backends to come.
     boards: Box<[Board]>,
     state: Mutex<State>,
 }
@@ -56,7 +56,9 @@ pub struct Gauges {
 
 #[derive(Debug)]
 struct State {
-    desks: Box<[Desk]>,
+    policy: Policy,
+    settings: Settings,
+    desks: Vec<Desk>,
     /// Index after the last pick: the turn of round robin, and what breaks ties elsewhere.
     turn: usize,
     /// The latest time that was told.
@@ -66,9 +68,14 @@ struct State {
 impl Pool {
     /// `backends` places, all of them up, in mode observe until limits are published.
     pub fn new(policy: Policy, backends: usize, settings: Settings) -> Arc<Self> {
-        let boards = (0..backends).map(|_| Board::new(Mode::Observe)).collect();
+        Self::with_places(policy, backends, backends, settings)
+    }
+
+    /// The same with room for backends to come, `places` in all.
+    pub fn with_places(policy: Policy, backends: usize, places: usize, settings: Settings) -> Arc<Self> {
+        let boards = (0..places.max(backends)).map(|_| Board::new(Mode::Observe)).collect();
         let desks = (0..backends).map(|_| Desk::new(settings)).collect();
-        Arc::new(Self { policy, boards, state: Mutex::new(State { desks, turn: 0, now: Timestamp::ZERO }) })
+        Arc::new(Self { boards, state: Mutex::new(State { policy, settings, desks, turn: 0, now: Timestamp::ZERO }) })
     }
 
     /// A request asks for a place at any backend but `avoid`, which has just failed it.
@@ -77,7 +84,8 @@ impl Pool {
     pub fn arrive(self: &Arc<Self>, ask: Ask, avoid: Option<BackendId>, now: Timestamp) -> Turn {
         self.with(now, |pool, state, _| {
             let Some(i) = pool.choose(state, &ask, avoid) else {
-                return Turn::Refused(BackendId(0), Refused::NoBackend);
+                let first = state.desks.iter().position(|desk| !desk.is_leaving());
+                return Turn::Refused(id(first.unwrap_or(0)), Refused::NoBackend);
             };
             state.turn = i + 1;
             let (line, limits) = state.desks[i].open(state.now);
@@ -100,7 +108,8 @@ impl Pool {
         let mut state = self.lock();
         let fit = Fit::new(&state.desks, avoid);
         let least = |i: &usize| state.desks[*i].line.in_flight() + self.boards[*i].passing();
-        let chosen = in_turn(state.turn, self.len()).filter(|i| fit.takes(*i, &state.desks[*i])).min_by_key(least)?;
+        let chosen =
+            in_turn(state.turn, state.desks.len()).filter(|i| fit.takes(*i, &state.desks[*i])).min_by_key(least)?;
         state.turn = chosen + 1;
         drop(state);
         Some(Permit::passing(self.clone(), id(chosen)))
@@ -111,8 +120,10 @@ impl Pool {
         let Some(board) = self.boards.get(usize::from(backend.0)) else { return };
         board.set(limits);
         self.with(now, |pool, state, woken| {
-            state.desks[usize::from(backend.0)].publish(limits);
-            pool.advance(state, usize::from(backend.0), woken);
+            if let Some(desk) = state.desks.get_mut(usize::from(backend.0)) {
+                desk.publish(limits);
+                pool.advance(state, usize::from(backend.0), woken);
+            }
         });
     }
 
@@ -124,8 +135,9 @@ impl Pool {
     /// The health check's verdict. A backend that goes down hands its line over; one that comes back starts slowly.
     pub fn set_up(&self, backend: BackendId, up: bool, now: Timestamp) {
         self.turn_over(backend, now, |desk, now| {
-            let was_down = std::mem::replace(&mut desk.down, !up);
-            if was_down && up {
+            let was_down = desk.down;
+            desk.down = !up || desk.is_leaving();
+            if was_down && !desk.down {
                 desk.start_slowly(now);
             }
         });
@@ -146,14 +158,72 @@ impl Pool {
         self.lock().desks.iter().enumerate().any(|(i, desk)| i != usize::from(backend.0) && !desk.down)
     }
 
-    /// Number of backends.
+    /// Takes a free place for a new backend. Nothing goes there before it is recalled. `None`: every place is taken.
+    pub fn seat(&self) -> Option<BackendId> {
+        let mut state = self.lock();
+        let free = state.desks.iter().position(|desk| desk.stay == Stay::Gone);
+        let settings = state.settings;
+        let place = match free {
+            Some(place) => place,
+            None if state.desks.len() < self.boards.len() => {
+                state.desks.push(Desk::new(settings));
+                state.desks.len() - 1
+            }
+            None => return None,
+        };
+        self.boards[place].set(Limits::new(Mode::Observe));
+        let mut desk = Desk::new(settings);
+        (desk.down, desk.stay) = (true, Stay::Leaving);
+        state.desks[place] = desk;
+        Some(id(place))
+    }
+
+    /// A backend takes nothing more; whoever waits before it goes to the others. What is dispatched goes on.
+    pub fn retire(&self, backend: BackendId, now: Timestamp) {
+        self.turn_over(backend, now, |desk, _| (desk.down, desk.stay) = (true, Stay::Leaving));
+    }
+
+    /// A retired backend stays after all, unless its place was given up.
+    pub fn recall(&self, backend: BackendId, now: Timestamp) {
+        self.turn_over(backend, now, |desk, _| {
+            if desk.stay == Stay::Leaving {
+                (desk.down, desk.stay) = (false, Stay::Here);
+            }
+        });
+    }
+
+    /// Gives up the place of a retired backend. `false`: something of it is still dispatched.
+    pub fn vacate(&self, backend: BackendId) -> bool {
+        let (mut state, place) = (self.lock(), usize::from(backend.0));
+        let passing = self.boards.get(place).map_or(0, Board::passing);
+        let Some(desk) = state.desks.get_mut(place).filter(|desk| desk.stay == Stay::Leaving) else { return false };
+        let empty = desk.line.in_flight() == 0 && desk.line.queued() == 0 && passing == 0;
+        if empty {
+            desk.stay = Stay::Gone;
+        }
+        empty
+    }
+
+    /// How a backend is chosen, and what its line is told, from now on.
+    pub fn reset(&self, policy: Policy, settings: Settings) {
+        let mut state = self.lock();
+        (state.policy, state.settings) = (policy, settings);
+        state.desks.iter_mut().for_each(|desk| desk.line.set_settings(settings));
+    }
+
+    /// Where a refusal is booked that no backend had a part in.
+    pub fn first(&self) -> BackendId {
+        id(self.lock().desks.iter().position(|desk| !desk.is_leaving()).unwrap_or(0))
+    }
+
+    /// Number of places in use, those of backends that are gone included.
     pub fn len(&self) -> usize {
-        self.boards.len()
+        self.lock().desks.len()
     }
 
     /// There is no backend at all.
     pub fn is_empty(&self) -> bool {
-        self.boards.is_empty()
+        self.len() == 0
     }
 
     /// Whether the health check passes, in the configuration's order.
@@ -272,7 +342,7 @@ impl Pool {
 
     /// Where a request goes: where there is room, else where it waits least. `None`: nobody is there.
     fn choose(&self, state: &mut State, ask: &Ask, avoid: Option<BackendId>) -> Option<usize> {
-        let now = state.now;
+        let (now, policy) = (state.now, state.policy);
         let mut roomy: Option<(usize, (i64, i64))> = None;
         let mut patient: Option<(usize, f64)> = None;
         let fit = Fit::new(&state.desks, avoid);
@@ -285,7 +355,7 @@ impl Pool {
                 continue;
             }
             if desk.has_room(ask, now) {
-                let room = match self.policy {
+                let room = match policy {
                     Policy::MostRoom => desk.room(),
                     Policy::RoundRobin => (0, 0),
                     Policy::LeastInFlight => (-i64::from(desk.line.in_flight()), 0),
@@ -352,11 +422,11 @@ impl Pool {
     /// Something changed about whether `backend` may be used.
     fn turn_over(&self, backend: BackendId, now: Timestamp, change: impl FnOnce(&mut Desk, Timestamp)) {
         let i = usize::from(backend.0);
-        if i >= self.boards.len() {
-            return;
-        }
         self.with(now, |pool, state, woken| {
             let now = state.now;
+            if i >= state.desks.len() {
+                return;
+            }
             change(&mut state.desks[i], now);
             if Fit::new(&state.desks, None).takes(i, &state.desks[i]) {
                 return pool.advance(state, i, woken);

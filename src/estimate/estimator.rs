@@ -144,6 +144,11 @@ impl Estimator {
         self.capacity.set_batched(limits.max_num_batched_tokens.map(f64::from));
     }
 
+    /// The objective for the first token is another one from now on. What is known of the engine stays.
+    pub fn set_slo(&mut self, ttft: Duration) {
+        self.stage.set_slo(ttft.as_secs_f64());
+    }
+
     /// Emissions around now were lost on their way here: what is being gathered proves nothing.
     pub fn on_loss(&mut self) {
         self.steps.on_loss();

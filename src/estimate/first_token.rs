@@ -45,6 +45,11 @@ impl FirstTokens {
         }
     }
 
+    /// Another objective; what was seen stays.
+    pub fn set_slo(&mut self, slo: f64) {
+        self.slo = slo;
+    }
+
     /// The stage is no longer empty.
     pub fn on_busy(&mut self, now: f64) {
         self.busy_since = Some(now);

@@ -122,6 +122,7 @@ families! {
     LOG_LOST = Counter "weir_log_lines_lost_total": "Log lines dropped because standard error did not take them.";
     LABEL_OVERFLOW = Counter "weir_label_overflow_total": "Observations folded into the label value other.";
     RELOAD_OK = Gauge "weir_config_last_reload_successful": "1 if the last reload of the configuration was accepted.";
+    RELOADS = Counter "weir_config_reloads_total": "Reloads of the configuration, by what became of them.";
     RELOAD_AT = Gauge "weir_config_last_reload_success_timestamp_seconds": "Unix time of the last accepted reload; start-up counts.";
     BUILD = Gauge "weir_build_info": "Constant 1, labelled with the build.";
 }

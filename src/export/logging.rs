@@ -28,14 +28,36 @@ pub enum LogError {
 }
 
 /// Sets the process's log up, the `log` crate's events included. To be called once.
-pub fn init(format: LogFormat, level: LogLevel) -> Result<(), LogError> {
+pub fn init(format: LogFormat, level: LogLevel) -> Result<Loudness, LogError> {
     stderr::start(move |lost| confession(lost, format))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter(level)).with_ansi(false);
-    let result = match format {
-        LogFormat::Json => builder.json().flatten_event(true).with_writer(Lines { format }).finish().try_init(),
-        LogFormat::Text => builder.with_writer(Lines { format }).finish().try_init(),
+    let (result, set) = match format {
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_writer(Lines { format }).with_filter_reloading();
+            let filters = builder.reload_handle();
+            let set: SetLevel = Box::new(move |level| _ = filters.reload(filter(level)));
+            (builder.finish().try_init(), set)
+        }
+        LogFormat::Text => {
+            let builder = builder.with_writer(Lines { format }).with_filter_reloading();
+            let filters = builder.reload_handle();
+            let set: SetLevel = Box::new(move |level| _ = filters.reload(filter(level)));
+            (builder.finish().try_init(), set)
+        }
     };
-    result.map_err(|_| LogError::AlreadySetUp)
+    result.map(|()| Loudness(set)).map_err(|_| LogError::AlreadySetUp)
+}
+
+/// Sets the level while the process runs.
+pub struct Loudness(SetLevel);
+
+type SetLevel = Box<dyn Fn(LogLevel) + Send + Sync>;
+
+impl Loudness {
+    /// Lines from this level on are written.
+    pub fn set(&self, level: LogLevel) {
+        (self.0)(level);
+    }
 }
 
 /// Makes a panic an ERROR line with its place only, and counts it in `panics`.

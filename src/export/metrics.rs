@@ -42,7 +42,7 @@ impl Exposition {
     pub fn render(&self, handles: &Handles) -> Result<String, prometheus::Error> {
         let snapshot = handles.ledger.snapshot(handles.clock.now());
         let probe = handles.probe.as_ref().map(|probe| probe.status());
-        self.write(&snapshot, &handles.facts.facts(), handles.drain.draining(), probe.as_ref())
+        self.write(&snapshot, &handles.facts.facts().of(&snapshot), handles.drain.draining(), probe.as_ref())
     }
 
     /// The exposition of one snapshot.
@@ -239,6 +239,10 @@ fn write_process(sheet: &mut Sheet<'_>, snapshot: &Snapshot, facts: &Facts) {
     });
     sheet.column(&f::LABEL_OVERFLOW, |out| out.count(&[("label", "model_name")], snapshot.overflow));
     sheet.single(&f::RELOAD_OK, f64::from(u8::from(facts.reload_accepted)));
+    sheet.column(&f::RELOADS, |out| {
+        out.count(&[("result", "accepted")], facts.reloads.0);
+        out.count(&[("result", "refused")], facts.reloads.1);
+    });
     sheet.single(&f::RELOAD_AT, facts.reload_accepted_at);
     sheet.column(&f::BUILD, |out| {
         let version = env!("CARGO_PKG_VERSION");

@@ -49,6 +49,8 @@ pub struct Handles {
     pub readiness: Arc<dyn Readiness>,
     /// What `/drain` and `/undrain` turn.
     pub drain: Arc<dyn DrainControl>,
+    /// What `/-/reload` turns.
+    pub reload: Arc<dyn ReloadControl>,
     /// What `/mode` turns.
     pub mode: Arc<dyn ModeControl>,
     /// Synthetic load; none where no token guards it.
@@ -66,7 +68,7 @@ pub use crate::admission::Mode;
 pub struct Facts {
     /// The mode in force.
     pub mode: Mode,
-    /// Health of each backend, in the configuration's order; a missing entry counts as down.
+    /// Health of each backend, by its place, as the next three; a missing entry counts as down.
     pub up: Vec<bool>,
     /// Client connections open now.
     pub connections: u64,
@@ -88,16 +90,30 @@ pub struct Facts {
     pub reload_accepted: bool,
     /// Unix time of the last accepted reload, in seconds.
     pub reload_accepted_at: f64,
+    /// Reloads that were accepted, and that were refused.
+    pub reloads: (u64, u64),
     /// Unix time at which the process's clock stood at zero, in seconds.
     pub epoch: f64,
-    /// What the estimate says of each backend, in the configuration's order.
+    /// What the estimate says of each backend.
     pub judged: Vec<Option<saturation::Judged>>,
-    /// The gate of each backend, in the configuration's order.
+    /// The gate of each backend.
     pub gates: Vec<gate::Gate>,
-    /// What each engine reports of itself, in the configuration's order.
+    /// What each engine reports of itself.
     pub reported: Vec<Option<reported::Reported>>,
     /// The GPUs that are read.
     pub gpus: Vec<crate::gpu::reading::Device>,
+}
+
+impl Facts {
+    /// The same with what is kept by place in the order of the snapshot's backends.
+    #[must_use]
+    pub fn of(mut self, snapshot: &crate::measure::Snapshot) -> Self {
+        self.up = snapshot.pick(&self.up);
+        self.judged = snapshot.pick(&self.judged);
+        self.gates = snapshot.places.iter().filter_map(|at| self.gates.get(usize::from(at.0)).cloned()).collect();
+        self.reported = snapshot.pick(&self.reported);
+        self
+    }
 }
 
 /// Whoever can tell the facts, at the time of a scrape and without waiting for anything.
@@ -128,6 +144,15 @@ pub trait ModeControl: Send + Sync {
 
     /// Switches at once, until the next switch or the end of the process; the configuration stays as it is.
     fn switch(&self, mode: Mode);
+}
+
+/// The configuration as the admin port sees it.
+pub trait ReloadControl: Send + Sync {
+    /// Reads the configuration again. Settings that are in force from now on, and those that wait for the next start.
+    ///
+    /// # Errors
+    /// Every mistake, one a line; nothing has changed then.
+    fn reload(&self) -> Result<(Vec<String>, Vec<String>), String>;
 }
 
 /// The drain as the admin port sees it.

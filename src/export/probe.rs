@@ -137,7 +137,8 @@ pub fn describe(knee: &SeenKnee, at: f64) -> Value {
 /// and the run's own state.
 pub fn write(sheet: &mut Sheet<'_>, snapshot: &Snapshot, status: Option<&Status>) {
     let Some(status) = status else { return };
-    let known = snapshot.backends.iter().zip(&snapshot.served).zip(&status.backends);
+    let shares = snapshot.places.iter().filter_map(|place| status.backends.get(usize::from(place.0)));
+    let known = snapshot.backends.iter().zip(&snapshot.served).zip(shares);
     let rows: Vec<([Label<'_>; 2], &Share)> =
         known.map(|((backend, model), share)| ([("backend", &**backend), ("model_name", &**model)], share)).collect();
     let mut same = |family: &Family, value: f64| {

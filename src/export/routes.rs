@@ -44,6 +44,8 @@ pub enum Page {
     Saturation,
     /// The effective configuration.
     Config,
+    /// Reads the configuration again.
+    Reload,
     /// Begins the drain; `?wait=120s` waits for its end.
     Drain,
     /// Cancels the drain.
@@ -56,7 +58,7 @@ pub enum Page {
 
 impl Page {
     /// Every path with its page.
-    pub const PATHS: [(&'static str, Self); 16] = [
+    pub const PATHS: [(&'static str, Self); 17] = [
         ("/", Self::Live(File::Document)),
         ("/page.js", Self::Live(File::Script)),
         ("/page.css", Self::Live(File::Style)),
@@ -69,6 +71,7 @@ impl Page {
         ("/knee", Self::Knee),
         ("/saturation", Self::Saturation),
         ("/config", Self::Config),
+        ("/-/reload", Self::Reload),
         ("/drain", Self::Drain),
         ("/undrain", Self::Undrain),
         ("/mode", Self::Mode),
@@ -86,7 +89,7 @@ impl Page {
             Self::Events => "GET",
             Self::Drain => "GET, POST",
             Self::Mode | Self::Probe => "GET, HEAD, POST",
-            Self::Undrain => "POST",
+            Self::Undrain | Self::Reload => "POST",
             _ => "GET, HEAD",
         }
     }
@@ -95,7 +98,7 @@ impl Page {
     pub fn act(self, method: &Method) -> Act {
         match self {
             Self::Drain => Act::Drain,
-            Self::Undrain => Act::Change,
+            Self::Undrain | Self::Reload => Act::Change,
             Self::Mode | Self::Probe if *method == Method::POST => Act::Change,
             _ => Act::Read,
         }
@@ -138,6 +141,7 @@ impl Desk {
             Page::Knee | Page::Saturation => self.judged(page),
             Page::Config => body(StatusCode::OK, JSON, (self.handles.config)()),
             Page::Drain => self.drain(uri).await,
+            Page::Reload => self.reload(),
             Page::Undrain => self.undrain(),
             Page::Mode => self.mode(method, uri),
             Page::Probe => self.probe(method, uri),
@@ -209,7 +213,8 @@ impl Desk {
     }
 
     fn judged(&self, page: Page) -> Answer {
-        let (snapshot, facts) = (self.handles.ledger.snapshot(self.handles.clock.now()), self.handles.facts.facts());
+        let snapshot = self.handles.ledger.snapshot(self.handles.clock.now());
+        let facts = self.handles.facts.facts().of(&snapshot);
         let described = match page {
             Page::Knee => {
                 let mut described = knee::knee(&snapshot, &facts.judged, &facts.gpus, facts.epoch);
@@ -254,6 +259,15 @@ impl Desk {
             Ok(true) => self.drain_state(StatusCode::OK, "empty"),
             Ok(false) => self.drain_state(StatusCode::CONFLICT, "cancelled"),
             Err(_) => self.drain_state(StatusCode::GATEWAY_TIMEOUT, "timeout"),
+        }
+    }
+
+    fn reload(&self) -> Answer {
+        match self.handles.reload.reload() {
+            Ok((changed, needs_restart)) => {
+                body(StatusCode::OK, JSON, line(&json!({ "changed": changed, "needs_restart": needs_restart })))
+            }
+            Err(why) => text(StatusCode::BAD_REQUEST, format!("{why}\n")),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::time::Timestamp;
 /// The status now, as one line of JSON.
 pub fn render(handles: &Handles) -> String {
     let snapshot = handles.ledger.snapshot(handles.clock.now());
-    format!("{}\n", describe(&snapshot, &handles.facts.facts(), handles.drain.draining()))
+    format!("{}\n", describe(&snapshot, &handles.facts.facts().of(&snapshot), handles.drain.draining()))
 }
 
 /// The status of one snapshot. The process's clock starts with the process, so its `at` is the uptime.

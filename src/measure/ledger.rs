@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
 use super::books::BucketSettings;
@@ -13,7 +14,7 @@ use super::journal::Line;
 use super::shard::Shard;
 use super::snapshot::Snapshot;
 use crate::backend::{BackendId, ModelId};
-use crate::slo::Slo;
+use crate::slo::{InForce, Slo};
 use crate::time::Timestamp;
 
 /// Whose books a request is in.
@@ -36,12 +37,14 @@ pub struct BackendNames {
 pub struct Ledger {
     shards: Box<[Arc<Shard>]>,
     names: Arc<Names>,
+    slo: Arc<InForce>,
     overflow: AtomicU64,
 }
 
 /// What the indices of an account stand for; shared with the shards, whose journal speaks of names.
 pub(super) struct Names {
-    backends: Box<[BackendNames]>,
+    /// By place; a place without a backend has none.
+    backends: ArcSwap<Vec<Option<BackendNames>>>,
     models: RwLock<Models>,
 }
 
@@ -67,10 +70,13 @@ impl Ledger {
         for name in backends.iter().filter_map(|backend| backend.model_name.as_deref()) {
             models.add(&label(name));
         }
-        let names = Arc::new(Names { backends: backends.into(), models: RwLock::new(models) });
-        let shards = (0..workers.max(1) as u64)
-            .map(|place| Shard::new(place, backends.len(), bounds.clone(), slo, journal.clone(), names.clone()));
-        let ledger = Self { shards: shards.collect(), names, overflow: AtomicU64::new(0) };
+        let seated = ArcSwap::from_pointee(backends.iter().cloned().map(Some).collect());
+        let names = Arc::new(Names { backends: seated, models: RwLock::new(models) });
+        let slo = Arc::new(InForce::new(slo));
+        let shards = (0..workers.max(1) as u64).map(|place| {
+            Shard::new(place, backends.len(), bounds.clone(), slo.clone(), journal.clone(), names.clone())
+        });
+        let ledger = Self { shards: shards.collect(), names, slo, overflow: AtomicU64::new(0) };
         for (i, backend) in backends.iter().enumerate().filter(|(_, backend)| backend.model_name.is_some()) {
             let account = BackendId(u16::try_from(i).unwrap_or(u16::MAX));
             let model = ledger.model(account, backend.model_name.as_deref());
@@ -82,8 +88,15 @@ impl Ledger {
     /// The index of a model's name. Without a name it is the one that `backend` is configured to serve, else `unknown`;
     /// past a hundred names it is `other`, and that is counted.
     pub fn model(&self, backend: BackendId, name: Option<&str>) -> ModelId {
-        let configured = || self.names.backends.get(usize::from(backend.0)).and_then(|b| b.model_name.as_deref());
-        let name = name.filter(|name| !name.is_empty()).or_else(configured).unwrap_or(UNKNOWN);
+        let seated;
+        let name = match name.filter(|name| !name.is_empty()) {
+            Some(name) => name,
+            None => {
+                seated = self.names.backends.load();
+                let names = seated.get(usize::from(backend.0)).and_then(Option::as_ref);
+                names.and_then(|names| names.model_name.as_deref()).unwrap_or(UNKNOWN)
+            }
+        };
         let (known, cleaned) = self.names.models.read().unwrap_or_else(PoisonError::into_inner).look_up(name);
         // A full table is only read: whoever invents names must not make every request wait for a writer.
         if let Some(id) = known {
@@ -107,8 +120,7 @@ impl Ledger {
 
     /// The account of a backend and a model by their names; `None`: there is no such backend.
     pub fn account(&self, backend: &str, model: &str) -> Option<Account> {
-        let place = self.names.backends.iter().position(|names| *names.name == *backend)?;
-        let backend = BackendId(u16::try_from(place).ok()?);
+        let backend = self.roster().into_iter().find(|(_, names)| *names.name == *backend)?.0;
         Some(Account { backend, model: self.model(backend, Some(model)) })
     }
 
@@ -124,10 +136,9 @@ impl Ledger {
 
     /// Everything, added up.
     pub fn snapshot(&self, now: Timestamp) -> Snapshot {
-        let names = self.names.backends.iter().map(|backend| backend.name.clone()).collect();
-        let served = (0..self.names.backends.len()).map(|i| BackendId(u16::try_from(i).unwrap_or(u16::MAX)));
-        let served = served.map(|backend| self.model_name(self.model(backend, None))).collect();
-        let mut snapshot = Snapshot::new(now, names, served);
+        let (places, names): (Vec<_>, Vec<_>) = self.roster().into_iter().map(|(at, names)| (at, names.name)).unzip();
+        let served = places.iter().map(|backend| self.model_name(self.model(*backend, None))).collect();
+        let mut snapshot = Snapshot::new(now, places, names, served);
         for shard in &self.shards {
             let state = shard.lock();
             snapshot.add(&state, |model| self.model_name(model));
@@ -139,19 +150,68 @@ impl Ledger {
 
     /// The objectives that a request without its own is judged by.
     pub fn slo(&self) -> Slo {
-        self.shards[0].slo
+        self.slo.now()
     }
 
-    /// The configured names of the backends.
-    pub fn backends(&self) -> &[BackendNames] {
-        &self.names.backends
+    /// Judges by these from now on. The bound that the objectives have in the histograms stays where it was.
+    pub fn set_slo(&self, slo: Slo) {
+        self.slo.set(slo);
+    }
+
+    /// The backends that have books, with their places, in the order of the places.
+    pub fn roster(&self) -> Vec<(BackendId, BackendNames)> {
+        let seated = self.names.backends.load();
+        let seated = seated.iter().enumerate();
+        seated.filter_map(|(i, names)| Some((BackendId(u16::try_from(i).ok()?), names.clone()?))).collect()
+    }
+
+    /// A backend of these names stands at a free place from now on. One writer at a time.
+    pub fn seat(&self, backend: BackendId, names: BackendNames) {
+        self.shards.iter().for_each(|shard| shard.seat(backend));
+        let pinned = names.model_name.clone();
+        self.rename(backend, Some(names));
+        if let Some(name) = pinned {
+            self.pin(&name);
+            self.shards[0].open(Account { backend, model: self.model(backend, Some(&name)) });
+        }
+    }
+
+    /// Other names for a backend that stays at its place.
+    pub fn relabel(&self, backend: BackendId, names: BackendNames) {
+        if let Some(name) = &names.model_name {
+            self.pin(name);
+        }
+        self.rename(backend, Some(names));
+    }
+
+    fn rename(&self, backend: BackendId, names: Option<BackendNames>) {
+        let (mut seated, place) = ((**self.names.backends.load()).clone(), usize::from(backend.0));
+        seated.resize(seated.len().max(place + 1), None);
+        seated[place] = names;
+        self.names.backends.store(Arc::new(seated));
+    }
+
+    /// Forgets a backend and its books. `false`: something of it is still open, and nothing happened.
+    pub fn vacate(&self, backend: BackendId) -> bool {
+        if self.shards.iter().any(|shard| shard.open_at(backend) > 0) {
+            return false;
+        }
+        self.rename(backend, None);
+        self.shards.iter().for_each(|shard| shard.vacate(backend));
+        true
+    }
+
+    fn pin(&self, name: &str) {
+        self.names.models.write().unwrap_or_else(PoisonError::into_inner).add(&label(name));
     }
 }
 
 impl Names {
     /// The name of a backend, as in labels.
     pub fn backend(&self, backend: BackendId) -> Arc<str> {
-        self.backends.get(usize::from(backend.0)).map_or_else(|| UNKNOWN.into(), |names| names.name.clone())
+        let seated = self.backends.load();
+        let names = seated.get(usize::from(backend.0)).and_then(Option::as_ref);
+        names.map_or_else(|| UNKNOWN.into(), |names| names.name.clone())
     }
 
     /// The name of a model, as in labels.

@@ -287,7 +287,7 @@ impl Line {
             histogram.record(spent);
         }
         self.book_tokens(state, end);
-        self.judge(shard.slo, state, end);
+        self.judge(shard.slo.now(), state, end);
         observe(state, self.account, Latency::E2e, end.at, took, 1);
         if end.outcome == Outcome::Completed {
             count(state, self.account, Event::Completed, end.at, 1);

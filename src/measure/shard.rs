@@ -11,7 +11,8 @@ use super::outcome::MalformedReason;
 use super::sample::RequestKey;
 use super::tray::Tray;
 use super::window::Window;
-use crate::slo::Slo;
+use crate::backend::{BackendId, ModelId};
+use crate::slo::InForce;
 
 /// Where one worker's requests are booked.
 pub struct Shard {
@@ -19,7 +20,7 @@ pub struct Shard {
     place: u64,
     state: Mutex<State>,
     pub(super) bounds: BucketSettings,
-    pub(super) slo: Slo,
+    pub(super) slo: Arc<InForce>,
     journal: Option<SyncSender<Line>>,
     pub(super) names: Arc<Names>,
 }
@@ -27,6 +28,8 @@ pub struct Shard {
 /// What is under the lock.
 pub(super) struct State {
     pub rows: Vec<(Account, Books)>,
+    /// Rows of backends that are gone; nobody's line points there, and their account is [`NOBODY`].
+    vacant: Vec<u32>,
     places: FewMap<Account, u32>,
     /// Requests offered, ever.
     keys: u64,
@@ -53,15 +56,14 @@ impl Shard {
         place: u64,
         backends: usize,
         bounds: BucketSettings,
-        slo: Slo,
+        slo: Arc<InForce>,
         journal: Option<SyncSender<Line>>,
         names: Arc<Names>,
     ) -> Arc<Self> {
-        let backends = (0..backends)
-            .map(|_| Backend { window: Window::new(), delivered: 0, decoding: 0, tray: Tray::default() })
-            .collect();
+        let backends = (0..backends).map(|_| Backend::new()).collect();
         let state = State {
             rows: Vec::new(),
+            vacant: Vec::new(),
             places: FewMap::default(),
             keys: 0,
             backends,
@@ -80,6 +82,36 @@ impl Shard {
     /// The books of `account` exist from now on, all of them zero.
     pub fn open(&self, account: Account) {
         self.lock().place(account, &self.bounds);
+    }
+
+    /// A backend stands at this place from now on, with nothing behind it.
+    pub(super) fn seat(&self, backend: BackendId) {
+        let (mut state, place) = (self.lock(), usize::from(backend.0));
+        while state.backends.len() <= place {
+            state.backends.push(Backend::new());
+        }
+        state.backends[place] = Backend::new();
+    }
+
+    /// Requests of this backend that are queued or in flight.
+    pub(super) fn open_at(&self, backend: BackendId) -> u64 {
+        let state = self.lock();
+        let own = state.rows.iter().filter(|(account, _)| account.backend == backend);
+        own.map(|(_, books)| books.in_flight() + books.queued.iter().sum::<u64>()).sum()
+    }
+
+    /// Forgets the books of a backend that has nothing open.
+    pub(super) fn vacate(&self, backend: BackendId) {
+        let mut state = self.lock();
+        let State { rows, vacant, places, .. } = &mut *state;
+        for (row, (account, books)) in
+            rows.iter_mut().enumerate().filter(|(_, (account, _))| account.backend == backend)
+        {
+            places.remove(account);
+            *account = NOBODY;
+            *books = Books::new(&self.bounds);
+            vacant.push(u32::try_from(row).unwrap_or(u32::MAX));
+        }
     }
 
     /// Takes the samples since the last call, one tray a backend in the configuration's order, in exchange for `trays`.
@@ -116,9 +148,23 @@ impl Shard {
 impl State {
     /// Row of `account`.
     pub fn place(&mut self, account: Account, bounds: &BucketSettings) -> u32 {
-        *self.places.entry(account).or_insert_with(|| {
-            self.rows.push((account, Books::new(bounds)));
-            u32::try_from(self.rows.len() - 1).unwrap_or(u32::MAX)
+        let Self { rows, vacant, places, .. } = self;
+        *places.entry(account).or_insert_with(|| {
+            if let Some(row) = vacant.pop() {
+                rows[row as usize].0 = account;
+                return row;
+            }
+            rows.push((account, Books::new(bounds)));
+            u32::try_from(rows.len() - 1).unwrap_or(u32::MAX)
         })
     }
 }
+
+impl Backend {
+    fn new() -> Self {
+        Self { window: Window::new(), delivered: 0, decoding: 0, tray: Tray::default() }
+    }
+}
+
+/// The account of a row that is free.
+pub(super) const NOBODY: Account = Account { backend: BackendId(u16::MAX), model: ModelId(0) };

@@ -8,15 +8,17 @@ use super::ledger::Account;
 use super::outcome::MalformedReason;
 use super::shard::State;
 use super::window::{View, Window};
-use crate::backend::ModelId;
+use crate::backend::{BackendId, ModelId};
 use crate::time::Timestamp;
 
 /// Everything that was booked until `at`.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     pub at: Timestamp,
-    /// Names of the backends, in the configuration's order.
+    /// Names of the backends, in the order of their places.
     pub backends: Vec<Arc<str>>,
+    /// The place of each: what others keep per backend is found by it.
+    pub places: Vec<BackendId>,
     /// The model that each is configured to serve, for families that describe a backend; `unknown` without one.
     pub served: Vec<Arc<str>>,
     /// The last minute of each backend.
@@ -51,11 +53,12 @@ impl Deref for AccountBooks {
 }
 
 impl Snapshot {
-    pub(super) fn new(at: Timestamp, backends: Vec<Arc<str>>, served: Vec<Arc<str>>) -> Self {
+    pub(super) fn new(at: Timestamp, places: Vec<BackendId>, backends: Vec<Arc<str>>, served: Vec<Arc<str>>) -> Self {
         let windows = backends.iter().map(|_| Window::new()).collect();
         Self {
             at,
             backends,
+            places,
             served,
             recent: Vec::new(),
             accounts: Vec::new(),
@@ -70,21 +73,24 @@ impl Snapshot {
     /// Adds one shard, under its lock.
     pub(super) fn add(&mut self, state: &State, name: impl Fn(ModelId) -> Arc<str>) {
         for (account, books) in &state.rows {
+            // Of a backend that is gone.
+            let Ok(place) = self.places.binary_search(&account.backend) else { continue };
             match self.accounts.iter_mut().find(|known| known.account == *account) {
                 Some(known) => known.books.add(books),
                 None => {
-                    let backend = self.backends.get(usize::from(account.backend.0)).cloned();
                     self.accounts.push(AccountBooks {
                         account: *account,
-                        backend: backend.unwrap_or_else(|| "unknown".into()),
+                        backend: self.backends[place].clone(),
                         model: name(account.model),
                         books: books.clone(),
                     });
                 }
             }
         }
-        for (window, backend) in self.windows.iter_mut().zip(&state.backends) {
-            window.merge(&backend.window);
+        for (window, place) in self.windows.iter_mut().zip(&self.places) {
+            if let Some(backend) = state.backends.get(usize::from(place.0)) {
+                window.merge(&backend.window);
+            }
         }
         self.malformed.iter_mut().zip(state.malformed).for_each(|(mine, theirs)| *mine += theirs);
         self.dropped += state.dropped;
@@ -95,6 +101,11 @@ impl Snapshot {
         self.recent = self.windows.iter().map(|window| window.view(self.at)).collect();
         self.windows = Vec::new();
         self.accounts.sort_by_key(|account| account.account);
+    }
+
+    /// What `by_place` holds of each backend of this snapshot, in its order.
+    pub fn pick<T: Clone + Default>(&self, by_place: &[T]) -> Vec<T> {
+        self.places.iter().map(|place| by_place.get(usize::from(place.0)).cloned().unwrap_or_default()).collect()
     }
 
     /// The identities, for every account.

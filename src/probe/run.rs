@@ -37,8 +37,8 @@ pub struct House {
     pub pool: Arc<Pool>,
     /// The books of clients.
     pub ledger: Arc<Ledger>,
-    /// Addresses of the backends, in the pool's order.
-    pub backends: Vec<String>,
+    /// Addresses of the backends, with their places.
+    pub backends: Arc<dyn Fn() -> Vec<(BackendId, String)> + Send + Sync>,
     /// Whether the estimate calls any backend saturated.
     pub saturated: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Whether the process drains.
@@ -78,8 +78,7 @@ impl Prober {
     /// A prober that has never run.
     pub fn new(house: House, settings: Settings) -> Self {
         let desk = Desk::default();
-        let share = Share { ended: Default::default(), ttft: Buckets::new(&BucketSettings::default().ttft) };
-        desk.past().backends = vec![share; house.backends.len()];
+        desk.past().backends = vec![no_share(); (house.backends)().len()];
         Self { house, settings, desk: Arc::new(desk) }
     }
 }
@@ -129,13 +128,18 @@ impl Desk {
     }
 
     fn on_end(&self, backend: BackendId, ended: Ended, ttft: Option<Duration>) {
-        if let Some(share) = self.past().backends.get_mut(usize::from(backend.0)) {
-            share.ended[ended as usize] += 1;
-            if let Some(ttft) = ttft {
-                share.ttft.record(u64::try_from(ttft.as_nanos()).unwrap_or(u64::MAX));
-            }
+        let (mut past, place) = (self.past(), usize::from(backend.0));
+        let shares = &mut past.backends;
+        shares.resize_with(shares.len().max(place + 1), no_share);
+        shares[place].ended[ended as usize] += 1;
+        if let Some(ttft) = ttft {
+            shares[place].ttft.record(u64::try_from(ttft.as_nanos()).unwrap_or(u64::MAX));
         }
     }
+}
+
+fn no_share() -> Share {
+    Share { ended: Default::default(), ttft: Buckets::new(&BucketSettings::default().ttft) }
 }
 
 /// Says that a run is over, however it ends.
@@ -314,21 +318,23 @@ impl Totals {
 /// Those who hold synthetic requests: each sends its next one when the last has ended. Dropping it hangs up on all.
 struct Crew {
     run: Arc<Run>,
-    clients: Arc<[Client]>,
-    forms: Arc<[Form]>,
+    /// By place.
+    clients: Arc<[Option<(Client, Form)>]>,
     tasks: JoinSet<()>,
 }
 
 impl Crew {
     async fn new(run: &Arc<Run>) -> Result<Self, Stop> {
-        let (mut clients, mut forms) = (Vec::new(), Vec::new());
-        for url in &run.house.backends {
-            let target = Target::resolve(url).await.map_err(|_| Stop::Fails)?;
+        let mut clients = Vec::new();
+        for (backend, url) in (run.house.backends)() {
+            let target = Target::resolve(&url).await.map_err(|_| Stop::Fails)?;
             let model = target.first_model(Form::default().api).await;
-            forms.push(Form { model: model.unwrap_or_else(|| Form::default().model), ..Form::default() });
-            clients.push(Client::new(target, HeaderMap::new(), run.house.clock));
+            let form = Form { model: model.unwrap_or_else(|| Form::default().model), ..Form::default() };
+            let place = usize::from(backend.0);
+            clients.resize_with(clients.len().max(place + 1), || None);
+            clients[place] = Some((Client::new(target, HeaderMap::new(), run.house.clock), form));
         }
-        Ok(Self { run: run.clone(), clients: clients.into(), forms: forms.into(), tasks: JoinSet::new() })
+        Ok(Self { run: run.clone(), clients: clients.into(), tasks: JoinSet::new() })
     }
 
     /// Fills up to `held`, one after the other within `span`: all at once they would be a burst, and clients behind it.
@@ -336,12 +342,12 @@ impl Crew {
         let pause = span / (held.saturating_sub(self.tasks.len() as u32)).max(1);
         let mut wait = Duration::ZERO;
         while self.tasks.len() < held as usize {
-            let (run, clients, forms) = (self.run.clone(), self.clients.clone(), self.forms.clone());
+            let (run, clients) = (self.run.clone(), self.clients.clone());
             wait += pause;
             self.tasks.spawn(async move {
                 sleep(wait).await;
                 loop {
-                    run.one(&clients, &forms).await;
+                    run.one(&clients).await;
                 }
             });
         }
@@ -350,7 +356,7 @@ impl Crew {
 
 impl Run {
     /// One synthetic request: its turn, its answer, its end.
-    async fn one(&self, clients: &[Client], forms: &[Form]) {
+    async fn one(&self, clients: &[Option<(Client, Form)>]) {
         self.pause().await;
         let (desk, clock) = (&self.desk, self.house.clock);
         let id = desk.sent.fetch_add(1, Relaxed);
@@ -364,7 +370,11 @@ impl Run {
             }
         };
         let place = usize::from(permit.backend().0);
-        let (Some(client), Some(form)) = (clients.get(place), forms.get(place)) else { return };
+        let Some((client, form)) = clients.get(place).and_then(Option::as_ref) else {
+            // It came after the run began: the run is not about it.
+            drop(permit);
+            return sleep(NEWCOMER).await;
+        };
         let body = Bytes::from(form.body(&draw));
         let outgoing = Outgoing { api: form.api, body, give_up: GiveUp::Never, keep_gaps: false };
         let mut record = RequestRecord::offered(&draw, clock.now());
@@ -460,6 +470,8 @@ impl Drop for Out<'_> {
     }
 }
 
+/// Before the next request is sent instead of one to a backend that the run does not know.
+const NEWCOMER: Duration = Duration::from_millis(100);
 /// How long clients are watched before anything is sent.
 const LOOK: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(100);

@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 use std::ops::Range;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::claims::Claims;
@@ -159,7 +160,7 @@ impl<'c> Arriving<'c> {
 
     fn head_end(&mut self, received: &[u8]) -> Result<Option<usize>, Stop> {
         let found = self.end.find(received).map_err(Stop::malformed)?;
-        if found.unwrap_or(received.len()) > self.worker.gateway.limits.max_header {
+        if found.unwrap_or(received.len()) > self.worker.gateway.limits.load().max_header {
             return Err(Stop::malformed(Reject::HeadTooLong));
         }
         Ok(found)
@@ -179,12 +180,12 @@ impl<'c> Arriving<'c> {
         };
         let mut path = PathKind::PassThrough;
         let measured = |method: &[u8], target: &[u8]| {
-            path = PathKind::of(method, target, gateway.passes_metrics);
+            path = PathKind::of(method, target, gateway.passes_metrics.load(Relaxed));
             matches!(path, PathKind::Inference(_))
         };
         let head = request_head(bytes, &peer, measured, &mut out).map_err(Stop::malformed)?;
         (gateway.hook)(Phase::Head);
-        if matches!(head.body, RequestBody::Length(n) if n > gateway.limits.max_body as u64) {
+        if matches!(head.body, RequestBody::Length(n) if n > gateway.limits.load().max_body as u64) {
             return Err(Stop::Refuse(Refusal::BodyTooLarge, path.family()));
         }
         self.framing = BodyReader::of(head.body);
@@ -201,11 +202,12 @@ impl<'c> Arriving<'c> {
         let gateway = &self.worker.gateway;
         let value = |range: &Option<Range<usize>>| range.clone().map(|range| &bytes[range]);
         let [priority, tenant, slo] = [&head.priority, &head.tenant, &head.slo_ttft].map(value);
-        let claims = Claims::read(priority, tenant, slo, &gateway.rules.tenants);
-        let route = gateway.rules.route(&bytes[head.target.clone()]);
+        let rules = gateway.rules.load();
+        let claims = Claims::read(priority, tenant, slo, &rules.tenants);
+        let route = rules.route(&bytes[head.target.clone()]);
         let slo_ttft = route.into_iter().chain(claims.slo_ttft).min();
         Request {
-            outgoing: Outgoing::new(out, Held::new(gateway.limits.max_body, &gateway.memory)),
+            outgoing: Outgoing::new(out, Held::new(gateway.limits.load().max_body, &gateway.memory)),
             host: head.host.clone().map_or_else(Box::default, |range| bytes[range].into()),
             id: head
                 .request_id

@@ -8,14 +8,19 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 /// A hard limit in bytes, shared by all workers.
 #[derive(Debug)]
 pub struct Budget {
-    limit: usize,
+    limit: AtomicUsize,
     used: AtomicUsize,
 }
 
 impl Budget {
     /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self { limit, used: AtomicUsize::new(0) }
+        Self { limit: AtomicUsize::new(limit), used: AtomicUsize::new(0) }
+    }
+
+    /// Another limit from now on. What is over a lower one stays until its owners give it back.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Relaxed);
     }
 
     /// Bytes in use now.
@@ -39,10 +44,9 @@ impl Charge {
 
     /// Takes `bytes` more. `false`: the budget is spent and nothing was taken.
     pub fn add(&mut self, bytes: usize) -> bool {
-        let taken = self
-            .budget
-            .used
-            .fetch_update(Relaxed, Relaxed, |used| used.checked_add(bytes).filter(|sum| *sum <= self.budget.limit));
+        let limit = self.budget.limit.load(Relaxed);
+        let taken =
+            self.budget.used.fetch_update(Relaxed, Relaxed, |used| used.checked_add(bytes).filter(|sum| *sum <= limit));
         if taken.is_ok() {
             self.bytes += bytes;
         }

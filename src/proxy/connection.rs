@@ -87,7 +87,7 @@ impl Connection<'_> {
         mut stopped: Pin<&mut Notified<'_>>,
     ) -> Result<Request, Stop> {
         let gateway = &*self.worker.gateway;
-        let (limits, clock) = (&gateway.limits, gateway.clock);
+        let (limits, clock) = (gateway.limits.load_full(), gateway.clock);
         let mut arriving = Arriving::new(self.worker, &self.caller);
         let early = std::mem::take(&mut self.early.bytes);
         let mut begun = !early.is_empty();

@@ -57,6 +57,8 @@ pub struct Bench<'a, 't> {
     pub worker: &'a Worker,
     /// Where the request goes, and what is known of that backend's health.
     pub target: &'a Target,
+    /// As they were when the exchange began.
+    pub limits: &'a Limits,
     pub vitals: &'a Vitals,
     /// Bytes of the client's that belong to its next request.
     pub early: &'a mut Early,
@@ -413,7 +415,7 @@ impl Bench<'_, '_> {
     }
 
     fn limits(&self) -> &Limits {
-        &self.worker.gateway.limits
+        self.limits
     }
 
     /// The client's side, for the answer's head.

@@ -1,11 +1,11 @@
 //! What all connections share, and what each worker has for itself.
 //!
-//! The gateway is process-wide and immutable but for counters; a worker is one thread with its own reactor, its own idle
+//! The gateway is process-wide; what a reload changes in it is swapped whole, the rest is immutable but for counters; a worker is one thread with its own reactor, its own idle
 //! connections to the backends and its own shard of the books, so that nothing crosses threads while a request lives.
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
@@ -19,7 +19,7 @@ use super::request_id::RequestId;
 use super::rules::Rules;
 use super::settings::Limits;
 use super::spans::Sampling;
-use super::upstream::{Idle, Target};
+use super::upstream::{Idle, Targets};
 use crate::balance::Pool;
 use crate::clock::Clock;
 use crate::measure::{Ledger, Reports, Shard};
@@ -28,19 +28,19 @@ use crate::time::Timestamp;
 /// The process-wide side of the data port.
 pub struct Gateway {
     pub clock: Clock,
-    pub limits: Limits,
+    pub limits: ArcSwap<Limits>,
     pub ledger: Arc<Ledger>,
     pub pool: Arc<Pool>,
-    pub rules: Rules,
-    pub targets: Box<[Target]>,
+    pub rules: ArcSwap<Rules>,
+    pub targets: Targets,
     pub drain: Arc<Drain>,
     /// Bytes held for clients: request bodies and unsent answers.
     pub memory: Arc<Budget>,
     pub connections: Arc<Semaphore>,
     /// Peers whose forwarding, priority, tenant and SLO headers are believed.
-    pub trust: Box<[IpNet]>,
+    pub trust: ArcSwap<Vec<IpNet>>,
     /// `/metrics` on the data port goes to the engine; else it is not served there.
-    pub passes_metrics: bool,
+    pub passes_metrics: AtomicBool,
     /// Emission stamps are kept for the journal.
     pub traces: bool,
     /// Every request that ends is told to `reports`.
@@ -86,7 +86,7 @@ impl Gateway {
     /// Whether what `peer` says about others is believed. On a socket for both families an IPv4 peer comes as IPv6.
     pub fn trusts(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
-        self.trust.iter().any(|net| net.contains(&peer))
+        self.trust.load().iter().any(|net| net.contains(&peer))
     }
 }
 
@@ -105,7 +105,7 @@ impl Worker {
     /// Worker number `index`. `id_seed` makes request ids differ between processes.
     pub fn new(gateway: Arc<Gateway>, index: usize, id_seed: u64) -> Arc<Self> {
         let shard = gateway.ledger.shard(index);
-        let idle = Idle::new(gateway.targets.len());
+        let idle = Idle::new(gateway.targets.places());
         // The pseudonym tells it from another weir on the same way; a comment would not do, because any hop may remove it.
         let via = format!("1.1 weir-{:016x}", gateway.via_id).into();
         let id_seed = id_seed.rotate_left(7).wrapping_add(index as u64);

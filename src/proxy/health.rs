@@ -30,6 +30,16 @@ pub struct Check {
     pub timeout: Duration,
 }
 
+impl Vitals {
+    /// Another backend stands at this place.
+    pub fn reset(&self) {
+        self.heard.store(0, Relaxed);
+        self.failures.store(0, Relaxed);
+        self.ejected_until.store(0, Relaxed);
+        self.ejections.store(0, Relaxed);
+    }
+}
+
 /// What traffic has told about one backend.
 #[derive(Debug, Default)]
 pub struct Vitals {
@@ -75,10 +85,11 @@ pub fn on_exchange_ended(gateway: &Gateway, backend: BackendId, end: End, receiv
     }
 }
 
-/// Asks one backend for as long as the process lives.
+/// Asks one backend for as long as it is one.
 pub async fn watch(gateway: Arc<Gateway>, backend: BackendId, check: Check) {
     let index = usize::from(backend.0);
-    let (target, vitals) = (gateway.targets[index].clone(), &gateway.vitals[index]);
+    let Some(target) = gateway.targets.of(backend) else { return };
+    let vitals = &gateway.vitals[index];
     let mut stop = gateway.drain.watch();
     let mut misses = 0_u32;
     loop {
@@ -129,7 +140,7 @@ fn eject(gateway: &Gateway, backend: BackendId, now: Timestamp) {
     vitals.ejected_until.store(until.as_nanos(), Relaxed);
     vitals.failures.store(FAILURES - 1, Relaxed);
     gateway.pool.set_ejected(backend, true, now);
-    tracing::warn!(backend = &*gateway.targets[usize::from(backend.0)].name, "a backend is avoided: its traffic fails");
+    tracing::warn!(backend = &*gateway.targets.name(backend), "a backend is avoided: its traffic fails");
 }
 
 /// One question. Anything below 500 is an answer: an engine without a health endpoint says 404 and is alive.

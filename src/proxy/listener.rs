@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -145,18 +145,27 @@ impl Drop for Open<'_> {
 /// address has all of them.
 #[derive(Debug)]
 pub struct Addresses {
-    cap: Option<usize>,
+    /// 0: any number.
+    cap: AtomicUsize,
     open: Mutex<HashMap<IpAddr, usize>>,
 }
 
 impl Addresses {
     /// At most `cap` connections for each address; `None`: any number.
     pub fn new(cap: Option<usize>) -> Self {
-        Self { cap, open: Mutex::default() }
+        Self { cap: AtomicUsize::new(cap.unwrap_or(0)), open: Mutex::default() }
+    }
+
+    /// Another cap from now on. Connections that came while there was none are not counted.
+    pub fn set_cap(&self, cap: Option<usize>) {
+        self.cap.store(cap.unwrap_or(0), Relaxed);
     }
 
     fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let Some(cap) = self.cap else { return Some(Place(None)) };
+        let cap = match self.cap.load(Relaxed) {
+            0 => return Some(Place(None)),
+            cap => cap,
+        };
         let address = match address.to_canonical() {
             IpAddr::V6(v6) => IpAddr::from((u128::from(v6) & HOSTS_PART_LEFT_OUT).to_be_bytes()),
             v4 => v4,

@@ -6,6 +6,7 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use super::spans::caption;
 use super::talk::write_all;
 use super::tap::{Ending, Tap};
 use super::timer::Timer;
+use super::upstream::Target;
 use crate::admission::{Ask, Mode};
 use crate::backend::BackendId;
 use crate::balance::{Permit, Refused, Turn};
@@ -46,6 +48,8 @@ struct Passage {
 /// A connection to a backend.
 struct Link {
     stream: TcpStream,
+    /// Where it leads.
+    target: Arc<Target>,
     /// It comes from the pool.
     reused: bool,
     /// Nothing was tried again so far.
@@ -78,11 +82,16 @@ impl Connection<'_> {
             Some(ask) => gateway.pool.arrive(ask, None, now),
             None => gateway.pool.pass(None).map_or(Turn::Refused(BackendId(0), Refused::NoBackend), Turn::Go),
         };
-        let idle = |permit: &Permit| worker.idle.take(permit.backend(), now);
+        let idle = |permit: &Permit| {
+            let target = gateway.targets.of(permit.backend())?;
+            Some((worker.idle.take(permit.backend(), &target, now)?, target))
+        };
         let mut passage = match turn {
-            Turn::Refused(backend, refused) => return Err(self.shed(request, backend, gateway.rules.refusal(refused))),
-            Turn::Go(permit) if let Some(stream) = idle(&permit) => {
-                let link = Link { stream, reused: true, may_retry: true, since: now, begun: request.arrived };
+            Turn::Refused(backend, refused) => {
+                return Err(self.shed(request, backend, gateway.rules.load().refusal(refused)));
+            }
+            Turn::Go(permit) if let Some((stream, target)) = idle(&permit) => {
+                let link = Link { stream, target, reused: true, may_retry: true, since: now, begun: request.arrived };
                 self.embark(request, link, permit, None, now)
             }
             turn => match Box::pin(self.embark_slowly(client, timer, request, ask, turn, now)).await {
@@ -92,8 +101,8 @@ impl Connection<'_> {
             },
         };
         (gateway.hook)(Phase::Dispatched);
-        let target = &gateway.targets[usize::from(passage.backend.0)];
-        let patience = gateway.rules.patience(request);
+        let target = passage.link.target.clone();
+        let (patience, limits) = (gateway.rules.load().patience(request), gateway.limits.load_full());
         let mut exchange = Exchange::new(passage.link.since, passage.link.begun).with_patience(patience);
         let end = loop {
             let host = target.authority.as_deref().map_or(&*request.host, str::as_bytes);
@@ -101,7 +110,8 @@ impl Connection<'_> {
             let end = poll_fn(|cx| {
                 let mut bench = Bench {
                     worker,
-                    target,
+                    target: &target,
+                    limits: &limits,
                     vitals: &gateway.vitals[usize::from(passage.backend.0)],
                     early: &mut self.early,
                     timer,
@@ -118,7 +128,7 @@ impl Connection<'_> {
             if let Some(entry) = passage.tap.entry_mut() {
                 entry.retry(RetryReason::StaleConnection);
             }
-            match Box::pin(self.dial(client, timer, passage.backend, gateway.clock.now())).await {
+            match Box::pin(self.dial(client, timer, passage.backend, &target, gateway.clock.now())).await {
                 Dialled::Connection(stream) => (passage.link.stream, passage.link.reused) = (stream, false),
                 Dialled::ClientGone => break End::ClientGone,
                 Dialled::Failed(_) => break end,
@@ -148,12 +158,13 @@ impl Connection<'_> {
             return Err(Refusal::NotHere);
         }
         if lame {
-            return Err(self.shed(request, BackendId(0), Refusal::shed(ShedReason::Draining)));
+            return Err(self.shed(request, gateway.pool.first(), Refusal::shed(ShedReason::Draining)));
         }
-        if gateway.rules.reassemble && gateway.rules.mode() == Mode::Enforce {
+        let rules = gateway.rules.load();
+        if rules.reassemble && rules.mode() == Mode::Enforce {
             request.ask_for_stream().inspect_err(|refusal| self.refused(Some(request), *refusal))?;
         }
-        Ok(gateway.rules.ask(request))
+        Ok(rules.ask(request))
     }
 
     /// Counts a request that is refused before dispatch.
@@ -216,15 +227,17 @@ impl Connection<'_> {
         loop {
             let permit = match turn {
                 Turn::Go(permit) => permit,
-                Turn::Refused(_, refused) => return Err(refuse(entry, gateway.rules.refusal(refused), gateway)),
+                Turn::Refused(_, refused) => return Err(refuse(entry, gateway.rules.load().refusal(refused), gateway)),
                 Turn::Wait(waiting) => {
                     entry = entry.or_else(|| offer(worker, request, waiting.home()));
-                    let longest = ask.map_or(Duration::ZERO, |ask| gateway.rules.longest_wait(&ask));
+                    let longest = ask.map_or(Duration::ZERO, |ask| gateway.rules.load().longest_wait(&ask));
                     let waited = self.wait(client, timer, waiting, request.arrived + longest).await;
                     request.queued = gateway.clock.now().since(request.arrived).saturating_sub(worked);
                     match waited {
                         Waited::Turn(permit) => permit,
-                        Waited::Refused(refused) => return Err(refuse(entry, gateway.rules.refusal(refused), gateway)),
+                        Waited::Refused(refused) => {
+                            return Err(refuse(entry, gateway.rules.load().refusal(refused), gateway));
+                        }
                         Waited::ClientGone => return Err(leave(entry, gateway)),
                     }
                 }
@@ -234,9 +247,12 @@ impl Connection<'_> {
             if let Some(entry) = &mut booked {
                 move_to(worker, request, entry, backend);
             }
-            let dialled = match worker.idle.take(backend, dispatched) {
+            let Some(target) = gateway.targets.of(backend) else {
+                return Err(refuse(booked, Refusal::BackendFailed, gateway));
+            };
+            let dialled = match worker.idle.take(backend, &target, dispatched) {
                 Some(stream) => Ok((stream, true)),
-                None => match self.dial(client, timer, backend, dispatched).await {
+                None => match self.dial(client, timer, backend, &target, dispatched).await {
                     Dialled::Connection(stream) => Ok((stream, false)),
                     Dialled::ClientGone => return Err(leave(booked, gateway)),
                     Dialled::Failed(ending) => Err(ending),
@@ -246,7 +262,7 @@ impl Connection<'_> {
             match dialled {
                 Ok((stream, reused)) => {
                     let may_retry = failed.is_none();
-                    let link = Link { stream, reused, may_retry, since: now, begun: now - worked };
+                    let link = Link { stream, target, reused, may_retry, since: now, begun: now - worked };
                     let mut passage = self.embark(request, link, permit, booked, dispatched);
                     if let Some(entry) = passage.tap.entry_mut().filter(|_| !may_retry) {
                         entry.retry(RetryReason::Connect);
@@ -280,11 +296,13 @@ impl Connection<'_> {
         client: &mut D,
         timer: &mut Timer<'_>,
         backend: BackendId,
+        target: &Target,
         now: Timestamp,
     ) -> Dialled {
         let gateway = &*self.worker.gateway;
-        timer.set(now + gateway.limits.connect_timeout);
-        let mut dialling = pin!(gateway.targets[usize::from(backend.0)].connect());
+        let limits = gateway.limits.load_full();
+        timer.set(now + limits.connect_timeout);
+        let mut dialling = pin!(target.connect());
         let early = &mut self.early;
         poll_fn(|cx| {
             if let Poll::Ready(dialled) = dialling.as_mut().poll(cx) {
@@ -298,7 +316,7 @@ impl Connection<'_> {
                     }
                 });
             }
-            if is_gone(cx, client, early, gateway.limits.half_close) {
+            if is_gone(cx, client, early, limits.half_close) {
                 return Poll::Ready(Dialled::ClientGone);
             }
             if !timer.is_overdue(cx) {
@@ -326,7 +344,7 @@ impl Connection<'_> {
         let Passage { link, backend, tap, _permit, .. } = passage;
         health::on_exchange_ended(gateway, backend, end, exchange.received(), now);
         if end == End::Whole && exchange.is_reusable() && request.outgoing.is_written() {
-            self.worker.idle.put(backend, link.stream, now);
+            self.worker.idle.put(backend, link.target, link.stream, now);
         } else {
             drop(link);
         }

@@ -30,7 +30,7 @@ impl Connection<'_> {
         mut waiting: Waiting,
         deadline: Timestamp,
     ) -> Waited {
-        let half_close = self.gateway().limits.half_close;
+        let half_close = self.gateway().limits.load().half_close;
         timer.set(deadline);
         let early = &mut self.early;
         let ended = poll_fn(|cx| {

@@ -1,6 +1,7 @@
 //! How requests are let in, as far as the proxy itself decides: objectives of routes, what a refusal looks like, what is given
 //! up. How many go at a time is not decided here.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -28,8 +29,8 @@ pub struct Rules {
     pub shed_status: u16,
     /// Answers that clients want whole are streamed from the backends and put together.
     pub reassemble: bool,
-    pub tenants: Tenants,
-    enforcing: AtomicBool,
+    pub tenants: Arc<Tenants>,
+    enforcing: Arc<AtomicBool>,
 }
 
 impl Rules {
@@ -42,9 +43,16 @@ impl Rules {
             late_abort: true,
             shed_status: 429,
             reassemble: true,
-            tenants: Tenants::default(),
-            enforcing: AtomicBool::new(mode == Mode::Enforce),
+            tenants: Arc::default(),
+            enforcing: Arc::new(AtomicBool::new(mode == Mode::Enforce)),
         }
+    }
+
+    /// Takes the place of `others`: in their mode, and with their numbers of tenants.
+    #[must_use]
+    pub fn after(mut self, others: &Self) -> Self {
+        (self.tenants, self.enforcing) = (others.tenants.clone(), others.enforcing.clone());
+        self
     }
 
     /// Whether the gate's decision is enforced.

@@ -8,6 +8,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use tokio::net::TcpStream;
 
 use super::io::notice_death;
@@ -55,6 +56,39 @@ impl Target {
     }
 }
 
+/// The targets by place. A place keeps its target until another one is set there.
+#[derive(Debug)]
+pub struct Targets(Box<[ArcSwapOption<Target>]>);
+
+impl Targets {
+    /// So many places, none of them taken.
+    pub fn new(places: usize) -> Self {
+        Self((0..places).map(|_| ArcSwapOption::empty()).collect())
+    }
+
+    /// Requests for `backend` go there from now on; those under way stay where they are.
+    pub fn set(&self, backend: BackendId, target: Target) {
+        if let Some(place) = self.0.get(usize::from(backend.0)) {
+            place.store(Some(Arc::new(target)));
+        }
+    }
+
+    /// Where `backend` listens. Whoever holds a permit for it finds it there.
+    pub fn of(&self, backend: BackendId) -> Option<Arc<Target>> {
+        self.0.get(usize::from(backend.0))?.load_full()
+    }
+
+    /// Its name, for a line of the log.
+    pub fn name(&self, backend: BackendId) -> Arc<str> {
+        self.of(backend).map_or_else(|| "unknown".into(), |target| target.name.clone())
+    }
+
+    /// Number of places.
+    pub fn places(&self) -> usize {
+        self.0.len()
+    }
+}
+
 /// One worker's idle connections, newest first per backend.
 #[derive(Debug)]
 pub struct Idle {
@@ -64,6 +98,8 @@ pub struct Idle {
 #[derive(Debug)]
 struct Resting {
     stream: TcpStream,
+    /// A connection to what stood at this place before is of no use.
+    target: Arc<Target>,
     since: Timestamp,
 }
 
@@ -74,11 +110,12 @@ impl Idle {
     }
 
     /// A connection that is fit to be used again, if there is one.
-    pub fn take(&self, backend: BackendId, now: Timestamp) -> Option<TcpStream> {
+    pub fn take(&self, backend: BackendId, target: &Arc<Target>, now: Timestamp) -> Option<TcpStream> {
         let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
         let list = lists.get_mut(usize::from(backend.0))?;
         while let Some(resting) = list.pop() {
-            if now.since(resting.since) < IDLE_LIMIT && is_silent(&resting.stream) {
+            let fresh = Arc::ptr_eq(&resting.target, target) && now.since(resting.since) < IDLE_LIMIT;
+            if fresh && is_silent(&resting.stream) {
                 return Some(resting.stream);
             }
         }
@@ -86,10 +123,10 @@ impl Idle {
     }
 
     /// Puts back the connection of a finished exchange.
-    pub fn put(&self, backend: BackendId, stream: TcpStream, now: Timestamp) {
+    pub fn put(&self, backend: BackendId, target: Arc<Target>, stream: TcpStream, now: Timestamp) {
         let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(list) = lists.get_mut(usize::from(backend.0)).filter(|list| list.len() < IDLE_CAP) {
-            list.push(Resting { stream, since: now });
+            list.push(Resting { stream, target, since: now });
         }
     }
 
@@ -132,37 +169,50 @@ mod tests {
     #[tokio::test]
     async fn a_silent_connection_is_used_again_until_it_has_rested_too_long() {
         let (pool, (ours, _theirs)) = (Idle::new(1), pair().await);
-        pool.put(A, ours, Timestamp::ZERO);
-        let ours = pool.take(A, Timestamp::ZERO + Duration::from_secs(3)).unwrap();
-        pool.put(A, ours, Timestamp::ZERO);
-        assert!(pool.take(A, Timestamp::ZERO + IDLE_LIMIT).is_none());
+        let target = target();
+        pool.put(A, target.clone(), ours, Timestamp::ZERO);
+        let ours = pool.take(A, &target, Timestamp::ZERO + Duration::from_secs(3)).unwrap();
+        pool.put(A, target.clone(), ours, Timestamp::ZERO);
+        assert!(pool.take(A, &target, Timestamp::ZERO + IDLE_LIMIT).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_connection_to_what_stood_there_before_is_not_used_again() {
+        let (pool, (ours, _theirs)) = (Idle::new(1), pair().await);
+        pool.put(A, target(), ours, Timestamp::ZERO);
+        assert!(pool.take(A, &target(), Timestamp::ZERO).is_none());
+    }
+
+    fn target() -> Arc<Target> {
+        let (name, host, prefix) = ("a".into(), "127.0.0.1".into(), "".into());
+        Arc::new(Target { name, host, port: 1, authority: None, prefix })
     }
 
     #[tokio::test]
     async fn a_connection_that_was_closed_or_spoke_out_of_turn_is_not_used_again() {
-        let pool = Idle::new(1);
+        let (pool, target) = (Idle::new(1), target());
         let (ours, theirs) = pair().await;
         drop(theirs);
         ours.readable().await.unwrap();
-        pool.put(A, ours, Timestamp::ZERO);
-        assert!(pool.take(A, Timestamp::ZERO).is_none());
+        pool.put(A, target.clone(), ours, Timestamp::ZERO);
+        assert!(pool.take(A, &target, Timestamp::ZERO).is_none());
         let (ours, mut theirs) = pair().await;
         theirs.write_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n").await.unwrap();
         ours.readable().await.unwrap();
-        pool.put(A, ours, Timestamp::ZERO);
-        assert!(pool.take(A, Timestamp::ZERO).is_none());
+        pool.put(A, target.clone(), ours, Timestamp::ZERO);
+        assert!(pool.take(A, &target, Timestamp::ZERO).is_none());
     }
 
     #[tokio::test]
     async fn the_pool_holds_no_more_than_its_cap_and_the_sweep_empties_it() {
-        let pool = Idle::new(1);
+        let (pool, target) = (Idle::new(1), target());
         let mut peers = Vec::new();
         for _ in 0..3 {
             let (ours, theirs) = pair().await;
             peers.push(theirs);
-            pool.put(A, ours, Timestamp::ZERO);
+            pool.put(A, target.clone(), ours, Timestamp::ZERO);
         }
         pool.sweep(Timestamp::ZERO + IDLE_LIMIT);
-        assert!(pool.take(A, Timestamp::ZERO).is_none());
+        assert!(pool.take(A, &target, Timestamp::ZERO).is_none());
     }
 }

@@ -28,6 +28,12 @@ impl Shadow {
         Self { settings, slo_ttft, now: None, before: WouldShed::default() }
     }
 
+    /// Counts on by other settings.
+    pub fn reset(&mut self, settings: Settings, slo_ttft: Duration) {
+        (self.before, self.now) = (self.counts(), None);
+        (self.settings, self.slo_ttft) = (settings, slo_ttft);
+    }
+
     /// There is a shadow in mode observe, and none while the gate itself decides.
     pub fn set_mode(&mut self, mode: Mode) {
         match mode {

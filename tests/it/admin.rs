@@ -12,7 +12,7 @@ use weir::clock::Clock;
 use weir::export::admin::AdminPort;
 use weir::export::routes::Page;
 use weir::export::visitor::Admission;
-use weir::export::{Check, DrainControl, Facts, Handles, Mode, ModeControl, ProcessFacts, Readiness};
+use weir::export::{Check, DrainControl, Facts, Handles, Mode, ModeControl, ProcessFacts, Readiness, ReloadControl};
 
 use crate::books;
 
@@ -54,6 +54,13 @@ impl ModeControl for Process {
 
     fn switch(&self, mode: Mode) {
         self.enforcing.store(mode == Mode::Enforce, SeqCst);
+    }
+}
+
+impl ReloadControl for Process {
+    fn reload(&self) -> Result<(Vec<String>, Vec<String>), String> {
+        let changed = (vec!["mode".to_owned()], vec!["listen".to_owned()]);
+        if *self.draining.borrow() { Err("weir.yaml:1:1: mode: unknown value".to_owned()) } else { Ok(changed) }
     }
 }
 
@@ -104,6 +111,7 @@ impl Rig {
             readiness: process.clone(),
             drain: process.clone(),
             mode: process.clone(),
+            reload: process.clone(),
             probe: None,
             config: Arc::new(|| "{\"mode\":\"observe\"}".into()),
             disabled: Arc::new([]),
@@ -315,4 +323,18 @@ fn stopping_the_port_ends_its_thread_even_with_callers_connected() {
     drop(port);
     let mut rest = Vec::new();
     assert!(!matches!(stream.read_to_end(&mut rest), Ok(n) if n > 0));
+}
+
+#[test]
+fn a_reload_is_a_change_and_answers_what_it_did_or_every_mistake() {
+    let rig = Rig::start(Admission::default());
+    let (status, text) = rig.raw(b"POST /-/reload HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n");
+    let text = String::from_utf8(text).unwrap();
+    assert!(status == 200 && text.ends_with("{\"changed\":[\"mode\"],\"needs_restart\":[\"listen\"]}\n"), "{text}");
+    rig.process.draining.send_replace(true);
+    let (status, text) = rig.raw(b"POST /-/reload HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n");
+    let text = String::from_utf8(text).unwrap();
+    assert!(status == 400 && text.ends_with("\r\n\r\nweir.yaml:1:1: mode: unknown value\n"), "{text}");
+    let (status, _) = rig.raw(b"GET /-/reload HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n");
+    assert_eq!(status, 405);
 }

@@ -39,6 +39,7 @@ mod probe;
 mod reassembly;
 mod rehearsal;
 mod relay;
+mod reload;
 mod replay;
 mod retry;
 mod saturation;

@@ -17,6 +17,7 @@ pub mod nvml;
 pub mod origin;
 pub mod overload;
 pub mod process;
+pub mod reloads;
 pub mod stamps;
 pub mod storm;
 pub mod time;

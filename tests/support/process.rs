@@ -27,6 +27,18 @@ impl Process {
         for backend in backends {
             command.args(["--backend", &format!("http://{backend}")]);
         }
+        Self::run(command)
+    }
+
+    /// `weir serve` with a whole file, on free ports.
+    pub fn of_file(program: &Path, file: &Path) -> Self {
+        let mut command = Command::new(program);
+        command.arg("serve").args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--config"]).arg(file);
+        Self::run(command)
+    }
+
+    /// A `weir serve` as it is given; returns when it serves.
+    pub fn run(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -58,7 +70,19 @@ impl Process {
 
     /// SIGTERM, as an orchestrator sends it.
     pub fn terminate(&self) {
-        assert!(Command::new("kill").args(["-TERM", &self.id().to_string()]).status().unwrap().success());
+        self.signal("TERM");
+    }
+
+    pub fn signal(&self, name: &str) {
+        let name = format!("-{name}");
+        assert!(Command::new("kill").args([&name, &self.id().to_string()]).status().unwrap().success());
+    }
+
+    /// A change on its admin port.
+    pub fn post(&self, path: &str) -> super::Answer {
+        let request =
+            format!("POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        super::client::ask(self.admin, request.as_bytes())
     }
 
     pub fn is_running(&mut self) -> bool {

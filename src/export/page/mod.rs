@@ -63,7 +63,8 @@ impl Live {
     /// One second has passed: notes changes of state, and tells viewers if there are any.
     pub fn on_second(&self, handles: &Handles) {
         let facts = handles.facts.facts();
-        let changed = self.turns().on_facts(handles.ledger.backends().iter().map(|backend| &*backend.name), &facts);
+        let roster = handles.ledger.roster();
+        let changed = self.turns().on_facts(roster.iter().map(|(place, names)| (*place, &*names.name)), &facts);
         if !self.hub.is_empty() {
             self.hub.tell(&self.event(handles, &facts, changed));
         }
@@ -76,6 +77,7 @@ impl Live {
 
     fn event(&self, handles: &Handles, facts: &Facts, with_turns: bool) -> Bytes {
         let snapshot = handles.ledger.snapshot(handles.clock.now());
+        let facts = &facts.clone().of(&snapshot);
         let turns = if with_turns { self.turns().describe() } else { Value::Null };
         hub::event(&frame::describe(&snapshot, facts, handles.drain.draining(), turns))
     }

@@ -6,6 +6,7 @@ use std::collections::{HashMap, VecDeque};
 
 use serde_json::{Value, json};
 
+use crate::backend::BackendId;
 use crate::estimate::{Reading, State};
 use crate::export::Facts;
 
@@ -29,8 +30,9 @@ struct Turn {
 
 impl Turns {
     /// Notes what changed since the last call; `names` are the backends in the order of the facts. Whether anything did.
-    pub fn on_facts<'a>(&mut self, names: impl Iterator<Item = &'a str>, facts: &Facts) -> bool {
-        let judged = names.zip(&facts.judged).filter_map(|(name, judged)| Some((name, &judged.as_ref()?.reading)));
+    pub fn on_facts<'a>(&mut self, names: impl Iterator<Item = (BackendId, &'a str)>, facts: &Facts) -> bool {
+        let judged = |place: BackendId| facts.judged.get(usize::from(place.0))?.as_ref();
+        let judged = names.filter_map(|(place, name)| Some((name, &judged(place)?.reading)));
         let mut changed = false;
         for (name, reading) in judged {
             changed |= self.on_reading(name, reading, facts.epoch);
@@ -80,7 +82,7 @@ mod tests {
     }
 
     fn noted(turns: &mut Turns, state: State, second: u64) -> bool {
-        turns.on_facts(["gpu-0", "gpu-1"].into_iter(), &facts(state, second))
+        turns.on_facts([(BackendId(0), "gpu-0"), (BackendId(1), "gpu-1")].into_iter(), &facts(state, second))
     }
 
     #[test]

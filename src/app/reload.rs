@@ -1,0 +1,258 @@
+//! The configuration while the process runs: read again, held against what is in force, taken over where that can be done.
+//!
+//! All or nothing: a file with a mistake changes nothing. What only a start can change stays as it was started and is named.
+//! A setting that nothing here takes over is one of those.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use serde_json::{Value, json};
+
+use super::fleet::Fleet;
+use super::{rules, unix_time, watch};
+use crate::config::effective::Effective;
+use crate::config::{Config, Loaded, Origins, Source};
+use crate::export::logging::Loudness;
+use crate::export::settings::Passthrough;
+use crate::proxy::gateway::Gateway;
+use crate::proxy::settings::DrainSettings;
+use crate::steer::Change;
+
+/// Whoever can reload.
+pub struct Reloader {
+    /// Absent where a program made the configuration: there is nothing to read again.
+    source: Option<Source>,
+    parts: Parts,
+    state: Mutex<State>,
+}
+
+/// What a reload changes.
+pub struct Parts {
+    pub gateway: Arc<Gateway>,
+    pub fleet: Arc<Fleet>,
+    pub watched: watch::Seen,
+    pub drain: Arc<ArcSwap<DrainSettings>>,
+    /// Absent where the log is somebody else's.
+    pub loudness: Option<Loudness>,
+}
+
+struct State {
+    /// As it was read last, what only a start can change included.
+    read: Config,
+    in_force: Config,
+    origins: Origins,
+    accepted: bool,
+    accepted_at: f64,
+    accepts: u64,
+    refusals: u64,
+    /// Said last, so that a file that stays bad is not told again at every look.
+    refused: Option<String>,
+}
+
+/// How reloads went.
+#[derive(Clone, Copy, Debug)]
+pub struct Tally {
+    pub accepted: bool,
+    /// Unix time of the last one that was accepted; the start counts.
+    pub accepted_at: f64,
+    pub accepts: u64,
+    pub refusals: u64,
+}
+
+/// What a reload did: paths of settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Done {
+    /// In force from now on.
+    pub changed: Vec<String>,
+    /// In the file, and not in force before the next start.
+    pub needs_restart: Vec<String>,
+}
+
+impl Reloader {
+    /// With the configuration that the process was started with.
+    pub fn new(source: Option<Source>, loaded: Loaded, parts: Parts) -> Self {
+        let Loaded { config, origins } = loaded;
+        let state = State {
+            read: config.clone(),
+            in_force: config,
+            origins,
+            accepted: true,
+            accepted_at: unix_time(),
+            accepts: 0,
+            refusals: 0,
+            refused: None,
+        };
+        Self { source, parts, state: Mutex::new(state) }
+    }
+
+    /// Reads the configuration again because `asked` says so (`SIGHUP`, `POST`).
+    ///
+    /// # Errors
+    /// Every mistake, one a line; nothing has changed then.
+    pub fn reload(&self, asked: &str) -> Result<Done, String> {
+        let mut state = self.state();
+        match self.read() {
+            Ok(loaded) => Ok(self.take_over(&mut state, loaded, asked)),
+            Err(why) => {
+                state.refuse(&why, asked);
+                Err(why)
+            }
+        }
+    }
+
+    /// Reads the configuration again and takes it over if it is another one. A mistake is told once.
+    pub fn look(&self, asked: &str) {
+        let mut state = self.state();
+        match self.read() {
+            Ok(loaded) if loaded.config == state.read && state.accepted => {}
+            Ok(loaded) => _ = self.take_over(&mut state, loaded, asked),
+            Err(why) if state.refused.as_ref() == Some(&why) => {}
+            Err(why) => state.refuse(&why, asked),
+        }
+    }
+
+    /// How reloads went.
+    pub fn tally(&self) -> Tally {
+        let State { accepted, accepted_at, accepts, refusals, .. } = *self.state();
+        Tally { accepted, accepted_at, accepts, refusals }
+    }
+
+    /// What is in force, where it came from, and what waits for the next start; keys in the file's order.
+    pub fn text(&self) -> String {
+        let state = self.state();
+        let effective = Effective::of(&state.in_force).text();
+        let waiting = differing(&state.in_force, &state.read);
+        let more = json!({ "origins": state.origins, "needs_restart": waiting }).to_string();
+        // Both are objects with keys: the one's end is the other's beginning.
+        format!("{},{}", effective.strip_suffix('}').unwrap_or(&effective), more.strip_prefix('{').unwrap_or(&more))
+    }
+
+    /// The file that is read, if there is one.
+    pub fn file(&self) -> Option<&std::path::Path> {
+        self.source.as_ref()?.path.as_deref()
+    }
+
+    fn read(&self) -> Result<Loaded, String> {
+        let source = self.source.as_ref().ok_or_else(|| "there is no configuration to read again".to_owned())?;
+        let loaded = source.load().map_err(|why| why.to_string())?;
+        self.parts.fleet.has_room(&loaded.config.backends)?;
+        Ok(loaded)
+    }
+
+    fn take_over(&self, state: &mut State, Loaded { config, origins }: Loaded, asked: &str) -> Done {
+        let next = in_force(&state.in_force, &config);
+        let done = Done { changed: differing(&state.in_force, &next), needs_restart: differing(&next, &config) };
+        self.parts.apply(&state.in_force, &next);
+        (state.read, state.in_force, state.origins) = (config, next, origins);
+        (state.accepted, state.accepted_at, state.refused) = (true, unix_time(), None);
+        state.accepts += 1;
+        let changed = done.changed.join(" ");
+        tracing::info!(asked, changed, "the configuration was reloaded");
+        if !done.needs_restart.is_empty() {
+            let settings = done.needs_restart.join(" ");
+            tracing::warn!(settings, "these settings need a restart; until then they stay as they were");
+        }
+        done
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn refuse(&mut self, why: &str, asked: &str) {
+        (self.accepted, self.refused) = (false, Some(why.to_owned()));
+        self.refusals += 1;
+        tracing::error!(asked, why, "the new configuration was refused; the old one stays in force");
+    }
+}
+
+impl Parts {
+    fn apply(&self, old: &Config, new: &Config) {
+        let gateway = &self.gateway;
+        gateway.limits.store(Arc::new(new.limits.clone()));
+        gateway.memory.set_limit(new.limits.body_memory);
+        gateway.addresses.set_cap(new.limits.max_connections_per_address);
+        gateway.trust.store(Arc::new(new.admission.trust.clone()));
+        gateway.passes_metrics.store(new.metrics.passthrough == Passthrough::Engine, Relaxed);
+        gateway.rules.store(Arc::new(rules(new).after(&gateway.rules.load())));
+        // A mode that was switched by hand stays, unless the file says another one than before.
+        if new.mode != old.mode {
+            gateway.rules.load().set_mode(new.mode.into());
+        }
+        gateway.ledger.set_slo(new.slo);
+        let settings = new.admission.settings();
+        gateway.pool.reset(new.balance, settings);
+        if (new.slo, new.control) != (old.slo, old.control) || settings != old.admission.settings() {
+            let slo_ttft = new.slo.ttft;
+            self.watched.order(Change::Rules { slo_ttft, policy: new.control, settings });
+        }
+        self.drain.store(Arc::new(new.drain.clone()));
+        if let Some(loudness) = self.loudness.as_ref().filter(|_| new.log.level != old.log.level) {
+            loudness.set(new.log.level);
+        }
+        if new.backends != old.backends {
+            self.fleet.set(&new.backends);
+        }
+    }
+}
+
+/// What is in force once `new` was read in the place of `old`: only what a running process can take over.
+fn in_force(old: &Config, new: &Config) -> Config {
+    let mut next = old.clone();
+    next.mode = new.mode;
+    next.slo = new.slo;
+    next.slo_routes.clone_from(&new.slo_routes);
+    next.balance = new.balance;
+    next.admission.clone_from(&new.admission);
+    next.control = new.control;
+    next.drain.clone_from(&new.drain);
+    next.log.level = new.log.level;
+    next.metrics.passthrough = new.metrics.passthrough;
+    next.limits.clone_from(&new.limits);
+    next.limits.max_connections = old.limits.max_connections;
+    next.backends.clone_from(&new.backends);
+    for server in &mut next.backends {
+        // Whoever reads GPUs learned at the start whose they are.
+        if let Some(before) = old.backends.iter().find(|before| before.name == server.name) {
+            server.inside.gpu.clone_from(&before.inside.gpu);
+        }
+    }
+    next
+}
+
+/// Paths of the settings in which the two differ. Backends are told apart by their names.
+fn differing(one: &Config, other: &Config) -> Vec<String> {
+    let mut found = Vec::new();
+    compare("", &by_name(one), &by_name(other), &mut found);
+    found
+}
+
+fn by_name(config: &Config) -> Value {
+    let mut effective = config.effective();
+    let servers =
+        config.backends.iter().filter_map(|server| Some((server.name.clone(), serde_json::to_value(server).ok()?)));
+    effective["backends"] = Value::Object(servers.collect());
+    // Masked above, and a change all the same.
+    effective["admin"]["token"] = Value::Null;
+    effective
+}
+
+fn compare(path: &str, one: &Value, other: &Value, found: &mut Vec<String>) {
+    match (one, other) {
+        (Value::Object(mine), Value::Object(theirs)) => {
+            let keys: std::collections::BTreeSet<_> = mine.keys().chain(theirs.keys()).collect();
+            for key in keys {
+                let inner = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                match (mine.get(key), theirs.get(key)) {
+                    (Some(mine), Some(theirs)) => compare(&inner, mine, theirs, found),
+                    _ => found.push(inner),
+                }
+            }
+        }
+        _ if one != other => found.push(path.to_owned()),
+        _ => {}
+    }
+}
