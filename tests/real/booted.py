@@ -13,12 +13,14 @@ from harness import check
 PATIENCE = 150
 # Without streams a stop takes drain.min_delay, 5 s, and not much more.
 STOP_SECONDS = 9
+# In place of the unit's 30 s, so that a test need not wait so long.
+WATCHDOG_SECONDS = 6
 
 SCRIPT = r"""
 exec >/told 2>/said
 tell() { echo "$1=$2"; }
 show() { systemctl show -P "$1" weir; }
-until_is() { for _ in $(seq 100); do [ "$("${@:2}")" = "$1" ] && return; sleep 0.1; done; }
+until_is() { for _ in $(seq 250); do [ "$("${@:2}")" = "$1" ] && return; sleep 0.1; done; }
 systemctl start engine
 systemctl start weir; tell started $?
 tell type "$(show Type)"
@@ -36,10 +38,15 @@ if [ "$(show Type)" = notify ]; then
   until_is 1 sh -c 'curl -s localhost:9902/status | grep -c "\"mode\":\"enforce\""'
   tell enforce "$(curl -s localhost:9902/status | grep -c '"mode":"enforce"')"
   tell same "$([ "$(show MainPID)" = "$pid" ] && echo 1)"
+  kill -STOP "$pid"
+  until_is 1 show NRestarts; until_is active show ActiveState
+  tell watched "$(show NRestarts)"
+  pid=$(show MainPID)
 fi
+before=$(show NRestarts)
 kill -KILL "$pid"
 until_is 200 curl -s -o /dev/null -w '%{http_code}' localhost:9902/livez
-tell restarts "$(show NRestarts)"
+tell restarts $(($(show NRestarts) - before))
 begin=$SECONDS; systemctl stop weir; tell stopped "$(show Result)"; tell seconds $((SECONDS - begin))
 echo 'mdoe: enforce' >>/etc/weir/weir.yaml
 systemctl reset-failed weir; systemctl start weir
@@ -87,7 +94,10 @@ def prepared(root, weir, system):
     if not notifies:
         print("SKIPPED: this weir tells systemd nothing: it is started as Type=exec, and not reloaded")
         os.makedirs(os.path.join(units, "weir.service.d"))
-        texts["etc/systemd/system/weir.service.d/exec.conf"] = "[Service]\nType=exec\n"
+        texts["etc/systemd/system/weir.service.d/exec.conf"] = "[Service]\nType=exec\nWatchdogSec=0\n"
+    else:
+        os.makedirs(os.path.join(units, "weir.service.d"))
+        texts["etc/systemd/system/weir.service.d/watch.conf"] = f"[Service]\nWatchdogSec={WATCHDOG_SECONDS}\n"
     for name, text in texts.items():
         with open(os.path.join(system, name), "w") as file:
             file.write(text)
@@ -102,6 +112,7 @@ def judge(told, notifies):
     if notifies:
         check(told.get("type") == "notify" and told.get("status"), f"it says of itself: {told.get('status')}")
         check(told.get("reload") == "0" and told.get("enforce") == "1" and told.get("same") == "1", "systemctl reload has it read its file anew, and it goes on")
+        check(told.get("watched") == "1", "stopped in its tracks, it is started again by the watchdog")
     check(told.get("restarts") == "1", "killed, it is started again")
     check(told.get("stopped") == "success" and int(told.get("seconds", 99)) <= STOP_SECONDS, f"systemctl stop drains it, {told.get('seconds')} s")
     check(told.get("bad") == "78" and told.get("tried") == "0", f"with a bad file it ends with {told.get('bad')} and is not tried again")
