@@ -617,6 +617,7 @@ mod tests {
         next: u64,
         arrival: f64,
         tick: f64,
+        step: f64,
         waiting: std::collections::VecDeque<u64>,
         running: Vec<(u64, u32)>,
         prompt: Option<u32>,
@@ -632,6 +633,7 @@ mod tests {
                 next: 0,
                 arrival: 0.0,
                 tick: 0.1,
+                step: STEP,
                 waiting: std::collections::VecDeque::new(),
                 running: Vec::new(),
                 prompt,
@@ -647,7 +649,7 @@ mod tests {
         fn run(&mut self, until: f64, rate: f64) {
             self.arrival = self.arrival.max(self.now);
             while self.now < until {
-                let end = self.now + STEP;
+                let end = self.now + self.step;
                 while self.arrival < end {
                     self.now = self.now.max(self.arrival);
                     let request = self.next;
@@ -750,6 +752,18 @@ mod tests {
         rig.run(60.0, 1.0);
         rig.run(120.0, 3.0);
         assert_eq!(rig.estimator.reading().speed_changes, SpeedChanges::default());
+    }
+
+    #[test]
+    fn a_shift_says_what_moved_and_when_it_was_found_out() {
+        let mut rig = Rig::new(limits(), Some(100));
+        rig.run(120.0, 1.0);
+        assert_eq!(rig.estimator.reading().shift, None);
+        rig.step = 2.0 * STEP;
+        rig.run(180.0, 1.0);
+        let shift = rig.estimator.reading().shift.unwrap();
+        assert_eq!(shift.kind, ShiftKind::Slower);
+        assert!(shift.at > at(120.0) && shift.at < at(150.0), "{shift:?}");
     }
 
     fn what() -> impl Strategy<Value = What> {
