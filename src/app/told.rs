@@ -36,13 +36,10 @@ impl Told {
             let (access, thread) = AccessLog::start(clock, config.log.access_rate, names)?;
             (reports.access, told.access) = (Some(access), Some(thread));
         }
-        if let Some(collector) = Collector::of(&config.otlp)
-            && let Some(target) = collector.traces.clone()
-        {
+        if let Some(collector) = Collector::of(&config.otlp) {
             told.sampling = Some(Sampling::share(collector.share));
             let epoch = unix_nanos().saturating_sub(clock.now().as_nanos());
-            let (spans, exporter) =
-                Exporter::start(collector, target, places(config, clock, told.seen.clone()), epoch)?;
+            let (spans, exporter) = Exporter::start(collector, places(config, clock, told.seen.clone()), epoch)?;
             (reports.spans, told.exporter) = (Some(spans), Some(exporter));
         }
         told.reports = Arc::new(reports);

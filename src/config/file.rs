@@ -57,7 +57,7 @@ pub(super) struct File {
     pub(super) admin: Admin,
     /// What is written to standard error.
     pub(super) log: Log,
-    /// Where spans and the `gen_ai` metrics go, over OTLP (http/protobuf).
+    /// Where spans go, over OTLP (http/protobuf).
     pub(super) otlp: Otlp,
     /// How the process leaves.
     pub(super) drain: DrainSettings,

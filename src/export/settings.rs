@@ -49,7 +49,7 @@ impl Default for Log {
     }
 }
 
-/// Where spans and the `gen_ai` metrics go, over OTLP (http/protobuf).
+/// Where spans go, over OTLP (http/protobuf).
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Otlp {
@@ -74,17 +74,15 @@ impl Otlp {
 }
 
 /// The variables that are heard.
-const OTEL_VARIABLES: [&str; 12] = [
+const OTEL_VARIABLES: [&str; 10] = [
     "OTEL_SDK_DISABLED",
     "OTEL_SERVICE_NAME",
     "OTEL_RESOURCE_ATTRIBUTES",
     "OTEL_TRACES_EXPORTER",
-    "OTEL_METRICS_EXPORTER",
     "OTEL_TRACES_SAMPLER",
     "OTEL_TRACES_SAMPLER_ARG",
     "OTEL_EXPORTER_OTLP_ENDPOINT",
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
     "OTEL_EXPORTER_OTLP_HEADERS",
     "OTEL_EXPORTER_OTLP_TIMEOUT",
 ];

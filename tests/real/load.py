@@ -30,11 +30,11 @@ class Sent:
         self.error = None
 
 
-def chat(port, number, tokens, patience=120):
+def chat(port, number, tokens, patience=120, model="test-model"):
     """One streamed request; a client with `patience` leaves after so many seconds in which nothing came."""
     sent, begin = Sent(), time.monotonic()
     body = json.dumps({
-        "model": "test-model",
+        "model": model,
         "messages": [{"role": "user", "content": f"Tell story number {number} about a river, a mill and the sea."}],
         "max_tokens": tokens,
         "stream": True,

@@ -14,9 +14,7 @@ use super::super::settings::Otlp;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Collector {
     /// Takes spans.
-    pub traces: Option<Uri>,
-    /// Takes metrics.
-    pub metrics: Option<Uri>,
+    pub traces: Uri,
     /// Sent with every request; they may hold keys and are shown nowhere.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Names of this process, `service.name` among them.
@@ -34,22 +32,14 @@ impl Collector {
         if said("OTEL_SDK_DISABLED").is_some_and(|word| word.eq_ignore_ascii_case("true")) {
             return None;
         }
+        let own = said("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").map(str::to_owned);
         let base = said("OTEL_EXPORTER_OTLP_ENDPOINT").or(otlp.endpoint.as_deref());
-        let target = |signal: &str, exporter: &str, path: &str| {
-            let own = said(signal).map(str::to_owned);
-            let address =
-                own.or_else(|| Some(format!("{}/{path}", base?.trim_end_matches('/').trim_end_matches("/v1/traces"))));
-            address.filter(|_| said(exporter) != Some("none")).and_then(|address| usable(&address))
-        };
-        let traces = target("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER", "v1/traces");
-        let metrics = target("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_METRICS_EXPORTER", "v1/metrics");
-        if traces.is_none() && metrics.is_none() {
-            return None;
-        }
+        let under = |base: &str| format!("{}/v1/traces", base.trim_end_matches('/').trim_end_matches("/v1/traces"));
+        let address = own.or_else(|| base.map(under)).filter(|_| said("OTEL_TRACES_EXPORTER") != Some("none"));
+        let traces = usable(&address?)?;
         let timeout = said("OTEL_EXPORTER_OTLP_TIMEOUT").and_then(|ms| ms.parse().ok()).map(Duration::from_millis);
         Some(Self {
             traces,
-            metrics,
             headers: said("OTEL_EXPORTER_OTLP_HEADERS").map_or_else(Vec::new, headers),
             resource: resource(said("OTEL_SERVICE_NAME"), said("OTEL_RESOURCE_ATTRIBUTES")),
             timeout: timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(TIMEOUT),
@@ -154,14 +144,14 @@ mod tests {
 
     #[test]
     fn a_base_gets_the_signals_path_and_a_signals_own_address_is_taken_as_it_is() {
-        let traces = |collector: Option<Collector>| collector.unwrap().traces.unwrap().to_string();
+        let traces = |collector: Option<Collector>| collector.unwrap().traces.to_string();
         assert_eq!(traces(of(Some("http://c:4318"), &[])), "http://c:4318/v1/traces");
         assert_eq!(traces(of(Some("http://c:4318/v1/traces"), &[])), "http://c:4318/v1/traces");
         let base = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://d:1/x/");
         assert_eq!(traces(of(Some("http://c:4318"), &[base])), "http://d:1/x/v1/traces");
         let own = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://e:1/y");
-        let collector = of(None, &[own]).unwrap();
-        assert_eq!((traces(Some(collector.clone())), collector.metrics), ("http://e:1/y".to_owned(), None));
+        assert_eq!(traces(of(Some("http://c:4318"), &[base, own])), "http://e:1/y");
+        assert_eq!(of(Some("http://c:4318"), &[("OTEL_TRACES_EXPORTER", "none")]), None);
     }
 
     #[test]
@@ -175,7 +165,6 @@ mod tests {
                 ("OTEL_EXPORTER_OTLP_TIMEOUT", "250"),
                 ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
                 ("OTEL_TRACES_SAMPLER_ARG", "0.25"),
-                ("OTEL_METRICS_EXPORTER", "none"),
             ],
         )
         .unwrap();
@@ -185,6 +174,5 @@ mod tests {
         };
         assert_eq!((resource("service.name"), resource("k8s.pod.name")), (vec!["front"], vec!["a b"]));
         assert_eq!((collector.timeout, collector.share), (Duration::from_millis(250), 0.25));
-        assert_eq!(collector.metrics, None);
     }
 }

@@ -1,4 +1,4 @@
-//! OTLP: spans of requests and the `gen_ai` metrics, sent to a collector over http/protobuf. Off unless a target is named.
+//! OTLP: spans of requests, sent to a collector over http/protobuf. Off unless a target is named.
 //!
 //! Whoever ends a request hands its report over and never waits; one that finds the queue full is dropped and counted. A thread
 //! with a runtime of its own makes spans of the reports and sends them in batches; a collector that is dead, slow or hangs costs
@@ -15,7 +15,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Uri;
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::resource::v1::Resource;
@@ -86,17 +85,17 @@ impl Spans {
 }
 
 impl Exporter {
-    /// Starts the thread that sends to `target`. `epoch` is the Unix time in nanoseconds at which the clock of the reports stood at
+    /// Starts the thread that sends to `collector`. `epoch` is the Unix time in nanoseconds at which the clock of the reports stood at
     /// zero.
     ///
     /// # Errors
     /// The runtime or the thread cannot be started.
-    pub fn start(collector: Collector, target: Uri, places: Places, epoch: u64) -> std::io::Result<(Spans, Self)> {
+    pub fn start(collector: Collector, places: Places, epoch: u64) -> std::io::Result<(Spans, Self)> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (sender, receiver) = mpsc::channel(CAPACITY);
         let (stop, stopped) = watch::channel(false);
         let counts = Arc::new(Counts::default());
-        let sending = Sending { collector, target, places, epoch, counts: counts.clone(), stopped, away: false };
+        let sending = Sending { collector, places, epoch, counts: counts.clone(), stopped, away: false };
         let thread = std::thread::Builder::new()
             .name("weir-otlp".into())
             .spawn(move || runtime.block_on(sending.run(receiver)))?;
@@ -114,7 +113,6 @@ impl Exporter {
 
 struct Sending {
     collector: Collector,
-    target: Uri,
     places: Places,
     epoch: u64,
     counts: Arc<Counts>,
@@ -165,7 +163,7 @@ impl Sending {
     async fn send(&mut self, message: Bytes, spans: u64) {
         let mut pauses = PAUSES.into_iter();
         loop {
-            match post(&self.collector, &self.target, message.clone()).await {
+            match post(&self.collector, message.clone()).await {
                 Posted::Taken(said) => return self.on_taken(&said, spans),
                 Posted::Refused(status) => {
                     self.on_lost(spans, Some(status.as_u16()));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode, Uri, header};
+use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -23,14 +23,15 @@ pub enum Posted {
     Refused(StatusCode),
 }
 
-/// Sends `message` to `target`.
-pub async fn post(collector: &Collector, target: &Uri, message: Bytes) -> Posted {
-    let sent = tokio::time::timeout(collector.timeout, exchange(collector, target, message)).await;
+/// Sends `message`.
+pub async fn post(collector: &Collector, message: Bytes) -> Posted {
+    let sent = tokio::time::timeout(collector.timeout, exchange(collector, message)).await;
     sent.ok().flatten().unwrap_or(Posted::Later)
 }
 
 /// `None`: no connection, or it broke off.
-async fn exchange(collector: &Collector, target: &Uri, message: Bytes) -> Option<Posted> {
+async fn exchange(collector: &Collector, message: Bytes) -> Option<Posted> {
+    let target = &collector.traces;
     let authority = target.authority()?;
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
     let stream = TcpStream::connect((host, authority.port_u16().unwrap_or(80))).await.ok()?;
