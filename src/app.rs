@@ -293,7 +293,8 @@ impl Running {
     /// Reloads at SIGHUP, and tells systemd how it goes, for as long as every worker lives.
     async fn attend(&self, hangup: &mut Signal) {
         let (mut statuses, mut said) = (tokio::time::interval(STATUS), self.status());
-        let mut pulse = tokio::time::interval(supervisor::watchdog().unwrap_or(NEVER));
+        let watchdog = supervisor::watchdog();
+        let mut pulse = tokio::time::interval(watchdog.unwrap_or(NEVER));
         loop {
             tokio::select! {
                 _ = hangup.recv() => {
@@ -310,7 +311,7 @@ impl Running {
                     }
                 }
                 // A worker that is gone takes no connections: whoever watches may start us anew.
-                _ = pulse.tick(), if self.workers.iter().all(|worker| !worker.is_finished()) => supervisor::alive(),
+                _ = pulse.tick(), if watchdog.is_some() && self.workers.iter().all(|worker| !worker.is_finished()) => supervisor::alive(),
             }
         }
     }

@@ -1,5 +1,5 @@
 //! The long forms of what `tests/it` holds in the small: figures, read off runs of minutes. `make chaos` runs all of them;
-//! names choose some: `cancels identities overload places slow stamps`. Bounded in count and time, 127.0.0.1 only.
+//! names choose some: `cancels drain identities overload places reload slow stamps`. Bounded in count and time, 127.0.0.1 only.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -12,9 +12,11 @@
 mod support;
 
 mod cancels;
+mod drain;
 mod identities;
 mod overload;
 mod places;
+mod reload;
 mod slow;
 mod stamps;
 
@@ -48,11 +50,13 @@ fn main() -> ExitCode {
         }
     }));
     let chosen: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let scenarios: [(&str, fn() -> Vec<Verdict>); 6] = [
+    let scenarios: [(&str, fn() -> Vec<Verdict>); 8] = [
         ("cancels", cancels::run),
+        ("drain", drain::run),
         ("identities", identities::run),
         ("overload", overload::run),
         ("places", places::run),
+        ("reload", reload::run),
         ("slow", slow::run),
         ("stamps", stamps::run),
     ];

@@ -142,3 +142,23 @@ fn a_second_signal_ends_it_at_once() {
     weir.terminate();
     assert!(weir.ended(SLACK).is_some());
 }
+
+#[test]
+fn drains_under_load_break_no_stream_and_end_with_the_last_one() {
+    for _ in 0..3 {
+        let seen = crate::support::drains::under_load(Path::new(env!("CARGO_BIN_EXE_weir")), 12);
+        assert!(seen.broken.is_empty() && !seen.failed_exit && seen.whole > 0, "{seen:?}");
+        assert!(seen.lag < SLACK, "it left {:?} after the last stream", seen.lag);
+    }
+}
+
+#[test]
+fn an_interrupt_ends_it_at_once() {
+    let (origin, _finish) = held_open();
+    let mut weir = serve(&origin, "{min_delay: 30s, timeout: 60s}");
+    let mut client = Client::connect(weir.address);
+    client.send(&post(CHAT, "", chat(2).as_bytes())).until("one");
+    weir.signal("INT");
+    let (_, status) = weir.ended(SLACK).expect("it drained instead");
+    assert!(status.success() && !client.everything().ends_with(b"0\r\n\r\n"));
+}

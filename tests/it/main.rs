@@ -32,6 +32,7 @@ mod layering;
 mod load_client;
 mod log_table;
 mod metric_table;
+mod notify;
 mod offline;
 mod overload;
 mod page;

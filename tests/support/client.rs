@@ -59,6 +59,11 @@ impl Client {
         self
     }
 
+    /// The same where the server may be gone already.
+    pub fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
     /// Reads one answer to a request that was not a HEAD.
     pub fn answer(&mut self) -> Answer {
         self.read_answer(false)
@@ -126,6 +131,8 @@ impl Client {
     fn more(&mut self) -> bool {
         let mut buffer = [0; 64 * 1024];
         match self.stream.read(&mut buffer) {
+            // With a timeout set, a read that was stopped and continued ends so; nothing of the stream is lost.
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => self.more(),
             Ok(n) => {
                 self.rest.extend_from_slice(&buffer[..n]);
                 n > 0

@@ -11,6 +11,7 @@ pub mod chaos;
 pub mod client;
 pub mod collector;
 pub mod dice;
+pub mod drains;
 pub mod engine;
 pub mod exposition;
 pub mod nvml;

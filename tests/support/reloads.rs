@@ -90,7 +90,7 @@ pub fn naming(origins: &[Origin], chosen: &[usize], rest: &str) -> String {
 pub fn storm(program: &Path, name: &str, times: usize, clients: usize, seed: u64) -> Seen {
     let origins: Vec<Origin> = (0..4).map(|_| streaming(6, Duration::from_millis(8))).collect();
     let file = File::new(name);
-    file.write(&naming(&origins, &[0, 1], ""));
+    file.write(&naming(&origins, &[0, 1], "slo: { ttft: 60s }\n"));
     let weir = Process::of_file(program, &file.path());
     let (stop, whole) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let load: Vec<_> = (0..clients)
@@ -104,7 +104,9 @@ pub fn storm(program: &Path, name: &str, times: usize, clients: usize, seed: u64
     let mut chosen = vec![0, 1];
     for turn in 0..times {
         let mode = ["observe", "enforce"][dice.below(2)];
-        let limits = format!("mode: {mode}\nlimits: {{ stream_stall: {}s }}\n", 30 + dice.below(30));
+        // Objectives that a busy machine keeps too: nobody is to be given up here.
+        let (ttft, stall) = (60 + dice.below(60), 30 + dice.below(30));
+        let limits = format!("mode: {mode}\nslo: {{ ttft: {ttft}s }}\nlimits: {{ stream_stall: {stall}s }}\n");
         match dice.below(3) {
             0 => bad(&weir, &file, &naming(&origins, &chosen, &limits), &mut dice, &mut seen),
             _ => {
@@ -119,7 +121,7 @@ pub fn storm(program: &Path, name: &str, times: usize, clients: usize, seed: u64
         look(&weir, &mut seen);
         time::pause(Duration::from_millis(10 + dice.below(40) as u64));
     }
-    file.write(&naming(&origins, &chosen, ""));
+    file.write(&naming(&origins, &chosen, "slo: { ttft: 60s }\n"));
     good(&weir, 0, &mut seen);
     stop.store(true, SeqCst);
     seen.broken = load.into_iter().flat_map(|client| client.join().unwrap()).collect();
