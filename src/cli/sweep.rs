@@ -188,13 +188,21 @@ fn finish(flags: &SweepFlags, swept: &Swept, began: String, folder: Option<Folde
     if swept.end == End::NoAnswer {
         anyhow::bail!("{} answers no request: see that the server runs, its --model and its --dialect", flags.target);
     }
-    let analysis = Analysis::of(sweeps(flags, swept, &began));
+    let mut analysis = Analysis::of(sweeps(flags, swept, &began));
+    let part = flags.part();
+    if part.is_some() {
+        // Its share of the load says nothing of what the server holds.
+        analysis.sweeps.iter_mut().for_each(|judged| judged.verdict.advice.clear());
+    }
     if let Some(folder) = folder {
-        folder.finish(&analysis, swept, flags.part(), flags.lang.into())?;
+        folder.finish(&analysis, swept, part.clone(), flags.lang.into())?;
+    }
+    if let Some(Part { index, of, .. }) = part {
+        eprintln!("part {index} of {of} is done; `weir analyze` on the folders of all parts says what they found");
+        return Ok(());
     }
     super::analyze::write(&report::render(&analysis, flags.format.into(), flags.lang.into()), None)?;
-    // A part alone supports no verdict, and has done what it was asked for.
-    if analysis.refused() && flags.parts.is_none() {
+    if analysis.refused() {
         let why = watch::refusal(swept).unwrap_or_else(|| "the levels support no verdict".to_owned());
         return Err(Refused(why).into());
     }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # weir against real parts, one after the other: a line for each at the end.
 #
-# usage: e2e.sh [PART...]      llamacpp | knee | gate | sdks | prometheus | alerts | scrape | page | deploy; without a name, all of them
+# usage: e2e.sh [PART...]      llamacpp | knee | gate | sdks | prometheus | alerts | scrape | page | deploy | fleet; without a name, all of them
 #
 # E2E_STRICT=1 judges times and rates by what was asked, for a machine that does nothing else; without it a busy one passes too.
 # A part that fails is tried once more and shown as such: it measures real time, and others may have had the machine.
@@ -9,7 +9,7 @@
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 parts=("$@")
-[ $# -gt 0 ] || parts=(llamacpp knee gate sdks prometheus alerts scrape page deploy)
+[ $# -gt 0 ] || parts=(llamacpp knee gate sdks prometheus alerts scrape page deploy fleet)
 
 summary=()
 failed=0
