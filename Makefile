@@ -3,7 +3,7 @@
 #   make demo    simulated engine + weir + load, in this terminal
 #   make test    every test that needs no network, no GPU and no other service
 #   make check   format, lints, docs, floors, licences
-#   make chaos   cancels, faults, slow clients and stamps at length, some minutes (CHAOS="cancels stamps" chooses)
+#   make chaos   cancels, drains, reloads, faults, slow clients and stamps at length, half an hour (CHAOS="reload stamps" chooses)
 #   make bench   benches/
 #   make rehearse  every scenario of tests/data/scenarios, in virtual time; REHEARSE=--page prints tables
 #   make rivals  the overloads under every policy that control knows, as a table of goodputs
