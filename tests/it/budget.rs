@@ -17,7 +17,7 @@ const MODELS: usize = 10;
 /// Of one backend and model, everything seen; of a backend; of the process. docs/metrics-additions.md says so too.
 const PER_MODEL: usize = 499;
 const PER_BACKEND: usize = 56;
-const PER_PROCESS: usize = 40;
+const PER_PROCESS: usize = 42;
 /// Asked of a release build. A debug build beside a compiler is given forty times as much: there the bar finds what grew by
 /// powers, not what grew by halves.
 const ASKED: Duration = Duration::from_millis(50);
