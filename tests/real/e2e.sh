@@ -9,7 +9,7 @@
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 parts=("$@")
-[ $# -gt 0 ] || parts=(llamacpp knee gate sdks prometheus alerts scrape page deploy fleet)
+[ $# -gt 0 ] || parts=(llamacpp knee gate sdks prometheus alerts scrape dashboards page deploy fleet)
 
 summary=()
 failed=0
