@@ -105,7 +105,7 @@ impl Fleet {
 
     fn welcome(&self, server: &Server) -> Option<Post> {
         let gateway = &self.gateway;
-        let place = gateway.pool.seat()?;
+        let place = gateway.pool.seat(gateway.rules.load().mode())?;
         gateway.ledger.seat(place, names(server));
         gateway.targets.set(place, target(server));
         gateway.vitals[usize::from(place.0)].reset();
@@ -148,8 +148,12 @@ impl Fleet {
         let mut posts = self.posts.lock().unwrap_or_else(PoisonError::into_inner);
         posts.retain(|post| {
             let rested = post.leaving.is_some_and(|since| now.since(since) >= REST);
-            // The books first: while the pool holds the place, nobody else can come to it.
-            let gone = rested && gateway.ledger.vacate(post.place) && gateway.pool.vacate(post.place);
+            // The books go before the place: while the pool holds it, nobody else can come to it. And neither goes without the other,
+            // or a backend that comes back would have no books.
+            let gone = rested
+                && gateway.pool.is_idle(post.place)
+                && gateway.ledger.vacate(post.place)
+                && gateway.pool.vacate(post.place);
             if gone {
                 self.watched.leave(post.place);
                 self.watched.order(Change::Vacate(post.place));

@@ -24,6 +24,8 @@ pub struct Reloader {
     /// Absent where a program made the configuration: there is nothing to read again.
     source: Option<Source>,
     parts: Parts,
+    /// One reads at a time, and nobody who only asks waits for the disk.
+    reading: Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -83,7 +85,7 @@ impl Reloader {
             refusals: 0,
             refused: None,
         };
-        Self { source, parts, state: Mutex::new(state) }
+        Self { source, parts, reading: Mutex::new(()), state: Mutex::new(state) }
     }
 
     /// Reads the configuration again because `asked` says so (`SIGHUP`, `POST`).
@@ -91,8 +93,10 @@ impl Reloader {
     /// # Errors
     /// Every mistake, one a line; nothing has changed then.
     pub fn reload(&self, asked: &str) -> Result<Done, String> {
+        let _turn = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = self.read();
         let mut state = self.state();
-        match self.read() {
+        match read {
             Ok(loaded) => Ok(self.take_over(&mut state, loaded, asked)),
             Err(why) => {
                 state.refuse(&why, asked);
@@ -103,8 +107,10 @@ impl Reloader {
 
     /// Reads the configuration again and takes it over if it is another one. A mistake is told once.
     pub fn look(&self, asked: &str) {
+        let _turn = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = self.read();
         let mut state = self.state();
-        match self.read() {
+        match read {
             Ok(loaded) if loaded.config == state.read && state.accepted => {}
             Ok(loaded) => _ = self.take_over(&mut state, loaded, asked),
             Err(why) if state.refused.as_ref() == Some(&why) => {}
@@ -216,9 +222,8 @@ fn in_force(old: &Config, new: &Config) -> Config {
     next.backends.clone_from(&new.backends);
     for server in &mut next.backends {
         // Whoever reads GPUs learned at the start whose they are.
-        if let Some(before) = old.backends.iter().find(|before| before.name == server.name) {
-            server.inside.gpu.clone_from(&before.inside.gpu);
-        }
+        let before = old.backends.iter().find(|before| before.name == server.name);
+        server.inside.gpu = before.map_or_else(Vec::new, |before| before.inside.gpu.clone());
     }
     next
 }
@@ -235,8 +240,8 @@ fn by_name(config: &Config) -> Value {
     let servers =
         config.backends.iter().filter_map(|server| Some((server.name.clone(), serde_json::to_value(server).ok()?)));
     effective["backends"] = Value::Object(servers.collect());
-    // Masked above, and a change all the same.
-    effective["admin"]["token"] = Value::Null;
+    // Masked above, and a change all the same; only the path of a difference is told.
+    effective["admin"]["token"] = config.admin.token.as_ref().map(|token| token.reveal().to_owned()).into();
     effective
 }
 

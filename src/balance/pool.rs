@@ -158,8 +158,9 @@ impl Pool {
         self.lock().desks.iter().enumerate().any(|(i, desk)| i != usize::from(backend.0) && !desk.down)
     }
 
-    /// Takes a free place for a new backend. Nothing goes there before it is recalled. `None`: every place is taken.
-    pub fn seat(&self) -> Option<BackendId> {
+    /// Takes a free place for a new backend, in that mode until limits are published. Nothing goes there before it is recalled.
+    /// `None`: every place is taken.
+    pub fn seat(&self, mode: Mode) -> Option<BackendId> {
         let mut state = self.lock();
         let free = state.desks.iter().position(|desk| desk.stay == Stay::Gone);
         let settings = state.settings;
@@ -171,8 +172,10 @@ impl Pool {
             }
             None => return None,
         };
-        self.boards[place].set(Limits::new(Mode::Observe));
+        let limits = Limits::new(mode);
+        self.boards[place].set(limits);
         let mut desk = Desk::new(settings);
+        desk.publish(limits);
         (desk.down, desk.stay) = (true, Stay::Leaving);
         state.desks[place] = desk;
         Some(id(place))
@@ -183,25 +186,32 @@ impl Pool {
         self.turn_over(backend, now, |desk, _| (desk.down, desk.stay) = (true, Stay::Leaving));
     }
 
-    /// A retired backend stays after all, unless its place was given up.
+    /// A retired backend stays after all, unless its place was given up. It starts slowly, or all who wait would come at once.
     pub fn recall(&self, backend: BackendId, now: Timestamp) {
-        self.turn_over(backend, now, |desk, _| {
+        self.turn_over(backend, now, |desk, now| {
             if desk.stay == Stay::Leaving {
                 (desk.down, desk.stay) = (false, Stay::Here);
+                desk.start_slowly(now);
             }
         });
     }
 
+    /// Nothing of a retired backend is dispatched or waits any more.
+    pub fn is_idle(&self, backend: BackendId) -> bool {
+        let (state, place) = (self.lock(), usize::from(backend.0));
+        let passing = self.boards.get(place).map_or(0, Board::passing);
+        let desk = state.desks.get(place).filter(|desk| desk.stay == Stay::Leaving);
+        desk.is_some_and(|desk| desk.line.in_flight() == 0 && desk.line.queued() == 0 && passing == 0)
+    }
+
     /// Gives up the place of a retired backend. `false`: something of it is still dispatched.
     pub fn vacate(&self, backend: BackendId) -> bool {
-        let (mut state, place) = (self.lock(), usize::from(backend.0));
-        let passing = self.boards.get(place).map_or(0, Board::passing);
-        let Some(desk) = state.desks.get_mut(place).filter(|desk| desk.stay == Stay::Leaving) else { return false };
-        let empty = desk.line.in_flight() == 0 && desk.line.queued() == 0 && passing == 0;
-        if empty {
+        // It takes nothing more, so that it stays idle once it is.
+        let idle = self.is_idle(backend);
+        if let Some(desk) = self.lock().desks.get_mut(usize::from(backend.0)).filter(|_| idle) {
             desk.stay = Stay::Gone;
         }
-        empty
+        idle
     }
 
     /// How a backend is chosen, and what its line is told, from now on.

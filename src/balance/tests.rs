@@ -305,6 +305,30 @@ fn a_backend_that_comes_back_starts_slowly() {
 }
 
 #[test]
+fn a_new_backend_takes_no_more_of_those_who_wait_than_one_that_comes_back() {
+    let pool = Pool::with_places(Policy::MostRoom, 1, 2, Settings::default());
+    pool.publish(A, limits(1), at(0));
+    let _held = go(&pool, 0);
+    let _waiting: Vec<Waiting> = (0..50).map(|_| wait(&pool, 0)).collect();
+    assert_eq!(pool.seat(Mode::Enforce), Some(B));
+    pool.recall(B, at(10));
+    assert_eq!((pool.gauges(B).in_flight, pool.gauges(A).queued), (1, 49));
+    pool.publish(B, limits(64), at(2000));
+    assert!((2..10).contains(&pool.gauges(B).in_flight), "{:?}", pool.gauges(B));
+}
+
+#[test]
+fn a_retired_backend_is_idle_when_nothing_of_it_is_left() {
+    let pool = Pool::with_places(Policy::MostRoom, 1, 2, Settings::default());
+    let passing = pool.pass(None).unwrap();
+    assert!(!pool.is_idle(A), "it is not retired");
+    pool.retire(A, at(0));
+    assert!(!pool.is_idle(A) && !pool.vacate(A), "a request that is not measured is there");
+    drop(passing);
+    assert!(pool.is_idle(A) && pool.vacate(A));
+}
+
+#[test]
 fn an_engine_that_refuses_is_given_less() {
     let pool = pool(Policy::MostRoom, &[64]);
     let mut held: Vec<_> = (0..20).map(|_| go(&pool, 0)).collect();

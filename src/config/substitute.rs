@@ -95,6 +95,10 @@ fn value(reference: &str, surroundings: &Surroundings<'_>) -> Result<String, Unf
 fn bounded(path: &Path) -> io::Result<String> {
     use std::io::Read;
     let mut text = String::new();
+    // Opening a pipe would wait for whoever writes to it.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
     std::fs::File::open(path)?.take(LONGEST_FILE + 1).read_to_string(&mut text)?;
     if text.len() as u64 > LONGEST_FILE { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(text) }
 }

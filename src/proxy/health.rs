@@ -115,7 +115,9 @@ pub async fn watch(gateway: Arc<Gateway>, backend: BackendId, check: Check) {
 /// stream whose client takes nothing does not listen, and its silence says nothing.
 fn judge_silence(gateway: &Gateway, backend: BackendId, now: Timestamp) {
     let vitals = &gateway.vitals[usize::from(backend.0)];
-    let silent = gateway.pool.listening(backend) > 0 && now.since(vitals.heard()) >= SILENCE;
+    // Whose address has just changed was not heard yet: the streams that listen are those of the old one.
+    let heard = Some(vitals.heard()).filter(|heard| *heard > Timestamp::ZERO);
+    let silent = gateway.pool.listening(backend) > 0 && heard.is_some_and(|heard| now.since(heard) >= SILENCE);
     if silent {
         eject(gateway, backend, now);
     } else if vitals.ejected_until.load(Relaxed) <= now.as_nanos() {

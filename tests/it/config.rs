@@ -367,6 +367,27 @@ fn a_file_that_cannot_be_read_is_a_fault_at_its_place_and_what_a_file_holds_is_n
 }
 
 #[test]
+fn a_secret_at_the_wrong_key_is_not_told_and_what_was_typed_there_is() {
+    let folder = Folder::new("wrong-key");
+    folder.file("token", "canary\n");
+    for key in [
+        "mode: ${file:token}",
+        "drain: { timeout: \"${file:token}\" }",
+        "workers: ${file:token}",
+        "slo: { ttft: \"${file:token}\" }",
+    ] {
+        let said = |line: &str| {
+            let path = folder.file("weir.yaml", &format!("{ONE_BACKEND}{line}\n"));
+            Config::load(Some(&path), &Overrides::default()).unwrap_err().to_string()
+        };
+        let secret = said(key);
+        assert!(!secret.contains("canary") && secret.contains("weir.yaml:3:"), "{secret}");
+        let typed = said(&key.replace("${file:token}", "plain"));
+        assert!(typed.contains("plain"), "{typed}");
+    }
+}
+
+#[test]
 fn a_file_that_anybody_may_write_is_refused_and_one_that_the_group_may_write_is_not() {
     use std::os::unix::fs::PermissionsExt;
     let folder = Folder::new("mode");

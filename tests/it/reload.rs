@@ -149,15 +149,19 @@ fn what_a_running_process_can_take_over_is_in_force_and_the_rest_is_named() {
     let next = naming(
         &origins,
         &[0],
-        "slo: { ttft: 3s }\nlog: { level: error, format: text }\nlimits: { max_header: 2KiB }\njournal: { path: /nowhere }\n",
+        "slo: { ttft: 3s }\nlog: { level: error, format: text }\nlimits: { max_header: 2KiB }\njournal: { path: /nowhere }\nadmin: { token: canary }\n",
     );
     file.write(&next.replace("workers: 2", "workers: 3"));
     let answer = weir.post("/-/reload").text();
     assert!(answer.contains("\"changed\":[\"limits.max_header\",\"log.level\",\"slo.ttft\"]"), "{answer}");
-    assert!(answer.contains("\"needs_restart\":[\"journal.path\",\"log.format\",\"workers\"]"), "{answer}");
+    assert!(
+        answer.contains("\"needs_restart\":[\"admin.token\",\"journal.path\",\"log.format\",\"workers\"]"),
+        "{answer}"
+    );
+    assert!(!answer.contains("canary") && !weir.page("/config").contains("canary"));
     let config: serde_json::Value = serde_json::from_str(&weir.page("/config")).unwrap();
     assert_eq!((&config["slo"]["ttft"], &config["workers"]), (&"3s".into(), &2.into()));
-    assert_eq!(config["needs_restart"], serde_json::json!(["journal.path", "log.format", "workers"]));
+    assert_eq!(config["needs_restart"], serde_json::json!(["admin.token", "journal.path", "log.format", "workers"]));
     assert!(config["origins"]["slo.ttft"].as_str().unwrap().ends_with("weir.yaml:4"), "{config}");
     assert_eq!(config["origins"]["listen"], "flag --listen");
     let long = format!("x-long: {}\r\n", "a".repeat(3000));

@@ -96,9 +96,11 @@ impl Exporter {
         let (stop, stopped) = watch::channel(false);
         let counts = Arc::new(Counts::default());
         let sending = Sending { collector, places, epoch, counts: counts.clone(), stopped, away: false };
-        let thread = std::thread::Builder::new()
-            .name("weir-otlp".into())
-            .spawn(move || runtime.block_on(sending.run(receiver)))?;
+        let thread = std::thread::Builder::new().name("weir-otlp".into()).spawn(move || {
+            runtime.block_on(sending.run(receiver));
+            // A resolver that hangs does not hold up the exit.
+            runtime.shutdown_background();
+        })?;
         Ok((Spans { sender, counts }, Self { thread, stop }))
     }
 
@@ -238,4 +240,4 @@ const BATCH: usize = 512;
 /// How long a batch fills.
 const BATCH_AGE: Duration = Duration::from_secs(1);
 /// How long an exit waits for a collector.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const LAST_WORDS: Duration = Duration::from_millis(500);
