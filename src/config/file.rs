@@ -247,6 +247,7 @@ impl Reader {
     }
 
     fn note(&mut self, steps: &[Step], place: Option<Place>, sentence: String) {
+        let sentence = self.root.unquoted(steps, sentence);
         self.faults.push(Fault { file: self.name.clone(), place, path: tree::path(steps), sentence });
     }
 

@@ -30,16 +30,6 @@ impl Mismatch {
         self
     }
 
-    /// What was filled in may be a secret in the wrong place: it is not quoted.
-    fn of(mut self, node: &Node) -> Self {
-        if let Value::Filled(text) = &node.value {
-            for quoted in [format!("`{text}`"), format!("{text:?}")] {
-                self.sentence = self.sentence.replace(&quoted, "what was filled in");
-            }
-        }
-        self
-    }
-
     fn new(sentence: String) -> Self {
         Self { inside_out: Vec::new(), place: None, sentence, missing: None }
     }
@@ -210,7 +200,7 @@ impl<'de> SeqAccess<'de> for Elements<'de> {
         let Some((index, node)) = self.0.find(|(_, node)| !matches!(node.value, Value::Removed)) else {
             return Ok(None);
         };
-        seed.deserialize(node).map(Some).map_err(|fault| fault.of(node).inside(Step::Index(index), node.place))
+        seed.deserialize(node).map(Some).map_err(|fault| fault.inside(Step::Index(index), node.place))
     }
 }
 
@@ -231,6 +221,6 @@ impl<'de> MapAccess<'de> for Entries<'de> {
 
     fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, Mismatch> {
         let (key, _, node) = self.value.take().ok_or_else(|| Mismatch::new("a value without a key".to_owned()))?;
-        seed.deserialize(node).map_err(|fault| fault.of(node).inside(Step::Key(key.clone()), node.place))
+        seed.deserialize(node).map_err(|fault| fault.inside(Step::Key(key.clone()), node.place))
     }
 }

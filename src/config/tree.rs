@@ -83,6 +83,14 @@ impl Node {
         steps.iter().try_fold(self, |node, step| node.child(step))
     }
 
+    /// The sentence about the node that the steps lead to, without what was filled in there: it may be a secret at the wrong key.
+    pub(super) fn unquoted(&self, steps: &[Step], sentence: String) -> String {
+        let Some(Value::Filled(text)) = self.find(steps).map(|node| &node.value) else { return sentence };
+        [format!("`{text}`"), format!("{text:?}")]
+            .iter()
+            .fold(sentence, |sentence, quoted| sentence.replace(quoted.as_str(), "what was filled in"))
+    }
+
     /// Takes out every key that a mapping has already, and reports it.
     pub(super) fn settle(&mut self, trail: &mut Vec<Step>, report: &mut dyn FnMut(&[Step], Place, String)) {
         match &mut self.value {
