@@ -179,14 +179,15 @@ fn start_from(origin: Origin, loaded: Loaded, adjust: impl FnOnce(&mut Gateway))
     let workers = config.workers.get();
     let sink = journal.as_ref().map(Journal::sender);
     let ledger = Ledger::new(workers, &names, config.slo, bounds(&config), sink);
-    let told = told::Told::start(&config, clock)?;
+    let targets = Arc::new(targets(&config));
+    let told = told::Told::start(&config, clock, &targets)?;
     let mut gateway = Gateway {
         clock,
         limits: ArcSwap::from_pointee(config.limits.clone()),
         ledger: ledger.clone(),
         pool: Pool::with_places(config.balance, config.backends.len(), PLACES, config.admission.settings()),
         rules: ArcSwap::from_pointee(rules(&config)),
-        targets: targets(&config),
+        targets,
         drain: Drain::new(),
         memory: Arc::new(Budget::new(config.limits.body_memory)),
         connections: Arc::new(Semaphore::new(connection_cap(config.limits.max_connections))),

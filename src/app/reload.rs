@@ -171,7 +171,11 @@ impl State {
     fn refuse(&mut self, why: &str, asked: &str) {
         (self.accepted, self.refused) = (false, Some(why.to_owned()));
         self.refusals += 1;
-        tracing::error!(asked, why, "the new configuration was refused; the old one stays in force");
+        // A line of the log has an end, and a file may have many mistakes.
+        let mistakes = why.lines().count();
+        for why in why.lines().take(MOST_TOLD) {
+            tracing::error!(asked, why, mistakes, "the new configuration was refused; the old one stays in force");
+        }
     }
 }
 
@@ -204,6 +208,9 @@ impl Parts {
         }
     }
 }
+
+/// Mistakes that are told in the log; the answer to a POST has all.
+const MOST_TOLD: usize = 20;
 
 /// What is in force once `new` was read in the place of `old`: only what a running process can take over.
 fn in_force(old: &Config, new: &Config) -> Config {

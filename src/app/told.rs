@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use super::watch;
+use crate::backend::BackendId;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::export::access::AccessLog;
@@ -14,6 +15,7 @@ use crate::export::otlp::{Exporter, Places};
 use crate::export::reports::Reports;
 use crate::measure;
 use crate::proxy::spans::Sampling;
+use crate::proxy::upstream::Targets;
 use crate::scrape::settings::Engine;
 
 /// The threads behind the reports.
@@ -27,19 +29,20 @@ pub(super) struct Told {
 
 impl Told {
     /// Starts what the configuration asks for.
-    pub fn start(config: &Config, clock: Clock) -> io::Result<Self> {
+    pub fn start(config: &Config, clock: Clock, targets: &Arc<Targets>) -> io::Result<Self> {
         let mut told =
             Self { reports: Arc::default(), access: None, exporter: None, sampling: None, seen: Arc::default() };
         let mut reports = Reports::default();
         if config.log.access {
-            let names = config.backends.iter().map(|backend| backend.name.clone()).collect();
-            let (access, thread) = AccessLog::start(clock, config.log.access_rate, names)?;
+            let targets = targets.clone();
+            let names = move |backend| targets.of(backend).map(|target| target.name.clone());
+            let (access, thread) = AccessLog::start(clock, config.log.access_rate, Box::new(names))?;
             (reports.access, told.access) = (Some(access), Some(thread));
         }
         if let Some(collector) = Collector::of(&config.otlp) {
             told.sampling = Some(Sampling::share(collector.share));
             let epoch = unix_nanos().saturating_sub(clock.now().as_nanos());
-            let (spans, exporter) = Exporter::start(collector, places(config, clock, told.seen.clone()), epoch)?;
+            let (spans, exporter) = Exporter::start(collector, places(config, clock, targets.clone(), told.seen.clone()), epoch)?;
             (reports.spans, told.exporter) = (Some(spans), Some(exporter));
         }
         told.reports = Arc::new(reports);
@@ -81,24 +84,25 @@ impl Told {
     }
 }
 
-/// Where the backends are, and what serves there: as configured, or as their metrics show.
-fn places(config: &Config, clock: Clock, seen: Arc<OnceLock<watch::Seen>>) -> Places {
-    let configured: Vec<(Engine, Place)> = config
+/// Where the backends are now, and what serves there: as their metrics show, or as it was configured at the start.
+fn places(config: &Config, clock: Clock, targets: Arc<Targets>, seen: Arc<OnceLock<watch::Seen>>) -> Places {
+    let known = |engine: Engine| !matches!(engine, Engine::Auto | Engine::None | Engine::Custom);
+    let configured: Vec<(String, &'static str)> = config
         .backends
         .iter()
-        .map(|server| {
-            let place = Place { engine: None, address: server.url.host.clone(), port: server.url.port };
-            (server.inside.engine, place)
-        })
+        .filter(|server| known(server.inside.engine))
+        .map(|server| (server.name.clone(), server.inside.engine.as_str()))
         .collect();
     Box::new(move || {
         let reported = seen.get().map_or_else(Vec::new, |seen| seen.reported(clock.now(), 0.0));
-        let place = |(index, (engine, place)): (usize, &(Engine, Place))| {
+        let place = |index: usize| {
+            let target = targets.of(BackendId(u16::try_from(index).unwrap_or(u16::MAX)));
+            let Some(target) = target else { return Place::default() };
+            let named = configured.iter().find(|(name, _)| **name == *target.name).map(|(_, engine)| *engine);
             let found = || reported.get(index)?.as_ref().map(|reported| reported.engine);
-            let known = !matches!(engine, Engine::Auto | Engine::None | Engine::Custom);
-            Place { engine: known.then_some(engine.as_str()).or_else(found), ..place.clone() }
+            Place { engine: named.or_else(found), address: target.host.to_string(), port: target.port }
         };
-        configured.iter().enumerate().map(place).collect()
+        (0..targets.places()).map(place).collect()
     })
 }
 

@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::backend::BackendId;
 use crate::clock::Clock;
 use crate::measure::{Closed, Report, Unbooked};
 use crate::time::Timestamp;
@@ -29,11 +30,12 @@ enum Ended {
 }
 
 impl AccessLog {
-    /// Starts the thread; it ends when every `AccessLog` is gone. `rate` lines a second are written of each kind.
+    /// Starts the thread; it ends when every `AccessLog` is gone. `rate` lines a second are written of each kind, and `backends` knows
+    /// who stands where at the moment.
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn start(clock: Clock, rate: u32, backends: Vec<String>) -> std::io::Result<(Self, JoinHandle<()>)> {
+    pub fn start(clock: Clock, rate: u32, backends: Names) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (sender, receiver) = sync_channel(CAPACITY);
         let writer = Writer {
             clock,
@@ -67,9 +69,12 @@ impl AccessLog {
     }
 }
 
+/// The name of who stands at a place.
+pub type Names = Box<dyn Fn(BackendId) -> Option<Arc<str>> + Send>;
+
 struct Writer {
     clock: Clock,
-    backends: Vec<String>,
+    backends: Names,
     well: Allowance,
     failed: Allowance,
 }
@@ -97,11 +102,11 @@ impl Writer {
     }
 
     fn write_unbooked(&self, report: &Unbooked, skipped: Option<u64>) {
-        let backend = report.backend.and_then(|backend| self.backends.get(usize::from(backend.0)));
+        let backend = report.backend.and_then(&self.backends);
         tracing::info!(
             target: "weir::access",
             request_id = report.request_id.as_deref(),
-            backend = backend.map(String::as_str),
+            backend = backend.as_deref(),
             status = report.status,
             outcome = report.outcome,
             duration_ms = report.took.map(milliseconds),

@@ -32,7 +32,7 @@ pub struct Gateway {
     pub ledger: Arc<Ledger>,
     pub pool: Arc<Pool>,
     pub rules: ArcSwap<Rules>,
-    pub targets: Targets,
+    pub targets: Arc<Targets>,
     pub drain: Arc<Drain>,
     /// Bytes held for clients: request bodies and unsent answers.
     pub memory: Arc<Budget>,
