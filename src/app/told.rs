@@ -42,7 +42,8 @@ impl Told {
         if let Some(collector) = Collector::of(&config.otlp) {
             told.sampling = Some(Sampling::share(collector.share));
             let epoch = unix_nanos().saturating_sub(clock.now().as_nanos());
-            let (spans, exporter) = Exporter::start(collector, places(config, clock, targets.clone(), told.seen.clone()), epoch)?;
+            let (spans, exporter) =
+                Exporter::start(collector, places(config, clock, targets.clone(), told.seen.clone()), epoch)?;
             (reports.spans, told.exporter) = (Some(spans), Some(exporter));
         }
         told.reports = Arc::new(reports);
