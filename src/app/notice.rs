@@ -48,6 +48,8 @@ impl Notice {
                     "the folder of the configuration cannot be watched; it is looked at now and then"
                 );
             }
+            // Between the start and the watch it may have changed.
+            reloader.look("watch");
             attend(&told, &reloader);
         });
         let thread = thread.inspect_err(|error| tracing::warn!(%error, "nobody watches the configuration")).ok();
