@@ -201,8 +201,9 @@ const HOSTS_PART_LEFT_OUT: u128 = !(u64::MAX as u128);
 const BACKLOG: u32 = 4096;
 /// Unsent bytes that the kernel takes from us per client before it says that it is full.
 const NOT_SENT: u32 = 64 * 1024;
-/// What is still open this long after the listener has closed is cut.
-const LAST_CALL: Duration = Duration::from_secs(1);
+/// What is still open this long after the listener has closed is cut: clients that keep a connection whose answer is over. With the
+/// last spans it stays below the second in which a drained process is to be gone.
+const LAST_CALL: Duration = Duration::from_millis(300);
 
 #[cfg(test)]
 mod tests {
