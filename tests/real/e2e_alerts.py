@@ -43,6 +43,7 @@ NO_DATA = {
     "weir_kv_cap_tokens": "no cap is in force",
     "weir_capacity_predicted": "a knee is known, or no limit is",
     "weir_capacity_lower_bound": "a knee is known",
+    "weir_capacity_upper_bound": "a knee is known",
     "weir_concurrency_limit": "no policy of that kind is in force",
     "weir_label_overflow_total": "no label value was folded",
     "weir_upstream_retries_total": "nothing was retried",
