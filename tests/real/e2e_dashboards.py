@@ -23,7 +23,7 @@ import urllib.parse
 
 from playwright.sync_api import sync_playwright
 
-from e2e_alerts import DASHBOARDS, rules_in_seconds
+from e2e_alerts import DASHBOARDS, rules
 from e2e_prometheus import Store
 from harness import Process, check, free_port, get, verdict, wait_until, wait_until_up, weir, weir_engine
 from load import open_loop
@@ -243,7 +243,7 @@ def run(options, folder):
         with weir(options.weir, engine, first) as (data, admin), weir(options.weir, engine, second) as (aside, other):
             with open(os.path.join(folder, "prometheus.yml"), "w") as out:
                 weirs = ", ".join(f'"127.0.0.1:{one}"' for one in (admin, other))
-                out.write(PROMETHEUS.format(rules=rules_in_seconds(folder), weirs=weirs, engine=engine))
+                out.write(PROMETHEUS.format(rules=rules(folder, as_shipped=False), weirs=weirs, engine=engine))
             prometheus = Process(
                 options.prometheus, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
                 f"--web.listen-address=127.0.0.1:{port}", log=os.path.join(folder, "log"))
