@@ -315,11 +315,18 @@ impl Totals {
     }
 }
 
+/// What sends to the backend that stood at a place when the run began.
+struct Sender {
+    url: String,
+    client: Client,
+    form: Form,
+}
+
 /// Those who hold synthetic requests: each sends its next one when the last has ended. Dropping it hangs up on all.
 struct Crew {
     run: Arc<Run>,
     /// By place.
-    clients: Arc<[Option<(Client, Form)>]>,
+    clients: Arc<[Option<Sender>]>,
     tasks: JoinSet<()>,
 }
 
@@ -332,7 +339,8 @@ impl Crew {
             let form = Form { model: model.unwrap_or_else(|| Form::default().model), ..Form::default() };
             let place = usize::from(backend.0);
             clients.resize_with(clients.len().max(place + 1), || None);
-            clients[place] = Some((Client::new(target, HeaderMap::new(), run.house.clock), form));
+            let client = Client::new(target, HeaderMap::new(), run.house.clock);
+            clients[place] = Some(Sender { url, client, form });
         }
         Ok(Self { run: run.clone(), clients: clients.into(), tasks: JoinSet::new() })
     }
@@ -356,7 +364,7 @@ impl Crew {
 
 impl Run {
     /// One synthetic request: its turn, its answer, its end.
-    async fn one(&self, clients: &[Option<(Client, Form)>]) {
+    async fn one(&self, clients: &[Option<Sender>]) {
         self.pause().await;
         let (desk, clock) = (&self.desk, self.house.clock);
         let id = desk.sent.fetch_add(1, Relaxed);
@@ -370,8 +378,11 @@ impl Run {
             }
         };
         let place = usize::from(permit.backend().0);
-        let Some((client, form)) = clients.get(place).and_then(Option::as_ref) else {
-            // It came after the run began: the run is not about it.
+        let sender = clients.get(place).and_then(Option::as_ref);
+        let backend = permit.backend();
+        let stands = |url: &str| (self.house.backends)().iter().any(|(place, now)| *place == backend && now == url);
+        let Some(Sender { client, form, .. }) = sender.filter(|sender| stands(&sender.url)) else {
+            // It came or moved after the run began: the run is not about it.
             drop(permit);
             return sleep(NEWCOMER).await;
         };
@@ -389,7 +400,6 @@ impl Run {
             })
             .await;
         drop(out);
-        let backend = permit.backend();
         permit.end(clock.now());
         let ended = match record.outcome {
             Outcome::Completed => Ended::Completed,

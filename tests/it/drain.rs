@@ -1,12 +1,10 @@
 //! How the process leaves: with SIGTERM from outside, and watched from outside.
 
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::support::client::CHAT;
-use crate::support::origin::{self, SSE, closing, event};
+use crate::support::origin::held_open;
 use crate::support::{Client, Origin, Process, chat, post, time};
 
 /// Past the end of what is awaited, an exit may take this long on a busy machine.
@@ -17,27 +15,6 @@ const SOON: Duration = Duration::from_millis(900);
 fn serve(origin: &Origin, drain: &str) -> Process {
     let settings = format!("{{workers: 2, drain: {drain}}}");
     Process::serve(Path::new(env!("CARGO_BIN_EXE_weir")), &[origin.address], &settings)
-}
-
-/// A backend whose streams end when the test says so.
-fn held_open() -> (Origin, mpsc::Sender<()>) {
-    let (finish, wait) = mpsc::channel::<()>();
-    let wait = Mutex::new(wait);
-    let origin = Origin::start(move |talk| {
-        while let Some(seen) = talk.request() {
-            if seen.head.contains("x-short: yes") {
-                talk.write(&origin::whole("{}"));
-                continue;
-            }
-            talk.write(&[SSE, &event("one")].concat());
-            if wait.lock().unwrap().recv().is_err() {
-                talk.ended();
-                return;
-            }
-            talk.write(&[event("two"), closing()].concat());
-        }
-    });
-    (origin, finish)
 }
 
 fn short(weir: &Process) -> crate::support::Answer {

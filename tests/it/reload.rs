@@ -1,38 +1,15 @@
 //! The configuration changes while the process runs: by signal, by POST, by itself; all or nothing, and nobody is lost.
 
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::support::client::CHAT;
-use crate::support::origin::{self, SSE, closing, event};
+use crate::support::origin::held_open;
 use crate::support::reloads::{File, names, naming, storm, streaming, tally};
-use crate::support::{Client, Origin, Process, chat, post, time};
+use crate::support::{Client, Process, chat, post, time};
 
 fn program() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_weir"))
-}
-
-/// A backend whose streams end when the test says so.
-fn held_open() -> (Origin, mpsc::Sender<()>) {
-    let (finish, wait) = mpsc::channel::<()>();
-    let wait = Mutex::new(wait);
-    let origin = Origin::start(move |talk| {
-        while let Some(seen) = talk.request() {
-            if seen.head.contains("x-short: yes") {
-                talk.write(&origin::whole("{}"));
-                continue;
-            }
-            talk.write(&[SSE, &event("one")].concat());
-            if wait.lock().unwrap().recv().is_err() {
-                talk.ended();
-                return;
-            }
-            talk.write(&[event("two"), closing()].concat());
-        }
-    });
-    (origin, finish)
 }
 
 fn served_by(weir: &Process) -> String {

@@ -6,7 +6,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
@@ -165,6 +165,27 @@ impl Conversation {
             Err(_) => false,
         }
     }
+}
+
+/// A backend whose streams end when the test says so.
+pub fn held_open() -> (Origin, mpsc::Sender<()>) {
+    let (finish, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let origin = Origin::start(move |talk| {
+        while let Some(seen) = talk.request() {
+            if seen.head.contains("x-short: yes") {
+                talk.write(&whole("{}"));
+                continue;
+            }
+            talk.write(&[SSE, &event("one")].concat());
+            if wait.lock().unwrap().recv().is_err() {
+                talk.ended();
+                return;
+            }
+            talk.write(&[event("two"), closing()].concat());
+        }
+    });
+    (origin, finish)
 }
 
 /// A sized answer.

@@ -32,7 +32,9 @@ impl Turns {
     /// Notes what changed since the last call; `names` are the backends in the order of the facts. Whether anything did.
     pub fn on_facts<'a>(&mut self, names: impl Iterator<Item = (BackendId, &'a str)>, facts: &Facts) -> bool {
         let judged = |place: BackendId| facts.judged.get(usize::from(place.0))?.as_ref();
-        let judged = names.filter_map(|(place, name)| Some((name, &judged(place)?.reading)));
+        let judged: Vec<_> = names.filter_map(|(place, name)| Some((name, &judged(place)?.reading))).collect();
+        // A backend that is gone and comes back begins anew, and names that come and go do not pile up.
+        self.stands.retain(|stood, _| judged.iter().any(|(name, _)| **stood == **name));
         let mut changed = false;
         for (name, reading) in judged {
             changed |= self.on_reading(name, reading, facts.epoch);
