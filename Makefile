@@ -61,7 +61,7 @@ chaos: cmake
 bench: cmake
 	$(CARGO) bench --locked
 
-# docs/metrics.md, from the registry.
+# docs/operate/metrics.md, from the registry.
 metric-table: cmake
 	WEIR_WRITE_METRIC_TABLE=1 $(CARGO) test --locked --test it the_page_is_what_the_registry_says
 

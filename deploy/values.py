@@ -66,7 +66,7 @@ TABLE = [
     ("podMonitor.labels", {}, "what your Prometheus chooses PodMonitors and PrometheusRules by", None),
     ("prometheusRule.enabled", False, "recording rules and alerts", None),
     ("dashboards.enabled", False, "ConfigMaps for Grafana's sidecar", None),
-    ("autoscaling.kind", "none", "sidecar only: none | keda (a ScaledObject) | hpa (needs prometheus-adapter, see docs/kubernetes.md)", {"enum": ["none", "keda", "hpa"]}),
+    ("autoscaling.kind", "none", "sidecar only: none | keda (a ScaledObject) | hpa (needs prometheus-adapter, see docs/operate/kubernetes.md)", {"enum": ["none", "keda", "hpa"]}),
     ("autoscaling.min", 1, "", {"type": "integer", "minimum": 1}),
     ("autoscaling.max", 8, "", {"type": "integer", "minimum": 1}),
     ("autoscaling.demand", "0.8", "share of the knee at which a pod is full; below 1, for a new one takes minutes", {"type": "string", "pattern": "^0\\.[0-9]+$"}),

@@ -14,7 +14,7 @@ pub fn yaml() -> String {
     page.text
 }
 
-/// The tables of `docs/configuration.md`: one a section, one line a key.
+/// The tables of `docs/use/configuration.md`: one a section, one line a key.
 pub fn markdown() -> String {
     let schema = schema::schema();
     let mut tables = Tables { text: String::new(), rest: Vec::new() };

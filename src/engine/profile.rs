@@ -1,7 +1,7 @@
 //! The engines the simulation is known to play: what a step costs, the limits, the usual traffic, the true capacity.
 //!
 //! Seven engines the control algorithm was worked out on, four that were held back while it was, and two that were written
-//! down from data sheets before weir's own estimator existed (docs/decisions/0007).  What an engine file (`weir engine --params FILE`) may say is [`Setup`]. This file holds no
+//! down from data sheets before weir's own estimator existed (docs/internals/decisions/0007).  What an engine file (`weir engine --params FILE`) may say is [`Setup`]. This file holds no
 //! dice: they come in.
 
 use std::num::NonZeroU32;

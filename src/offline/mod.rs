@@ -2,7 +2,7 @@
 //!
 //! `import` reads results of load generators into a [`Sweep`]; [`verdict()`] judges one; [`plan`] makes the next
 //! experiment of it; [`compare`] holds two against each other; [`report`] writes what was found, in two languages. The
-//! rules and where they come from: docs/offline.md.
+//! rules and where they come from: docs/use/reports.md.
 //!
 //! How `weir sweep` ends: it fills a [`sweep::Sweep`] from its levels and calls
 //!

@@ -1,6 +1,6 @@
 //! Judges an open loop: which of its levels the system keeps up with.
 //!
-//! Nothing convicts alone (docs/offline.md). A level is saturated when it was offered more than the system was ever seen
+//! Nothing convicts alone (docs/use/reports.md). A level is saturated when it was offered more than the system was ever seen
 //! to complete, when more load brought nothing more, or when TTFT has left its base *and* the throughput or the growth of
 //! the wait shows a queue. It knows no names and no labels.
 

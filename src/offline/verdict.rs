@@ -1,6 +1,6 @@
 //! The verdict on a sweep: where the system saturates, at what throughput, how sure that is, and what to run next.
 //!
-//! Open loops are judged in `open`, closed ones in `closed`; docs/offline.md derives the rules. It holds no text: what
+//! Open loops are judged in `open`, closed ones in `closed`; docs/use/reports.md derives the rules. It holds no text: what
 //! it says are values ([`Say`]), put into words by a report.
 
 use super::goodput;

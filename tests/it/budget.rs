@@ -14,7 +14,7 @@ use weir::time::Timestamp;
 
 const BACKENDS: usize = 20;
 const MODELS: usize = 10;
-/// Of one backend and model, everything seen; of a backend; of the process. docs/metrics-additions.md says so too.
+/// Of one backend and model, everything seen; of a backend; of the process. docs/operate/metrics-additions.md says so too.
 const PER_MODEL: usize = 499;
 const PER_BACKEND: usize = 56;
 const PER_PROCESS: usize = 42;
@@ -67,7 +67,7 @@ fn twenty_backends_with_ten_models_are_scraped_in_time_and_have_as_many_series_a
 
 #[test]
 fn the_documented_numbers_are_these() {
-    let page = include_str!("../../docs/metrics-additions.md");
+    let page = include_str!("../../docs/operate/metrics-additions.md");
     for said in
         [format!("{PER_MODEL} series"), format!("A backend adds {PER_BACKEND}"), format!("the process {PER_PROCESS}")]
     {

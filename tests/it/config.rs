@@ -44,7 +44,7 @@ fn the_shipped_file_says_the_defaults() {
 #[test]
 fn the_shipped_file_schema_and_reference_are_what_the_program_writes() {
     let schema = format!("{:#}\n", weir::config::schema::schema());
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/use/configuration.md");
     for (path, written, with) in [
         (shipped("weir.yaml"), weir::config::reference::yaml(), "--format yaml"),
         (shipped("weir.schema.json"), schema, ""),

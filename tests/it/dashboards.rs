@@ -35,7 +35,7 @@ fn they_ask_only_for_families_that_exist() {
 
 #[test]
 fn every_alert_has_its_section_in_the_runbooks() {
-    let runbooks = include_str!("../../docs/runbooks.md");
+    let runbooks = include_str!("../../docs/operate/alerts.md");
     let pages = FILES[3].1.lines().filter_map(|line| line.split("runbook_url: ").nth(1));
     let pages: Vec<_> = pages.filter_map(|url| url.trim_matches('"').rsplit('/').next()).collect();
     assert_eq!(pages.len(), 21);

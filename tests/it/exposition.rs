@@ -26,7 +26,7 @@ use weir::time::Timestamp;
 use crate::books;
 use crate::support::exposition::{Text, status_identities};
 
-/// docs/metrics-additions.md, one backend and model, all four classes, every outcome seen, no further SLO boundary.
+/// docs/operate/metrics-additions.md, one backend and model, all four classes, every outcome seen, no further SLO boundary.
 const DOCUMENTED: usize = 499;
 
 pub fn render(snapshot: &Snapshot) -> String {

@@ -1,6 +1,6 @@
 //! Imports go down the floors of `src/`, never up and never sideways, and the lower floors know no outside hands.
 //!
-//! The table below is the one of `src/lib.rs` and docs/architecture.md, as code. A path counts wherever it stands: in a
+//! The table below is the one of `src/lib.rs` and docs/internals/architecture.md, as code. A path counts wherever it stands: in a
 //! `use`, in a signature, in a macro; comments and the tests at a file's foot do not count.
 
 use std::collections::BTreeSet;

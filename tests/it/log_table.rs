@@ -1,8 +1,8 @@
-//! docs/logs.md and the source say the same messages and the same fields of an access line.
+//! docs/operate/logs.md and the source say the same messages and the same fields of an access line.
 
 use std::path::{Path, PathBuf};
 
-const PAGE: &str = include_str!("../../docs/logs.md");
+const PAGE: &str = include_str!("../../docs/operate/logs.md");
 
 /// The messages of our log lines in a source text: the last string of each call.
 fn messages(text: &str) -> Vec<String> {
@@ -68,7 +68,7 @@ fn every_message_is_on_the_page() {
     let all: Vec<String> = files.iter().flat_map(|file| messages(&std::fs::read_to_string(file).unwrap())).collect();
     assert!(all.len() > 30, "{all:?}");
     let missing: Vec<_> = all.iter().filter(|message| !is_listed(message)).collect();
-    assert!(missing.is_empty(), "add to docs/logs.md: {missing:?}");
+    assert!(missing.is_empty(), "add to docs/operate/logs.md: {missing:?}");
     let known = all.iter().map(|message| message.split('{').next().unwrap_or_default()).collect::<Vec<_>>();
     for row in PAGE.split("## Messages").nth(1).unwrap().lines().filter(|line| line.starts_with("| ")) {
         let Some(message) = row.split('`').nth(1) else { continue };

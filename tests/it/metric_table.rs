@@ -1,4 +1,4 @@
-//! docs/metrics.md is what the registry says: names, types, labels, units and meanings of every family.
+//! docs/operate/metrics.md is what the registry says: names, types, labels, units and meanings of every family.
 //!
 //! `make metric-table` writes it.
 
@@ -134,7 +134,7 @@ fn unit(name: &str) -> &'static str {
 }
 
 fn path() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operate/metrics.md")
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn the_page_is_what_the_registry_says() {
         std::fs::write(path(), &page).unwrap();
     }
     let written = std::fs::read_to_string(path()).unwrap_or_default();
-    assert!(written == page, "docs/metrics.md is stale: `make metric-table` writes it");
+    assert!(written == page, "docs/operate/metrics.md is stale: `make metric-table` writes it");
 }
 
 #[test]

@@ -47,7 +47,7 @@ fn faults(schema: &Value, value: &Value, at: &str, found: &mut Vec<String>) {
 
 #[test]
 fn the_json_is_what_its_schema_says() {
-    let schema: Value = serde_json::from_str(include_str!("../../../docs/offline.schema.json")).unwrap();
+    let schema: Value = serde_json::from_str(include_str!("../../../docs/use/reports.schema.json")).unwrap();
     let files = ["reference.csv", "guidellm.csv", "vllm.json", "sglang.jsonl", "README.md", "inference-perf"].map(data);
     let read = import::read(&files);
     let mut analysis = Analysis::under(read.sweeps, Some(Objectives { ttft: 1.0, itl: None }));
