@@ -19,42 +19,42 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 
-use self::fleet::Fleet;
+use self::fleet::Backends;
 use self::reload::{Parts, Reloader};
 use crate::backend::BackendId;
 use crate::balance::Pool;
 use crate::clock::Clock;
-use crate::config::{Config, Loaded, Origins, Server, Source};
-use crate::estimate::State;
+use crate::config::{BackendConfig, Config, ConfigSource, Loaded, Origins};
+use crate::estimate::SaturationState;
 use crate::export::admin::AdminPort;
-use crate::export::journal::{Journal, JournalFile};
-use crate::export::logging::Loudness;
+use crate::export::journal::{JournalFile, JournalSender};
+use crate::export::logging::LevelHandle;
 use crate::export::settings::Passthrough;
 use crate::export::{self, visitor};
 use crate::measure::{BackendNames, Bounds, BucketSettings, Ledger};
 use crate::probe;
 use crate::proxy::Budget;
-use crate::proxy::drain::{Drain, Phase};
-use crate::proxy::gateway::{Facts, Gateway, RetryBudget, Worker};
-use crate::proxy::health::{Check, Vitals};
+use crate::proxy::drain::{Drain, DrainPhase};
+use crate::proxy::gateway::{Counters, ProxyState, RetryBudget, Worker};
+use crate::proxy::health::{HealthCheck, PassiveHealth};
 use crate::proxy::listener::{self, Addresses};
-use crate::proxy::rules::Rules;
+use crate::proxy::rules::RequestPolicy;
 use crate::proxy::settings::DrainSettings;
 use crate::proxy::upstream::{Target, Targets};
 
 /// A weir that runs.
-pub struct Running {
+pub struct RunningServer {
     /// Where clients connect.
     pub address: SocketAddr,
     /// Where the admin port listens.
     pub admin: SocketAddr,
-    pub gateway: Arc<Gateway>,
+    pub gateway: Arc<ProxyState>,
     workers: Vec<JoinHandle<()>>,
     port: Option<AdminPort>,
     journal: Option<JournalFile>,
-    watch: Option<watch::Watch>,
-    told: Option<told::Told>,
-    notice: Option<notice::Notice>,
+    watch: Option<watch::EngineMonitor>,
+    told: Option<told::Telemetry>,
+    notice: Option<notice::ConfigWatcher>,
     reloader: Arc<Reloader>,
     drain: Arc<ArcSwap<DrainSettings>>,
 }
@@ -63,7 +63,7 @@ pub struct Running {
 ///
 /// # Errors
 /// A port cannot be bound, a thread cannot be started, or the log is set up already.
-pub fn serve(source: Source) -> anyhow::Result<()> {
+pub fn serve(source: ConfigSource) -> anyhow::Result<()> {
     let loaded = source.load()?;
     let loudness = export::logging::init(loaded.config.log.format, loaded.config.log.level)?;
     let served = serve_until_a_signal(source, loaded, loudness);
@@ -71,13 +71,13 @@ pub fn serve(source: Source) -> anyhow::Result<()> {
     served
 }
 
-fn serve_until_a_signal(source: Source, loaded: Loaded, loudness: Loudness) -> anyhow::Result<()> {
+fn serve_until_a_signal(source: ConfigSource, loaded: Loaded, loudness: LevelHandle) -> anyhow::Result<()> {
     let panics = Arc::default();
     export::logging::on_panic(Arc::clone(&panics));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before anything runs: whoever has read that weir is serving may send a signal at once, and means a drain.
     let mut signals = runtime.block_on(async { Signals::new() })?;
-    let origin = Origin { source: Some(source), loudness: Some(loudness) };
+    let origin = StartedFrom { source: Some(source), loudness: Some(loudness) };
     let running = start_from(origin, loaded, |gateway| gateway.facts.panics = panics)?;
     tracing::info!(listen = %running.address, admin = %running.admin, "weir is serving");
     runtime.block_on(async {
@@ -85,11 +85,11 @@ fn serve_until_a_signal(source: Source, loaded: Loaded, loudness: Loudness) -> a
         let Signals { terminate, interrupt, hangup } = &mut signals;
         let ended = tokio::select! {
             ended = next(terminate, interrupt) => ended,
-            () = running.attend(hangup) => Ended::AtOnce,
+            () = running.attend(hangup) => StopSignal::AtOnce,
         };
         supervisor::stopping("draining");
         running.gateway.drain.make_final();
-        if ended == Ended::AtOnce {
+        if ended == StopSignal::AtOnce {
             return tracing::info!("stopping at once");
         }
         tracing::info!("draining");
@@ -106,32 +106,32 @@ fn serve_until_a_signal(source: Source, loaded: Loaded, loudness: Loudness) -> a
 
 /// What a running process was started by, as far as a reload needs it.
 #[derive(Default)]
-struct Origin {
-    source: Option<Source>,
-    loudness: Option<Loudness>,
+struct StartedFrom {
+    source: Option<ConfigSource>,
+    loudness: Option<LevelHandle>,
 }
 
 /// Which state is told when backends differ.
-fn gravity(state: State) -> u8 {
+fn gravity(state: SaturationState) -> u8 {
     match state {
-        State::Unknown => 0,
-        State::Healthy => 1,
-        State::Recovering => 2,
-        State::Approaching => 3,
-        State::Saturated => 4,
+        SaturationState::Unknown => 0,
+        SaturationState::Healthy => 1,
+        SaturationState::Recovering => 2,
+        SaturationState::Approaching => 3,
+        SaturationState::Saturated => 4,
     }
 }
 
-async fn next(terminate: &mut Signal, interrupt: &mut Signal) -> Ended {
+async fn next(terminate: &mut Signal, interrupt: &mut Signal) -> StopSignal {
     tokio::select! {
-        _ = terminate.recv() => Ended::Drained,
-        _ = interrupt.recv() => Ended::AtOnce,
+        _ = terminate.recv() => StopSignal::Drained,
+        _ = interrupt.recv() => StopSignal::AtOnce,
     }
 }
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ended {
+enum StopSignal {
     /// SIGTERM.
     Drained,
     /// SIGINT.
@@ -159,11 +159,15 @@ impl Signals {
 ///
 /// # Errors
 /// A port cannot be bound or a thread cannot be started.
-pub fn start(config: Config, adjust: impl FnOnce(&mut Gateway)) -> anyhow::Result<Running> {
-    start_from(Origin::default(), Loaded { config, origins: Origins::default() }, adjust)
+pub fn start(config: Config, adjust: impl FnOnce(&mut ProxyState)) -> anyhow::Result<RunningServer> {
+    start_from(StartedFrom::default(), Loaded { config, origins: Origins::default() }, adjust)
 }
 
-fn start_from(origin: Origin, loaded: Loaded, adjust: impl FnOnce(&mut Gateway)) -> anyhow::Result<Running> {
+fn start_from(
+    origin: StartedFrom,
+    loaded: Loaded,
+    adjust: impl FnOnce(&mut ProxyState),
+) -> anyhow::Result<RunningServer> {
     let config = loaded.config.clone();
     let clock = Clock::start();
     let names: Vec<BackendNames> = config.backends.iter().map(names).collect();
@@ -171,17 +175,17 @@ fn start_from(origin: Origin, loaded: Loaded, adjust: impl FnOnce(&mut Gateway))
         Some(path) => {
             let epoch = unix_time() - clock.now().as_nanos() as f64 / 1e9;
             let (journal, file) =
-                Journal::open(path, epoch).with_context(|| format!("cannot open {}", path.display()))?;
+                JournalSender::open(path, epoch).with_context(|| format!("cannot open {}", path.display()))?;
             (Some(journal), Some(file))
         }
         None => (None, None),
     };
     let workers = config.workers.get();
-    let sink = journal.as_ref().map(Journal::sender);
+    let sink = journal.as_ref().map(JournalSender::sender);
     let ledger = Ledger::new(workers, &names, config.slo, bounds(&config), sink);
     let targets = Arc::new(targets(&config));
-    let told = told::Told::start(&config, clock, &targets)?;
-    let mut gateway = Gateway {
+    let told = told::Telemetry::start(&config, clock, &targets)?;
+    let mut gateway = ProxyState {
         clock,
         limits: ArcSwap::from_pointee(config.limits.clone()),
         ledger: ledger.clone(),
@@ -197,10 +201,10 @@ fn start_from(origin: Origin, loaded: Loaded, adjust: impl FnOnce(&mut Gateway))
         access_log: config.log.access,
         sampling: told.sampling(),
         reports: told.wanted(),
-        facts: Facts::default(),
+        facts: Counters::default(),
         via_id: rand::random(),
         retries: RetryBudget::default(),
-        vitals: (0..PLACES).map(|_| Vitals::default()).collect(),
+        vitals: (0..PLACES).map(|_| PassiveHealth::default()).collect(),
         addresses: Arc::new(Addresses::new(config.limits.max_connections_per_address)),
         hook: |_| {},
     };
@@ -209,11 +213,11 @@ fn start_from(origin: Origin, loaded: Loaded, adjust: impl FnOnce(&mut Gateway))
     let admin = std::net::TcpListener::bind(config.admin.listen)
         .with_context(|| format!("the admin port cannot be bound to {}", config.admin.listen))?;
     let epoch = unix_time() - clock.now().as_nanos() as f64 / 1e9;
-    let watch = watch::Watch::start(&config, &gateway, journal.clone(), epoch)?;
+    let watch = watch::EngineMonitor::start(&config, &gateway, journal.clone(), epoch)?;
     told.engines(watch.seen());
     // In this order, so that nobody hears `ready` before the data port is bound.
     let (address, threads, hands) = start_workers(&config, &gateway)?;
-    let fleet = Fleet::start(gateway.clone(), watch.seen(), hands, &config.backends);
+    let fleet = Backends::start(gateway.clone(), watch.seen(), hands, &config.backends);
     let drain = Arc::new(ArcSwap::from_pointee(config.drain.clone()));
     let parts = Parts {
         gateway: gateway.clone(),
@@ -223,10 +227,10 @@ fn start_from(origin: Origin, loaded: Loaded, adjust: impl FnOnce(&mut Gateway))
         loudness: origin.loudness,
     };
     let reloader = Arc::new(Reloader::new(origin.source, loaded, parts));
-    let notice = notice::Notice::start(reloader.clone());
+    let notice = notice::ConfigWatcher::start(reloader.clone());
     let handles = handles(&config, &gateway, journal, &watch, told.reports(), (fleet, reloader.clone(), drain.clone()));
     let port = AdminPort::start(admin, admission(&config.admin), handles)?;
-    Ok(Running {
+    Ok(RunningServer {
         address,
         admin: port.address(),
         gateway,
@@ -245,9 +249,9 @@ fn start_from(origin: Origin, loaded: Loaded, adjust: impl FnOnce(&mut Gateway))
 ///
 /// # Errors
 /// The profile or its file is not known, or the port cannot be bound.
-pub fn engine(flags: &crate::cli::Engine) -> anyhow::Result<()> {
+pub fn engine(flags: &crate::cli::EngineArgs) -> anyhow::Result<()> {
     use crate::engine::profile::Setup;
-    use crate::engine::server::{self, Family, Settings};
+    use crate::engine::server::{self, ServedFamily, Settings};
     let clock = Clock::start();
     let mut settings = match &flags.params {
         Some(path) => {
@@ -260,9 +264,9 @@ pub fn engine(flags: &crate::cli::Engine) -> anyhow::Result<()> {
     settings.speed = flags.speed;
     settings.faults = flags.faults;
     settings.dialect = match flags.dialect {
-        crate::cli::EngineDialect::Openai => Family::OpenAi,
-        crate::cli::EngineDialect::Ollama => Family::Ollama,
-        crate::cli::EngineDialect::Anthropic => Family::Anthropic,
+        crate::cli::DialectArg::Openai => ServedFamily::OpenAi,
+        crate::cli::DialectArg::Ollama => ServedFamily::Ollama,
+        crate::cli::DialectArg::Anthropic => ServedFamily::Anthropic,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -285,9 +289,9 @@ pub fn demo(flags: &crate::cli::Demo) -> anyhow::Result<()> {
     crate::demo::run(flags)
 }
 
-impl Running {
+impl RunningServer {
     /// What the estimate says of each backend now, in the configuration's order.
-    pub fn judged(&self) -> Vec<Option<export::saturation::Judged>> {
+    pub fn judged(&self) -> Vec<Option<export::saturation::BackendEstimate>> {
         self.watch.as_ref().map_or_else(Vec::new, |watch| watch.seen().judged(self.gateway.clock.now()))
     }
 
@@ -322,8 +326,8 @@ impl Running {
         let state =
             self.judged().iter().flatten().map(|judged| judged.reading.state).max_by_key(|state| gravity(*state));
         let (mode, in_flight) = (self.gateway.rules.load().mode().as_str(), self.gateway.drain.underway());
-        let draining = if self.gateway.drain.phase() == Phase::Serving { "" } else { ", draining" };
-        format!("{mode}, {}, {in_flight} in flight{draining}", state.map_or("unknown", State::word))
+        let draining = if self.gateway.drain.phase() == DrainPhase::Serving { "" } else { ", draining" };
+        format!("{mode}, {}, {in_flight} in flight{draining}", state.map_or("unknown", SaturationState::word))
     }
 
     /// Closes the listeners, ends what is open after a moment, and waits for every thread.
@@ -349,7 +353,10 @@ impl Running {
 }
 
 /// One thread, one reactor and one listening socket each, all on one port.
-fn start_workers(config: &Config, gateway: &Arc<Gateway>) -> anyhow::Result<(SocketAddr, Vec<JoinHandle<()>>, Handle)> {
+fn start_workers(
+    config: &Config,
+    gateway: &Arc<ProxyState>,
+) -> anyhow::Result<(SocketAddr, Vec<JoinHandle<()>>, Handle)> {
     let (bound, addresses) = std::sync::mpsc::channel();
     let mut address = config.listen;
     let (mut threads, mut hands) = (Vec::new(), None);
@@ -379,14 +386,14 @@ fn start_workers(config: &Config, gateway: &Arc<Gateway>) -> anyhow::Result<(Soc
 
 fn handles(
     config: &Config,
-    gateway: &Arc<Gateway>,
-    journal: Option<Journal>,
-    watch: &watch::Watch,
-    reports: Arc<export::reports::Reports>,
-    (fleet, reloader, drain): (Arc<Fleet>, Arc<Reloader>, Arc<ArcSwap<DrainSettings>>),
+    gateway: &Arc<ProxyState>,
+    journal: Option<JournalSender>,
+    watch: &watch::EngineMonitor,
+    reports: Arc<export::reports::ReportSinks>,
+    (fleet, reloader, drain): (Arc<Backends>, Arc<Reloader>, Arc<ArcSwap<DrainSettings>>),
 ) -> export::Handles {
     let epoch = unix_time() - gateway.clock.now().as_nanos() as f64 / 1e9;
-    let seen = Arc::new(Seen {
+    let seen = Arc::new(AdminState {
         gateway: gateway.clone(),
         journal,
         reports,
@@ -414,59 +421,59 @@ fn handles(
 /// Synthetic load costs what clients pay for: without a token there is none.
 fn prober(
     config: &Config,
-    gateway: &Arc<Gateway>,
+    gateway: &Arc<ProxyState>,
     epoch: f64,
-    watched: watch::Seen,
-    fleet: Arc<Fleet>,
+    watched: watch::MonitorHandle,
+    fleet: Arc<Backends>,
 ) -> Option<Arc<dyn export::probe::ProbeControl>> {
     config.admin.token.as_ref()?;
     let (clock, drain) = (gateway.clock, gateway.drain.clone());
     let saturated = move || {
         let judged = watched.judged(clock.now());
-        judged.iter().flatten().any(|judged| judged.reading.state == State::Saturated)
+        judged.iter().flatten().any(|judged| judged.reading.state == SaturationState::Saturated)
     };
-    let address = |server: &Server| {
+    let address = |server: &BackendConfig| {
         let url = &server.url;
         let host = if url.host.contains(':') { format!("[{}]", url.host) } else { url.host.to_string() };
         format!("http://{host}:{}{}", url.port, url.prefix)
     };
-    let house = probe::run::House {
+    let house = probe::run::ProbeContext {
         clock,
         epoch,
         pool: gateway.pool.clone(),
         ledger: gateway.ledger.clone(),
         backends: Arc::new(move || fleet.addresses().iter().map(|(place, server)| (*place, address(server))).collect()),
         saturated: Arc::new(saturated),
-        draining: Arc::new(move || drain.phase() != Phase::Serving),
+        draining: Arc::new(move || drain.phase() != DrainPhase::Serving),
     };
     Some(Arc::new(probe::run::Prober::new(house, config.probe)))
 }
 
 /// The gateway as the admin port sees it.
-struct Seen {
-    gateway: Arc<Gateway>,
-    journal: Option<Journal>,
-    reports: Arc<export::reports::Reports>,
+struct AdminState {
+    gateway: Arc<ProxyState>,
+    journal: Option<JournalSender>,
+    reports: Arc<export::reports::ReportSinks>,
     drain: Arc<ArcSwap<DrainSettings>>,
     /// Weak: the pages must not keep the process's parts when it ends.
     reloader: Weak<Reloader>,
     /// Unix time at which the clock stood at zero.
     epoch: f64,
-    watched: watch::Seen,
+    watched: watch::MonitorHandle,
 }
 
-impl export::ProcessFacts for Seen {
-    fn facts(&self) -> export::Facts {
+impl export::ProcessFacts for AdminState {
+    fn facts(&self) -> export::ProcessCounters {
         let gateway = &self.gateway;
         let reloads = self.reloader.upgrade().map(|reloader| reloader.tally());
-        export::Facts {
+        export::ProcessCounters {
             mode: gateway.rules.load().mode(),
             up: gateway.pool.ups(),
             connections: gateway.facts.open_connections.load(Relaxed),
             accept_errors: gateway.facts.accept_errors.load(Relaxed),
             panics: gateway.facts.panics.load(Relaxed),
             body_memory: gateway.memory.used() as u64,
-            journal: self.journal.as_ref().map(Journal::counts),
+            journal: self.journal.as_ref().map(JournalSender::counts),
             spans: self.reports.spans.as_ref().map(export::otlp::Spans::counts),
             log_lost: export::stderr::lost(),
             access_lost: self.reports.access.as_ref().map(export::access::AccessLog::lost),
@@ -482,12 +489,12 @@ impl export::ProcessFacts for Seen {
     }
 }
 
-impl Seen {
-    fn gates(&self) -> Vec<export::gate::Gate> {
+impl AdminState {
+    fn gates(&self) -> Vec<export::gate::GateStatus> {
         let (pool, now) = (&self.gateway.pool, self.gateway.clock.now());
         let backends = (0..pool.len()).map(|i| BackendId(u16::try_from(i).unwrap_or(u16::MAX)));
         let gate = |backend| {
-            Some(export::gate::Gate {
+            Some(export::gate::GateStatus {
                 limits: pool.limits(backend)?,
                 queued_bytes: pool.gauges(backend).queued_bytes,
                 slo_ttft: self.gateway.ledger.slo().ttft.as_secs_f64(),
@@ -498,7 +505,7 @@ impl Seen {
     }
 }
 
-impl export::ModeControl for Seen {
+impl export::ModeControl for AdminState {
     fn mode(&self) -> export::Mode {
         self.gateway.rules.load().mode()
     }
@@ -511,17 +518,17 @@ impl export::ModeControl for Seen {
     }
 }
 
-impl export::Readiness for Seen {
-    fn checks(&self) -> Vec<export::Check> {
-        let serving = self.gateway.drain.phase() == Phase::Serving;
+impl export::Readiness for AdminState {
+    fn checks(&self) -> Vec<export::ReadinessCheck> {
+        let serving = self.gateway.drain.phase() == DrainPhase::Serving;
         vec![
-            export::Check { name: "not draining".into(), passed: serving },
-            export::Check { name: "a backend is up".into(), passed: self.gateway.pool.ups().contains(&true) },
+            export::ReadinessCheck { name: "not draining".into(), passed: serving },
+            export::ReadinessCheck { name: "a backend is up".into(), passed: self.gateway.pool.ups().contains(&true) },
         ]
     }
 }
 
-impl export::DrainControl for Seen {
+impl export::DrainControl for AdminState {
     fn begin(&self) {
         let (drain, settings) = (self.gateway.drain.clone(), self.drain.load_full());
         // This runs in the admin port's runtime, which lives until every worker has ended.
@@ -529,7 +536,7 @@ impl export::DrainControl for Seen {
             tracing::info!(by = "admin", "draining");
             tokio::spawn(async move {
                 let empty = drain.run(settings.min_delay, settings.timeout).await;
-                if drain.phase() != Phase::Serving {
+                if drain.phase() != DrainPhase::Serving {
                     tracing::info!(empty, "drained");
                 }
             });
@@ -545,7 +552,7 @@ impl export::DrainControl for Seen {
     }
 
     fn draining(&self) -> bool {
-        self.gateway.drain.phase() != Phase::Serving
+        self.gateway.drain.phase() != DrainPhase::Serving
     }
 
     fn underway(&self) -> usize {
@@ -558,23 +565,23 @@ impl export::DrainControl for Seen {
     }
 }
 
-impl export::ReloadControl for Seen {
+impl export::ReloadControl for AdminState {
     fn reload(&self) -> Result<(Vec<String>, Vec<String>), String> {
         let reloader = self.reloader.upgrade().ok_or_else(|| "the process is ending".to_owned())?;
         reloader.reload("POST").map(|done| (done.changed, done.needs_restart))
     }
 }
 
-fn admission(admin: &export::settings::Admin) -> visitor::Admission {
+fn admission(admin: &export::settings::Admin) -> visitor::AccessPolicy {
     if admin.token.is_none() && !admin.listen.ip().is_loopback() {
         tracing::warn!(listen = %admin.listen, "the admin port is open to other machines, and admin.token is not set");
     }
     let token = admin.token.as_ref().map(|token| token.reveal().to_owned());
-    visitor::Admission { hosts: admin.hosts.clone(), token, neighbours: Vec::new() }
+    visitor::AccessPolicy { hosts: admin.hosts.clone(), token, neighbours: Vec::new() }
 }
 
-fn rules(config: &Config) -> Rules {
-    let mut rules = Rules::new(config.mode.into(), Some(config.slo.ttft));
+fn rules(config: &Config) -> RequestPolicy {
+    let mut rules = RequestPolicy::new(config.mode.into(), Some(config.slo.ttft));
     rules.routes = config.slo_routes.iter().map(|route| (route.path.as_str().into(), route.ttft)).collect();
     rules.max_wait = config.admission.queue.max_wait;
     rules.late_abort = config.admission.late_abort;
@@ -584,7 +591,7 @@ fn rules(config: &Config) -> Rules {
     rules
 }
 
-fn names(backend: &Server) -> BackendNames {
+fn names(backend: &BackendConfig) -> BackendNames {
     BackendNames { name: backend.name.as_str().into(), model_name: backend.model_name.as_deref().map(Into::into) }
 }
 
@@ -596,7 +603,7 @@ fn targets(config: &Config) -> Targets {
     targets
 }
 
-fn target(backend: &Server) -> Target {
+fn target(backend: &BackendConfig) -> Target {
     Target {
         name: backend.name.as_str().into(),
         host: backend.url.host.as_str().into(),
@@ -606,9 +613,9 @@ fn target(backend: &Server) -> Target {
     }
 }
 
-fn check(backend: &Server) -> Check {
+fn check(backend: &BackendConfig) -> HealthCheck {
     let health = &backend.health;
-    Check { path: health.path.clone(), interval: health.interval, timeout: health.timeout }
+    HealthCheck { path: health.path.clone(), interval: health.interval, timeout: health.timeout }
 }
 
 fn bounds(config: &Config) -> BucketSettings {

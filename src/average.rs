@@ -9,14 +9,14 @@ pub(crate) fn octave(n: f64) -> usize {
 
 /// Events per second, forgetting exponentially with time.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rate {
+pub(crate) struct DecayingRate {
     memory: f64,
     value: f64,
     at: f64,
     began: Option<f64>,
 }
 
-impl Rate {
+impl DecayingRate {
     /// Forgets to 1/e in `memory` seconds.
     pub fn new(memory: f64) -> Self {
         Self { memory, value: 0.0, at: 0.0, began: None }
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_rate_is_right_from_its_first_second() {
-        let mut rate = Rate::new(10.0);
+        let mut rate = DecayingRate::new(10.0);
         for n in 0..=10 {
             rate.add(f64::from(n) * 0.1);
         }
@@ -138,10 +138,10 @@ mod tests {
 
     #[test]
     fn a_rate_fades_when_nothing_comes() {
-        let mut rate = Rate::new(1.5);
+        let mut rate = DecayingRate::new(1.5);
         (0..100).for_each(|n| rate.add(f64::from(n) * 0.1));
         assert!(rate.at(9.9 + 15.0) < 0.001);
-        assert_eq!(Rate::new(1.0).at(5.0), 0.0);
+        assert_eq!(DecayingRate::new(1.0).at(5.0), 0.0);
     }
 
     #[test]

@@ -19,15 +19,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use permit::Permit;
-pub use pool::{Gauges, Pool, Refused, Turn};
-pub use waiting::Waiting;
+pub use pool::{Acquire, Gauges, Pool, Refused};
+pub use waiting::QueueWait;
 
 /// What the files below are made of. A model checker puts its own locks in the place of these.
 mod parts {
     pub use std::sync::{Arc, Mutex};
 
-    pub use super::Policy;
-    pub use crate::admission::{Ask, Call, Limits, Line, Mode, Offered, Pressure, Settings, Shed, Slot, Ticket};
+    pub use super::BalancePolicy;
+    pub use crate::admission::{
+        AdmissionRequest, BackendQueue, Dequeued, GateStats, Limits, Mode, Offered, Settings, Shed, Slot, Ticket,
+    };
     pub use crate::backend::BackendId;
     pub use crate::time::Timestamp;
 }
@@ -35,7 +37,7 @@ mod parts {
 /// How a backend is chosen among those that are up and have room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Policy {
+pub enum BalancePolicy {
     /// The one with most room for a first token, then with fewest in flight.
     #[default]
     MostRoom,

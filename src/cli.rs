@@ -21,14 +21,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use analyze::Analyze;
 pub use compare::Compare;
-pub use plan::Plan;
+pub use plan::PlanArgs;
 pub use probe::Probe;
 pub use rehearse::{Rehearse, Unmet};
 pub use sweep::SweepFlags;
-pub use words::{FormatWord, LangWord, Refused};
-pub use writings::{Completions, Form, Man, SchemaFlags};
+pub use words::{FormatWord, LangWord, MeasurementRefused};
+pub use writings::{CompletionsArgs, Man, SchemaFlags, SchemaForm};
 
-use crate::config::{Config, ConfigErrors, Overrides, Source};
+use crate::config::{Config, ConfigErrors, ConfigSource, Overrides};
 use crate::export::settings::LogLevel;
 use crate::units::Span;
 
@@ -42,20 +42,20 @@ const VERSION: &str =
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: CliCommand,
 }
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum CliCommand {
     /// Runs the proxy
     Serve(Serve),
     /// Runs a simulated inference engine: continuous batching in real time
-    Engine(Engine),
+    Engine(EngineArgs),
     /// Runs a simulated engine, weir in front of it and a load, and prints what weir sees
     Demo(Demo),
     /// Checks a configuration file without binding a port or asking a backend
-    Check(Check),
+    Check(CheckArgs),
     /// Sends load at several levels and says where the server saturates
     Sweep(Box<SweepFlags>),
     /// Asks a running weir to find its knee with synthetic load beside its clients, guarded
@@ -65,7 +65,7 @@ pub enum Command {
     /// Says where a system saturates, from the results of load generators
     Analyze(Analyze),
     /// Plans the next experiment from a baseline: levels, requests, time, tokens, commands
-    Plan(Plan),
+    Plan(PlanArgs),
     /// Compares two systems, or one before and after: speed-up, efficiency, latency, with intervals
     Compare(Compare),
     /// Shows a running weir in the terminal: state, headroom, backends, the last minutes
@@ -73,7 +73,7 @@ pub enum Command {
     /// Prints the JSON schema of the configuration, or the reference made from it
     Schema(SchemaFlags),
     /// Prints the completions of a shell
-    Completions(Completions),
+    Completions(CompletionsArgs),
     /// Prints the man page, or writes one for every command
     Man(Man),
 }
@@ -130,7 +130,7 @@ impl From<LogWord> for LogLevel {
 
 /// Flags of `weir engine`.
 #[derive(Debug, Args)]
-pub struct Engine {
+pub struct EngineArgs {
     /// A built-in engine
     #[arg(long, value_name = "NAME", default_value = "seed", conflicts_with = "params")]
     pub profile: String,
@@ -141,8 +141,8 @@ pub struct Engine {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8200")]
     pub listen: SocketAddr,
     /// API that is spoken
-    #[arg(long, value_enum, default_value_t = EngineDialect::Openai)]
-    pub dialect: EngineDialect,
+    #[arg(long, value_enum, default_value_t = DialectArg::Openai)]
+    pub dialect: DialectArg,
     /// Seed of everything random
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
@@ -157,7 +157,7 @@ pub struct Engine {
 
 /// The APIs a simulated engine can speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum EngineDialect {
+pub enum DialectArg {
     /// Chat completions, completions, responses and embeddings
     Openai,
     /// `/api/chat` and `/api/generate`
@@ -196,7 +196,7 @@ pub struct Top {
 
 /// Flags of `weir check`.
 #[derive(Debug, Args)]
-pub struct Check {
+pub struct CheckArgs {
     /// Configuration file
     #[arg(long, value_name = "FILE", env = "WEIR_CONFIG")]
     pub config: PathBuf,
@@ -209,20 +209,20 @@ impl Cli {
     /// [`ConfigErrors`] for a bad configuration, anything else as the part that failed says it.
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
-            Command::Serve(flags) => serve(&flags),
-            Command::Engine(flags) => engine(&flags),
-            Command::Demo(flags) => demo(&flags),
-            Command::Check(flags) => check(&flags),
-            Command::Sweep(flags) => sweep::run(&flags),
-            Command::Probe(flags) => probe::run(&flags),
-            Command::Rehearse(flags) => rehearse::run(&flags),
-            Command::Analyze(flags) => analyze::run(&flags),
-            Command::Plan(flags) => plan::run(&flags),
-            Command::Compare(flags) => compare::run(&flags),
-            Command::Top(flags) => crate::top::run(&flags.admin, in_colour()),
-            Command::Schema(flags) => writings::schema(&flags),
-            Command::Completions(flags) => writings::completions(&flags),
-            Command::Man(flags) => writings::man(&flags),
+            CliCommand::Serve(flags) => serve(&flags),
+            CliCommand::Engine(flags) => engine(&flags),
+            CliCommand::Demo(flags) => demo(&flags),
+            CliCommand::Check(flags) => check(&flags),
+            CliCommand::Sweep(flags) => sweep::run(&flags),
+            CliCommand::Probe(flags) => probe::run(&flags),
+            CliCommand::Rehearse(flags) => rehearse::run(&flags),
+            CliCommand::Analyze(flags) => analyze::run(&flags),
+            CliCommand::Plan(flags) => plan::run(&flags),
+            CliCommand::Compare(flags) => compare::run(&flags),
+            CliCommand::Top(flags) => crate::top::run(&flags.admin, in_colour()),
+            CliCommand::Schema(flags) => writings::schema(&flags),
+            CliCommand::Completions(flags) => writings::completions(&flags),
+            CliCommand::Man(flags) => writings::man(&flags),
         }
     }
 }
@@ -258,10 +258,10 @@ impl Serve {
 }
 
 fn serve(flags: &Serve) -> anyhow::Result<()> {
-    crate::app::serve(Source { path: flags.config.clone(), overrides: flags.overrides() })
+    crate::app::serve(ConfigSource { path: flags.config.clone(), overrides: flags.overrides() })
 }
 
-fn engine(flags: &Engine) -> anyhow::Result<()> {
+fn engine(flags: &EngineArgs) -> anyhow::Result<()> {
     crate::app::engine(flags)
 }
 
@@ -269,7 +269,7 @@ fn demo(flags: &Demo) -> anyhow::Result<()> {
     crate::app::demo(flags)
 }
 
-fn check(flags: &Check) -> anyhow::Result<()> {
+fn check(flags: &CheckArgs) -> anyhow::Result<()> {
     let config = Config::load(Some(&flags.config), &Overrides::default())?;
     println!(
         "{}: valid, {} backend(s), data port {}, admin port {}",
@@ -317,7 +317,7 @@ impl Exit {
     pub fn of(why: &anyhow::Error) -> Self {
         if why.is::<ConfigErrors>() {
             Self::BadConfig
-        } else if why.is::<Refused>() {
+        } else if why.is::<MeasurementRefused>() {
             Self::Refused
         } else {
             Self::Failed
@@ -368,7 +368,7 @@ mod tests {
     #[test]
     fn backends_alone_are_enough() {
         let cli = parse("weir serve --backend http://a --backend http://b --slo-ttft 500ms").unwrap();
-        let Command::Serve(flags) = cli.command else { panic!("not serve") };
+        let CliCommand::Serve(flags) = cli.command else { panic!("not serve") };
         assert_eq!(flags.overrides().backends, ["http://a", "http://b"]);
         assert_eq!(flags.slo_ttft, Some(Duration::from_millis(500)));
     }
@@ -385,7 +385,7 @@ mod tests {
     #[test]
     fn an_engine_has_a_speed_above_zero() {
         let cli = parse("weir engine --speed 0.5 --faults").unwrap();
-        assert!(matches!(cli.command, Command::Engine(Engine { speed: 0.5, faults: true, .. })));
+        assert!(matches!(cli.command, CliCommand::Engine(EngineArgs { speed: 0.5, faults: true, .. })));
         for bad in ["0", "-1", "inf", "NaN", "fast"] {
             let why = parse(&format!("weir engine --speed={bad}")).unwrap_err().to_string();
             assert!(why.contains("a number above 0 is needed"), "{why}");

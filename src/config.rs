@@ -24,15 +24,15 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 pub use effective::Origins;
-pub use fault::{ConfigErrors, Fault, Place};
-pub use server::{Inside, Server};
+pub use fault::{ConfigErrors, Fault, Position};
+pub use server::{BackendConfig, Inside};
 
 use self::substitute::Surroundings;
-use crate::balance::Policy;
+use crate::balance::BalancePolicy;
 use crate::control;
-use crate::export::settings::{Admin, Journal, Log, LogLevel, Metrics, Otlp};
-use crate::proxy::admission::Admission;
-use crate::proxy::settings::{DrainSettings, Limits};
+use crate::export::settings::{Admin, JournalSettings, LogLevel, LogSettings, Metrics, Otlp};
+use crate::proxy::admission::AdmissionSettings;
+use crate::proxy::settings::{DrainSettings, ProxyLimits};
 use crate::slo::Slo;
 use crate::units::Span;
 
@@ -71,17 +71,17 @@ pub struct Config {
     /// Paths with an objective of their own.
     pub slo_routes: Vec<SloRoute>,
     /// At least one after [`Config::load`]; names are unique.
-    pub backends: Vec<Server>,
+    pub backends: Vec<BackendConfig>,
     /// How a backend is chosen.
-    pub balance: Policy,
+    pub balance: BalancePolicy,
     /// Who is let in, and whose headers are believed.
-    pub admission: Admission,
+    pub admission: AdmissionSettings,
     /// What callers may take.
-    pub limits: Limits,
+    pub limits: ProxyLimits,
     /// The admin port.
     pub admin: Admin,
     /// What is logged.
-    pub log: Log,
+    pub log: LogSettings,
     /// Where spans go.
     pub otlp: Otlp,
     /// How the process leaves.
@@ -89,13 +89,13 @@ pub struct Config {
     /// Which families are shown.
     pub metrics: Metrics,
     /// Where the journal goes.
-    pub journal: Journal,
+    pub journal: JournalSettings,
     /// What synthetic load may cost.
     pub probe: crate::probe::settings::Settings,
     /// Whether GPUs are read.
     pub gpu: crate::gpu::settings::Settings,
     /// Which rule makes the limits.
-    pub control: control::Policy,
+    pub control: control::ControlPolicy,
 }
 
 /// What flags and environment variables say; each part present wins over the file.
@@ -149,25 +149,25 @@ impl Default for Config {
             slo: Slo::default(),
             slo_routes: Vec::new(),
             backends: Vec::new(),
-            balance: Policy::default(),
-            admission: Admission::default(),
-            limits: Limits::default(),
+            balance: BalancePolicy::default(),
+            admission: AdmissionSettings::default(),
+            limits: ProxyLimits::default(),
             admin: Admin::default(),
-            log: Log::default(),
+            log: LogSettings::default(),
             otlp: Otlp::default(),
             drain: DrainSettings::default(),
             metrics: Metrics::default(),
-            journal: Journal::default(),
+            journal: JournalSettings::default(),
             probe: crate::probe::settings::Settings::default(),
             gpu: crate::gpu::settings::Settings::default(),
-            control: control::Policy::default(),
+            control: control::ControlPolicy::default(),
         }
     }
 }
 
 /// What a configuration was read from; reading it again is a reload.
 #[derive(Clone, Debug, Default)]
-pub struct Source {
+pub struct ConfigSource {
     /// The file, if there is one.
     pub path: Option<PathBuf>,
     /// What flags and the environment say.
@@ -181,7 +181,7 @@ pub struct Loaded {
     pub origins: Origins,
 }
 
-impl Source {
+impl ConfigSource {
     /// Reads the file, if there is one, fills in variables from the environment and lets the flags win.
     ///
     /// # Errors
@@ -202,7 +202,7 @@ impl Config {
     /// # Errors
     /// As [`Source::load`].
     pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigErrors> {
-        let source = Source { path: path.map(Path::to_owned), overrides: overrides.clone() };
+        let source = ConfigSource { path: path.map(Path::to_owned), overrides: overrides.clone() };
         source.load().map(|loaded| loaded.config)
     }
 

@@ -14,15 +14,15 @@ use crate::app;
 use crate::cli::Demo;
 use crate::clock::Clock;
 use crate::config::{Config, Overrides};
-use crate::demo::sides::Side;
+use crate::demo::sides::OverloadSide;
 use crate::demo::verdict::Witness;
 use crate::engine::profile::{LengthLaw, Profile};
 use crate::engine::server::{self, Settings};
 use crate::estimate::Reading;
-use crate::load::client::Target;
-use crate::load::runner::{Level, run_level};
+use crate::load::client::LoadTarget;
+use crate::load::runner::{LoadLevel, run_level};
 use crate::load::schedule::Rate;
-use crate::load::workload::{Length, Workload};
+use crate::load::workload::{TokenLength, Workload};
 use crate::measure::{Buckets, Outcome, Snapshot};
 
 /// Runs the levels and prints a line for each.
@@ -63,13 +63,13 @@ pub fn run(flags: &Demo) -> anyhow::Result<()> {
         }
         println!("metrics and status: http://{}/metrics  http://{}/status", running.admin, running.admin);
         println!("{HEADER}");
-        let target = Target::resolve(&format!("http://{}", running.address)).await?;
+        let target = LoadTarget::resolve(&format!("http://{}", running.address)).await?;
         let mut overloads = Vec::new();
         for (share, mode) in LEVELS {
             running.gateway.rules.load().set_mode(mode);
             let rate = capacity * share;
             let before = running.gateway.ledger.snapshot(running.gateway.clock.now());
-            let mut level = Level::open(Rate::new(rate)?, (rate * LEVEL_SECONDS).ceil() as u64);
+            let mut level = LoadLevel::open(Rate::new(rate)?, (rate * LEVEL_SECONDS).ceil() as u64);
             level.workload = workload(profile, flags.seed);
             let (mut peak, mut steady, mut state) = (0, Vec::new(), String::new());
             let run = run_level(&target, &level, std::future::pending(), |_| {
@@ -93,7 +93,7 @@ pub fn run(flags: &Demo) -> anyhow::Result<()> {
             }
             if share == OVERLOAD {
                 let [ramp, end] = [RAMP_SECONDS, LEVEL_SECONDS].map(Duration::from_secs_f64);
-                overloads.push(Side::of(&run.records, profile.slo_ttft, ramp, end));
+                overloads.push(OverloadSide::of(&run.records, profile.slo_ttft, ramp, end));
             }
         }
         println!("{}", witness.verdict(profile, flags.speed));
@@ -119,7 +119,7 @@ fn stand(reading: &Reading) -> String {
 
 /// The requests that the profile's engine usually serves.
 fn workload(profile: &Profile, seed: u64) -> Workload {
-    let law = |law: LengthLaw| Length::LogNormal { mean: law.mean, sigma: law.sigma };
+    let law = |law: LengthLaw| TokenLength::LogNormal { mean: law.mean, sigma: law.sigma };
     let usual = profile.setup.workload;
     Workload { prompt: law(usual.prompt), output: law(usual.output), seed }
 }
@@ -127,10 +127,10 @@ fn workload(profile: &Profile, seed: u64) -> Workload {
 /// One level: rates over its steady window, so that neither ramp nor drain is in them; latencies over all of it.
 fn row(rate: f64, (from, to): (&Snapshot, &Snapshot), before: &Snapshot, after: &Snapshot, peak: u64) -> String {
     let span = to.at.since(from.at).as_secs_f64();
-    let total = |snapshot: &Snapshot, of: fn(&crate::measure::Books) -> u64| {
+    let total = |snapshot: &Snapshot, of: fn(&crate::measure::AccountStats) -> u64| {
         snapshot.accounts.iter().map(|account| of(account)).sum::<u64>()
     };
-    let grown = |of: fn(&crate::measure::Books) -> u64| (total(to, of) - total(from, of)) as f64 / span;
+    let grown = |of: fn(&crate::measure::AccountStats) -> u64| (total(to, of) - total(from, of)) as f64 / span;
     let ttft = Grown::of(before, after, |books| &books.ttft[1]);
     let itl = Grown::of(before, after, |books| &books.itl);
     format!(
@@ -152,7 +152,7 @@ struct Grown {
 }
 
 impl Grown {
-    fn of(before: &Snapshot, after: &Snapshot, of: fn(&crate::measure::Books) -> &Buckets) -> Self {
+    fn of(before: &Snapshot, after: &Snapshot, of: fn(&crate::measure::AccountStats) -> &Buckets) -> Self {
         let mut grown = Self { upper: Vec::new(), counts: Vec::new(), sum: 0.0 };
         for (snapshot, sign) in [(after, 1_i64), (before, -1)] {
             for buckets in snapshot.accounts.iter().map(|account| of(account)) {

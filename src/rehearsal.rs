@@ -25,11 +25,11 @@ pub mod truth;
 mod verdict;
 mod watch;
 
-pub use chart::Chart;
+pub use chart::SimulationChart;
 pub use machine::{Cache, Machine};
-pub use outcome::{Moment, Outcome, Served};
-pub use play::{Stage, play};
+pub use outcome::{Observation, Served, SimulationOutcome};
+pub use play::{ReplicaStage, play};
 pub use rivals::Rivals;
-pub use runner::{Choice, Finding, machines_of, perform, rehearse};
+pub use runner::{Finding, Selection, machines_of, perform, rehearse};
 pub use scenario::Scenario;
 pub use truth::{Truth, Truths};

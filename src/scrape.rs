@@ -17,28 +17,28 @@ use arc_swap::ArcSwap;
 
 use self::accord::{Accord, Judge, Own};
 use self::client::{Address, Unanswered};
-use self::settings::{Engine, Series};
-use self::table::{Report, Table};
+use self::settings::{EngineKind, Series};
+use self::table::{MetricsReport, SeriesTable};
 use crate::clock::Clock;
 use crate::time::Timestamp;
 
 /// Whose metrics are read, and how.
 #[derive(Clone, Debug)]
-pub struct Source {
+pub struct MetricsSource {
     /// The backend's name, for the log.
     pub name: Arc<str>,
-    pub engine: Engine,
+    pub engine: EngineKind,
     pub series: Series,
     pub address: Address,
     /// Where the exposition is; absent, where this engine has it.
     pub path: Option<String>,
     /// The engine's limits as they were configured.
-    pub configured: Limits,
+    pub configured: ReportedLimits,
 }
 
 /// Limits of an engine that its metrics may tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
+pub struct ReportedLimits {
     /// Most sequences in one batch.
     pub max_num_seqs: Option<u32>,
     /// KV memory, in tokens.
@@ -47,7 +47,7 @@ pub struct Limits {
 
 /// How often an engine is asked.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct PollPace {
     /// Between two questions.
     pub interval: Duration,
     /// For one answer; a busy Python server takes its time.
@@ -56,7 +56,7 @@ pub struct Pace {
     pub rest: Duration,
 }
 
-impl Default for Pace {
+impl Default for PollPace {
     fn default() -> Self {
         Self { interval: Duration::from_secs(1), patience: Duration::from_secs(2), rest: Duration::from_secs(30) }
     }
@@ -64,35 +64,35 @@ impl Default for Pace {
 
 /// Where one backend's last reading lies.
 #[derive(Debug)]
-pub struct Seat {
-    reading: ArcSwap<Reading>,
+pub struct LatestReading {
+    reading: ArcSwap<EngineReading>,
     freshness: Duration,
 }
 
 /// What is known from the engine's own metrics.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Reading {
+pub struct EngineReading {
     /// The engine and whether the last read worked; `None` while no engine was recognised and none is configured.
-    pub up: Option<(Engine, bool)>,
+    pub up: Option<(EngineKind, bool)>,
     /// The last good read and its time.
-    pub last: Option<(Timestamp, Report)>,
+    pub last: Option<(Timestamp, MetricsReport)>,
     /// The time of the last good read, however old.
     pub read_at: Option<Timestamp>,
     /// The engine's limits as it last told them, however long ago: they do not change while it runs.
-    pub limits: Limits,
+    pub limits: ReportedLimits,
     pub accord: Accord,
     /// Requests the engine had beyond ours at the last good read.
     pub excess: Option<f64>,
 }
 
-impl Seat {
+impl LatestReading {
     /// A seat on which nothing lies yet.
-    pub fn new(pace: Pace) -> Arc<Self> {
+    pub fn new(pace: PollPace) -> Arc<Self> {
         Arc::new(Self { reading: ArcSwap::default(), freshness: pace.interval * INTERVALS })
     }
 
     /// What is known at `now`; a report older than three intervals is left out.
-    pub fn reading(&self, now: Timestamp) -> Reading {
+    pub fn reading(&self, now: Timestamp) -> EngineReading {
         let mut reading = (**self.reading.load()).clone();
         let stale = reading.last.is_none_or(|(at, _)| now.since(at) > self.freshness);
         if stale {
@@ -103,8 +103,14 @@ impl Seat {
 }
 
 /// Asks one engine for as long as the task lives. `own` counts our requests in flight there.
-pub async fn watch(source: Source, seat: Arc<Seat>, pace: Pace, clock: Clock, own: impl Fn() -> u32) {
-    let mut reader = Reader::new(source);
+pub async fn watch(
+    source: MetricsSource,
+    seat: Arc<LatestReading>,
+    pace: PollPace,
+    clock: Clock,
+    own: impl Fn() -> u32,
+) {
+    let mut reader = MetricsReader::new(source);
     loop {
         let before = own();
         let asked = reader.ask(pace).await;
@@ -115,18 +121,18 @@ pub async fn watch(source: Source, seat: Arc<Seat>, pace: Pace, clock: Clock, ow
 }
 
 /// One backend's reader between two questions.
-struct Reader {
-    source: Source,
+struct MetricsReader {
+    source: MetricsSource,
     paths: Vec<String>,
     /// Which path is asked next.
     turn: usize,
     judge: Judge,
-    reading: Reading,
+    reading: EngineReading,
     /// Bad reads in a row.
     misses: u32,
     warned: Option<Timestamp>,
     /// The limits that the engine was last found to contradict.
-    contradicted: Limits,
+    contradicted: ReportedLimits,
 }
 
 /// Why a question brought no report.
@@ -138,14 +144,14 @@ enum Miss {
     Strange,
 }
 
-impl Reader {
-    fn new(source: Source) -> Self {
+impl MetricsReader {
+    fn new(source: MetricsSource) -> Self {
         let paths = match &source.path {
             Some(path) => vec![path.clone()],
             None => source.engine.paths().iter().map(|path| (*path).to_owned()).collect(),
         };
-        let configured = !matches!(source.engine, Engine::Auto | Engine::None);
-        let reading = Reading { up: configured.then_some((source.engine, false)), ..Reading::default() };
+        let configured = !matches!(source.engine, EngineKind::Auto | EngineKind::None);
+        let reading = EngineReading { up: configured.then_some((source.engine, false)), ..EngineReading::default() };
         Self {
             source,
             paths,
@@ -154,22 +160,22 @@ impl Reader {
             reading,
             misses: 0,
             warned: None,
-            contradicted: Limits::default(),
+            contradicted: ReportedLimits::default(),
         }
     }
 
-    async fn ask(&self, pace: Pace) -> Result<(Engine, Report), Miss> {
+    async fn ask(&self, pace: PollPace) -> Result<(EngineKind, MetricsReport), Miss> {
         let path = self.paths.get(self.turn % self.paths.len().max(1)).map_or("/metrics", String::as_str);
         let body = client::ask(&self.source.address, path, pace.patience).await?;
         let engine = match self.source.engine {
-            Engine::Auto => Table::recognise(&body).ok_or(Miss::Strange)?,
+            EngineKind::Auto => SeriesTable::recognise(&body).ok_or(Miss::Strange)?,
             known => known,
         };
-        let table = Table::of(engine, &self.source.series).ok_or(Miss::Strange)?;
+        let table = SeriesTable::of(engine, &self.source.series).ok_or(Miss::Strange)?;
         Ok((engine, table.read(&body).ok_or(Miss::Strange)?))
     }
 
-    fn take(&mut self, asked: Result<(Engine, Report), Miss>, own: Own, now: Timestamp) -> Reading {
+    fn take(&mut self, asked: Result<(EngineKind, MetricsReport), Miss>, own: Own, now: Timestamp) -> EngineReading {
         match asked {
             Ok((engine, report)) => self.on_report(engine, report, own, now),
             Err(miss) => self.on_miss(&miss, now),
@@ -177,14 +183,14 @@ impl Reader {
         self.reading.clone()
     }
 
-    fn on_report(&mut self, engine: Engine, report: Report, own: Own, now: Timestamp) {
+    fn on_report(&mut self, engine: EngineKind, report: MetricsReport, own: Own, now: Timestamp) {
         let backend = &*self.source.name;
         if self.reading.up != Some((engine, true)) {
             tracing::info!(backend, engine = engine.as_str(), "the engine's own metrics are read");
         }
         (self.misses, self.warned) = (0, None);
         let contradicted = self.source.configured.contradicted_by(&report);
-        if contradicted != self.contradicted && contradicted != Limits::default() {
+        if contradicted != self.contradicted && contradicted != ReportedLimits::default() {
             let (reported_seqs, reported_kv_tokens) = (report.max_num_seqs, report.kv_tokens);
             tracing::warn!(
                 backend,
@@ -196,11 +202,11 @@ impl Reader {
         self.contradicted = contradicted;
         let changed = self.judge.on_read(&report, own);
         let excess = accord::excess(&report, own);
-        self.reading = Reading {
+        self.reading = EngineReading {
             up: Some((engine, true)),
             last: Some((now, report)),
             read_at: Some(now),
-            limits: Limits::of(&report),
+            limits: ReportedLimits::of(&report),
             accord: self.judge.accord(),
             excess,
         };
@@ -242,7 +248,7 @@ impl Reader {
     }
 }
 
-impl Engine {
+impl EngineKind {
     /// Where its exposition is, by preference.
     pub const fn paths(self) -> &'static [&'static str] {
         match self {
@@ -261,15 +267,15 @@ impl Engine {
     }
 }
 
-impl Limits {
+impl ReportedLimits {
     /// What a report tells.
-    pub fn of(report: &Report) -> Self {
+    pub fn of(report: &MetricsReport) -> Self {
         let whole = |limit: Option<f64>| limit.filter(|limit| *limit <= f64::from(u32::MAX)).map(|limit| limit as u32);
         Self { max_num_seqs: whole(report.max_num_seqs), kv_tokens: whole(report.kv_tokens) }
     }
 
     /// Those of `self` that the report contradicts.
-    fn contradicted_by(self, report: &Report) -> Self {
+    fn contradicted_by(self, report: &MetricsReport) -> Self {
         let reported = Self::of(report);
         let far = |mine: Option<u32>, theirs: Option<u32>| {
             mine.filter(|mine| theirs.is_some_and(|theirs| f64::from(mine.abs_diff(theirs)) > NEAR * f64::from(theirs)))
@@ -296,13 +302,16 @@ mod tests {
 
     #[test]
     fn limits_far_from_the_configured_ones_contradict_them_and_unknown_ones_do_not() {
-        let configured = Limits { max_num_seqs: Some(64), kv_tokens: Some(100_000) };
-        let report = |seqs, tokens| Report { max_num_seqs: seqs, kv_tokens: tokens, ..Report::default() };
-        assert_eq!(configured.contradicted_by(&report(Some(64.0), Some(99_008.0))), Limits::default());
-        assert_eq!(configured.contradicted_by(&report(None, None)), Limits::default());
+        let configured = ReportedLimits { max_num_seqs: Some(64), kv_tokens: Some(100_000) };
+        let report = |seqs, tokens| MetricsReport { max_num_seqs: seqs, kv_tokens: tokens, ..MetricsReport::default() };
+        assert_eq!(configured.contradicted_by(&report(Some(64.0), Some(99_008.0))), ReportedLimits::default());
+        assert_eq!(configured.contradicted_by(&report(None, None)), ReportedLimits::default());
         let contradicted = configured.contradicted_by(&report(Some(32.0), Some(60_000.0)));
         assert_eq!(contradicted, configured);
-        assert_eq!(Limits::default().contradicted_by(&report(Some(32.0), None)), Limits::default());
-        assert_eq!(Limits::of(&report(Some(f64::MAX), Some(7.0))), Limits { max_num_seqs: None, kv_tokens: Some(7) });
+        assert_eq!(ReportedLimits::default().contradicted_by(&report(Some(32.0), None)), ReportedLimits::default());
+        assert_eq!(
+            ReportedLimits::of(&report(Some(f64::MAX), Some(7.0))),
+            ReportedLimits { max_num_seqs: None, kv_tokens: Some(7) }
+        );
     }
 }

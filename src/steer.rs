@@ -13,16 +13,16 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
-use self::order::Order;
-use self::shadow::Shadow;
-pub use self::shadow::WouldShed;
-use crate::admission::{self, Mode, Pressure};
+use self::order::ReorderBuffer;
+use self::shadow::ShadowMode;
+pub use self::shadow::WouldShedCounts;
+use crate::admission::{self, GateStats, Mode};
 use crate::backend::BackendId;
 use crate::balance::Pool;
 use crate::clock::Clock;
-use crate::control::{self, Control, Policy};
-use crate::estimate::{EngineLimits, Estimator, Reading, Settings, State, Transition};
-use crate::measure::{Ledger, Tray};
+use crate::control::{self, Control, ControlPolicy};
+use crate::estimate::{EngineLimits, Estimator, Reading, SaturationState, Settings, Transition};
+use crate::measure::{Ledger, SampleBuffer};
 use crate::time::Timestamp;
 
 /// What was last published of one backend.
@@ -32,7 +32,7 @@ pub struct Published {
     pub at: Timestamp,
     pub reading: Reading,
     /// Mode observe: requests that enforcement would have refused, ever.
-    pub would_shed: WouldShed,
+    pub would_shed: WouldShedCounts,
     /// Samples that found no room in a tray, ever.
     pub lost: u64,
     /// Samples that were told at a wrong time because they came too late, ever.
@@ -43,7 +43,7 @@ pub struct Published {
 
 /// Where readings lie, in the configuration's order. Reading one never waits.
 #[derive(Debug)]
-pub struct Board(Box<[ArcSwapOption<Published>]>);
+pub struct PublishedReadings(Box<[ArcSwapOption<Published>]>);
 
 /// Whoever is told of a change of state, beside the log.
 pub type OnTransition = Box<dyn FnMut(BackendId, &Transition) + Send>;
@@ -52,10 +52,10 @@ pub type OnTransition = Box<dyn FnMut(BackendId, &Transition) + Send>;
 pub type LimitsOf = Box<dyn Fn(BackendId) -> EngineLimits + Send>;
 
 /// What is steered.
-pub struct Gate {
+pub struct GateControl {
     pub pool: Arc<Pool>,
     /// Which rule makes the limits.
-    pub policy: Policy,
+    pub policy: ControlPolicy,
     /// What a line would be told, for the shadow.
     pub settings: admission::Settings,
     /// Whether they are enforced now; may change at any time.
@@ -63,59 +63,59 @@ pub struct Gate {
 }
 
 /// The wheel.
-pub struct Steer {
+pub struct ControlLoop {
     ledger: Arc<Ledger>,
     /// By place.
-    helms: Vec<Option<Helm>>,
-    orders: Arc<Orders>,
+    helms: Vec<Option<BackendLoop>>,
+    orders: Arc<CommandQueue>,
     slo_ttft: Duration,
     /// One list of trays a shard; swapped for the filled ones at every turn.
-    trays: Vec<Vec<Tray>>,
-    board: Arc<Board>,
-    gate: Gate,
+    trays: Vec<Vec<SampleBuffer>>,
+    board: Arc<PublishedReadings>,
+    gate: GateControl,
     limits_of: LimitsOf,
     on_transition: OnTransition,
 }
 
 /// What has changed about what is steered: said by a reload, done at the next turn.
 #[derive(Clone, Debug)]
-pub enum Change {
+pub enum Command {
     /// Another backend stands at this place, or the one there has another engine behind it.
     Seat(BackendId, Arc<str>),
     /// Nobody stands there any more.
     Vacate(BackendId),
     /// Other objectives, another rule or other lines. What is known of the engines stays; what control had learned of its
     /// limits it learns anew.
-    Rules { slo_ttft: Duration, policy: Policy, settings: admission::Settings },
+    Rules { slo_ttft: Duration, policy: ControlPolicy, settings: admission::Settings },
 }
 
 /// Changes that wait for the next turn.
 #[derive(Debug, Default)]
-pub struct Orders(Mutex<Vec<Change>>);
+pub struct CommandQueue(Mutex<Vec<Command>>);
 
-impl Orders {
+impl CommandQueue {
     /// Says a change.
-    pub fn say(&self, change: Change) {
+    pub fn say(&self, change: Command) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(change);
     }
 
-    fn take(&self) -> Vec<Change> {
+    fn take(&self) -> Vec<Command> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 /// One backend.
-struct Helm {
+struct BackendLoop {
     name: Arc<str>,
     estimator: Estimator,
     control: Control,
-    shadow: Shadow,
+    shadow: ShadowMode,
     /// Published last.
     allowed: admission::Limits,
     /// What control has to be told of the gate at the next tick.
-    pressure: Pressure,
+    pressure: GateStats,
     limits: EngineLimits,
-    order: Order,
+    order: ReorderBuffer,
     next_tick: Timestamp,
     published: Timestamp,
     lost: u64,
@@ -125,7 +125,7 @@ struct Helm {
     warned: Option<Timestamp>,
 }
 
-impl Board {
+impl PublishedReadings {
     /// A board for `backends` backends.
     pub fn new(backends: usize) -> Arc<Self> {
         Arc::new(Self((0..backends).map(|_| ArcSwapOption::empty()).collect()))
@@ -143,13 +143,13 @@ impl Board {
     }
 }
 
-impl Steer {
+impl ControlLoop {
     /// A wheel over `ledger`, with one estimator a backend.
     pub fn new(
         ledger: Arc<Ledger>,
         slo_ttft: Duration,
-        board: Arc<Board>,
-        gate: Gate,
+        board: Arc<PublishedReadings>,
+        gate: GateControl,
         limits_of: LimitsOf,
         on_transition: OnTransition,
         now: Timestamp,
@@ -173,7 +173,7 @@ impl Steer {
 
     /// The same, told of changes through `orders`.
     #[must_use]
-    pub fn obeying(mut self, orders: Arc<Orders>) -> Self {
+    pub fn obeying(mut self, orders: Arc<CommandQueue>) -> Self {
         self.orders = orders;
         self
     }
@@ -181,24 +181,24 @@ impl Steer {
     fn seat(&mut self, backend: BackendId, name: Arc<str>, now: Timestamp) {
         let place = usize::from(backend.0);
         let engine = (self.limits_of)(backend);
-        let mut helm = Helm::new(name, Settings { slo_ttft: self.slo_ttft, engine }, &self.gate, now);
+        let mut helm = BackendLoop::new(name, Settings { slo_ttft: self.slo_ttft, engine }, &self.gate, now);
         // Before anything is known: a policy that needs to know nothing is in force from the first request.
-        let Helm { estimator, control, pressure, .. } = &mut helm;
+        let BackendLoop { estimator, control, pressure, .. } = &mut helm;
         helm.allowed = control::turn(estimator, control, pressure, (self.gate.mode)(), now);
         self.gate.pool.publish(backend, helm.allowed, now);
         self.helms.resize_with(self.helms.len().max(place + 1), || None);
         self.helms[place] = Some(helm);
         // A tray that is swapped in here is the one that the shard gives samples back in.
-        self.trays.iter_mut().for_each(|trays| trays.resize(self.helms.len(), Tray::default()));
+        self.trays.iter_mut().for_each(|trays| trays.resize(self.helms.len(), SampleBuffer::default()));
         if let Some(slot) = self.board.0.get(place) {
             slot.store(None);
         }
     }
 
-    fn obey(&mut self, change: Change, now: Timestamp) {
+    fn obey(&mut self, change: Command, now: Timestamp) {
         match change {
-            Change::Seat(backend, name) => self.seat(backend, name, now),
-            Change::Vacate(backend) => {
+            Command::Seat(backend, name) => self.seat(backend, name, now),
+            Command::Vacate(backend) => {
                 if let Some(helm) = self.helms.get_mut(usize::from(backend.0)) {
                     *helm = None;
                 }
@@ -206,7 +206,7 @@ impl Steer {
                     slot.store(None);
                 }
             }
-            Change::Rules { slo_ttft, policy, settings } => {
+            Command::Rules { slo_ttft, policy, settings } => {
                 let same_rule = policy == self.gate.policy && slo_ttft == self.slo_ttft;
                 (self.slo_ttft, self.gate.policy, self.gate.settings) = (slo_ttft, policy, settings);
                 for helm in self.helms.iter_mut().flatten() {
@@ -263,20 +263,20 @@ impl Steer {
     }
 }
 
-impl Helm {
-    fn new(name: Arc<str>, settings: Settings, gate: &Gate, now: Timestamp) -> Self {
+impl BackendLoop {
+    fn new(name: Arc<str>, settings: Settings, gate: &GateControl, now: Timestamp) -> Self {
         let limits = settings.engine;
         let control = Control::new(gate.policy, settings.slo_ttft);
-        let shadow = Shadow::new(gate.settings, settings.slo_ttft);
+        let shadow = ShadowMode::new(gate.settings, settings.slo_ttft);
         let estimator = Estimator::new(settings, now);
-        let (order, next_tick) = (Order::new(now), now + TICK);
+        let (order, next_tick) = (ReorderBuffer::new(now), now + TICK);
         Self {
             name,
             estimator,
             control,
             shadow,
             allowed: admission::Limits::new(Mode::Observe),
-            pressure: Pressure::default(),
+            pressure: GateStats::default(),
             limits,
             order,
             next_tick,
@@ -294,7 +294,7 @@ impl Helm {
         }
     }
 
-    fn take_in<'a>(&mut self, told: impl Iterator<Item = &'a Tray> + Clone, now: Timestamp) {
+    fn take_in<'a>(&mut self, told: impl Iterator<Item = &'a SampleBuffer> + Clone, now: Timestamp) {
         let lost: u64 = told.clone().map(|tray| tray.lost).sum();
         if lost > 0 && self.warned.is_none_or(|warned| now.since(warned) >= REMIND) {
             self.warned = Some(now);
@@ -313,7 +313,7 @@ impl Helm {
 
     /// Tells the estimator and control what has settled, with a tick every 100 ms of the samples' time. What was held back at the
     /// gate since the last turn is told with the first of these ticks.
-    fn advance(&mut self, now: Timestamp, pressure: Pressure, mode: Mode) {
+    fn advance(&mut self, now: Timestamp, pressure: GateStats, mode: Mode) {
         self.allowed.mode = mode;
         self.shadow.set_mode(mode);
         let (refused, memory_bound) = (self.pressure.refused, self.pressure.memory_bound);
@@ -361,7 +361,7 @@ fn say(backend: &str, transition: &Transition) {
     let Transition { from, to, reason, .. } = transition;
     let (from, to) = (from.word(), to.word());
     match transition.to {
-        State::Saturated => tracing::warn!(backend, from, to, reason, "saturation changed"),
+        SaturationState::Saturated => tracing::warn!(backend, from, to, reason, "saturation changed"),
         _ => tracing::info!(backend, from, to, reason, "saturation changed"),
     }
 }
@@ -388,20 +388,20 @@ mod tests {
     const A: BackendId = BackendId(0);
 
     /// A backend that never ends a stream: every request waits for its first token or decodes.
-    struct Rig {
+    struct LoopRig {
         ledger: Arc<Ledger>,
-        board: Arc<Board>,
-        steer: Steer,
-        told: Arc<Mutex<Vec<State>>>,
+        board: Arc<PublishedReadings>,
+        steer: ControlLoop,
+        told: Arc<Mutex<Vec<SaturationState>>>,
         waiting: VecDeque<Entry>,
         served: Vec<Entry>,
     }
 
-    impl Rig {
+    impl LoopRig {
         fn new(limits: impl Fn(BackendId) -> EngineLimits + Send + 'static) -> Self {
             let names = [BackendNames { name: "gpu-0".into(), model_name: None }];
             let ledger = Ledger::new(2, &names, Slo::default(), BucketSettings::default(), None);
-            let (board, told) = (Board::new(1), Arc::new(Mutex::new(Vec::new())));
+            let (board, told) = (PublishedReadings::new(1), Arc::new(Mutex::new(Vec::new())));
             let told_too = told.clone();
             let on_transition = move |backend, transition: &Transition| {
                 assert_eq!(backend, A);
@@ -409,13 +409,14 @@ mod tests {
             };
             let (limits, on_transition) = (Box::new(limits), Box::new(on_transition));
             let slo = Duration::from_secs(1);
-            let gate = Gate {
+            let gate = GateControl {
                 pool: Pool::new(Default::default(), 1, admission::Settings::default()),
-                policy: Policy::default(),
+                policy: ControlPolicy::default(),
                 settings: admission::Settings::default(),
                 mode: Box::new(|| Mode::Enforce),
             };
-            let steer = Steer::new(ledger.clone(), slo, board.clone(), gate, limits, on_transition, Timestamp::ZERO);
+            let steer =
+                ControlLoop::new(ledger.clone(), slo, board.clone(), gate, limits, on_transition, Timestamp::ZERO);
             Self { ledger, board, steer, told, waiting: VecDeque::new(), served: Vec::new() }
         }
 
@@ -454,11 +455,11 @@ mod tests {
             self.waiting.push_back(entry);
         }
 
-        fn state(&self, second: u64) -> State {
-            self.board.read(A, at(second * 1000)).map_or(State::Unknown, |published| published.reading.state)
+        fn state(&self, second: u64) -> SaturationState {
+            self.board.read(A, at(second * 1000)).map_or(SaturationState::Unknown, |published| published.reading.state)
         }
 
-        fn told(&self) -> Vec<State> {
+        fn told(&self) -> Vec<SaturationState> {
             self.told.lock().unwrap().clone()
         }
     }
@@ -469,29 +470,29 @@ mod tests {
 
     #[test]
     fn work_that_arrives_faster_than_it_is_started_is_published_and_told() {
-        let mut rig = Rig::new(|_| EngineLimits::default());
+        let mut rig = LoopRig::new(|_| EngineLimits::default());
         (0..10).for_each(|second| rig.second(second, 2, 2));
-        assert_eq!(rig.state(10), State::Healthy);
+        assert_eq!(rig.state(10), SaturationState::Healthy);
         let found = (10..25).find(|second| {
             rig.second(*second, 4, 2);
-            rig.state(second + 1) == State::Saturated
+            rig.state(second + 1) == SaturationState::Saturated
         });
         assert!(found.is_some_and(|second| second < 15), "{found:?}");
-        assert_eq!(rig.told().last(), Some(&State::Saturated));
+        assert_eq!(rig.told().last(), Some(&SaturationState::Saturated));
     }
 
     #[test]
     fn work_that_is_started_as_it_arrives_is_never_saturated() {
-        let mut rig = Rig::new(|_| EngineLimits::default());
+        let mut rig = LoopRig::new(|_| EngineLimits::default());
         (0..60).for_each(|second| rig.second(second, 4, 4));
-        assert_eq!(rig.told(), [State::Healthy]);
+        assert_eq!(rig.told(), [SaturationState::Healthy]);
         let published = rig.board.read(A, at(60_000)).unwrap();
         assert_eq!((published.lost, published.late), (0, 0));
     }
 
     #[test]
     fn a_board_that_nobody_writes_any_more_says_nothing() {
-        let mut rig = Rig::new(|_| EngineLimits::default());
+        let mut rig = LoopRig::new(|_| EngineLimits::default());
         rig.second(0, 1, 1);
         assert!(rig.board.read(A, at(10_000)).is_some());
         assert!(rig.board.read(A, at(12_000)).is_none());
@@ -502,7 +503,7 @@ mod tests {
     fn limits_that_become_known_reach_the_estimate() {
         let known = Arc::new(Mutex::new(EngineLimits::default()));
         let asked = known.clone();
-        let mut rig = Rig::new(move |_| *asked.lock().unwrap());
+        let mut rig = LoopRig::new(move |_| *asked.lock().unwrap());
         rig.second(0, 1, 1);
         *known.lock().unwrap() = EngineLimits { max_num_seqs: Some(8), ..EngineLimits::default() };
         (1..3).for_each(|second| rig.second(second, 1, 1));
@@ -511,11 +512,11 @@ mod tests {
 
     #[test]
     fn a_machine_that_slept_goes_on_from_now() {
-        let mut rig = Rig::new(|_| EngineLimits::default());
+        let mut rig = LoopRig::new(|_| EngineLimits::default());
         (0..5).for_each(|second| rig.second(second, 2, 2));
         rig.steer.turn(at(100_000_000));
         assert!(at(100_000_000).since(rig.steer.helms[0].as_ref().unwrap().next_tick) < Duration::from_secs(1));
         rig.second(100_001, 2, 2);
-        assert_eq!(rig.state(100_002), State::Healthy);
+        assert_eq!(rig.state(100_002), SaturationState::Healthy);
     }
 }

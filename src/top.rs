@@ -64,7 +64,7 @@ fn watch(
         if event::poll(GLANCE)?
             && let Event::Key(key) = event::read()?
             && key.kind != KeyEventKind::Release
-            && act(screen, key) == Wish::Leave
+            && act(screen, key) == TopAction::Leave
         {
             return Ok(());
         }
@@ -78,21 +78,21 @@ fn watch(
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wish {
+enum TopAction {
     Stay,
     Leave,
 }
 
-fn act(screen: &mut Screen, key: KeyEvent) -> Wish {
+fn act(screen: &mut Screen, key: KeyEvent) -> TopAction {
     let control = key.modifiers.contains(KeyModifiers::CONTROL);
     match key.code {
-        KeyCode::Char('q') | KeyCode::Esc => return Wish::Leave,
-        KeyCode::Char('c') if control => return Wish::Leave,
+        KeyCode::Char('q') | KeyCode::Esc => return TopAction::Leave,
+        KeyCode::Char('c') if control => return TopAction::Leave,
         KeyCode::Up | KeyCode::Char('k') => screen.choose_before(),
         KeyCode::Down | KeyCode::Char('j') => screen.choose_after(),
         _ => {}
     }
-    Wish::Stay
+    TopAction::Stay
 }
 
 /// Asks once a second for as long as somebody listens; an answer that nobody has taken yet is not replaced.
@@ -184,10 +184,10 @@ mod tests {
         let mut screen = Screen::new("here", false);
         let mut wish = |code, modifiers| act(&mut screen, KeyEvent::new(code, modifiers));
         let none = KeyModifiers::NONE;
-        assert_eq!(wish(KeyCode::Char('q'), none), Wish::Leave);
-        assert_eq!(wish(KeyCode::Esc, none), Wish::Leave);
-        assert_eq!(wish(KeyCode::Char('c'), KeyModifiers::CONTROL), Wish::Leave);
-        assert_eq!(wish(KeyCode::Char('c'), none), Wish::Stay);
-        assert_eq!(wish(KeyCode::Down, none), Wish::Stay);
+        assert_eq!(wish(KeyCode::Char('q'), none), TopAction::Leave);
+        assert_eq!(wish(KeyCode::Esc, none), TopAction::Leave);
+        assert_eq!(wish(KeyCode::Char('c'), KeyModifiers::CONTROL), TopAction::Leave);
+        assert_eq!(wish(KeyCode::Char('c'), none), TopAction::Stay);
+        assert_eq!(wish(KeyCode::Down, none), TopAction::Stay);
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use weir::backend::BackendId;
 use weir::measure::{
-    Account, Arrival, BackendNames, Bounds, BucketSettings, Buckets, Entry, Ledger, LogHistogram, Priority, Tray,
+    Account, Arrival, BackendNames, Bounds, BucketSettings, Buckets, Entry, Ledger, LogHistogram, Priority,
+    SampleBuffer,
 };
 use weir::slo::Slo;
 use weir::time::Timestamp;
@@ -54,7 +55,7 @@ fn emissions(count: u64, told: bool) {
     };
     let mut entry = Entry::offer(&ledger.shard(0), account, Priority::Default, arrival);
     entry.admit(Timestamp::from_nanos(1_000));
-    let mut trays = [Tray::default()];
+    let mut trays = [SampleBuffer::default()];
     for n in 1..=count {
         entry.on_emission(Timestamp::from_nanos(n * GAP), black_box(1), false);
         if told && n % 5 == 0 {

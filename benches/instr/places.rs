@@ -3,9 +3,9 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use weir::admission::{Ask, Limits, Mode, Settings};
+use weir::admission::{AdmissionRequest, Limits, Mode, Settings};
 use weir::backend::BackendId;
-use weir::balance::{Policy, Pool, Turn};
+use weir::balance::{Acquire, BalancePolicy, Pool};
 use weir::time::Timestamp;
 
 use crate::{Heap, Unit};
@@ -29,13 +29,13 @@ pub const UNITS: &[Unit] = &[
 
 /// Each finds room, has its first token and ends, beside ninety that stay.
 fn requests(count: u64, mode: Mode) {
-    let pool = Pool::new(Policy::MostRoom, 1, Settings::default());
+    let pool = Pool::new(BalancePolicy::MostRoom, 1, Settings::default());
     let at = |n: u64| Timestamp::from_nanos(1_000_000 + n * 50_000);
     pool.publish(BackendId(0), Limits { window: 200.0, ..Limits::new(mode) }, at(0));
-    let ask = |n: u64| Ask { slo: Some(Duration::from_secs(1)), ..Ask::new(at(n), 162.0) };
-    let stay: Vec<Turn> = (0..90).map(|_| pool.arrive(ask(0), None, at(0))).collect();
+    let ask = |n: u64| AdmissionRequest { slo: Some(Duration::from_secs(1)), ..AdmissionRequest::new(at(n), 162.0) };
+    let stay: Vec<Acquire> = (0..90).map(|_| pool.arrive(ask(0), None, at(0))).collect();
     for n in 0..count {
-        let Turn::Go(mut permit) = pool.arrive(black_box(ask(n)), None, at(n)) else { continue };
+        let Acquire::Granted(mut permit) = pool.arrive(black_box(ask(n)), None, at(n)) else { continue };
         permit.on_first_token(at(n));
         permit.on_tokens(16);
         permit.end(at(n));

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use weir::wire::{Dialect, Format, RequestScanner, Route, StreamScanner, route};
+use weir::wire::{BodyFormat, Dialect, RequestScanner, Route, StreamScanner, route};
 
 use crate::{Heap, Unit};
 
@@ -22,7 +22,7 @@ pub fn event() -> &'static [u8] {
 
 /// What an engine that keeps up sends: one event a read.
 fn whole_events(events: u64) {
-    let (mut scanner, mut tokens) = (StreamScanner::new(Dialect::OpenAiChat, Format::Sse), 0_u64);
+    let (mut scanner, mut tokens) = (StreamScanner::new(Dialect::OpenAiChat, BodyFormat::Sse), 0_u64);
     for _ in 0..events {
         scanner.feed(black_box(EVENT), |emission| tokens += u64::from(emission.tokens));
     }
@@ -31,7 +31,7 @@ fn whole_events(events: u64) {
 
 fn sse(passes: u64, split: usize) {
     let text: Vec<u8> = EVENT.iter().copied().cycle().take(1024 * 1024 / EVENT.len() * EVENT.len()).collect();
-    let (mut scanner, mut tokens) = (StreamScanner::new(Dialect::OpenAiChat, Format::Sse), 0_u64);
+    let (mut scanner, mut tokens) = (StreamScanner::new(Dialect::OpenAiChat, BodyFormat::Sse), 0_u64);
     for _ in 0..passes {
         for piece in text.chunks(split) {
             scanner.feed(black_box(piece), |emission| tokens += u64::from(emission.tokens));

@@ -8,7 +8,7 @@ use crate::time::Timestamp;
 
 /// One request before the gate.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Ask {
+pub struct AdmissionRequest {
     /// When it arrived; its deadline counts from here, wherever it waits.
     pub arrived: Timestamp,
     /// Prompt tokens, as good as they are known.
@@ -25,7 +25,7 @@ pub struct Ask {
     pub streamed: bool,
 }
 
-impl Ask {
+impl AdmissionRequest {
     /// A streamed request of the default class, of nobody in particular.
     pub fn new(arrived: Timestamp, prompt: f32) -> Self {
         Self { arrived, prompt, bytes: 0, class: Class::Default, tenant: Tenant(0), slo: None, streamed: true }

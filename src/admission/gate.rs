@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::ask::{Ask, Class, Tenant};
+use super::ask::{AdmissionRequest, Class, Tenant};
 use super::limits::{Limits, Mode};
 use crate::time::Timestamp;
 
@@ -18,7 +18,7 @@ pub struct Slot {
 
 /// Whether one more may be dispatched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum GateVerdict {
     /// It may.
     Open,
     /// Enough are without a first token, or in flight at all.
@@ -48,7 +48,7 @@ pub(super) struct Gate {
 #[derive(Clone, Copy, Debug)]
 struct Flight {
     generation: u32,
-    phase: Phase,
+    phase: FlightPhase,
     prompt: f64,
     tokens: u32,
     class: Class,
@@ -58,7 +58,7 @@ struct Flight {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum FlightPhase {
     Vacant,
     /// No first token yet.
     Pending,
@@ -68,7 +68,7 @@ enum Phase {
 
 /// Of a request that has ended: whose it was, and by how much its tenant was charged too little.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Ended {
+pub(super) struct EndedRequest {
     pub class: Class,
     pub tenant: Tenant,
     pub uncharged: f64,
@@ -76,7 +76,7 @@ pub(super) struct Ended {
 
 impl Gate {
     /// Counts one more as dispatched, whatever the verdict; its tenant was charged `charged` answer tokens.
-    pub fn dispatch(&mut self, ask: &Ask, charged: f64, now: Timestamp) -> Slot {
+    pub fn dispatch(&mut self, ask: &AdmissionRequest, charged: f64, now: Timestamp) -> Slot {
         let prompt = tokens(ask.prompt);
         let place = self.vacant.pop().unwrap_or_else(|| {
             self.flights.push(Flight::VACANT);
@@ -84,7 +84,7 @@ impl Gate {
         });
         let flight = &mut self.flights[place as usize];
         let generation = flight.generation;
-        let phase = if ask.streamed { Phase::Pending } else { Phase::Running };
+        let phase = if ask.streamed { FlightPhase::Pending } else { FlightPhase::Running };
         *flight = Flight { generation, phase, prompt, tokens: 0, class: ask.class, tenant: ask.tenant, charged };
         let slot = Slot { place, generation };
         self.in_flight += 1;
@@ -101,8 +101,10 @@ impl Gate {
 
     /// Its first token came; false if it was not waited for.
     pub fn on_first_token(&mut self, slot: Slot, now: Timestamp) -> bool {
-        let Some(flight) = self.flight_mut(slot).filter(|flight| flight.phase == Phase::Pending) else { return false };
-        flight.phase = Phase::Running;
+        let Some(flight) = self.flight_mut(slot).filter(|flight| flight.phase == FlightPhase::Pending) else {
+            return false;
+        };
+        flight.phase = FlightPhase::Running;
         let prompt = flight.prompt;
         self.no_longer_awaited(prompt);
         self.last_first_token = now;
@@ -118,12 +120,12 @@ impl Gate {
     }
 
     /// It is over, however; `None` if it was already.
-    pub fn on_end(&mut self, slot: Slot) -> Option<Ended> {
+    pub fn on_end(&mut self, slot: Slot) -> Option<EndedRequest> {
         let flight = *self.flight_mut(slot)?;
         let vacant = &mut self.flights[slot.place as usize];
         *vacant = Flight { generation: slot.generation.wrapping_add(1), ..Flight::VACANT };
         self.vacant.push(slot.place);
-        if flight.phase == Phase::Pending {
+        if flight.phase == FlightPhase::Pending {
             self.no_longer_awaited(flight.prompt);
         }
         self.in_flight -= 1;
@@ -132,7 +134,7 @@ impl Gate {
             self.context = 0.0; // what rounding has left
         }
         let Flight { class, tenant, charged, .. } = flight;
-        Some(Ended { class, tenant, uncharged: f64::from(flight.tokens) - charged })
+        Some(EndedRequest { class, tenant, uncharged: f64::from(flight.tokens) - charged })
     }
 
     /// Who has waited longest for a first token, since when, and its prompt tokens.
@@ -146,23 +148,23 @@ impl Gate {
     /// An idle backend takes anything, and one that nobody waits at takes anything that fits its memory: otherwise a wrong
     /// limit would lock it up. Long prompts count for more: with two or more under way, their tokens are held to one and a
     /// half windows of usual prompts.
-    pub fn verdict(&self, limits: &Limits, prompt: f32, headroom: f64, now: Timestamp) -> Verdict {
+    pub fn verdict(&self, limits: &Limits, prompt: f32, headroom: f64, now: Timestamp) -> GateVerdict {
         let prompt = tokens(prompt);
         if limits.mode == Mode::Observe || self.in_flight == 0 {
-            return Verdict::Open;
+            return GateVerdict::Open;
         }
         if limits.kv_cap.is_some_and(|cap| self.context + prompt > cap) {
-            return Verdict::MemoryBound;
+            return GateVerdict::MemoryBound;
         }
         if limits.concurrency.is_some_and(|most| self.in_flight >= most) {
-            return Verdict::Full;
+            return GateVerdict::Full;
         }
         let window = limits.window * (1.0 + headroom);
         let usual = self.mean_prompt.unwrap_or(prompt);
         let is_short = self.awaiting < 2 || self.awaiting_tokens + prompt <= LONG * window.max(2.0) * usual;
         let has_room = f64::from(self.awaiting) < window.round().max(1.0);
         let is_moving = self.awaiting < FEW || !self.is_stuck(limits, now);
-        if self.awaiting == 0 || has_room && is_short && is_moving { Verdict::Open } else { Verdict::Full }
+        if self.awaiting == 0 || has_room && is_short && is_moving { GateVerdict::Open } else { GateVerdict::Full }
     }
 
     /// Prompt tokens of a request in flight; 0 if it is over.
@@ -211,7 +213,7 @@ impl Gate {
 
     fn flight_mut(&mut self, slot: Slot) -> Option<&mut Flight> {
         let flight = self.flights.get_mut(slot.place as usize)?;
-        (flight.generation == slot.generation && flight.phase != Phase::Vacant).then_some(flight)
+        (flight.generation == slot.generation && flight.phase != FlightPhase::Vacant).then_some(flight)
     }
 
     fn no_longer_awaited(&mut self, prompt: f64) {
@@ -224,7 +226,7 @@ impl Gate {
 
     fn is_pending(&self, slot: Slot) -> bool {
         let flight = self.flights.get(slot.place as usize);
-        flight.is_some_and(|flight| flight.generation == slot.generation && flight.phase == Phase::Pending)
+        flight.is_some_and(|flight| flight.generation == slot.generation && flight.phase == FlightPhase::Pending)
     }
 
     /// Those who left the line behind a head that stays: at most as many as are in flight, so constant time on average.
@@ -241,7 +243,7 @@ impl Gate {
 impl Flight {
     const VACANT: Self = Self {
         generation: 0,
-        phase: Phase::Vacant,
+        phase: FlightPhase::Vacant,
         prompt: 0.0,
         tokens: 0,
         class: Class::Default,
@@ -276,8 +278,8 @@ mod tests {
         Limits { window, ..Limits::new(Mode::Enforce) }
     }
 
-    fn ask(prompt: f32) -> Ask {
-        Ask::new(NOW, prompt)
+    fn ask(prompt: f32) -> AdmissionRequest {
+        AdmissionRequest::new(NOW, prompt)
     }
 
     fn filled(prompts: &[f32]) -> (Gate, Vec<Slot>) {
@@ -289,42 +291,42 @@ mod tests {
     #[test]
     fn the_window_holds_those_without_a_first_token_and_nobody_else() {
         let (mut gate, slots) = filled(&[100.0; 4]);
-        assert_eq!(gate.verdict(&limits(4.0), 100.0, 0.0, NOW), Verdict::Full);
-        assert_eq!(gate.verdict(&limits(5.0), 100.0, 0.0, NOW), Verdict::Open);
+        assert_eq!(gate.verdict(&limits(4.0), 100.0, 0.0, NOW), GateVerdict::Full);
+        assert_eq!(gate.verdict(&limits(5.0), 100.0, 0.0, NOW), GateVerdict::Open);
         assert!(gate.on_first_token(slots[0], NOW));
-        assert_eq!(gate.verdict(&limits(4.0), 100.0, 0.0, NOW), Verdict::Open, "it decodes now");
+        assert_eq!(gate.verdict(&limits(4.0), 100.0, 0.0, NOW), GateVerdict::Open, "it decodes now");
         assert_eq!((gate.in_flight(), gate.awaiting()), (4, 3));
     }
 
     #[test]
     fn headroom_passes_the_window_by_its_percentage() {
         let (gate, _) = filled(&[100.0; 10]);
-        assert_eq!(gate.verdict(&limits(10.0), 100.0, 0.0, NOW), Verdict::Full);
-        assert_eq!(gate.verdict(&limits(10.0), 100.0, 0.1, NOW), Verdict::Open);
+        assert_eq!(gate.verdict(&limits(10.0), 100.0, 0.0, NOW), GateVerdict::Full);
+        assert_eq!(gate.verdict(&limits(10.0), 100.0, 0.1, NOW), GateVerdict::Open);
         let (gate, _) = filled(&[100.0; 11]);
-        assert_eq!(gate.verdict(&limits(10.0), 100.0, 0.1, NOW), Verdict::Full);
+        assert_eq!(gate.verdict(&limits(10.0), 100.0, 0.1, NOW), GateVerdict::Full);
     }
 
     #[test]
     fn long_prompts_fill_it_sooner() {
         let (gate, _) = filled(&[100.0; 3]);
-        assert_eq!(gate.verdict(&limits(4.0), 300.0, 0.0, NOW), Verdict::Open);
-        assert_eq!(gate.verdict(&limits(4.0), 301.0, 0.0, NOW), Verdict::Full);
+        assert_eq!(gate.verdict(&limits(4.0), 300.0, 0.0, NOW), GateVerdict::Open);
+        assert_eq!(gate.verdict(&limits(4.0), 301.0, 0.0, NOW), GateVerdict::Full);
         let (gate, _) = filled(&[100.0]);
-        assert_eq!(gate.verdict(&limits(4.0), 9e9, 0.0, NOW), Verdict::Open, "two long ones may always go");
+        assert_eq!(gate.verdict(&limits(4.0), 9e9, 0.0, NOW), GateVerdict::Open, "two long ones may always go");
     }
 
     #[test]
     fn an_idle_backend_takes_anything_and_one_nobody_waits_at_what_fits_its_memory() {
         let capped = Limits { kv_cap: Some(1_000.0), window: 1.0, ..limits(1.0) };
         let mut gate = Gate::default();
-        assert_eq!(gate.verdict(&capped, 5_000.0, 0.0, NOW), Verdict::Open);
+        assert_eq!(gate.verdict(&capped, 5_000.0, 0.0, NOW), GateVerdict::Open);
         let slot = gate.dispatch(&ask(600.0), 0.0, NOW);
-        assert_eq!(gate.verdict(&capped, 401.0, 0.0, NOW), Verdict::MemoryBound);
+        assert_eq!(gate.verdict(&capped, 401.0, 0.0, NOW), GateVerdict::MemoryBound);
         gate.on_first_token(slot, NOW);
-        assert_eq!(gate.verdict(&capped, 400.0, 0.0, NOW), Verdict::Open);
+        assert_eq!(gate.verdict(&capped, 400.0, 0.0, NOW), GateVerdict::Open);
         gate.on_tokens(slot, 1);
-        assert_eq!(gate.verdict(&capped, 400.0, 0.0, NOW), Verdict::MemoryBound, "answers fill memory too");
+        assert_eq!(gate.verdict(&capped, 400.0, 0.0, NOW), GateVerdict::MemoryBound, "answers fill memory too");
     }
 
     #[test]
@@ -332,15 +334,15 @@ mod tests {
         let (mut gate, slots) = filled(&[1.0; 3]);
         let limits = Limits { window: f64::INFINITY, concurrency: Some(3), ..limits(1.0) };
         slots.iter().for_each(|slot| assert!(gate.on_first_token(*slot, NOW)));
-        assert_eq!(gate.verdict(&limits, 1.0, 0.0, NOW), Verdict::Full);
+        assert_eq!(gate.verdict(&limits, 1.0, 0.0, NOW), GateVerdict::Full);
         gate.on_end(slots[1]);
-        assert_eq!(gate.verdict(&limits, 1.0, 0.0, NOW), Verdict::Open);
+        assert_eq!(gate.verdict(&limits, 1.0, 0.0, NOW), GateVerdict::Open);
     }
 
     #[test]
     fn in_mode_observe_everything_goes() {
         let (gate, _) = filled(&[100.0; 50]);
-        assert_eq!(gate.verdict(&Limits::new(Mode::Observe), 100.0, 0.0, NOW), Verdict::Open);
+        assert_eq!(gate.verdict(&Limits::new(Mode::Observe), 100.0, 0.0, NOW), GateVerdict::Open);
     }
 
     #[test]
@@ -374,7 +376,7 @@ mod tests {
     #[test]
     fn an_answer_that_is_not_streamed_counts_in_flight_and_nothing_else() {
         let mut gate = Gate::default();
-        let slot = gate.dispatch(&Ask { streamed: false, ..ask(100.0) }, 0.0, NOW);
+        let slot = gate.dispatch(&AdmissionRequest { streamed: false, ..ask(100.0) }, 0.0, NOW);
         assert_eq!((gate.in_flight(), gate.awaiting(), gate.context()), (1, 0, 100.0));
         assert!(!gate.on_first_token(slot, NOW));
         gate.on_end(slot);

@@ -2,54 +2,54 @@
 
 use std::collections::VecDeque;
 
-use super::ask::Ask;
+use super::ask::AdmissionRequest;
 use super::gate::tokens;
 use super::queue::Ticket;
-use crate::average::Rate;
+use crate::average::DecayingRate;
 
 /// One tenant's line inside a class.
 #[derive(Debug)]
-pub(super) struct Lane<T> {
-    waiting: VecDeque<Waiting<T>>,
+pub(super) struct TenantQueue<T> {
+    waiting: VecDeque<QueuedRequest<T>>,
     /// Their prompt tokens.
     tokens: f64,
     /// Tokens that it was charged, on the class's clock (virtual token counter).
     pub virtual_time: f64,
-    pub arrivals: Rate,
+    pub arrivals: DecayingRate,
 }
 
 /// Somebody who waits.
 #[derive(Debug)]
-pub(super) struct Waiting<T> {
+pub(super) struct QueuedRequest<T> {
     pub ticket: Ticket,
-    pub ask: Ask,
+    pub ask: AdmissionRequest,
     pub item: T,
 }
 
-impl<T> Lane<T> {
+impl<T> TenantQueue<T> {
     pub fn new() -> Self {
-        Self { waiting: VecDeque::new(), tokens: 0.0, virtual_time: 0.0, arrivals: Rate::new(ARRIVALS) }
+        Self { waiting: VecDeque::new(), tokens: 0.0, virtual_time: 0.0, arrivals: DecayingRate::new(ARRIVALS) }
     }
 
     /// Takes a place by time of arrival: who came from another line has waited there.
-    pub fn push(&mut self, waiting: Waiting<T>) {
+    pub fn push(&mut self, waiting: QueuedRequest<T>) {
         self.tokens += tokens(waiting.ask.prompt);
         let after = self.waiting.iter().rev().take_while(|other| other.ticket > waiting.ticket).count();
         self.waiting.insert(self.waiting.len() - after, waiting);
     }
 
-    pub fn pop(&mut self) -> Option<Waiting<T>> {
+    pub fn pop(&mut self) -> Option<QueuedRequest<T>> {
         let waiting = self.waiting.pop_front()?;
         Some(self.gone(waiting))
     }
 
-    pub fn remove(&mut self, ticket: Ticket) -> Option<Waiting<T>> {
+    pub fn remove(&mut self, ticket: Ticket) -> Option<QueuedRequest<T>> {
         let place = self.waiting.binary_search_by(|waiting| waiting.ticket.cmp(&ticket)).ok()?;
         let waiting = self.waiting.remove(place)?;
         Some(self.gone(waiting))
     }
 
-    pub fn head(&self) -> Option<&Ask> {
+    pub fn head(&self) -> Option<&AdmissionRequest> {
         self.waiting.front().map(|waiting| &waiting.ask)
     }
 
@@ -71,7 +71,7 @@ impl<T> Lane<T> {
         self.tokens
     }
 
-    fn gone(&mut self, waiting: Waiting<T>) -> Waiting<T> {
+    fn gone(&mut self, waiting: QueuedRequest<T>) -> QueuedRequest<T> {
         self.tokens = if self.waiting.is_empty() { 0.0 } else { self.tokens - tokens(waiting.ask.prompt) };
         waiting
     }

@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-use super::ask::{Ask, Class};
-use super::gate::{Gate, Slot, Verdict};
-use super::lane::Lane;
+use super::ask::{AdmissionRequest, Class};
+use super::gate::{Gate, GateVerdict, Slot};
+use super::lane::TenantQueue;
 use super::limits::{Limits, Mode};
-use super::order::{self, Next};
-use super::pace::Pace;
+use super::order::{self, NextHead};
+use super::pace::RetryAfter;
 use super::queue::{Queue, Ticket};
 use super::reserve::Reserve;
 use super::settings::Settings;
@@ -20,12 +20,12 @@ use crate::time::Timestamp;
 
 /// The line before one backend. `T` is what comes back with the verdict on a request that had to wait.
 #[derive(Debug)]
-pub struct Line<T> {
+pub struct BackendQueue<T> {
     settings: Settings,
     gate: Gate,
     queue: Queue<T>,
-    pace: Pace,
-    counts: Counts,
+    pace: RetryAfter,
+    counts: QueueCounts,
     refused: bool,
     memory_bound: bool,
     swept: Timestamp,
@@ -44,7 +44,7 @@ pub enum Offered {
 
 /// What becomes of a request that waited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Call {
+pub enum Dequeued {
     /// It goes.
     Dispatch(Slot),
     /// It would be too late.
@@ -53,7 +53,7 @@ pub enum Call {
 
 /// Requests ever: `offered = dispatched + shed + left + taken + waiting now`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct QueueCounts {
     /// That came to this line.
     pub offered: u64,
     /// That were dispatched.
@@ -68,7 +68,7 @@ pub struct Counts {
 
 /// What control has to know of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Pressure {
+pub struct GateStats {
     /// The window, or the limit of requests in flight, held somebody back since the last look.
     pub refused: bool,
     /// The cap of the context did.
@@ -85,15 +85,15 @@ pub struct Pressure {
     pub context: f64,
 }
 
-impl<T> Line<T> {
+impl<T> BackendQueue<T> {
     /// An empty line before an idle backend.
     pub fn new(settings: Settings) -> Self {
         Self {
             settings,
             gate: Gate::default(),
             queue: Queue::new(),
-            pace: Pace::default(),
-            counts: Counts::default(),
+            pace: RetryAfter::default(),
+            counts: QueueCounts::default(),
             refused: false,
             memory_bound: false,
             swept: Timestamp::ZERO,
@@ -109,7 +109,13 @@ impl<T> Line<T> {
     ///
     /// A line that was not advanced since its limits changed may let a request wait that could go; the next
     /// [`Line::advance`] finds it. `item` is asked for if it has to stand in the queue.
-    pub fn offer(&mut self, limits: &Limits, ask: Ask, item: impl FnOnce() -> T, now: Timestamp) -> Offered {
+    pub fn offer(
+        &mut self,
+        limits: &Limits,
+        ask: AdmissionRequest,
+        item: impl FnOnce() -> T,
+        now: Timestamp,
+    ) -> Offered {
         self.counts.offered += 1;
         self.queue.on_arrival(&ask, seconds(now));
         if self.queue.is_empty() && self.may_go_now(limits, &ask, now) {
@@ -132,7 +138,7 @@ impl<T> Line<T> {
     }
 
     /// Dispatches who may go now, and refuses who would be too late.
-    pub fn advance(&mut self, limits: &Limits, now: Timestamp, call: &mut impl FnMut(T, Call)) {
+    pub fn advance(&mut self, limits: &Limits, now: Timestamp, call: &mut impl FnMut(T, Dequeued)) {
         self.sweep(limits, now, call);
         while let Some(next) = self.first(limits, now) {
             let Some(head) = self.queue.head(next.class, next.tenant) else { return };
@@ -142,9 +148,9 @@ impl<T> Line<T> {
             }
             let Some(waiting) = self.queue.pop(next.class, next.tenant) else { return };
             let verdict = if late {
-                Call::Shed(self.shed(limits, ShedReason::Deadline, now))
+                Dequeued::Shed(self.shed(limits, ShedReason::Deadline, now))
             } else {
-                Call::Dispatch(self.dispatch(limits, &waiting.ask, now))
+                Dequeued::Dispatch(self.dispatch(limits, &waiting.ask, now))
             };
             call(waiting.item, verdict);
         }
@@ -187,7 +193,7 @@ impl<T> Line<T> {
     }
 
     /// Takes out who is next, for another backend that has room.
-    pub fn take_next(&mut self) -> Option<(Ask, T)> {
+    pub fn take_next(&mut self) -> Option<(AdmissionRequest, T)> {
         let next = order::next(&self.queue, |_, _| true)?;
         let waiting = self.queue.pop(next.class, next.tenant)?;
         self.counts.taken += 1;
@@ -195,13 +201,13 @@ impl<T> Line<T> {
     }
 
     /// Takes everybody out, in the order of their turns: the backend is gone.
-    pub fn take_all(&mut self) -> Vec<(Ask, T)> {
+    pub fn take_all(&mut self) -> Vec<(AdmissionRequest, T)> {
         std::iter::from_fn(|| self.take_next()).collect()
     }
 
     /// What happened since the last call, for control.
-    pub fn pressure(&mut self, now: Timestamp) -> Pressure {
-        Pressure {
+    pub fn pressure(&mut self, now: Timestamp) -> GateStats {
+        GateStats {
             refused: std::mem::take(&mut self.refused),
             memory_bound: std::mem::take(&mut self.memory_bound),
             queued: self.queue.len(),
@@ -213,9 +219,9 @@ impl<T> Line<T> {
     }
 
     /// Whether a request like that would be dispatched at once.
-    pub fn has_room(&self, limits: &Limits, ask: &Ask, now: Timestamp) -> bool {
+    pub fn has_room(&self, limits: &Limits, ask: &AdmissionRequest, now: Timestamp) -> bool {
         let headroom = self.settings.classes.of(ask.class).headroom;
-        self.queue.is_empty() && self.gate.verdict(limits, ask.prompt, headroom, now) == Verdict::Open
+        self.queue.is_empty() && self.gate.verdict(limits, ask.prompt, headroom, now) == GateVerdict::Open
     }
 
     /// Requests that the window still has room for; less than none beyond it.
@@ -226,7 +232,7 @@ impl<T> Line<T> {
     }
 
     /// Seconds that a request like that would wait here before its turn.
-    pub fn expected_wait(&self, limits: &Limits, ask: &Ask, now: Timestamp) -> f64 {
+    pub fn expected_wait(&self, limits: &Limits, ask: &AdmissionRequest, now: Timestamp) -> f64 {
         self.outlook(limits, now).wait(ask)
     }
 
@@ -267,20 +273,20 @@ impl<T> Line<T> {
     }
 
     /// Requests ever.
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> QueueCounts {
         self.counts
     }
 
     /// Whether it goes, with nobody before it.
-    fn may_go_now(&mut self, limits: &Limits, ask: &Ask, now: Timestamp) -> bool {
+    fn may_go_now(&mut self, limits: &Limits, ask: &AdmissionRequest, now: Timestamp) -> bool {
         let headroom = self.settings.classes.of(ask.class).headroom;
         let verdict = self.gate.verdict(limits, ask.prompt, headroom, now);
         self.note(verdict);
-        verdict == Verdict::Open && !self.is_reserved_from(limits, ask, now)
+        verdict == GateVerdict::Open && !self.is_reserved_from(limits, ask, now)
     }
 
     /// Why it is of no use to let it wait, if it is of none.
-    fn refusal(&mut self, limits: &Limits, ask: &Ask, now: Timestamp) -> Option<ShedReason> {
+    fn refusal(&mut self, limits: &Limits, ask: &AdmissionRequest, now: Timestamp) -> Option<ShedReason> {
         if limits.mode == Mode::Observe {
             return None;
         }
@@ -294,7 +300,7 @@ impl<T> Line<T> {
     }
 
     /// Refuses the heads whose time is over, whoever's turn it is.
-    fn sweep(&mut self, limits: &Limits, now: Timestamp, call: &mut impl FnMut(T, Call)) {
+    fn sweep(&mut self, limits: &Limits, now: Timestamp, call: &mut impl FnMut(T, Dequeued)) {
         if now.since(self.swept) < SWEEP || self.queue.is_empty() || limits.mode == Mode::Observe {
             return;
         }
@@ -304,35 +310,35 @@ impl<T> Line<T> {
         for class in Class::ALL {
             while let Some(tenant) = self.queue.expired(class, now, max_wait) {
                 let Some(waiting) = self.queue.pop(class, tenant) else { break };
-                call(waiting.item, Call::Shed(self.shed(limits, ShedReason::Deadline, now)));
+                call(waiting.item, Dequeued::Shed(self.shed(limits, ShedReason::Deadline, now)));
             }
         }
     }
 
     /// Whose turn it is among those that nothing is kept free for.
-    fn first(&self, limits: &Limits, now: Timestamp) -> Option<Next> {
+    fn first(&self, limits: &Limits, now: Timestamp) -> Option<NextHead> {
         let reserve = Reserve { forecast: &limits.forecast, now: seconds(now) };
-        let holds = |next: &Next, lane: &Lane<T>| reserve.holds(&self.queue, &self.gate, next, lane);
+        let holds = |next: &NextHead, lane: &TenantQueue<T>| reserve.holds(&self.queue, &self.gate, next, lane);
         order::next(&self.queue, |next, lane| limits.mode == Mode::Observe || !holds(next, lane))
     }
 
     /// The same, if there is room for it.
-    fn next(&mut self, limits: &Limits, now: Timestamp) -> Option<Next> {
+    fn next(&mut self, limits: &Limits, now: Timestamp) -> Option<NextHead> {
         let next = self.first(limits, now)?;
         self.may_pass(limits, &next, now).then_some(next)
     }
 
-    fn may_pass(&mut self, limits: &Limits, next: &Next, now: Timestamp) -> bool {
+    fn may_pass(&mut self, limits: &Limits, next: &NextHead, now: Timestamp) -> bool {
         let Some(head) = self.queue.head(next.class, next.tenant) else { return false };
         let headroom = self.settings.classes.of(next.class).headroom;
         let verdict = self.gate.verdict(limits, head.prompt, headroom, now);
         self.note(verdict);
-        verdict == Verdict::Open
+        verdict == GateVerdict::Open
     }
 
-    fn is_reserved_from(&self, limits: &Limits, ask: &Ask, now: Timestamp) -> bool {
+    fn is_reserved_from(&self, limits: &Limits, ask: &AdmissionRequest, now: Timestamp) -> bool {
         let reserve = Reserve { forecast: &limits.forecast, now: seconds(now) };
-        let next = Next { class: ask.class, tenant: ask.tenant, due: false };
+        let next = NextHead { class: ask.class, tenant: ask.tenant, due: false };
         let lane = self.queue.class(ask.class).lanes.get(&ask.tenant);
         limits.mode == Mode::Enforce && lane.is_some_and(|lane| reserve.holds(&self.queue, &self.gate, &next, lane))
     }
@@ -342,12 +348,12 @@ impl<T> Line<T> {
         lane.is_some_and(|lane| lane.first() == Some(ticket))
     }
 
-    fn note(&mut self, verdict: Verdict) {
-        self.refused |= verdict == Verdict::Full;
-        self.memory_bound |= verdict == Verdict::MemoryBound;
+    fn note(&mut self, verdict: GateVerdict) {
+        self.refused |= verdict == GateVerdict::Full;
+        self.memory_bound |= verdict == GateVerdict::MemoryBound;
     }
 
-    fn dispatch(&mut self, limits: &Limits, ask: &Ask, now: Timestamp) -> Slot {
+    fn dispatch(&mut self, limits: &Limits, ask: &AdmissionRequest, now: Timestamp) -> Slot {
         let answer = limits.forecast.mean_answer;
         self.counts.dispatched += 1;
         order::on_dispatch(&mut self.queue, ask.class, &self.settings.classes);
@@ -398,17 +404,17 @@ mod tests {
         Limits { window, forecast, ..Limits::new(Mode::Enforce) }
     }
 
-    fn ask(arrived: f64) -> Ask {
-        Ask { slo: Some(Duration::from_secs(1)), ..Ask::new(at(arrived), 100.0) }
+    fn ask(arrived: f64) -> AdmissionRequest {
+        AdmissionRequest { slo: Some(Duration::from_secs(1)), ..AdmissionRequest::new(at(arrived), 100.0) }
     }
 
-    fn of(class: Class, arrived: f64) -> Ask {
-        Ask { class, ..ask(arrived) }
+    fn of(class: Class, arrived: f64) -> AdmissionRequest {
+        AdmissionRequest { class, ..ask(arrived) }
     }
 
     /// A line with `pending` dispatched requests.
-    fn line(pending: usize) -> (Line<u32>, Vec<Slot>) {
-        let mut line = Line::new(Settings::default());
+    fn line(pending: usize) -> (BackendQueue<u32>, Vec<Slot>) {
+        let mut line = BackendQueue::new(Settings::default());
         let slots = (0..pending).map(|_| slot(line.offer(&limits(1e6), ask(0.0), || 0, at(0.0)))).collect();
         (line, slots)
     }
@@ -433,11 +439,11 @@ mod tests {
         shed.reason
     }
 
-    fn advance(line: &mut Line<u32>, limits: &Limits, now: f64) -> (Vec<u32>, Vec<u32>) {
+    fn advance(line: &mut BackendQueue<u32>, limits: &Limits, now: f64) -> (Vec<u32>, Vec<u32>) {
         let (mut dispatched, mut shed) = (Vec::new(), Vec::new());
         line.advance(limits, at(now), &mut |item, call| match call {
-            Call::Dispatch(_) => dispatched.push(item),
-            Call::Shed(_) => shed.push(item),
+            Dequeued::Dispatch(_) => dispatched.push(item),
+            Dequeued::Shed(_) => shed.push(item),
         });
         (dispatched, shed)
     }
@@ -460,7 +466,7 @@ mod tests {
         // Ten starts a second, 0.9 of a second: nine before oneself.
         (0..10).for_each(|n| queued(line.offer(&limits, ask(0.0), || n, at(0.0))));
         assert_eq!(reason(line.offer(&limits, ask(0.0), || 10, at(0.0))), ShedReason::Saturated);
-        let patient = Ask { slo: Some(Duration::from_secs(2)), ..ask(0.0) };
+        let patient = AdmissionRequest { slo: Some(Duration::from_secs(2)), ..ask(0.0) };
         ticket(line.offer(&limits, patient, || 11, at(0.0)));
     }
 
@@ -493,10 +499,10 @@ mod tests {
     fn bounds_are_exact_in_requests_and_bytes() {
         let classes = super::super::settings::Classes::default();
         let settings = Settings { max_requests: 4, max_bytes: 100, classes, ..Settings::default() };
-        let mut line = Line::new(settings);
+        let mut line = BackendQueue::new(settings);
         slot(line.offer(&limits(1.0), ask(0.0), || 0, at(0.0)));
-        let patient = |class| Ask { slo: None, ..of(class, 0.0) };
-        let big = |bytes, class| Ask { bytes, ..patient(class) };
+        let patient = |class| AdmissionRequest { slo: None, ..of(class, 0.0) };
+        let big = |bytes, class| AdmissionRequest { bytes, ..patient(class) };
         ticket(line.offer(&limits(1.0), big(60, Class::Default), || 1, at(0.0)));
         assert_eq!(reason(line.offer(&limits(1.0), big(41, Class::Default), || 2, at(0.0))), ShedReason::QueueBytes);
         ticket(line.offer(&limits(1.0), big(40, Class::Default), || 3, at(0.0)));
@@ -509,7 +515,7 @@ mod tests {
 
     #[test]
     fn a_class_fills_its_part_of_the_queue_and_no_more() {
-        let mut line = Line::new(Settings { max_requests: 4, ..Settings::default() });
+        let mut line = BackendQueue::new(Settings { max_requests: 4, ..Settings::default() });
         slot(line.offer(&limits(1.0), ask(0.0), || 0, at(0.0)));
         (0..2).for_each(|_| queued(line.offer(&limits(1.0), of(Class::Bulk, 0.0), || 1, at(0.0))));
         assert_eq!(reason(line.offer(&limits(1.0), of(Class::Bulk, 0.0), || 2, at(0.0))), ShedReason::QueueFull);
@@ -537,9 +543,9 @@ mod tests {
         let mut settings = Settings { max_requests: 100_000, ..Settings::default() };
         settings.classes.bulk.share = 0.1;
         settings.classes.default.share = 0.0;
-        let mut line = Line::new(settings);
+        let mut line = BackendQueue::new(settings);
         let limits = limits(1.0);
-        let patient = |class| Ask { slo: None, ..of(class, 0.0) };
+        let patient = |class| AdmissionRequest { slo: None, ..of(class, 0.0) };
         let mut last = slot(line.offer(&limits, patient(Class::Default), || 0, at(0.0)));
         (0..5).for_each(|_| queued(line.offer(&limits, patient(Class::Bulk), || 1, at(0.0))));
         let (mut order, mut now) = (Vec::new(), 0.0);
@@ -548,7 +554,7 @@ mod tests {
             (0..2).for_each(|_| queued(line.offer(&limits, patient(Class::Default), || 0, at(now))));
             line.on_end(last);
             line.advance(&limits, at(now), &mut |item, call| {
-                let Call::Dispatch(slot) = call else { panic!("{call:?}") };
+                let Dequeued::Dispatch(slot) = call else { panic!("{call:?}") };
                 (last, _) = (slot, order.push(item));
             });
         }
@@ -562,9 +568,9 @@ mod tests {
     fn dispatches_of_the_hopeless(share: f64) -> usize {
         let mut settings = Settings::default();
         settings.classes.bulk.share = share;
-        let mut line = Line::new(settings);
+        let mut line = BackendQueue::new(settings);
         let limits = limits(1.0);
-        let patient = |now| Ask { slo: None, ..of(Class::Interactive, now) };
+        let patient = |now| AdmissionRequest { slo: None, ..of(Class::Interactive, now) };
         let mut last = slot(line.offer(&limits, patient(0.0), || 0, at(0.0)));
         (0..6).for_each(|_| queued(line.offer(&limits, patient(0.0), || 0, at(0.0))));
         let mut order = Vec::new();
@@ -575,7 +581,7 @@ mod tests {
             }
             line.on_end(last);
             line.advance(&limits, at(now), &mut |item, call| {
-                let Call::Dispatch(slot) = call else { panic!("{call:?}") };
+                let Dequeued::Dispatch(slot) = call else { panic!("{call:?}") };
                 (last, _) = (slot, order.push(item));
             });
             queued(line.offer(&limits, patient(now), || 0, at(now)));
@@ -598,7 +604,7 @@ mod tests {
     fn tenants_share_by_tokens_and_a_small_one_is_not_behind_the_crowd() {
         let (mut line, slots) = line(1);
         let limits = limits(1.0);
-        let patient = |tenant, prompt| Ask { slo: None, tenant: Tenant(tenant), prompt, ..ask(0.0) };
+        let patient = |tenant, prompt| AdmissionRequest { slo: None, tenant: Tenant(tenant), prompt, ..ask(0.0) };
         (0..20).for_each(|_| queued(line.offer(&limits, patient(1, 100.0), || 1, at(0.0))));
         (0..20).for_each(|_| queued(line.offer(&limits, patient(2, 300.0), || 2, at(0.0))));
         line.on_end(slots[0]);
@@ -639,8 +645,8 @@ mod tests {
         let (mut line, _) = line(1);
         let mut limits = limits(1.0);
         limits.forecast.per_prompt_token = Some(0.001);
-        let prompt = |prompt, n| (Ask { prompt, ..ask(0.0) }, n);
-        let mut offer = |(ask, n): (Ask, u32)| line.offer(&limits, ask, || n, at(0.0));
+        let prompt = |prompt, n| (AdmissionRequest { prompt, ..ask(0.0) }, n);
+        let mut offer = |(ask, n): (AdmissionRequest, u32)| line.offer(&limits, ask, || n, at(0.0));
         ticket(offer(prompt(500.0, 1)));
         // 100 pending, 500 waiting, and its own within 1000.
         assert_eq!(reason(offer(prompt(401.0, 2))), ShedReason::Saturated);
@@ -656,7 +662,7 @@ mod tests {
         let capped = Limits { kv_cap: Some(250.0), ..limits(9.0) };
         ticket(line.offer(&capped, ask(1.0), || 1, at(1.0)));
         let pressure = line.pressure(at(3.0));
-        let expected = Pressure {
+        let expected = GateStats {
             refused: false,
             memory_bound: true,
             queued: 1,
@@ -666,11 +672,11 @@ mod tests {
             context: 210.0,
         };
         assert_eq!(pressure, expected);
-        assert_eq!(line.pressure(at(3.0)), Pressure { memory_bound: false, ..expected });
+        assert_eq!(line.pressure(at(3.0)), GateStats { memory_bound: false, ..expected });
     }
 
     #[derive(Clone, Copy, Debug)]
-    enum Event {
+    enum TestEvent {
         Offer { class: usize, tenant: u16, bytes: u32, slo: Option<u16> },
         FirstToken(usize),
         Tokens(usize),
@@ -681,17 +687,17 @@ mod tests {
         Time(u16),
     }
 
-    fn event() -> impl Strategy<Value = Event> {
+    fn event() -> impl Strategy<Value = TestEvent> {
         prop_oneof![
             6 => (0..4_usize, 0..3_u16, 0..40_u32, prop::option::of(1..3_000_u16))
-                .prop_map(|(class, tenant, bytes, slo)| Event::Offer { class, tenant, bytes, slo }),
-            3 => any::<usize>().prop_map(Event::FirstToken),
-            1 => any::<usize>().prop_map(Event::Tokens),
-            3 => any::<usize>().prop_map(Event::End),
-            1 => any::<usize>().prop_map(Event::Leave),
-            1 => Just(Event::Take),
-            1 => (0..12_u8).prop_map(Event::Window),
-            2 => (0..800_u16).prop_map(Event::Time),
+                .prop_map(|(class, tenant, bytes, slo)| TestEvent::Offer { class, tenant, bytes, slo }),
+            3 => any::<usize>().prop_map(TestEvent::FirstToken),
+            1 => any::<usize>().prop_map(TestEvent::Tokens),
+            3 => any::<usize>().prop_map(TestEvent::End),
+            1 => any::<usize>().prop_map(TestEvent::Leave),
+            1 => Just(TestEvent::Take),
+            1 => (0..12_u8).prop_map(TestEvent::Window),
+            2 => (0..800_u16).prop_map(TestEvent::Time),
         ]
     }
 
@@ -701,9 +707,9 @@ mod tests {
         #[test]
         fn a_line_keeps_its_promises(events in prop::collection::vec(event(), 1..200)) {
             let settings = Settings { max_requests: 6, max_bytes: 120, ..Settings::default() };
-            let mut line: Line<u32> = Line::new(settings);
+            let mut line: BackendQueue<u32> = BackendQueue::new(settings);
             let (mut limits, mut now, mut next) = (limits(3.0), at(1.0), 0_u32);
-            let mut asks: Vec<Ask> = Vec::new();
+            let mut asks: Vec<AdmissionRequest> = Vec::new();
             let mut flying: Vec<Slot> = Vec::new();
             let mut tickets: Vec<(Ticket, u32)> = Vec::new();
             let mut gone: Vec<u32> = Vec::new();
@@ -712,10 +718,10 @@ mod tests {
                 let before = line.pending();
                 let mut dispatched: Vec<(u32, Slot)> = Vec::new();
                 match event {
-                    Event::Offer { class, tenant, bytes, slo } => {
+                    TestEvent::Offer { class, tenant, bytes, slo } => {
                         let (class, tenant) = (Class::ALL[class], Tenant(tenant));
                         let slo = slo.map(|slo| Duration::from_millis(slo.into()));
-                        let ask = Ask { class, tenant, bytes, slo, ..Ask::new(now, 100.0) };
+                        let ask = AdmissionRequest { class, tenant, bytes, slo, ..AdmissionRequest::new(now, 100.0) };
                         asks.push(ask);
                         match line.offer(&limits, ask, || next, now) {
                             Offered::Dispatched(slot) => dispatched.push((next, slot)),
@@ -727,27 +733,27 @@ mod tests {
                         }
                         next += 1;
                     }
-                    Event::FirstToken(n) if !flying.is_empty() => {
+                    TestEvent::FirstToken(n) if !flying.is_empty() => {
                         line.on_first_token(flying[n % flying.len()], now);
                     }
-                    Event::Tokens(n) if !flying.is_empty() => line.on_tokens(flying[n % flying.len()], 5),
-                    Event::End(n) if !flying.is_empty() => {
+                    TestEvent::Tokens(n) if !flying.is_empty() => line.on_tokens(flying[n % flying.len()], 5),
+                    TestEvent::End(n) if !flying.is_empty() => {
                         let slot = flying.swap_remove(n % flying.len());
                         prop_assert!(line.on_end(slot) && !line.on_end(slot));
                     }
-                    Event::Leave(n) if !tickets.is_empty() => {
+                    TestEvent::Leave(n) if !tickets.is_empty() => {
                         let (ticket, item) = tickets.swap_remove(n % tickets.len());
                         if line.leave(ticket).is_some() {
                             gone.push(item);
                         }
                     }
-                    Event::Take => gone.extend(line.take_next().map(|(_, item)| item)),
-                    Event::Window(window) => limits.window = f64::from(window),
-                    Event::Time(milliseconds) => now = now + Duration::from_millis(milliseconds.into()),
+                    TestEvent::Take => gone.extend(line.take_next().map(|(_, item)| item)),
+                    TestEvent::Window(window) => limits.window = f64::from(window),
+                    TestEvent::Time(milliseconds) => now = now + Duration::from_millis(milliseconds.into()),
                     _ => {}
                 }
                 line.advance(&limits, now, &mut |item, call| {
-                    if let Call::Dispatch(slot) = call {
+                    if let Dequeued::Dispatch(slot) = call {
                         dispatched.push((item, slot));
                     }
                 });

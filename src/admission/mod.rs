@@ -19,10 +19,10 @@ mod settings;
 mod shed;
 mod wait;
 
-pub use ask::{Ask, Class, Tenant};
+pub use ask::{AdmissionRequest, Class, Tenant};
 pub use gate::Slot;
 pub use limits::{FIRST_WINDOW, Forecast, Limits, Mode};
-pub use line::{Call, Counts, Line, Offered, Pressure};
+pub use line::{BackendQueue, Dequeued, GateStats, Offered, QueueCounts};
 pub use queue::Ticket;
 pub use settings::{ClassSettings, Classes, Settings};
 pub use shed::{Shed, ShedReason};

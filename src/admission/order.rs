@@ -5,13 +5,13 @@
 //! are refused because they would wait too long earns its share all the same: when it is due its next one is taken in.
 
 use super::ask::{Class, Tenant};
-use super::lane::Lane;
+use super::lane::TenantQueue;
 use super::queue::Queue;
 use super::settings::Classes;
 
 /// A head that may be next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Next {
+pub(super) struct NextHead {
     pub class: Class,
     pub tenant: Tenant,
     /// Its class is due: nothing is kept free for others before it.
@@ -19,7 +19,7 @@ pub(super) struct Next {
 }
 
 /// The head that goes next among those that `may`.
-pub(super) fn next<T>(queue: &Queue<T>, may: impl Fn(&Next, &Lane<T>) -> bool) -> Option<Next> {
+pub(super) fn next<T>(queue: &Queue<T>, may: impl Fn(&NextHead, &TenantQueue<T>) -> bool) -> Option<NextHead> {
     let due = Class::ALL.into_iter().filter(|class| is_due(queue, *class)).map(|class| (class, true));
     let all = Class::ALL.into_iter().map(|class| (class, false));
     due.chain(all).find_map(|(class, due)| least_charged(queue, class, due, &may))
@@ -44,8 +44,13 @@ pub(super) fn on_dispatch<T>(queue: &mut Queue<T>, class: Class, classes: &Class
     }
 }
 
-fn least_charged<T>(queue: &Queue<T>, class: Class, due: bool, may: &impl Fn(&Next, &Lane<T>) -> bool) -> Option<Next> {
-    let heads = queue.class(class).waiting().map(|(tenant, lane)| (Next { class, tenant, due }, lane));
+fn least_charged<T>(
+    queue: &Queue<T>,
+    class: Class,
+    due: bool,
+    may: &impl Fn(&NextHead, &TenantQueue<T>) -> bool,
+) -> Option<NextHead> {
+    let heads = queue.class(class).waiting().map(|(tenant, lane)| (NextHead { class, tenant, due }, lane));
     let least =
         heads.filter(|(next, lane)| may(next, lane)).min_by(|(_, a), (_, b)| a.virtual_time.total_cmp(&b.virtual_time));
     least.map(|(next, _)| next)

@@ -9,11 +9,11 @@ use crate::time::Timestamp;
 
 /// The last start that was promised.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct RetryAfter {
     promised: Timestamp,
 }
 
-impl Pace {
+impl RetryAfter {
     /// Promises the next start of an engine that starts `rate` requests per second, and says how long until then: whole
     /// seconds, at least two and at most a minute.
     ///
@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn each_refusal_is_promised_a_start_of_its_own() {
-        let mut pace = Pace::default();
+        let mut pace = RetryAfter::default();
         let now = Timestamp::ZERO + Duration::from_secs(100);
         let mut last = Timestamp::ZERO;
         for n in 1..=100_u64 {
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn promises_end_after_a_minute_and_start_anew_when_the_flood_is_over() {
-        let mut pace = Pace::default();
+        let mut pace = RetryAfter::default();
         let now = Timestamp::ZERO + Duration::from_secs(5);
         (0..10_000).for_each(|_| assert!(pace.promise(now, 1.0) <= LATEST));
         assert_eq!(pace.promise(now, 1.0), LATEST);
@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn an_unknown_or_absurd_rate_still_gives_a_wait() {
         for rate in [0.0, -1.0, f64::INFINITY] {
-            let wait = Pace::default().promise(Timestamp::ZERO, rate);
+            let wait = RetryAfter::default().promise(Timestamp::ZERO, rate);
             assert!((Duration::from_secs(2)..=Duration::from_secs(5)).contains(&wait), "{rate}: {wait:?}");
         }
     }

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::ask::{Ask, Class, Tenant};
-use super::lane::{Lane, Waiting};
+use super::ask::{AdmissionRequest, Class, Tenant};
+use super::lane::{QueuedRequest, TenantQueue};
 use super::settings::Settings;
 use super::shed::ShedReason;
 use crate::time::Timestamp;
@@ -24,7 +24,7 @@ pub struct Ticket {
 /// One backend's queue.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
-    classes: [Lanes<T>; 4],
+    classes: [ClassQueue<T>; 4],
     requests: usize,
     bytes: u64,
     next: u64,
@@ -32,8 +32,8 @@ pub(super) struct Queue<T> {
 
 /// One class's lanes.
 #[derive(Debug)]
-pub(super) struct Lanes<T> {
-    pub lanes: BTreeMap<Tenant, Lane<T>>,
+pub(super) struct ClassQueue<T> {
+    pub lanes: BTreeMap<Tenant, TenantQueue<T>>,
     /// Those who wait in them.
     pub requests: usize,
     bytes: u64,
@@ -45,11 +45,11 @@ pub(super) struct Lanes<T> {
 
 impl<T> Queue<T> {
     pub fn new() -> Self {
-        Self { classes: std::array::from_fn(|_| Lanes::new()), requests: 0, bytes: 0, next: 0 }
+        Self { classes: std::array::from_fn(|_| ClassQueue::new()), requests: 0, bytes: 0, next: 0 }
     }
 
     /// Why there is no room for one more, if there is none.
-    pub fn refusal(&self, ask: &Ask, settings: &Settings) -> Option<ShedReason> {
+    pub fn refusal(&self, ask: &AdmissionRequest, settings: &Settings) -> Option<ShedReason> {
         let share = settings.classes.of(ask.class).queue.clamp(0.0, 1.0);
         let class = &self.classes[ask.class.index()];
         let (of_class, bytes) = (settings.max_requests as f64 * share, settings.max_bytes as f64 * share);
@@ -62,41 +62,41 @@ impl<T> Queue<T> {
     }
 
     /// Takes it in; the caller has asked [`Queue::refusal`]. `credit` tokens are what a tenant that comes back may be behind.
-    pub fn push(&mut self, ask: Ask, item: T, credit: f64) -> Ticket {
+    pub fn push(&mut self, ask: AdmissionRequest, item: T, credit: f64) -> Ticket {
         let ticket = Ticket { arrived: ask.arrived, number: self.next, class: ask.class, tenant: ask.tenant };
         self.next += 1;
         self.requests += 1;
         self.bytes += u64::from(ask.bytes);
-        self.classes[ask.class.index()].push(Waiting { ticket, ask, item }, credit);
+        self.classes[ask.class.index()].push(QueuedRequest { ticket, ask, item }, credit);
         ticket
     }
 
     /// Who stands first in a lane.
-    pub fn head(&self, class: Class, tenant: Tenant) -> Option<Ask> {
+    pub fn head(&self, class: Class, tenant: Tenant) -> Option<AdmissionRequest> {
         self.class(class).lanes.get(&tenant)?.head().copied()
     }
 
     /// A lane of that class whose head has waited for longer than it may.
     pub fn expired(&self, class: Class, now: Timestamp, max_wait: Duration) -> Option<Tenant> {
-        let is_over = |ask: &Ask| now.since(ask.arrived) > ask.slo.unwrap_or(max_wait);
+        let is_over = |ask: &AdmissionRequest| now.since(ask.arrived) > ask.slo.unwrap_or(max_wait);
         let mut lanes = self.class(class).waiting();
         lanes.find(|(_, lane)| lane.head().is_some_and(is_over)).map(|(tenant, _)| tenant)
     }
 
     /// Takes the head of a lane out.
-    pub fn pop(&mut self, class: Class, tenant: Tenant) -> Option<Waiting<T>> {
+    pub fn pop(&mut self, class: Class, tenant: Tenant) -> Option<QueuedRequest<T>> {
         let waiting = self.class_mut(class).lanes.get_mut(&tenant)?.pop()?;
         Some(self.gone(waiting))
     }
 
     /// Takes one out, wherever it stands.
-    pub fn remove(&mut self, ticket: Ticket) -> Option<Waiting<T>> {
+    pub fn remove(&mut self, ticket: Ticket) -> Option<QueuedRequest<T>> {
         let waiting = self.class_mut(ticket.class).lanes.get_mut(&ticket.tenant)?.remove(ticket)?;
         Some(self.gone(waiting))
     }
 
     /// Somebody arrived, whatever becomes of him.
-    pub fn on_arrival(&mut self, ask: &Ask, now: f64) {
+    pub fn on_arrival(&mut self, ask: &AdmissionRequest, now: f64) {
         self.class_mut(ask.class).lane(ask.tenant).arrivals.add(now);
     }
 
@@ -116,11 +116,11 @@ impl<T> Queue<T> {
         }
     }
 
-    pub fn class(&self, class: Class) -> &Lanes<T> {
+    pub fn class(&self, class: Class) -> &ClassQueue<T> {
         &self.classes[class.index()]
     }
 
-    pub fn class_mut(&mut self, class: Class) -> &mut Lanes<T> {
+    pub fn class_mut(&mut self, class: Class) -> &mut ClassQueue<T> {
         &mut self.classes[class.index()]
     }
 
@@ -136,7 +136,7 @@ impl<T> Queue<T> {
         self.bytes
     }
 
-    fn gone(&mut self, waiting: Waiting<T>) -> Waiting<T> {
+    fn gone(&mut self, waiting: QueuedRequest<T>) -> QueuedRequest<T> {
         self.requests -= 1;
         self.bytes -= u64::from(waiting.ask.bytes);
         let class = self.class_mut(waiting.ask.class);
@@ -149,14 +149,14 @@ impl<T> Queue<T> {
     }
 }
 
-impl<T> Lanes<T> {
+impl<T> ClassQueue<T> {
     fn new() -> Self {
         Self { lanes: BTreeMap::new(), requests: 0, bytes: 0, credit: 0.0, wanted: false }
     }
 
     /// A tenant that becomes active starts where the others are, less a credit: without it every burst of a small tenant
     /// would come after all that the large ones have waiting.
-    fn push(&mut self, waiting: Waiting<T>, credit: f64) {
+    fn push(&mut self, waiting: QueuedRequest<T>, credit: f64) {
         let least = self.least_charged();
         self.requests += 1;
         self.bytes += u64::from(waiting.ask.bytes);
@@ -167,12 +167,12 @@ impl<T> Lanes<T> {
         lane.push(waiting);
     }
 
-    fn lane(&mut self, tenant: Tenant) -> &mut Lane<T> {
-        self.lanes.entry(tenant).or_insert_with(Lane::new)
+    fn lane(&mut self, tenant: Tenant) -> &mut TenantQueue<T> {
+        self.lanes.entry(tenant).or_insert_with(TenantQueue::new)
     }
 
     /// Lanes in which somebody waits.
-    pub fn waiting(&self) -> impl Iterator<Item = (Tenant, &Lane<T>)> {
+    pub fn waiting(&self) -> impl Iterator<Item = (Tenant, &TenantQueue<T>)> {
         self.lanes.iter().filter(|(_, lane)| !lane.is_empty()).map(|(tenant, lane)| (*tenant, lane))
     }
 

@@ -7,10 +7,10 @@
 
 use super::ask::Class;
 use super::gate::Gate;
-use super::lane::Lane;
+use super::lane::TenantQueue;
 use super::limits::Forecast;
-use super::order::Next;
-use super::queue::{Lanes, Queue};
+use super::order::NextHead;
+use super::queue::{ClassQueue, Queue};
 
 /// Whether a low request may go now, and who counts as low.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Reserve<'a> {
 
 impl Reserve<'_> {
     /// Whether the reserve holds back the head of that lane.
-    pub fn holds<T>(&self, queue: &Queue<T>, gate: &Gate, next: &Next, lane: &Lane<T>) -> bool {
+    pub fn holds<T>(&self, queue: &Queue<T>, gate: &Gate, next: &NextHead, lane: &TenantQueue<T>) -> bool {
         let Some(knee) = self.forecast.knee_in_flight.filter(|_| !next.due) else { return false };
         let high = self.high_arrivals(queue, next.class, lane);
         if high <= FEW * self.rate() {
@@ -37,7 +37,7 @@ impl Reserve<'_> {
     }
 
     /// Arrivals per second of those for whom a request of that lane has to make room.
-    fn high_arrivals<T>(&self, queue: &Queue<T>, class: Class, lane: &Lane<T>) -> f64 {
+    fn high_arrivals<T>(&self, queue: &Queue<T>, class: Class, lane: &TenantQueue<T>) -> f64 {
         let before = Class::ALL.into_iter().take(class.index());
         let earlier: f64 = before.map(|class| queue.class(class).arrival_rate(self.now)).sum();
         let lanes = queue.class(class);
@@ -50,7 +50,7 @@ impl Reserve<'_> {
     }
 
     /// Arrivals per second from which on a tenant takes more than its part.
-    fn most<T>(&self, lanes: &Lanes<T>) -> f64 {
+    fn most<T>(&self, lanes: &ClassQueue<T>) -> f64 {
         let rate = self.rate();
         let active = lanes.lanes.values().filter(|lane| lane.arrivals.at(self.now) > FEW * rate).count();
         GREEDY * rate / active.max(1) as f64
@@ -81,7 +81,7 @@ const USUAL_SLO: f64 = 1.0;
 mod tests {
     use std::time::Duration;
 
-    use super::super::ask::{Ask, Tenant};
+    use super::super::ask::{AdmissionRequest, Tenant};
     use super::super::limits::Forecast;
     use super::super::order;
     use super::*;
@@ -93,14 +93,18 @@ mod tests {
         let forecast = Forecast { busy_start_rate: rate, knee_in_flight: knee, ..Forecast::UNKNOWN };
         let mut queue: Queue<()> = Queue::new();
         let mut gate = Gate::default();
-        let ask = |class| Ask { class, slo: Some(Duration::from_secs(1)), ..Ask::new(Timestamp::ZERO, 1.0) };
+        let ask = |class| AdmissionRequest {
+            class,
+            slo: Some(Duration::from_secs(1)),
+            ..AdmissionRequest::new(Timestamp::ZERO, 1.0)
+        };
         for n in 1..=100_u32 {
             queue.on_arrival(&ask(Class::Interactive), f64::from(n) / (0.6 * rate));
         }
         (0..in_flight).for_each(|_| _ = gate.dispatch(&ask(Class::Bulk), 0.0, Timestamp::ZERO));
         queue.push(ask(Class::Bulk), (), 0.0);
         let reserve = Reserve { forecast: &forecast, now: 100.0 / (0.6 * rate) };
-        let next = Next { class: Class::Bulk, tenant: Tenant(0), due };
+        let next = NextHead { class: Class::Bulk, tenant: Tenant(0), due };
         order::next(&queue, |_, lane| !reserve.holds(&queue, &gate, &next, lane)).is_none()
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Where prompts are most of the work their tokens are added up, otherwise requests are counted.
 
-use super::ask::{Ask, Class};
+use super::ask::{AdmissionRequest, Class};
 use super::gate::{Gate, tokens};
 use super::limits::Limits;
 use super::order;
@@ -23,7 +23,7 @@ pub(super) struct Outlook<'a, T> {
 
 impl<T> Outlook<'_, T> {
     /// Whether the line is too long for it. An empty one never is, nor one in which the next turn is its class's.
-    pub fn is_hopeless(&self, ask: &Ask) -> bool {
+    pub fn is_hopeless(&self, ask: &AdmissionRequest) -> bool {
         let class = self.queue.class(ask.class);
         if self.queue.is_empty() || class.requests == 0 && order::is_due(self.queue, ask.class) {
             return false;
@@ -42,7 +42,7 @@ impl<T> Outlook<'_, T> {
     }
 
     /// Whether its first token would come too late if it were dispatched now. On the spot nobody is too late.
-    pub fn is_late(&self, ask: &Ask) -> bool {
+    pub fn is_late(&self, ask: &AdmissionRequest) -> bool {
         let age = ask.age(self.now);
         let Some(slo) = ask.slo.map(|slo| slo.as_secs_f64()) else {
             return age > self.settings.max_wait.as_secs_f64();
@@ -51,13 +51,13 @@ impl<T> Outlook<'_, T> {
     }
 
     /// Seconds until its turn.
-    pub fn wait(&self, ask: &Ask) -> f64 {
+    pub fn wait(&self, ask: &AdmissionRequest) -> f64 {
         let (ahead, left_over) = self.ahead(ask, |lane| lane.len() as f64);
         if ahead == 0.0 { 0.0 } else { ahead / (self.rate() * left_over) }
     }
 
     /// What stands before it, and the share of the starts that those who will still come before it leave.
-    fn ahead(&self, ask: &Ask, count: impl Fn(&super::lane::Lane<T>) -> f64) -> (f64, f64) {
+    fn ahead(&self, ask: &AdmissionRequest, count: impl Fn(&super::lane::TenantQueue<T>) -> f64) -> (f64, f64) {
         let own = self.queue.class(ask.class);
         let of_tenant = own.lanes.get(&ask.tenant).map_or(0.0, &count);
         let others = own.waiting().filter(|(tenant, _)| *tenant != ask.tenant).count() as f64;
@@ -82,7 +82,7 @@ impl<T> Outlook<'_, T> {
 
     /// From dispatch to first token. With nobody pending there is nothing to wait for, whatever the last ones went through: a
     /// gate that refused then would never see that times have changed.
-    fn expected(&self, ask: &Ask, slo: f64) -> f64 {
+    fn expected(&self, ask: &AdmissionRequest, slo: f64) -> f64 {
         let forecast = &self.limits.forecast;
         if let Some(per_token) = forecast.per_prompt_token {
             let work = per_token * (self.gate.awaiting_tokens() + self.own(ask));
@@ -101,7 +101,7 @@ impl<T> Outlook<'_, T> {
         self.now.since(self.gate.last_first_token()).as_secs_f64().min(0.8 * per_token * prompt)
     }
 
-    fn own(&self, ask: &Ask) -> f64 {
+    fn own(&self, ask: &AdmissionRequest) -> f64 {
         if self.settings.length_aware { tokens(ask.prompt) } else { self.gate.mean_prompt() }
     }
 

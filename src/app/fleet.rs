@@ -13,39 +13,44 @@ use tokio::task::AbortHandle;
 use super::watch;
 use super::{check, names, target};
 use crate::backend::BackendId;
-use crate::config::Server;
-use crate::proxy::gateway::Gateway;
+use crate::config::BackendConfig;
+use crate::proxy::gateway::ProxyState;
 use crate::proxy::health;
-use crate::steer::Change;
+use crate::steer::Command;
 use crate::time::Timestamp;
 
 /// The backends and whoever looks after them.
-pub struct Fleet {
-    gateway: Arc<Gateway>,
-    watched: watch::Seen,
+pub struct Backends {
+    gateway: Arc<ProxyState>,
+    watched: watch::MonitorHandle,
     /// Where health checks run.
     hands: Handle,
-    posts: Mutex<Vec<Post>>,
+    posts: Mutex<Vec<BackendHandle>>,
 }
 
 /// One backend at its place.
-struct Post {
+struct BackendHandle {
     place: BackendId,
-    server: Server,
+    server: BackendConfig,
     check: AbortHandle,
     /// Since when it is on its way out.
     leaving: Option<Timestamp>,
 }
 
-impl Fleet {
+impl Backends {
     /// The backends that `gateway` was made with, each at its place. Their health is asked from `hands` on.
-    pub fn start(gateway: Arc<Gateway>, watched: watch::Seen, hands: Handle, servers: &[Server]) -> Arc<Self> {
+    pub fn start(
+        gateway: Arc<ProxyState>,
+        watched: watch::MonitorHandle,
+        hands: Handle,
+        servers: &[BackendConfig],
+    ) -> Arc<Self> {
         let fleet = Self { gateway, watched, hands, posts: Mutex::default() };
-        let post = |(i, server): (usize, &Server)| {
+        let post = |(i, server): (usize, &BackendConfig)| {
             let place = BackendId(u16::try_from(i).unwrap_or(u16::MAX));
-            Post { place, server: server.clone(), check: fleet.ask(place, server), leaving: None }
+            BackendHandle { place, server: server.clone(), check: fleet.ask(place, server), leaving: None }
         };
-        let posts: Vec<Post> = servers.iter().enumerate().map(post).collect();
+        let posts: Vec<BackendHandle> = servers.iter().enumerate().map(post).collect();
         *fleet.posts.lock().unwrap_or_else(PoisonError::into_inner) = posts;
         let fleet = Arc::new(fleet);
         let weak = Arc::downgrade(&fleet);
@@ -63,7 +68,7 @@ impl Fleet {
     ///
     /// # Errors
     /// How many there are too many, in a sentence.
-    pub fn has_room(&self, servers: &[Server]) -> Result<(), String> {
+    pub fn has_room(&self, servers: &[BackendConfig]) -> Result<(), String> {
         let posts = self.posts.lock().unwrap_or_else(PoisonError::into_inner);
         let new = servers.iter().filter(|server| posts.iter().all(|post| post.server.name != server.name)).count();
         let places = self.gateway.targets.places();
@@ -74,7 +79,7 @@ impl Fleet {
     }
 
     /// From now on the backends are these.
-    pub fn set(&self, servers: &[Server]) {
+    pub fn set(&self, servers: &[BackendConfig]) {
         let mut posts = self.posts.lock().unwrap_or_else(PoisonError::into_inner);
         for server in servers {
             match posts.iter_mut().find(|post| post.server.name == server.name) {
@@ -98,32 +103,32 @@ impl Fleet {
     }
 
     /// Addresses of those that stay, with their places.
-    pub fn addresses(&self) -> Vec<(BackendId, Server)> {
+    pub fn addresses(&self) -> Vec<(BackendId, BackendConfig)> {
         let posts = self.posts.lock().unwrap_or_else(PoisonError::into_inner);
         posts.iter().filter(|post| post.leaving.is_none()).map(|post| (post.place, post.server.clone())).collect()
     }
 
-    fn welcome(&self, server: &Server) -> Option<Post> {
+    fn welcome(&self, server: &BackendConfig) -> Option<BackendHandle> {
         let gateway = &self.gateway;
         let place = gateway.pool.seat(gateway.rules.load().mode())?;
         gateway.ledger.seat(place, names(server));
         gateway.targets.set(place, target(server));
         gateway.vitals[usize::from(place.0)].reset();
         self.watched.read(place, server);
-        self.watched.order(Change::Seat(place, server.name.as_str().into()));
+        self.watched.order(Command::Seat(place, server.name.as_str().into()));
         gateway.pool.recall(place, gateway.clock.now());
         tracing::info!(backend = server.name, url = %server.url, "a backend came");
-        Some(Post { place, server: server.clone(), check: self.ask(place, server), leaving: None })
+        Some(BackendHandle { place, server: server.clone(), check: self.ask(place, server), leaving: None })
     }
 
-    fn keep(&self, post: &mut Post, server: &Server) {
+    fn keep(&self, post: &mut BackendHandle, server: &BackendConfig) {
         let (gateway, place) = (&self.gateway, post.place);
         let moved = post.server.url != server.url || post.server.host != server.host;
         if moved {
             gateway.targets.set(place, target(server));
             gateway.vitals[usize::from(place.0)].reset();
             // What was learned of the engine at the old address says nothing of the new one.
-            self.watched.order(Change::Seat(place, server.name.as_str().into()));
+            self.watched.order(Command::Seat(place, server.name.as_str().into()));
         }
         if post.server.model_name != server.model_name {
             gateway.ledger.relabel(place, names(server));
@@ -156,14 +161,14 @@ impl Fleet {
                 && gateway.pool.vacate(post.place);
             if gone {
                 self.watched.leave(post.place);
-                self.watched.order(Change::Vacate(post.place));
+                self.watched.order(Command::Vacate(post.place));
                 tracing::info!(backend = post.server.name, "a backend is gone");
             }
             !gone
         });
     }
 
-    fn ask(&self, place: BackendId, server: &Server) -> AbortHandle {
+    fn ask(&self, place: BackendId, server: &BackendConfig) -> AbortHandle {
         self.hands.spawn(health::watch(self.gateway.clone(), place, check(server))).abort_handle()
     }
 }

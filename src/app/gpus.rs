@@ -3,26 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::watch::Seen;
+use super::watch::MonitorHandle;
 use crate::backend::BackendId;
-use crate::config::{Config, Server};
+use crate::config::{BackendConfig, Config};
 use crate::estimate::Shift;
 use crate::export::gpu::beside;
-use crate::gpu::track::{Tenant, Whose};
-use crate::proxy::gateway::Gateway;
+use crate::gpu::track::{GpuTenant, Whose};
+use crate::proxy::gateway::ProxyState;
 
 /// The backends as tenants of the GPUs.
-pub fn tenants(config: &Config) -> Vec<Tenant> {
+pub fn tenants(config: &Config) -> Vec<GpuTenant> {
     let alone = config.backends.len() == 1;
     config
         .backends
         .iter()
-        .map(|server| Tenant { backend: server.name.as_str().into(), gpus: whose(server, alone) })
+        .map(|server| GpuTenant { backend: server.name.as_str().into(), gpus: whose(server, alone) })
         .collect()
 }
 
 /// Those that are named. The only backend, when it is on this machine, runs on whatever GPUs the machine shows.
-fn whose(server: &Server, alone: bool) -> Whose {
+fn whose(server: &BackendConfig, alone: bool) -> Whose {
     let host = &*server.url.host;
     let here = host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
     match server.inside.gpu.is_empty() && alone && here {
@@ -32,7 +32,7 @@ fn whose(server: &Server, alone: bool) -> Whose {
 }
 
 /// Says every shift once; runs for as long as somebody lets it.
-pub async fn say_shifts(seen: Seen, gateway: Arc<Gateway>, epoch: f64) {
+pub async fn say_shifts(seen: MonitorHandle, gateway: Arc<ProxyState>, epoch: f64) {
     let mut told: Vec<Option<Shift>> = vec![None; gateway.targets.places()];
     loop {
         tokio::time::sleep(EVERY).await;

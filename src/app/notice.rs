@@ -14,7 +14,7 @@ use notify::{RecursiveMode, Watcher};
 use super::reload::Reloader;
 
 /// The thread that notices. Dropping it ends it.
-pub struct Notice {
+pub struct ConfigWatcher {
     stop: Sender<Said>,
     thread: Option<JoinHandle<()>>,
 }
@@ -24,7 +24,7 @@ enum Said {
     Stop,
 }
 
-impl Notice {
+impl ConfigWatcher {
     /// Watches for as long as it lives. `None`: there is no file.
     pub fn start(reloader: Arc<Reloader>) -> Option<Self> {
         let folder =
@@ -57,7 +57,7 @@ impl Notice {
     }
 }
 
-impl Drop for Notice {
+impl Drop for ConfigWatcher {
     fn drop(&mut self) {
         let _ = self.stop.send(Said::Stop);
         if let Some(thread) = self.thread.take()

@@ -9,20 +9,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 
-use super::fleet::Fleet;
+use super::fleet::Backends;
 use super::{rules, unix_time, watch};
 use crate::config::effective::Effective;
-use crate::config::{Config, Loaded, Origins, Source};
-use crate::export::logging::Loudness;
+use crate::config::{Config, ConfigSource, Loaded, Origins};
+use crate::export::logging::LevelHandle;
 use crate::export::settings::Passthrough;
-use crate::proxy::gateway::Gateway;
+use crate::proxy::gateway::ProxyState;
 use crate::proxy::settings::DrainSettings;
-use crate::steer::Change;
+use crate::steer::Command;
 
 /// Whoever can reload.
 pub struct Reloader {
     /// Absent where a program made the configuration: there is nothing to read again.
-    source: Option<Source>,
+    source: Option<ConfigSource>,
     parts: Parts,
     /// One reads at a time, and nobody who only asks waits for the disk.
     reading: Mutex<()>,
@@ -31,12 +31,12 @@ pub struct Reloader {
 
 /// What a reload changes.
 pub struct Parts {
-    pub gateway: Arc<Gateway>,
-    pub fleet: Arc<Fleet>,
-    pub watched: watch::Seen,
+    pub gateway: Arc<ProxyState>,
+    pub fleet: Arc<Backends>,
+    pub watched: watch::MonitorHandle,
     pub drain: Arc<ArcSwap<DrainSettings>>,
     /// Absent where the log is somebody else's.
-    pub loudness: Option<Loudness>,
+    pub loudness: Option<LevelHandle>,
 }
 
 struct State {
@@ -54,7 +54,7 @@ struct State {
 
 /// How reloads went.
 #[derive(Clone, Copy, Debug)]
-pub struct Tally {
+pub struct ReloadCounts {
     pub accepted: bool,
     /// Unix time of the last one that was accepted; the start counts.
     pub accepted_at: f64,
@@ -64,7 +64,7 @@ pub struct Tally {
 
 /// What a reload did: paths of settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Done {
+pub struct ReloadReport {
     /// In force from now on.
     pub changed: Vec<String>,
     /// In the file, and not in force before the next start.
@@ -73,7 +73,7 @@ pub struct Done {
 
 impl Reloader {
     /// With the configuration that the process was started with.
-    pub fn new(source: Option<Source>, loaded: Loaded, parts: Parts) -> Self {
+    pub fn new(source: Option<ConfigSource>, loaded: Loaded, parts: Parts) -> Self {
         let Loaded { config, origins } = loaded;
         let state = State {
             read: config.clone(),
@@ -92,7 +92,7 @@ impl Reloader {
     ///
     /// # Errors
     /// Every mistake, one a line; nothing has changed then.
-    pub fn reload(&self, asked: &str) -> Result<Done, String> {
+    pub fn reload(&self, asked: &str) -> Result<ReloadReport, String> {
         let _turn = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let read = self.read();
         let mut state = self.state();
@@ -119,9 +119,9 @@ impl Reloader {
     }
 
     /// How reloads went.
-    pub fn tally(&self) -> Tally {
+    pub fn tally(&self) -> ReloadCounts {
         let State { accepted, accepted_at, accepts, refusals, .. } = *self.state();
-        Tally { accepted, accepted_at, accepts, refusals }
+        ReloadCounts { accepted, accepted_at, accepts, refusals }
     }
 
     /// What is in force, where it came from, and what waits for the next start; keys in the file's order.
@@ -146,9 +146,10 @@ impl Reloader {
         Ok(loaded)
     }
 
-    fn take_over(&self, state: &mut State, Loaded { config, origins }: Loaded, asked: &str) -> Done {
+    fn take_over(&self, state: &mut State, Loaded { config, origins }: Loaded, asked: &str) -> ReloadReport {
         let next = in_force(&state.in_force, &config);
-        let done = Done { changed: differing(&state.in_force, &next), needs_restart: differing(&next, &config) };
+        let done =
+            ReloadReport { changed: differing(&state.in_force, &next), needs_restart: differing(&next, &config) };
         self.parts.apply(&state.in_force, &next);
         (state.read, state.in_force, state.origins) = (config, next, origins);
         (state.accepted, state.accepted_at, state.refused) = (true, unix_time(), None);
@@ -197,7 +198,7 @@ impl Parts {
         gateway.pool.reset(new.balance, settings);
         if (new.slo, new.control) != (old.slo, old.control) || settings != old.admission.settings() {
             let slo_ttft = new.slo.ttft;
-            self.watched.order(Change::Rules { slo_ttft, policy: new.control, settings });
+            self.watched.order(Command::Rules { slo_ttft, policy: new.control, settings });
         }
         self.drain.store(Arc::new(new.drain.clone()));
         if let Some(loudness) = self.loudness.as_ref().filter(|_| new.log.level != old.log.level) {

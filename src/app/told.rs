@@ -10,29 +10,29 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::export::access::AccessLog;
 use crate::export::otlp::collector::Collector;
-use crate::export::otlp::spans::Place;
-use crate::export::otlp::{Exporter, Places};
-use crate::export::reports::Reports;
+use crate::export::otlp::spans::SpanTarget;
+use crate::export::otlp::{Exporter, SpanTargets};
+use crate::export::reports::ReportSinks;
 use crate::measure;
 use crate::proxy::spans::Sampling;
 use crate::proxy::upstream::Targets;
-use crate::scrape::settings::Engine;
+use crate::scrape::settings::EngineKind;
 
 /// The threads behind the reports.
-pub(super) struct Told {
-    reports: Arc<Reports>,
+pub(super) struct Telemetry {
+    reports: Arc<ReportSinks>,
     access: Option<JoinHandle<()>>,
     exporter: Option<Exporter>,
     sampling: Option<Sampling>,
-    seen: Arc<OnceLock<watch::Seen>>,
+    seen: Arc<OnceLock<watch::MonitorHandle>>,
 }
 
-impl Told {
+impl Telemetry {
     /// Starts what the configuration asks for.
     pub fn start(config: &Config, clock: Clock, targets: &Arc<Targets>) -> io::Result<Self> {
         let mut told =
             Self { reports: Arc::default(), access: None, exporter: None, sampling: None, seen: Arc::default() };
-        let mut reports = Reports::default();
+        let mut reports = ReportSinks::default();
         if config.log.access {
             let targets = targets.clone();
             let names = move |backend| targets.of(backend).map(|target| target.name.clone());
@@ -51,14 +51,14 @@ impl Told {
     }
 
     /// For the admin port.
-    pub fn reports(&self) -> Arc<Reports> {
+    pub fn reports(&self) -> Arc<ReportSinks> {
         self.reports.clone()
     }
 
     /// For the data port; `None`: nobody wants to know.
-    pub fn wanted(&self) -> Option<Arc<dyn measure::Reports>> {
+    pub fn wanted(&self) -> Option<Arc<dyn measure::ReportSink>> {
         let wanted = self.access.is_some() || self.exporter.is_some();
-        wanted.then(|| self.reports() as Arc<dyn measure::Reports>)
+        wanted.then(|| self.reports() as Arc<dyn measure::ReportSink>)
     }
 
     /// Which requests become spans.
@@ -67,7 +67,7 @@ impl Told {
     }
 
     /// From now on it is known what the engines say of themselves.
-    pub fn engines(&self, seen: watch::Seen) {
+    pub fn engines(&self, seen: watch::MonitorHandle) {
         let _ = self.seen.set(seen);
     }
 
@@ -86,8 +86,13 @@ impl Told {
 }
 
 /// Where the backends are now, and what serves there: as their metrics show, or as it was configured at the start.
-fn places(config: &Config, clock: Clock, targets: Arc<Targets>, seen: Arc<OnceLock<watch::Seen>>) -> Places {
-    let known = |engine: Engine| !matches!(engine, Engine::Auto | Engine::None | Engine::Custom);
+fn places(
+    config: &Config,
+    clock: Clock,
+    targets: Arc<Targets>,
+    seen: Arc<OnceLock<watch::MonitorHandle>>,
+) -> SpanTargets {
+    let known = |engine: EngineKind| !matches!(engine, EngineKind::Auto | EngineKind::None | EngineKind::Custom);
     let configured: Vec<(String, &'static str)> = config
         .backends
         .iter()
@@ -98,10 +103,10 @@ fn places(config: &Config, clock: Clock, targets: Arc<Targets>, seen: Arc<OnceLo
         let reported = seen.get().map_or_else(Vec::new, |seen| seen.reported(clock.now(), 0.0));
         let place = |index: usize| {
             let target = targets.of(BackendId(u16::try_from(index).unwrap_or(u16::MAX)));
-            let Some(target) = target else { return Place::default() };
+            let Some(target) = target else { return SpanTarget::default() };
             let named = configured.iter().find(|(name, _)| **name == *target.name).map(|(_, engine)| *engine);
             let found = || reported.get(index)?.as_ref().map(|reported| reported.engine);
-            Place { engine: named.or_else(found), address: target.host.to_string(), port: target.port }
+            SpanTarget { engine: named.or_else(found), address: target.host.to_string(), port: target.port }
         };
         (0..targets.places()).map(place).collect()
     })

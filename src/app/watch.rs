@@ -14,69 +14,80 @@ use tokio::task::JoinSet;
 
 use super::gpus;
 use crate::backend::BackendId;
-use crate::config::{Config, Server};
+use crate::config::{BackendConfig, Config};
 use crate::estimate::{EngineLimits, Transition};
-use crate::export::journal::Journal;
-use crate::export::reported::Reported;
-use crate::export::saturation::Judged;
+use crate::export::journal::JournalSender;
+use crate::export::reported::EngineReport;
+use crate::export::saturation::BackendEstimate;
 use crate::gpu;
 use crate::gpu::reading::Device;
-use crate::measure::journal::{Line, Turn};
-use crate::proxy::gateway::Gateway;
+use crate::measure::journal::{JournalLine, StateTransition};
+use crate::proxy::gateway::ProxyState;
 use crate::scrape::client::Address;
-use crate::scrape::settings::Engine;
-use crate::scrape::table::Reason;
-use crate::scrape::{self, Limits, Pace, Seat, Source};
-use crate::steer::{Board, Change, Gate, Orders, Published, Steer, WouldShed};
+use crate::scrape::settings::EngineKind;
+use crate::scrape::table::WaitingReason;
+use crate::scrape::{self, LatestReading, MetricsSource, PollPace, ReportedLimits};
+use crate::steer::{Command, CommandQueue, ControlLoop, GateControl, Published, PublishedReadings, WouldShedCounts};
 use crate::time::Timestamp;
 
 /// The running thread. Dropping it stops it and waits for it.
-pub struct Watch {
-    seen: Seen,
+pub struct EngineMonitor {
+    seen: MonitorHandle,
     stop: Arc<Notify>,
     thread: Option<JoinHandle<()>>,
-    _gpus: Option<gpu::Watch>,
+    _gpus: Option<gpu::GpuMonitor>,
 }
 
 /// What the thread leaves for others to read, by the backends' places, and where it is told of others.
 #[derive(Clone)]
-pub struct Seen {
-    desk: Arc<ArcSwap<Vec<Desk>>>,
-    board: Arc<Board>,
-    orders: Arc<Orders>,
-    readers: UnboundedSender<Reader>,
-    gpus: Arc<gpu::Seat>,
+pub struct MonitorHandle {
+    desk: Arc<ArcSwap<Vec<MonitoredEngine>>>,
+    board: Arc<PublishedReadings>,
+    orders: Arc<CommandQueue>,
+    readers: UnboundedSender<MonitorCommand>,
+    gpus: Arc<gpu::GpuReadings>,
 }
 
 /// One place.
 #[derive(Clone)]
-struct Desk {
-    seat: Arc<Seat>,
+struct MonitoredEngine {
+    seat: Arc<LatestReading>,
     /// What was configured of its engine.
     limits: EngineLimits,
 }
 
 /// What is told to the thread about reading an engine.
-enum Reader {
+enum MonitorCommand {
     /// From now on, and nothing else at this place.
-    Start(BackendId, Box<Source>, Arc<Seat>),
+    Start(BackendId, Box<MetricsSource>, Arc<LatestReading>),
     Stop(BackendId),
 }
 
-impl Watch {
+impl EngineMonitor {
     /// Starts the thread.
     ///
     /// # Errors
     /// The runtime or the thread cannot be started.
-    pub fn start(config: &Config, gateway: &Arc<Gateway>, journal: Option<Journal>, epoch: f64) -> io::Result<Self> {
+    pub fn start(
+        config: &Config,
+        gateway: &Arc<ProxyState>,
+        journal: Option<JournalSender>,
+        epoch: f64,
+    ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let stop = Arc::new(Notify::new());
         let library = gpu::nvml::Library::of(&config.gpu);
-        let gpus = gpu::Watch::start(library, &config.gpu, gpus::tenants(config), gateway.clock)?;
-        let seat = gpus.as_ref().map_or_else(gpu::Seat::empty, gpu::Watch::seat);
+        let gpus = gpu::GpuMonitor::start(library, &config.gpu, gpus::tenants(config), gateway.clock)?;
+        let seat = gpus.as_ref().map_or_else(gpu::GpuReadings::empty, gpu::GpuMonitor::seat);
         let (readers, told) = tokio::sync::mpsc::unbounded_channel();
         let (desk, orders) = (Arc::default(), Arc::default());
-        let seen = Seen { desk, board: Board::new(gateway.targets.places()), orders, readers, gpus: seat };
+        let seen = MonitorHandle {
+            desk,
+            board: PublishedReadings::new(gateway.targets.places()),
+            orders,
+            readers,
+            gpus: seat,
+        };
         for (place, server) in config.backends.iter().enumerate() {
             seen.read(BackendId(u16::try_from(place).unwrap_or(u16::MAX)), server);
         }
@@ -98,12 +109,12 @@ impl Watch {
     }
 
     /// Where to read what it found.
-    pub fn seen(&self) -> Seen {
+    pub fn seen(&self) -> MonitorHandle {
         self.seen.clone()
     }
 }
 
-impl Drop for Watch {
+impl Drop for EngineMonitor {
     fn drop(&mut self) {
         self.stop.notify_one();
         if let Some(thread) = self.thread.take()
@@ -114,10 +125,10 @@ impl Drop for Watch {
     }
 }
 
-impl Seen {
+impl MonitorHandle {
     /// What the estimate says at `now`, for the admin port.
-    pub fn judged(&self, now: Timestamp) -> Vec<Option<Judged>> {
-        let judged = |published: Arc<Published>| Judged {
+    pub fn judged(&self, now: Timestamp) -> Vec<Option<BackendEstimate>> {
+        let judged = |published: Arc<Published>| BackendEstimate {
             reading: published.reading.clone(),
             lost: published.lost,
             late: published.late,
@@ -126,8 +137,8 @@ impl Seen {
     }
 
     /// What enforcement would have refused at a backend.
-    pub fn would_shed(&self, backend: BackendId, now: Timestamp) -> WouldShed {
-        self.board.read(backend, now).map_or(WouldShed::default(), |published| published.would_shed)
+    pub fn would_shed(&self, backend: BackendId, now: Timestamp) -> WouldShedCounts {
+        self.board.read(backend, now).map_or(WouldShedCounts::default(), |published| published.would_shed)
     }
 
     /// The GPUs that are read, at `now`.
@@ -136,46 +147,47 @@ impl Seen {
     }
 
     /// What engines say of themselves at `now`; `epoch` is the Unix time at which the clock stood at zero.
-    pub fn reported(&self, now: Timestamp, epoch: f64) -> Vec<Option<Reported>> {
+    pub fn reported(&self, now: Timestamp, epoch: f64) -> Vec<Option<EngineReport>> {
         self.desk.load().iter().map(|desk| reported(&desk.seat.reading(now), now, epoch)).collect()
     }
 
     /// Reads the engine behind `server` from now on, which stands at `backend`. One writer at a time.
-    pub fn read(&self, backend: BackendId, server: &Server) {
+    pub fn read(&self, backend: BackendId, server: &BackendConfig) {
         let (mut desks, place) = ((**self.desk.load()).clone(), usize::from(backend.0));
-        let empty = || Desk { seat: Seat::new(Pace::default()), limits: EngineLimits::default() };
+        let empty =
+            || MonitoredEngine { seat: LatestReading::new(PollPace::default()), limits: EngineLimits::default() };
         desks.resize_with(desks.len().max(place + 1), empty);
-        desks[place] = Desk { limits: server.inside.limits(), ..empty() };
+        desks[place] = MonitoredEngine { limits: server.inside.limits(), ..empty() };
         let seat = desks[place].seat.clone();
         self.desk.store(Arc::new(desks));
         // The thread is gone only when the process is on its way out.
-        let _ = self.readers.send(Reader::Start(backend, Box::new(source(server)), seat));
+        let _ = self.readers.send(MonitorCommand::Start(backend, Box::new(source(server)), seat));
     }
 
     /// Reads the engine at `backend` no more.
     pub fn leave(&self, backend: BackendId) {
-        let _ = self.readers.send(Reader::Stop(backend));
+        let _ = self.readers.send(MonitorCommand::Stop(backend));
     }
 
     /// Tells the wheel.
-    pub fn order(&self, change: Change) {
+    pub fn order(&self, change: Command) {
         self.orders.say(change);
     }
 }
 
 /// One task a backend, for as long as somebody may say otherwise.
-async fn keep_reading(mut told: UnboundedReceiver<Reader>, gateway: &Arc<Gateway>) {
+async fn keep_reading(mut told: UnboundedReceiver<MonitorCommand>, gateway: &Arc<ProxyState>) {
     let mut tasks: HashMap<BackendId, JoinSet<()>> = HashMap::new();
     while let Some(told) = told.recv().await {
         match told {
             // Dropping a set ends what is in it.
-            Reader::Stop(backend) => _ = tasks.remove(&backend),
-            Reader::Start(backend, source, seat) => {
+            MonitorCommand::Stop(backend) => _ = tasks.remove(&backend),
+            MonitorCommand::Start(backend, source, seat) => {
                 let mut task = JoinSet::new();
-                if source.engine != Engine::None {
+                if source.engine != EngineKind::None {
                     let (gateway, clock) = (gateway.clone(), gateway.clock);
                     let own = move || gateway.pool.load(backend);
-                    task.spawn(scrape::watch(*source, seat, Pace::default(), clock, own));
+                    task.spawn(scrape::watch(*source, seat, PollPace::default(), clock, own));
                 }
                 tasks.insert(backend, task);
             }
@@ -183,7 +195,12 @@ async fn keep_reading(mut told: UnboundedReceiver<Reader>, gateway: &Arc<Gateway
     }
 }
 
-fn steer(config: &Config, gateway: &Arc<Gateway>, seen: &Seen, journal: Option<Journal>) -> Steer {
+fn steer(
+    config: &Config,
+    gateway: &Arc<ProxyState>,
+    seen: &MonitorHandle,
+    journal: Option<JournalSender>,
+) -> ControlLoop {
     let (desks, clock) = (seen.desk.clone(), gateway.clock);
     let limits_of = move |backend: BackendId| match desks.load().get(usize::from(backend.0)) {
         Some(desk) => believed(desk.limits, desk.seat.reading(clock.now()).limits),
@@ -195,21 +212,22 @@ fn steer(config: &Config, gateway: &Arc<Gateway>, seen: &Seen, journal: Option<J
             let name = named.targets.name(backend);
             let Transition { at, from, to, reason } = transition;
             let (backend, from, to) = (String::from(&*name).into(), from.word().into(), to.word().into());
-            let transition = Turn { backend, at: *at, from, to, reason: reason.clone() };
-            journal.offer(Line::Transition { transition });
+            let transition = StateTransition { backend, at: *at, from, to, reason: reason.clone() };
+            journal.offer(JournalLine::Transition { transition });
         }
     };
     let (ledger, board) = (gateway.ledger.clone(), seen.board.clone());
     let switch = gateway.clone();
     let mode = Box::new(move || switch.rules.load().mode());
     let settings = config.admission.settings();
-    let gate = Gate { pool: gateway.pool.clone(), policy: config.control, settings, mode };
+    let gate = GateControl { pool: gateway.pool.clone(), policy: config.control, settings, mode };
     let (limits_of, on_transition) = (Box::new(limits_of), Box::new(on_transition));
-    Steer::new(ledger, config.slo.ttft, board, gate, limits_of, on_transition, clock.now()).obeying(seen.orders.clone())
+    ControlLoop::new(ledger, config.slo.ttft, board, gate, limits_of, on_transition, clock.now())
+        .obeying(seen.orders.clone())
 }
 
 /// What was configured, and what the engine says where nothing was.
-fn believed(configured: EngineLimits, reported: Limits) -> EngineLimits {
+fn believed(configured: EngineLimits, reported: ReportedLimits) -> EngineLimits {
     EngineLimits {
         max_num_seqs: configured.max_num_seqs.or(reported.max_num_seqs),
         kv_tokens: configured.kv_tokens.or(reported.kv_tokens),
@@ -217,11 +235,11 @@ fn believed(configured: EngineLimits, reported: Limits) -> EngineLimits {
     }
 }
 
-fn reported(reading: &scrape::Reading, now: Timestamp, epoch: f64) -> Option<Reported> {
+fn reported(reading: &scrape::EngineReading, now: Timestamp, epoch: f64) -> Option<EngineReport> {
     let (engine, up) = reading.up?;
     let report = reading.last.map(|(_, report)| report).unwrap_or_default();
-    let waiting = Reason::ALL.map(|reason| (reason.as_str(), report.waiting[reason.index()]));
-    Some(Reported {
+    let waiting = WaitingReason::ALL.map(|reason| (reason.as_str(), report.waiting[reason.index()]));
+    Some(EngineReport {
         engine: engine.as_str(),
         up,
         age: reading.last.map(|(at, _)| now.since(at)),
@@ -236,19 +254,19 @@ fn reported(reading: &scrape::Reading, now: Timestamp, epoch: f64) -> Option<Rep
     })
 }
 
-fn source(server: &Server) -> Source {
+fn source(server: &BackendConfig) -> MetricsSource {
     let inside = &server.inside;
     let at = inside.metrics_url.as_ref();
     let url = at.unwrap_or(&server.url);
     let port = inside.engine.metrics_port().filter(|_| at.is_none()).unwrap_or(url.port);
     let authority = if port == url.port { url.authority.clone() } else { format!("{}:{port}", url.host) };
     let path = at.map(|url| url.prefix.clone()).filter(|path| !path.is_empty());
-    Source {
+    MetricsSource {
         name: server.name.as_str().into(),
         engine: inside.engine,
         series: inside.engine_metrics.clone(),
         address: Address { host: url.host.as_str().into(), port, authority: authority.into() },
         path,
-        configured: Limits { max_num_seqs: inside.max_num_seqs, kv_tokens: inside.kv_tokens },
+        configured: ReportedLimits { max_num_seqs: inside.max_num_seqs, kv_tokens: inside.kv_tokens },
     }
 }

@@ -9,7 +9,7 @@ use super::parts::Timestamp;
 
 /// Most requests in flight for now, and how it rises.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Ceiling {
+pub(super) struct SlowStart {
     /// At `since`.
     base: f64,
     since: Timestamp,
@@ -17,7 +17,7 @@ pub(super) struct Ceiling {
     growth: f64,
 }
 
-impl Ceiling {
+impl SlowStart {
     /// The backend has come back at `now`.
     pub fn on_return(now: Timestamp) -> Self {
         Self { base: 1.0, since: now, growth: RETURN_GROWTH }
@@ -70,17 +70,17 @@ mod tests {
 
     #[test]
     fn one_that_comes_back_begins_with_one_and_doubles() {
-        let ceiling = Ceiling::on_return(at(0));
+        let ceiling = SlowStart::on_return(at(0));
         assert_eq!([0, 1000, 2000, 3000].map(|ms| ceiling.limit(at(ms))), [1, 2, 5, 9]);
         assert!(!ceiling.is_over(8, at(4000)) && ceiling.is_over(8, at(6000)));
     }
 
     #[test]
     fn one_that_refuses_is_asked_for_less_and_refusals_of_one_moment_count_once() {
-        let first = Ceiling::on_refused(None, 40, at(0));
+        let first = SlowStart::on_refused(None, 40, at(0));
         assert_eq!(first.limit(at(0)), 36);
-        assert_eq!(Ceiling::on_refused(Some(first), 40, at(500)), first);
-        let again = Ceiling::on_refused(Some(first), 36, at(1500));
+        assert_eq!(SlowStart::on_refused(Some(first), 40, at(500)), first);
+        let again = SlowStart::on_refused(Some(first), 36, at(1500));
         assert!(again.limit(at(1500)) < 36);
         assert!(first.limit(at(5000)) > 40, "it rises again");
     }
@@ -89,7 +89,7 @@ mod tests {
     fn it_never_closes_a_backend_altogether() {
         let mut ceiling = None;
         for ms in (0..100_000).step_by(1100) {
-            ceiling = Some(Ceiling::on_refused(ceiling, 1, at(ms)));
+            ceiling = Some(SlowStart::on_refused(ceiling, 1, at(ms)));
         }
         assert_eq!(ceiling.unwrap().limit(at(100_000)), 1);
     }

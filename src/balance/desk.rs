@@ -4,26 +4,26 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 
-use super::ceiling::Ceiling;
-use super::parts::{Ask, Limits, Line, Mode, Settings, Timestamp};
-use super::waiting::Caller;
+use super::ceiling::SlowStart;
+use super::parts::{AdmissionRequest, BackendQueue, Limits, Mode, Settings, Timestamp};
+use super::waiting::Waiter;
 
 /// What changes only inside the pool's critical section.
 #[derive(Debug)]
-pub(super) struct Desk {
-    pub line: Line<Caller>,
+pub(super) struct BackendState {
+    pub line: BackendQueue<Waiter>,
     pub down: bool,
     pub ejected: bool,
     published: Limits,
-    ceiling: Option<Ceiling>,
+    ceiling: Option<SlowStart>,
     /// As published, and never more than the ceiling: what was in force at the last look.
     in_force: Limits,
-    pub stay: Stay,
+    pub stay: Membership,
 }
 
 /// Whether a backend belongs to the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stay {
+pub(super) enum Membership {
     Here,
     /// It was taken out and still has requests.
     Leaving,
@@ -33,7 +33,7 @@ pub(super) enum Stay {
 
 /// What is published of a backend, or counted without order.
 #[derive(Debug)]
-pub(super) struct Board {
+pub(super) struct SharedState {
     pub limits: ArcSwap<Limits>,
     /// Streams past their first token that are read as they come.
     pub listening: AtomicU32,
@@ -41,22 +41,22 @@ pub(super) struct Board {
     pub passing: AtomicU32,
 }
 
-impl Desk {
+impl BackendState {
     pub fn new(settings: Settings) -> Self {
         let limits = Limits::new(Mode::Observe);
         Self {
-            line: Line::new(settings),
+            line: BackendQueue::new(settings),
             down: false,
             ejected: false,
             published: limits,
             ceiling: None,
             in_force: limits,
-            stay: Stay::Here,
+            stay: Membership::Here,
         }
     }
 
     pub fn is_leaving(&self) -> bool {
-        self.stay != Stay::Here
+        self.stay != Membership::Here
     }
 
     /// Obeys these from now on.
@@ -66,30 +66,30 @@ impl Desk {
 
     /// It comes back after an absence, and starts slowly.
     pub fn start_slowly(&mut self, now: Timestamp) {
-        self.ceiling = Some(Ceiling::on_return(now));
+        self.ceiling = Some(SlowStart::on_return(now));
     }
 
     /// The backend itself refused one of those in flight.
     pub fn hold_back(&mut self, now: Timestamp) {
         // The one that was refused is still counted.
         let others = self.line.in_flight().saturating_sub(1);
-        self.ceiling = Some(Ceiling::on_refused(self.ceiling, others, now));
+        self.ceiling = Some(SlowStart::on_refused(self.ceiling, others, now));
     }
 
     /// The line, and what is in force now.
-    pub fn open(&mut self, now: Timestamp) -> (&mut Line<Caller>, &Limits) {
+    pub fn open(&mut self, now: Timestamp) -> (&mut BackendQueue<Waiter>, &Limits) {
         self.look(now);
         (&mut self.line, &self.in_force)
     }
 
     /// Whether one like that would go at once.
-    pub fn has_room(&mut self, ask: &Ask, now: Timestamp) -> bool {
+    pub fn has_room(&mut self, ask: &AdmissionRequest, now: Timestamp) -> bool {
         let (line, limits) = self.open(now);
         line.queued() == 0 && (limits.mode == Mode::Observe || line.has_room(limits, ask, now))
     }
 
     /// Seconds that one like that would wait here.
-    pub fn expected_wait(&mut self, ask: &Ask, now: Timestamp) -> f64 {
+    pub fn expected_wait(&mut self, ask: &AdmissionRequest, now: Timestamp) -> f64 {
         let (line, limits) = self.open(now);
         line.expected_wait(limits, ask, now)
     }
@@ -116,7 +116,7 @@ impl Desk {
     }
 }
 
-impl Board {
+impl SharedState {
     pub fn new(mode: Mode) -> Self {
         Self {
             limits: ArcSwap::from_pointee(Limits::new(mode)),

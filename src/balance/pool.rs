@@ -6,28 +6,29 @@
 use std::sync::PoisonError;
 use std::task::Waker;
 
-use super::desk::{Board, Desk, Stay};
+use super::desk::{BackendState, Membership, SharedState};
 use super::parts::{
-    Arc, Ask, BackendId, Call, Limits, Mode, Mutex, Offered, Policy, Pressure, Settings, Shed, Slot, Timestamp,
+    AdmissionRequest, Arc, BackendId, BalancePolicy, Dequeued, GateStats, Limits, Mode, Mutex, Offered, Settings, Shed,
+    Slot, Timestamp,
 };
 use super::permit::Permit;
-use super::waiting::{Caller, Seat, Verdict, Waiting};
+use super::waiting::{QueueWait, WaitVerdict, Waiter, WaiterCell};
 
 /// All backends.
 #[derive(Debug)]
 pub struct Pool {
     /// One a place; those beyond the desks stand for backends to come.
-    boards: Box<[Board]>,
+    boards: Box<[SharedState]>,
     state: Mutex<State>,
 }
 
 /// What becomes of a request at its arrival.
 #[derive(Debug)]
-pub enum Turn {
+pub enum Acquire {
     /// It goes.
-    Go(Permit),
+    Granted(Permit),
     /// It waits.
-    Wait(Waiting),
+    Queued(QueueWait),
     /// It is refused; the backend is the one in whose books that belongs.
     Refused(BackendId, Refused),
 }
@@ -56,9 +57,9 @@ pub struct Gauges {
 
 #[derive(Debug)]
 struct State {
-    policy: Policy,
+    policy: BalancePolicy,
     settings: Settings,
-    desks: Vec<Desk>,
+    desks: Vec<BackendState>,
     /// Index after the last pick: the turn of round robin, and what breaks ties elsewhere.
     turn: usize,
     /// The latest time that was told.
@@ -67,37 +68,37 @@ struct State {
 
 impl Pool {
     /// `backends` places, all of them up, in mode observe until limits are published.
-    pub fn new(policy: Policy, backends: usize, settings: Settings) -> Arc<Self> {
+    pub fn new(policy: BalancePolicy, backends: usize, settings: Settings) -> Arc<Self> {
         Self::with_places(policy, backends, backends, settings)
     }
 
     /// The same with room for backends to come, `places` in all.
-    pub fn with_places(policy: Policy, backends: usize, places: usize, settings: Settings) -> Arc<Self> {
-        let boards = (0..places.max(backends)).map(|_| Board::new(Mode::Observe)).collect();
-        let desks = (0..backends).map(|_| Desk::new(settings)).collect();
+    pub fn with_places(policy: BalancePolicy, backends: usize, places: usize, settings: Settings) -> Arc<Self> {
+        let boards = (0..places.max(backends)).map(|_| SharedState::new(Mode::Observe)).collect();
+        let desks = (0..backends).map(|_| BackendState::new(settings)).collect();
         Arc::new(Self { boards, state: Mutex::new(State { policy, settings, desks, turn: 0, now: Timestamp::ZERO }) })
     }
 
     /// A request asks for a place at any backend but `avoid`, which has just failed it.
     ///
     /// Ejection is a suspicion, so it yields when nobody else is left; a backend that is down is never picked.
-    pub fn arrive(self: &Arc<Self>, ask: Ask, avoid: Option<BackendId>, now: Timestamp) -> Turn {
+    pub fn arrive(self: &Arc<Self>, ask: AdmissionRequest, avoid: Option<BackendId>, now: Timestamp) -> Acquire {
         self.with(now, |pool, state, _| {
             let Some(i) = pool.choose(state, &ask, avoid) else {
                 let first = state.desks.iter().position(|desk| !desk.is_leaving());
-                return Turn::Refused(id(first.unwrap_or(0)), Refused::NoBackend);
+                return Acquire::Refused(id(first.unwrap_or(0)), Refused::NoBackend);
             };
             state.turn = i + 1;
             let (line, limits) = state.desks[i].open(state.now);
             // Most go at once and need no seat.
             let mut seat = None;
-            match line.offer(limits, ask, || seat.insert(Seat::new()).clone(), state.now) {
-                Offered::Dispatched(slot) => Turn::Go(Permit::new(self.clone(), id(i), slot)),
-                Offered::Shed(shed) => Turn::Refused(id(i), Refused::Shed(shed)),
+            match line.offer(limits, ask, || seat.insert(WaiterCell::new()).clone(), state.now) {
+                Offered::Dispatched(slot) => Acquire::Granted(Permit::new(self.clone(), id(i), slot)),
+                Offered::Shed(shed) => Acquire::Refused(id(i), Refused::Shed(shed)),
                 Offered::Queued(ticket) => {
-                    let seat = seat.unwrap_or_else(Seat::new);
+                    let seat = seat.unwrap_or_else(WaiterCell::new);
                     seat.stand(id(i), ticket);
-                    Turn::Wait(Waiting::new(self.clone(), seat, id(i)))
+                    Acquire::Queued(QueueWait::new(self.clone(), seat, id(i)))
                 }
             }
         })
@@ -106,7 +107,7 @@ impl Pool {
     /// A backend for a request that is not measured: it goes past the lines.
     pub fn pass(self: &Arc<Self>, avoid: Option<BackendId>) -> Option<Permit> {
         let mut state = self.lock();
-        let fit = Fit::new(&state.desks, avoid);
+        let fit = Candidates::new(&state.desks, avoid);
         let least = |i: &usize| state.desks[*i].line.in_flight() + self.boards[*i].passing();
         let chosen =
             in_turn(state.turn, state.desks.len()).filter(|i| fit.takes(*i, &state.desks[*i])).min_by_key(least)?;
@@ -128,7 +129,7 @@ impl Pool {
     }
 
     /// What happened at this backend since the last call, for control.
-    pub fn pressure(&self, backend: BackendId, now: Timestamp) -> Option<Pressure> {
+    pub fn pressure(&self, backend: BackendId, now: Timestamp) -> Option<GateStats> {
         self.lock().desks.get_mut(usize::from(backend.0)).map(|desk| desk.line.pressure(now))
     }
 
@@ -162,35 +163,35 @@ impl Pool {
     /// `None`: every place is taken.
     pub fn seat(&self, mode: Mode) -> Option<BackendId> {
         let mut state = self.lock();
-        let free = state.desks.iter().position(|desk| desk.stay == Stay::Gone);
+        let free = state.desks.iter().position(|desk| desk.stay == Membership::Gone);
         let settings = state.settings;
         let place = match free {
             Some(place) => place,
             None if state.desks.len() < self.boards.len() => {
-                state.desks.push(Desk::new(settings));
+                state.desks.push(BackendState::new(settings));
                 state.desks.len() - 1
             }
             None => return None,
         };
         let limits = Limits::new(mode);
         self.boards[place].set(limits);
-        let mut desk = Desk::new(settings);
+        let mut desk = BackendState::new(settings);
         desk.publish(limits);
-        (desk.down, desk.stay) = (true, Stay::Leaving);
+        (desk.down, desk.stay) = (true, Membership::Leaving);
         state.desks[place] = desk;
         Some(id(place))
     }
 
     /// A backend takes nothing more; whoever waits before it goes to the others. What is dispatched goes on.
     pub fn retire(&self, backend: BackendId, now: Timestamp) {
-        self.turn_over(backend, now, |desk, _| (desk.down, desk.stay) = (true, Stay::Leaving));
+        self.turn_over(backend, now, |desk, _| (desk.down, desk.stay) = (true, Membership::Leaving));
     }
 
     /// A retired backend stays after all, unless its place was given up. It starts slowly, or all who wait would come at once.
     pub fn recall(&self, backend: BackendId, now: Timestamp) {
         self.turn_over(backend, now, |desk, now| {
-            if desk.stay == Stay::Leaving {
-                (desk.down, desk.stay) = (false, Stay::Here);
+            if desk.stay == Membership::Leaving {
+                (desk.down, desk.stay) = (false, Membership::Here);
                 desk.start_slowly(now);
             }
         });
@@ -199,8 +200,8 @@ impl Pool {
     /// Nothing of a retired backend is dispatched or waits any more.
     pub fn is_idle(&self, backend: BackendId) -> bool {
         let (state, place) = (self.lock(), usize::from(backend.0));
-        let passing = self.boards.get(place).map_or(0, Board::passing);
-        let desk = state.desks.get(place).filter(|desk| desk.stay == Stay::Leaving);
+        let passing = self.boards.get(place).map_or(0, SharedState::passing);
+        let desk = state.desks.get(place).filter(|desk| desk.stay == Membership::Leaving);
         desk.is_some_and(|desk| desk.line.in_flight() == 0 && desk.line.queued() == 0 && passing == 0)
     }
 
@@ -209,13 +210,13 @@ impl Pool {
         // It takes nothing more, so that it stays idle once it is.
         let idle = self.is_idle(backend);
         if let Some(desk) = self.lock().desks.get_mut(usize::from(backend.0)).filter(|_| idle) {
-            desk.stay = Stay::Gone;
+            desk.stay = Membership::Gone;
         }
         idle
     }
 
     /// How a backend is chosen, and what its line is told, from now on.
-    pub fn reset(&self, policy: Policy, settings: Settings) {
+    pub fn reset(&self, policy: BalancePolicy, settings: Settings) {
         let mut state = self.lock();
         (state.policy, state.settings) = (policy, settings);
         state.desks.iter_mut().for_each(|desk| desk.line.set_settings(settings));
@@ -249,7 +250,7 @@ impl Pool {
     /// What its line holds now.
     pub fn gauges(&self, backend: BackendId) -> Gauges {
         let state = self.lock();
-        state.desks.get(usize::from(backend.0)).map_or(Gauges::default(), |Desk { line, .. }| Gauges {
+        state.desks.get(usize::from(backend.0)).map_or(Gauges::default(), |BackendState { line, .. }| Gauges {
             queued: line.queued(),
             queued_bytes: line.queued_bytes(),
             in_flight: line.in_flight(),
@@ -260,18 +261,18 @@ impl Pool {
     /// Streams of `backend` that are past their first token and read as they come: those that would hear it.
     pub fn listening(&self, backend: BackendId) -> u32 {
         let board = self.boards.get(usize::from(backend.0));
-        board.map_or(0, Board::listening)
+        board.map_or(0, SharedState::listening)
     }
 
     /// Requests at `backend`, those included that are not measured.
     pub fn load(&self, backend: BackendId) -> u32 {
-        let passing = self.boards.get(usize::from(backend.0)).map_or(0, Board::passing);
+        let passing = self.boards.get(usize::from(backend.0)).map_or(0, SharedState::passing);
         self.gauges(backend).in_flight + passing
     }
 
     // ---- what permits and those who wait tell ---------------------------------------------------------------------
 
-    pub(super) fn board(&self, backend: BackendId) -> &Board {
+    pub(super) fn board(&self, backend: BackendId) -> &SharedState {
         &self.boards[usize::from(backend.0)]
     }
 
@@ -307,14 +308,14 @@ impl Pool {
     }
 
     /// Who waits gives up. If it was called in the same moment, the place goes to somebody else.
-    pub(super) fn leave(&self, seat: &Caller) {
+    pub(super) fn leave(&self, seat: &Waiter) {
         self.with(Timestamp::ZERO, |pool, state, woken| {
             if let Some((backend, ticket)) = seat.at() {
                 let i = usize::from(backend.0);
                 state.desks[i].line.leave(ticket);
                 // It may have held up those behind it: its prompt was too long for the room there is.
                 pool.advance(state, i, woken);
-            } else if let Some(Verdict::Go(backend, slot)) = seat.verdict() {
+            } else if let Some(WaitVerdict::Go(backend, slot)) = seat.verdict() {
                 let i = usize::from(backend.0);
                 if state.desks[i].line.on_end(slot) {
                     pool.advance(state, i, woken);
@@ -324,17 +325,17 @@ impl Pool {
     }
 
     /// The time of who waits is over, unless its call has come.
-    pub(super) fn expire(&self, seat: &Caller, now: Timestamp) -> Verdict {
+    pub(super) fn expire(&self, seat: &Waiter, now: Timestamp) -> WaitVerdict {
         self.with(now, |pool, state, woken| {
             if let Some((backend, ticket)) = seat.at() {
                 let (i, now) = (usize::from(backend.0), state.now);
                 let (line, limits) = state.desks[i].open(now);
                 if let Some((seat, shed)) = line.expire(limits, ticket, now) {
-                    let _ = seat.call(Verdict::Refused(Refused::Shed(shed)));
+                    let _ = seat.call(WaitVerdict::Refused(Refused::Shed(shed)));
                     pool.advance(state, i, woken);
                 }
             }
-            seat.verdict().unwrap_or(Verdict::Refused(Refused::NoBackend))
+            seat.verdict().unwrap_or(WaitVerdict::Refused(Refused::NoBackend))
         })
     }
 
@@ -351,11 +352,11 @@ impl Pool {
     }
 
     /// Where a request goes: where there is room, else where it waits least. `None`: nobody is there.
-    fn choose(&self, state: &mut State, ask: &Ask, avoid: Option<BackendId>) -> Option<usize> {
+    fn choose(&self, state: &mut State, ask: &AdmissionRequest, avoid: Option<BackendId>) -> Option<usize> {
         let (now, policy) = (state.now, state.policy);
         let mut roomy: Option<(usize, (i64, i64))> = None;
         let mut patient: Option<(usize, f64)> = None;
-        let fit = Fit::new(&state.desks, avoid);
+        let fit = Candidates::new(&state.desks, avoid);
         if let [only] = &*state.desks {
             return fit.takes(0, only).then_some(0);
         }
@@ -366,9 +367,9 @@ impl Pool {
             }
             if desk.has_room(ask, now) {
                 let room = match policy {
-                    Policy::MostRoom => desk.room(),
-                    Policy::RoundRobin => (0, 0),
-                    Policy::LeastInFlight => (-i64::from(desk.line.in_flight()), 0),
+                    BalancePolicy::MostRoom => desk.room(),
+                    BalancePolicy::RoundRobin => (0, 0),
+                    BalancePolicy::LeastInFlight => (-i64::from(desk.line.in_flight()), 0),
                 };
                 if roomy.is_none_or(|(_, best)| room > best) {
                     roomy = Some((i, room));
@@ -389,10 +390,10 @@ impl Pool {
         let desk = &mut state.desks[i];
         if desk.line.queued() > 0 {
             let (line, limits) = desk.open(now);
-            line.advance(limits, now, &mut |seat: Caller, call| {
+            line.advance(limits, now, &mut |seat: Waiter, call| {
                 woken.extend(seat.call(match call {
-                    Call::Dispatch(slot) => Verdict::Go(id(i), slot),
-                    Call::Shed(shed) => Verdict::Refused(Refused::Shed(shed)),
+                    Dequeued::Dispatch(slot) => WaitVerdict::Go(id(i), slot),
+                    Dequeued::Shed(shed) => WaitVerdict::Refused(Refused::Shed(shed)),
                 }));
             });
         }
@@ -406,7 +407,7 @@ impl Pool {
         let now = state.now;
         loop {
             let desk = &mut state.desks[i];
-            let open = !desk.down && !desk.ejected && desk.has_room(&Ask::new(now, 1.0), now);
+            let open = !desk.down && !desk.ejected && desk.has_room(&AdmissionRequest::new(now, 1.0), now);
             if !open {
                 return;
             }
@@ -418,19 +419,19 @@ impl Pool {
     }
 
     /// Who waited elsewhere stands at backend `i` now.
-    fn seat_at(&self, state: &mut State, i: usize, ask: Ask, seat: Caller, woken: &mut Vec<Waker>) {
+    fn seat_at(&self, state: &mut State, i: usize, ask: AdmissionRequest, seat: Waiter, woken: &mut Vec<Waker>) {
         let now = state.now;
         let (line, limits) = state.desks[i].open(now);
         let verdict = match line.offer(limits, ask, || seat.clone(), now) {
             Offered::Queued(ticket) => return seat.stand(id(i), ticket),
-            Offered::Dispatched(slot) => Verdict::Go(id(i), slot),
-            Offered::Shed(shed) => Verdict::Refused(Refused::Shed(shed)),
+            Offered::Dispatched(slot) => WaitVerdict::Go(id(i), slot),
+            Offered::Shed(shed) => WaitVerdict::Refused(Refused::Shed(shed)),
         };
         woken.extend(seat.call(verdict));
     }
 
     /// Something changed about whether `backend` may be used.
-    fn turn_over(&self, backend: BackendId, now: Timestamp, change: impl FnOnce(&mut Desk, Timestamp)) {
+    fn turn_over(&self, backend: BackendId, now: Timestamp, change: impl FnOnce(&mut BackendState, Timestamp)) {
         let i = usize::from(backend.0);
         self.with(now, |pool, state, woken| {
             let now = state.now;
@@ -438,13 +439,13 @@ impl Pool {
                 return;
             }
             change(&mut state.desks[i], now);
-            if Fit::new(&state.desks, None).takes(i, &state.desks[i]) {
+            if Candidates::new(&state.desks, None).takes(i, &state.desks[i]) {
                 return pool.advance(state, i, woken);
             }
             for (ask, seat) in state.desks[i].line.take_all() {
                 match pool.choose(state, &ask, None) {
                     Some(other) => pool.seat_at(state, other, ask, seat, woken),
-                    None => woken.extend(seat.call(Verdict::Refused(Refused::NoBackend))),
+                    None => woken.extend(seat.call(WaitVerdict::Refused(Refused::NoBackend))),
                 }
             }
         });
@@ -457,20 +458,20 @@ impl Pool {
 
 /// Which backends may be used: those that are up and not suspected, or when there are none, those that are up.
 #[derive(Clone, Copy)]
-struct Fit {
+struct Candidates {
     avoid: Option<usize>,
     /// One is up and not suspected.
     trusted: bool,
 }
 
-impl Fit {
-    fn new(desks: &[Desk], avoid: Option<BackendId>) -> Self {
+impl Candidates {
+    fn new(desks: &[BackendState], avoid: Option<BackendId>) -> Self {
         let mut fit = Self { avoid: avoid.map(|avoid| usize::from(avoid.0)), trusted: false };
         fit.trusted = desks.iter().enumerate().any(|(i, desk)| fit.takes(i, desk) && !desk.ejected);
         fit
     }
 
-    fn takes(&self, i: usize, desk: &Desk) -> bool {
+    fn takes(&self, i: usize, desk: &BackendState) -> bool {
         !desk.down && self.avoid != Some(i) && !(self.trusted && desk.ejected)
     }
 }

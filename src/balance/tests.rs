@@ -7,8 +7,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::parts::*;
-use super::pool::Turn;
-use super::{Permit, Pool, Refused, Waiting};
+use super::pool::Acquire;
+use super::{Permit, Pool, QueueWait, Refused};
 use crate::admission::{Forecast, ShedReason};
 
 const A: BackendId = BackendId(0);
@@ -24,7 +24,7 @@ fn limits(concurrency: u32) -> Limits {
     Limits { window: 1e9, concurrency: Some(concurrency), forecast, ..Limits::new(Mode::Enforce) }
 }
 
-fn pool(policy: Policy, concurrency: &[u32]) -> Arc<Pool> {
+fn pool(policy: BalancePolicy, concurrency: &[u32]) -> Arc<Pool> {
     let pool = Pool::new(policy, concurrency.len(), Settings::default());
     for (i, limit) in concurrency.iter().enumerate() {
         pool.publish(BackendId(i as u16), limits(*limit), at(0));
@@ -32,28 +32,28 @@ fn pool(policy: Policy, concurrency: &[u32]) -> Arc<Pool> {
     pool
 }
 
-fn observing(policy: Policy, backends: usize) -> Arc<Pool> {
+fn observing(policy: BalancePolicy, backends: usize) -> Arc<Pool> {
     Pool::new(policy, backends, Settings::default())
 }
 
-fn ask(now: Timestamp) -> Ask {
-    Ask { slo: Some(Duration::from_secs(1)), ..Ask::new(now, 10.0) }
+fn ask(now: Timestamp) -> AdmissionRequest {
+    AdmissionRequest { slo: Some(Duration::from_secs(1)), ..AdmissionRequest::new(now, 10.0) }
 }
 
-fn arrive(pool: &Arc<Pool>, ms: u64) -> Turn {
+fn arrive(pool: &Arc<Pool>, ms: u64) -> Acquire {
     pool.arrive(ask(at(ms)), None, at(ms))
 }
 
 fn go(pool: &Arc<Pool>, ms: u64) -> Permit {
     match arrive(pool, ms) {
-        Turn::Go(permit) => permit,
+        Acquire::Granted(permit) => permit,
         other => panic!("{other:?}"),
     }
 }
 
-fn wait(pool: &Arc<Pool>, ms: u64) -> Waiting {
+fn wait(pool: &Arc<Pool>, ms: u64) -> QueueWait {
     match arrive(pool, ms) {
-        Turn::Wait(waiting) => waiting,
+        Acquire::Queued(waiting) => waiting,
         other => panic!("{other:?}"),
     }
 }
@@ -68,11 +68,11 @@ impl Wake for Bell {
     }
 }
 
-fn poll(waiting: &mut Waiting) -> Poll<Result<Permit, Refused>> {
+fn poll(waiting: &mut QueueWait) -> Poll<Result<Permit, Refused>> {
     waiting.poll(&mut Context::from_waker(Waker::noop()))
 }
 
-fn called(waiting: &mut Waiting) -> Permit {
+fn called(waiting: &mut QueueWait) -> Permit {
     match poll(waiting) {
         Poll::Ready(Ok(permit)) => permit,
         other => panic!("{other:?}"),
@@ -85,14 +85,14 @@ fn ids(permits: &[Permit]) -> Vec<u16> {
 
 #[test]
 fn round_robin_takes_turns_whatever_is_in_flight() {
-    let pool = observing(Policy::RoundRobin, 3);
+    let pool = observing(BalancePolicy::RoundRobin, 3);
     let permits: Vec<_> = (0..6).map(|_| go(&pool, 0)).collect();
     assert_eq!(ids(&permits), [0, 1, 2, 0, 1, 2]);
 }
 
 #[test]
 fn least_in_flight_fills_the_emptiest() {
-    let pool = observing(Policy::LeastInFlight, 2);
+    let pool = observing(BalancePolicy::LeastInFlight, 2);
     let mut permits: Vec<_> = (0..4).map(|_| go(&pool, 0)).collect();
     permits.retain(|p| p.backend() == A);
     assert_eq!(go(&pool, 0).backend(), B);
@@ -100,7 +100,7 @@ fn least_in_flight_fills_the_emptiest() {
 
 #[test]
 fn while_observing_the_backend_with_fewer_requests_before_their_first_token_has_most_room() {
-    let pool = observing(Policy::MostRoom, 2);
+    let pool = observing(BalancePolicy::MostRoom, 2);
     let (mut a, _b) = (go(&pool, 0), go(&pool, 0));
     let _more = go(&pool, 0);
     assert_eq!((pool.gauges(A).in_flight, pool.gauges(A).pending), (2, 2));
@@ -111,41 +111,41 @@ fn while_observing_the_backend_with_fewer_requests_before_their_first_token_has_
 
 #[test]
 fn a_saturated_backend_takes_none_while_another_has_room() {
-    let pool = pool(Policy::MostRoom, &[1, 3]);
+    let pool = pool(BalancePolicy::MostRoom, &[1, 3]);
     let permits: Vec<_> = (0..4).map(|_| go(&pool, 0)).collect();
     assert_eq!(permits.iter().filter(|p| p.backend() == A).count(), 1);
-    assert!(matches!(arrive(&pool, 0), Turn::Wait(_)));
+    assert!(matches!(arrive(&pool, 0), Acquire::Queued(_)));
 }
 
 #[test]
 fn round_robin_passes_over_who_is_full() {
-    let pool = pool(Policy::RoundRobin, &[1, 3]);
+    let pool = pool(BalancePolicy::RoundRobin, &[1, 3]);
     let permits: Vec<_> = (0..4).map(|_| go(&pool, 0)).collect();
     assert_eq!(ids(&permits), [0, 1, 1, 1]);
 }
 
 #[test]
 fn a_backend_that_is_down_is_never_picked_and_an_ejected_one_only_when_nobody_else_is_left() {
-    let pool = observing(Policy::MostRoom, 2);
+    let pool = observing(BalancePolicy::MostRoom, 2);
     pool.set_ejected(A, true, at(0));
     assert!((0..5).all(|_| go(&pool, 0).backend() == B));
     pool.set_up(B, false, at(0));
     assert_eq!(go(&pool, 0).backend(), A);
     pool.set_up(A, false, at(0));
-    assert!(matches!(arrive(&pool, 0), Turn::Refused(_, Refused::NoBackend)));
+    assert!(matches!(arrive(&pool, 0), Acquire::Refused(_, Refused::NoBackend)));
     assert!(pool.pass(None).is_none());
 }
 
 #[test]
 fn the_backend_to_avoid_is_avoided_even_when_it_is_the_last_one() {
-    let pool = observing(Policy::MostRoom, 1);
-    assert!(matches!(pool.arrive(ask(at(0)), Some(A), at(0)), Turn::Refused(_, Refused::NoBackend)));
-    assert!(matches!(arrive(&pool, 0), Turn::Go(_)));
+    let pool = observing(BalancePolicy::MostRoom, 1);
+    assert!(matches!(pool.arrive(ask(at(0)), Some(A), at(0)), Acquire::Refused(_, Refused::NoBackend)));
+    assert!(matches!(arrive(&pool, 0), Acquire::Granted(_)));
 }
 
 #[test]
 fn only_streams_past_their_first_token_that_are_read_listen() {
-    let pool = observing(Policy::MostRoom, 1);
+    let pool = observing(BalancePolicy::MostRoom, 1);
     let (mut a, mut b, c) = (go(&pool, 0), go(&pool, 0), go(&pool, 0));
     assert_eq!(pool.listening(A), 0, "all of them wait for their first token");
     a.on_first_token(at(1));
@@ -164,7 +164,7 @@ fn only_streams_past_their_first_token_that_are_read_listen() {
 
 #[test]
 fn dropping_a_permit_gives_the_place_back_on_every_path() {
-    let pool = pool(Policy::MostRoom, &[1]);
+    let pool = pool(BalancePolicy::MostRoom, &[1]);
     let permit = go(&pool, 0);
     let held = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
         let _permit = permit;
@@ -178,7 +178,7 @@ fn dropping_a_permit_gives_the_place_back_on_every_path() {
 
 #[test]
 fn who_waits_is_called_when_a_place_is_free_and_his_waker_once() {
-    let pool = pool(Policy::MostRoom, &[1]);
+    let pool = pool(BalancePolicy::MostRoom, &[1]);
     let first = go(&pool, 0);
     let mut waiting = wait(&pool, 1);
     let bell = Arc::new(Bell::default());
@@ -194,7 +194,7 @@ fn who_waits_is_called_when_a_place_is_free_and_his_waker_once() {
 
 #[test]
 fn a_first_token_makes_room_in_the_window() {
-    let pool = observing(Policy::MostRoom, 1);
+    let pool = observing(BalancePolicy::MostRoom, 1);
     let window = Limits { window: 1.0, concurrency: None, ..limits(1) };
     pool.publish(A, window, at(0));
     let mut first = go(&pool, 0);
@@ -206,7 +206,7 @@ fn a_first_token_makes_room_in_the_window() {
 
 #[test]
 fn who_leaves_the_queue_is_never_called_and_holds_nobody_up() {
-    let pool = pool(Policy::MostRoom, &[1]);
+    let pool = pool(BalancePolicy::MostRoom, &[1]);
     let first = go(&pool, 0);
     let (gone, mut next) = (wait(&pool, 1), wait(&pool, 2));
     drop(gone);
@@ -217,7 +217,7 @@ fn who_leaves_the_queue_is_never_called_and_holds_nobody_up() {
 
 #[test]
 fn a_call_that_comes_too_late_for_the_one_who_left_goes_to_the_next() {
-    let pool = pool(Policy::MostRoom, &[1]);
+    let pool = pool(BalancePolicy::MostRoom, &[1]);
     let first = go(&pool, 0);
     let (gone, mut next) = (wait(&pool, 1), wait(&pool, 2));
     drop(first);
@@ -228,7 +228,7 @@ fn a_call_that_comes_too_late_for_the_one_who_left_goes_to_the_next() {
 
 #[test]
 fn who_waits_too_long_is_refused_without_any_tick() {
-    let pool = pool(Policy::MostRoom, &[1]);
+    let pool = pool(BalancePolicy::MostRoom, &[1]);
     let _first = go(&pool, 0);
     let waiting = wait(&pool, 1);
     let Err(Refused::Shed(shed)) = waiting.expire(at(1001)) else { panic!("it has no turn") };
@@ -238,7 +238,7 @@ fn who_waits_too_long_is_refused_without_any_tick() {
 
 #[test]
 fn a_turn_that_comes_before_the_timer_is_taken() {
-    let pool = pool(Policy::MostRoom, &[1]);
+    let pool = pool(BalancePolicy::MostRoom, &[1]);
     let first = go(&pool, 0);
     let waiting = wait(&pool, 1);
     drop(first);
@@ -248,7 +248,7 @@ fn a_turn_that_comes_before_the_timer_is_taken() {
 
 #[test]
 fn a_backend_with_room_takes_from_the_others_lines() {
-    let pool = pool(Policy::MostRoom, &[1, 1]);
+    let pool = pool(BalancePolicy::MostRoom, &[1, 1]);
     let held = [go(&pool, 0), go(&pool, 0)];
     let mut waiting: Vec<_> = (1..5).map(|ms| wait(&pool, ms)).collect();
     let homes: Vec<_> = waiting.iter().map(|waiting| waiting.home()).collect();
@@ -274,7 +274,7 @@ fn a_backend_with_room_takes_from_the_others_lines() {
 
 #[test]
 fn a_dead_backends_line_goes_to_the_others_and_without_another_it_is_refused() {
-    let pool = pool(Policy::MostRoom, &[1, 1]);
+    let pool = pool(BalancePolicy::MostRoom, &[1, 1]);
     let held = [go(&pool, 0), go(&pool, 0)];
     let mut waiting: Vec<_> = (1..5).map(|ms| wait(&pool, ms)).collect();
     pool.set_up(A, false, at(10));
@@ -289,7 +289,7 @@ fn a_dead_backends_line_goes_to_the_others_and_without_another_it_is_refused() {
 
 #[test]
 fn a_backend_that_comes_back_starts_slowly() {
-    let pool = pool(Policy::MostRoom, &[64]);
+    let pool = pool(BalancePolicy::MostRoom, &[64]);
     pool.set_up(A, false, at(0));
     pool.set_up(A, true, at(100));
     let mut held = vec![go(&pool, 200)];
@@ -298,7 +298,7 @@ fn a_backend_that_comes_back_starts_slowly() {
     pool.publish(A, limits(64), at(1200));
     assert_eq!(pool.load(A), 2, "doubled after a second");
     pool.publish(A, limits(64), at(7200));
-    while let Turn::Go(permit) = arrive(&pool, 7200) {
+    while let Acquire::Granted(permit) = arrive(&pool, 7200) {
         held.push(permit);
     }
     assert_eq!(pool.load(A), 64, "and as before in the end");
@@ -306,10 +306,10 @@ fn a_backend_that_comes_back_starts_slowly() {
 
 #[test]
 fn a_new_backend_takes_no_more_of_those_who_wait_than_one_that_comes_back() {
-    let pool = Pool::with_places(Policy::MostRoom, 1, 2, Settings::default());
+    let pool = Pool::with_places(BalancePolicy::MostRoom, 1, 2, Settings::default());
     pool.publish(A, limits(1), at(0));
     let _held = go(&pool, 0);
-    let _waiting: Vec<Waiting> = (0..50).map(|_| wait(&pool, 0)).collect();
+    let _waiting: Vec<QueueWait> = (0..50).map(|_| wait(&pool, 0)).collect();
     assert_eq!(pool.seat(Mode::Enforce), Some(B));
     pool.recall(B, at(10));
     assert_eq!((pool.gauges(B).in_flight, pool.gauges(A).queued), (1, 49));
@@ -319,7 +319,7 @@ fn a_new_backend_takes_no_more_of_those_who_wait_than_one_that_comes_back() {
 
 #[test]
 fn a_retired_backend_is_idle_when_nothing_of_it_is_left() {
-    let pool = Pool::with_places(Policy::MostRoom, 1, 2, Settings::default());
+    let pool = Pool::with_places(BalancePolicy::MostRoom, 1, 2, Settings::default());
     let passing = pool.pass(None).unwrap();
     assert!(!pool.is_idle(A), "it is not retired");
     pool.retire(A, at(0));
@@ -330,17 +330,17 @@ fn a_retired_backend_is_idle_when_nothing_of_it_is_left() {
 
 #[test]
 fn an_engine_that_refuses_is_given_less() {
-    let pool = pool(Policy::MostRoom, &[64]);
+    let pool = pool(BalancePolicy::MostRoom, &[64]);
     let mut held: Vec<_> = (0..20).map(|_| go(&pool, 0)).collect();
     held[0].on_refused(at(10));
-    assert!(matches!(arrive(&pool, 20), Turn::Wait(_)), "nineteen were there beside it, seventeen are asked for");
+    assert!(matches!(arrive(&pool, 20), Acquire::Queued(_)), "nineteen were there beside it, seventeen are asked for");
     held.truncate(10);
-    assert!(matches!(arrive(&pool, 30), Turn::Go(_)));
+    assert!(matches!(arrive(&pool, 30), Acquire::Granted(_)));
 }
 
 #[test]
 fn a_switch_to_observe_calls_everybody() {
-    let pool = pool(Policy::MostRoom, &[1]);
+    let pool = pool(BalancePolicy::MostRoom, &[1]);
     let _held = go(&pool, 0);
     let mut waiting: Vec<_> = (1..9).map(|ms| wait(&pool, ms)).collect();
     pool.publish(A, Limits::new(Mode::Observe), at(10));
@@ -378,18 +378,18 @@ proptest! {
     /// and in the end every place is back.
     #[test]
     fn limits_are_kept_nobody_is_forgotten_and_all_places_come_back(ops in prop::collection::vec(op(), 1..200)) {
-        let pool = pool(Policy::MostRoom, &[2, 3, 4]);
+        let pool = pool(BalancePolicy::MostRoom, &[2, 3, 4]);
         let mut limit = [2_u32, 3, 4];
         let mut up = [true; 3];
-        let (mut held, mut waiting): (Vec<Permit>, Vec<Waiting>) = Default::default();
+        let (mut held, mut waiting): (Vec<Permit>, Vec<QueueWait>) = Default::default();
         for (i, op) in ops.into_iter().enumerate() {
             let now = at(10 * i as u64);
             let before = [0, 1, 2].map(|b| pool.load(BackendId(b)));
             match op {
-                Op::Arrive => match pool.arrive(Ask { slo: None, ..ask(now) }, None, now) {
-                    Turn::Go(permit) => held.push(permit),
-                    Turn::Wait(w) => waiting.push(w),
-                    Turn::Refused(..) => {}
+                Op::Arrive => match pool.arrive(AdmissionRequest { slo: None, ..ask(now) }, None, now) {
+                    Acquire::Granted(permit) => held.push(permit),
+                    Acquire::Queued(w) => waiting.push(w),
+                    Acquire::Refused(..) => {}
                 },
                 Op::Leave(k) if !waiting.is_empty() => drop(waiting.swap_remove(k % waiting.len())),
                 Op::End(k) if !held.is_empty() => held.swap_remove(k % held.len()).end(now),

@@ -11,13 +11,13 @@ use super::permit::Permit;
 use super::pool::{Pool, Refused};
 
 /// What rides along in a line.
-pub(super) type Caller = Arc<Seat>;
+pub(super) type Waiter = Arc<WaiterCell>;
 
 /// One who waits. Dropping it leaves the line at once: what is dropped is never dispatched.
 #[derive(Debug)]
-pub struct Waiting {
+pub struct QueueWait {
     pool: Arc<Pool>,
-    seat: Caller,
+    seat: Waiter,
     home: BackendId,
     /// The verdict was taken.
     called: bool,
@@ -25,25 +25,25 @@ pub struct Waiting {
 
 /// Where a verdict is put.
 #[derive(Debug)]
-pub(super) struct Seat(Mutex<State>);
+pub(super) struct WaiterCell(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
     /// In which line it stands; changes under the pool's lock only.
     at: Option<(BackendId, Ticket)>,
-    verdict: Option<Verdict>,
+    verdict: Option<WaitVerdict>,
     waker: Option<Waker>,
 }
 
 /// What became of one who waited.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Verdict {
+pub(super) enum WaitVerdict {
     Go(BackendId, Slot),
     Refused(Refused),
 }
 
-impl Waiting {
-    pub(super) fn new(pool: Arc<Pool>, seat: Caller, home: BackendId) -> Self {
+impl QueueWait {
+    pub(super) fn new(pool: Arc<Pool>, seat: Waiter, home: BackendId) -> Self {
         Self { pool, seat, home, called: false }
     }
 
@@ -66,16 +66,16 @@ impl Waiting {
         self.take(verdict)
     }
 
-    fn take(&mut self, verdict: Verdict) -> Result<Permit, Refused> {
+    fn take(&mut self, verdict: WaitVerdict) -> Result<Permit, Refused> {
         self.called = true;
         match verdict {
-            Verdict::Go(backend, slot) => Ok(Permit::new(self.pool.clone(), backend, slot)),
-            Verdict::Refused(refused) => Err(refused),
+            WaitVerdict::Go(backend, slot) => Ok(Permit::new(self.pool.clone(), backend, slot)),
+            WaitVerdict::Refused(refused) => Err(refused),
         }
     }
 }
 
-impl Drop for Waiting {
+impl Drop for QueueWait {
     fn drop(&mut self) {
         if !self.called {
             self.pool.leave(&self.seat);
@@ -83,8 +83,8 @@ impl Drop for Waiting {
     }
 }
 
-impl Seat {
-    pub fn new() -> Caller {
+impl WaiterCell {
+    pub fn new() -> Waiter {
         Arc::new(Self(Mutex::new(State { at: None, verdict: None, waker: None })))
     }
 
@@ -99,18 +99,18 @@ impl Seat {
     }
 
     /// Puts the verdict down; the waker is to be called when no lock is held.
-    pub fn call(&self, verdict: Verdict) -> Option<Waker> {
+    pub fn call(&self, verdict: WaitVerdict) -> Option<Waker> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         (state.at, state.verdict) = (None, Some(verdict));
         state.waker.take()
     }
 
     /// The verdict, if it is there.
-    pub fn verdict(&self) -> Option<Verdict> {
+    pub fn verdict(&self) -> Option<WaitVerdict> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).verdict.take()
     }
 
-    fn poll(&self, cx: &mut Context<'_>) -> Option<Verdict> {
+    fn poll(&self, cx: &mut Context<'_>) -> Option<WaitVerdict> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let verdict = state.verdict.take();
         if verdict.is_none() && !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 
-use super::words::{FormatWord, LangWord, Refused};
+use super::words::{FormatWord, LangWord, MeasurementRefused};
 use crate::offline::import::{self, Problem};
 use crate::offline::sweep::{Objectives, Sweep};
 use crate::offline::{Analysis, report};
@@ -72,7 +72,7 @@ pub fn run(flags: &Analyze) -> anyhow::Result<()> {
         anyhow::bail!("no load level could be read");
     }
     if analysis.refused() {
-        return Err(Refused("no sweep supports a verdict".to_owned()).into());
+        return Err(MeasurementRefused("no sweep supports a verdict".to_owned()).into());
     }
     Ok(())
 }

@@ -6,9 +6,9 @@ use clap::Args;
 
 use super::analyze::{gpus, with_gpus, write};
 use super::plan::one;
-use super::words::{FormatWord, LangWord, Refused};
+use super::words::{FormatWord, LangWord, MeasurementRefused};
 use crate::offline::compare::compare;
-use crate::offline::{Judged, report};
+use crate::offline::{JudgedSweep, report};
 
 /// Flags of `weir compare`.
 #[derive(Debug, Args)]
@@ -48,21 +48,21 @@ pub struct Compare {
 /// [`Refused`] when a side does not carry a comparison; else when nothing could be read or the report not be written.
 pub fn run(flags: &Compare) -> anyhow::Result<()> {
     let base = sized(one(&flags.base, flags.base_sweep.as_deref())?, flags.base_gpus);
-    let mut candidates: Vec<(String, Judged)> = Vec::new();
+    let mut candidates: Vec<(String, JudgedSweep)> = Vec::new();
     for (number, path) in flags.candidates.iter().enumerate() {
         let gpus = flags.gpus.get(number).or(flags.gpus.last()).copied();
         candidates.push((path.display().to_string(), sized(one(path, flags.sweep.as_deref())?, gpus)));
     }
-    let named: Vec<(&str, &Judged)> = candidates.iter().map(|(file, judged)| (file.as_str(), judged)).collect();
+    let named: Vec<(&str, &JudgedSweep)> = candidates.iter().map(|(file, judged)| (file.as_str(), judged)).collect();
     let file = flags.base.display().to_string();
     let found = compare((&file, &base), &named).ok_or_else(|| anyhow::anyhow!("there is nothing to compare with"))?;
     write(&report::comparison(&found, flags.format.into(), flags.lang.into()), flags.out.as_deref())?;
     if found.refused.is_some() {
-        return Err(Refused("the two do not carry a comparison".to_owned()).into());
+        return Err(MeasurementRefused("the two do not carry a comparison".to_owned()).into());
     }
     Ok(())
 }
 
-fn sized(judged: Judged, gpus: Option<f64>) -> Judged {
-    Judged { sweep: with_gpus(judged.sweep, gpus), ..judged }
+fn sized(judged: JudgedSweep, gpus: Option<f64>) -> JudgedSweep {
+    JudgedSweep { sweep: with_gpus(judged.sweep, gpus), ..judged }
 }

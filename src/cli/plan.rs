@@ -6,14 +6,14 @@ use std::time::Duration;
 use clap::Args;
 
 use super::analyze::{complain, gpus, write};
-use super::words::{FormatWord, LangWord, Refused};
-use crate::offline::plan::{self, NoPlan, Wish};
-use crate::offline::verdict::Kind;
-use crate::offline::{Analysis, Judged, import, report};
+use super::words::{FormatWord, LangWord, MeasurementRefused};
+use crate::offline::plan::{self, NoPlan, PlanRequest};
+use crate::offline::verdict::VerdictKind;
+use crate::offline::{Analysis, JudgedSweep, import, report};
 
 /// Flags of `weir plan`.
 #[derive(Debug, Args)]
-pub struct Plan {
+pub struct PlanArgs {
     /// Results of the sweep to plan from: any that `weir analyze` reads
     #[arg(long, value_name = "FILE|DIR")]
     pub baseline: PathBuf,
@@ -50,9 +50,9 @@ pub struct Plan {
 ///
 /// # Errors
 /// [`Refused`] when the baseline is too noisy; else when nothing could be read or the plan not be written.
-pub fn run(flags: &Plan) -> anyhow::Result<()> {
+pub fn run(flags: &PlanArgs) -> anyhow::Result<()> {
     let baseline = one(&flags.baseline, flags.sweep.as_deref())?;
-    let wish = Wish {
+    let wish = PlanRequest {
         gpus: flags.gpus,
         baseline_gpus: flags.baseline_gpus,
         efficiency: flags.efficiency,
@@ -61,22 +61,23 @@ pub fn run(flags: &Plan) -> anyhow::Result<()> {
         file: flags.baseline.display().to_string(),
     };
     let plan = plan::plan(&baseline.sweep, &baseline.verdict, &wish).map_err(|why| match why {
-        NoPlan::Noisy(..) => anyhow::Error::from(Refused(why.to_string())),
+        NoPlan::Noisy(..) => anyhow::Error::from(MeasurementRefused(why.to_string())),
         NoPlan::NoThroughput(_) => why.into(),
     })?;
     write(&report::planned(&plan, flags.format.into(), flags.lang.into()), flags.out.as_deref())
 }
 
 /// The sweep of that name; without one the first that has a verdict, else the first.
-pub(super) fn one(path: &PathBuf, name: Option<&str>) -> anyhow::Result<Judged> {
+pub(super) fn one(path: &PathBuf, name: Option<&str>) -> anyhow::Result<JudgedSweep> {
     let found = import::read(std::slice::from_ref(path));
     complain(&found.problems);
     let mut sweeps = Analysis::of(found.sweeps).sweeps;
     let place = match name {
         Some(name) => sweeps.iter().position(|judged| judged.sweep.id == name),
-        None => {
-            sweeps.iter().position(|judged| judged.verdict.kind != Kind::Noisy).or((!sweeps.is_empty()).then_some(0))
-        }
+        None => sweeps
+            .iter()
+            .position(|judged| judged.verdict.kind != VerdictKind::Noisy)
+            .or((!sweeps.is_empty()).then_some(0)),
     };
     let Some(place) = place else {
         let names: Vec<&str> = sweeps.iter().map(|judged| judged.sweep.id.as_str()).collect();

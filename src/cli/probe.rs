@@ -9,8 +9,8 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use super::words::Refused;
-use crate::load::client::Target;
+use super::words::MeasurementRefused;
+use crate::load::client::LoadTarget;
 
 /// Flags of `weir probe`.
 #[derive(Clone, Debug, Args)]
@@ -47,7 +47,7 @@ pub enum ProbeAct {
 pub fn run(flags: &Probe) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let target = Target::resolve(&flags.admin).await?;
+        let target = LoadTarget::resolve(&flags.admin).await?;
         let mut status = ask(&target, flags, flags.act).await?;
         if flags.wait && flags.act == ProbeAct::Start {
             while status["running"] == true {
@@ -58,13 +58,13 @@ pub fn run(flags: &Probe) -> anyhow::Result<()> {
         println!("{status:#}");
         if flags.wait && status["last"]["knee"].is_null() {
             let why = status["last"]["reason"].as_str().unwrap_or("no run has ended").to_owned();
-            return Err(Refused(why).into());
+            return Err(MeasurementRefused(why).into());
         }
         Ok(())
     })
 }
 
-async fn ask(target: &Target, flags: &Probe, act: ProbeAct) -> anyhow::Result<Value> {
+async fn ask(target: &LoadTarget, flags: &Probe, act: ProbeAct) -> anyhow::Result<Value> {
     let (method, path) = match act {
         ProbeAct::Start => (http::Method::POST, "/probe?set=start"),
         ProbeAct::Stop => (http::Method::POST, "/probe?set=stop"),

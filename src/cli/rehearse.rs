@@ -14,7 +14,7 @@ use super::replay;
 use crate::engine::profile::Profile;
 use crate::estimate::{EngineLimits, Settings};
 use crate::rehearsal::scenario::Subject;
-use crate::rehearsal::{self, Chart, Choice, Machine, Rivals, Scenario, Truth, Truths, report};
+use crate::rehearsal::{self, Machine, Rivals, Scenario, Selection, SimulationChart, Truth, Truths, report};
 use crate::time::Timestamp;
 
 /// Flags of `weir rehearse`.
@@ -82,7 +82,7 @@ pub fn run(flags: &Rehearse) -> anyhow::Result<()> {
     if let Some(file) = &flags.svg {
         draw(&scenarios, flags, file)?;
     }
-    let choice = Choice { engines: flags.engine.clone(), seeds: flags.seed.map(|seed| vec![seed]) };
+    let choice = Selection { engines: flags.engine.clone(), seeds: flags.seed.map(|seed| vec![seed]) };
     if flags.rivals {
         print!("{}", Rivals::compare(&scenarios, &choice, &mut Truths::kept(), threads()).page());
         return Ok(());
@@ -113,7 +113,7 @@ fn draw(scenarios: &[Scenario], flags: &Rehearse, file: &Path) -> anyhow::Result
         let at = change.at.since(Timestamp::ZERO).as_secs_f64();
         eprintln!("{at:8.1} s  {} -> {}: {}", change.from, change.to, change.reason);
     }
-    let svg = Chart { scenario, subject, seed, outcome: &outcome, truths: &truths }.svg();
+    let svg = SimulationChart { scenario, subject, seed, outcome: &outcome, truths: &truths }.svg();
     fs::write(file, svg).with_context(|| file.display().to_string())
 }
 

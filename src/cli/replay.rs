@@ -11,8 +11,8 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use crate::estimate::{Estimate, Reading, Settings};
-use crate::measure::journal::{Line, Record};
-use crate::rehearsal::{Outcome, journal};
+use crate::measure::journal::{JournalLine, JournalRecord};
+use crate::rehearsal::{SimulationOutcome, journal};
 use crate::time::Timestamp;
 
 /// Replays `file` and says, for every process that wrote into it and every backend, when the state changed and why, and
@@ -37,7 +37,7 @@ pub fn run(file: &Path, settings: &Settings) -> anyhow::Result<String> {
     Ok(out)
 }
 
-fn read(file: &Path) -> anyhow::Result<Vec<Record>> {
+fn read(file: &Path) -> anyhow::Result<Vec<JournalRecord>> {
     let lines = BufReader::new(File::open(file).with_context(|| file.display().to_string())?).lines();
     let mut records = Vec::new();
     for (number, line) in lines.enumerate() {
@@ -48,14 +48,14 @@ fn read(file: &Path) -> anyhow::Result<Vec<Record>> {
         }
         let parsed = serde_json::from_str(&line).ok();
         match parsed.with_context(|| format!("{}: not a line of a journal", place()))? {
-            Line::Request(record) => records.push(*record),
-            Line::Transition { .. } => {}
+            JournalLine::Request(record) => records.push(*record),
+            JournalLine::Transition { .. } => {}
         }
     }
     Ok(records)
 }
 
-fn tell(out: &mut String, backend: &str, outcome: &Outcome) -> std::fmt::Result {
+fn tell(out: &mut String, backend: &str, outcome: &SimulationOutcome) -> std::fmt::Result {
     writeln!(out, "{backend}")?;
     for change in &outcome.transitions {
         let at = change.at.since(Timestamp::ZERO).as_secs_f64();

@@ -13,19 +13,19 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use tokio::sync::watch as channel;
 
-use self::files::Folder;
+use self::files::SweepFolder;
 use self::watch::Watcher;
-use super::words::{FormatWord, LangWord, Refused};
+use super::words::{FormatWord, LangWord, MeasurementRefused};
 use crate::load::body::Api;
-use crate::load::client::Target;
+use crate::load::client::LoadTarget;
 use crate::load::schedule::Rate;
-use crate::load::workload::Length;
+use crate::load::workload::TokenLength;
 use crate::offline::sweep::{Environment, Objectives, Sweep};
 use crate::offline::{Analysis, report};
 use crate::sweep::fill;
-use crate::sweep::parts::{Merged, Part};
-use crate::sweep::run::{self, End, Event, Swept};
-use crate::sweep::search::Load;
+use crate::sweep::parts::{Merged, SweepPart};
+use crate::sweep::run::{self, SweepEnd, SweepEvent, Swept};
+use crate::sweep::search::SearchLoad;
 
 /// Flags of `weir sweep`.
 #[derive(Clone, Debug, Args)]
@@ -63,10 +63,10 @@ pub struct SweepFlags {
     pub trace: Option<PathBuf>,
     /// Prompt length: tokens, or `lognormal:MEAN,SIGMA`
     #[arg(long, value_name = "D", default_value = "lognormal:162,0.7")]
-    pub input_tokens: Length,
+    pub input_tokens: TokenLength,
     /// Answer length, likewise
     #[arg(long, value_name = "D", default_value = "lognormal:153,0.25")]
-    pub output_tokens: Length,
+    pub output_tokens: TokenLength,
     /// Objective for the time to first token: goodput, and a level that breaks it is past the knee
     #[arg(long, value_name = "DUR", value_parser = super::duration)]
     pub slo_ttft: Option<Duration>,
@@ -144,12 +144,12 @@ pub fn run(flags: &SweepFlags) -> anyhow::Result<()> {
     // More streams than descriptors would end a level as client-limited; what the system allows is asked for once.
     let _ = rlimit::increase_nofile_limit(MOST_DESCRIPTORS);
     let began = humantime::format_rfc3339_seconds(wall_clock()).to_string();
-    let mut folder = flags.folder().as_deref().map(Folder::create).transpose()?;
+    let mut folder = flags.folder().as_deref().map(SweepFolder::create).transpose()?;
     let mut watcher = Watcher::new(flags.extent_seconds());
     // One thread: the client is to be no more than one core's worth of load beside the server it measures.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let swept = runtime.block_on(async {
-        let target = Target::resolve(&flags.target).await?;
+        let target = LoadTarget::resolve(&flags.target).await?;
         if flags.model.is_none()
             && let Some(model) = target.first_model(flags.dialect).await
         {
@@ -170,8 +170,8 @@ pub fn run(flags: &SweepFlags) -> anyhow::Result<()> {
         });
         let swept = run::run(&target, order, stop, |event| {
             match (&event, &mut folder) {
-                (Event::Begin { .. }, Some(folder)) => folder.on_begin(wall_clock()),
-                (Event::End { number, run, .. }, Some(folder)) => folder.on_level(*number, &run.records),
+                (SweepEvent::Begin { .. }, Some(folder)) => folder.on_begin(wall_clock()),
+                (SweepEvent::End { number, run, .. }, Some(folder)) => folder.on_level(*number, &run.records),
                 _ => {}
             }
             watcher.on(&event);
@@ -183,9 +183,9 @@ pub fn run(flags: &SweepFlags) -> anyhow::Result<()> {
 }
 
 /// Writes the files and the report, and says whether there was anything to report.
-fn finish(flags: &SweepFlags, swept: &Swept, began: String, folder: Option<Folder>) -> anyhow::Result<()> {
+fn finish(flags: &SweepFlags, swept: &Swept, began: String, folder: Option<SweepFolder>) -> anyhow::Result<()> {
     eprintln!("{}", watch::ending(swept));
-    if swept.end == End::NoAnswer {
+    if swept.end == SweepEnd::NoAnswer {
         anyhow::bail!("{} answers no request: see that the server runs, its --model and its --dialect", flags.target);
     }
     let mut analysis = Analysis::of(sweeps(flags, swept, &began));
@@ -197,21 +197,21 @@ fn finish(flags: &SweepFlags, swept: &Swept, began: String, folder: Option<Folde
     if let Some(folder) = folder {
         folder.finish(&analysis, swept, part.clone(), flags.lang.into())?;
     }
-    if let Some(Part { index, of, .. }) = part {
+    if let Some(SweepPart { index, of, .. }) = part {
         eprintln!("part {index} of {of} is done; `weir analyze` on the folders of all parts says what they found");
         return Ok(());
     }
     super::analyze::write(&report::render(&analysis, flags.format.into(), flags.lang.into()), None)?;
     if analysis.refused() {
         let why = watch::refusal(swept).unwrap_or_else(|| "the levels support no verdict".to_owned());
-        return Err(Refused(why).into());
+        return Err(MeasurementRefused(why).into());
     }
     Ok(())
 }
 
 /// A folder for the sum of parts, as one process would have written it.
 pub(super) fn write_merged(out: &std::path::Path, merged: &Merged, lang: report::Lang) -> anyhow::Result<()> {
-    let mut folder = Folder::create(out)?;
+    let mut folder = SweepFolder::create(out)?;
     for level in &merged.levels {
         folder.on_merged(level);
     }
@@ -220,7 +220,7 @@ pub(super) fn write_merged(out: &std::path::Path, merged: &Merged, lang: report:
 
 /// Open and closed levels are two sweeps; the one that answers the question comes first.
 fn sweeps(flags: &SweepFlags, swept: &Swept, began: &str) -> Vec<Sweep> {
-    let of = |id: &str, wanted: fn(Load) -> bool| Sweep {
+    let of = |id: &str, wanted: fn(SearchLoad) -> bool| Sweep {
         id: id.to_owned(),
         environment: flags.environment(began),
         slo: flags.slo_ttft.map(|ttft| Objectives { ttft: ttft.as_secs_f64(), itl: None }),
@@ -231,8 +231,8 @@ fn sweeps(flags: &SweepFlags, swept: &Swept, began: &str) -> Vec<Sweep> {
             .map(|level| fill::level(reported(level.load), &level.summary))
             .collect(),
     };
-    let open = of("sweep", |load| matches!(load, Load::Open(_)));
-    let closed = |id| of(id, |load| matches!(load, Load::Closed(_)));
+    let open = of("sweep", |load| matches!(load, SearchLoad::Open(_)));
+    let closed = |id| of(id, |load| matches!(load, SearchLoad::Closed(_)));
     match (open.levels.is_empty(), closed("ladder")) {
         (true, _) => vec![closed("sweep")],
         (false, ladder) if ladder.levels.is_empty() => vec![open],
@@ -240,10 +240,10 @@ fn sweeps(flags: &SweepFlags, swept: &Swept, began: &str) -> Vec<Sweep> {
     }
 }
 
-fn reported(load: Load) -> crate::offline::sweep::Load {
+fn reported(load: SearchLoad) -> crate::offline::sweep::LevelLoad {
     match load {
-        Load::Closed(clients) => crate::offline::sweep::Load::Concurrency(f64::from(clients)),
-        Load::Open(rate) => crate::offline::sweep::Load::Rate(rate),
+        SearchLoad::Closed(clients) => crate::offline::sweep::LevelLoad::Concurrency(f64::from(clients)),
+        SearchLoad::Open(rate) => crate::offline::sweep::LevelLoad::Rate(rate),
     }
 }
 
@@ -296,7 +296,7 @@ impl SweepFlags {
     }
 
     /// Which part of a sweep this is.
-    fn part(&self) -> Option<Part> {
+    fn part(&self) -> Option<SweepPart> {
         let (index, of) = (self.part?, self.parts?);
         let closed = !self.concurrency.is_empty();
         let loads = if closed {
@@ -304,7 +304,7 @@ impl SweepFlags {
         } else {
             self.rates.iter().map(|rate| rate.per_second()).collect()
         };
-        Some(Part { index, of, loads, closed })
+        Some(SweepPart { index, of, loads, closed })
     }
 
     /// Parts may share a folder: each has one of its own in it.

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-use crate::offline::{Format, Lang};
+use crate::offline::{Lang, ReportFormat};
 
 /// `--format`, as typed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -32,9 +32,9 @@ pub enum LangWord {
 /// The measurement does not support an answer: exit status 3.
 #[derive(Debug, thiserror::Error)]
 #[error("refused: {0}")]
-pub struct Refused(pub String);
+pub struct MeasurementRefused(pub String);
 
-impl From<FormatWord> for Format {
+impl From<FormatWord> for ReportFormat {
     fn from(word: FormatWord) -> Self {
         match word {
             FormatWord::Text => Self::Text,

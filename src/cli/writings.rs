@@ -14,13 +14,13 @@ use crate::config::{reference, schema};
 #[derive(Debug, Args)]
 pub struct SchemaFlags {
     /// Form of the answer
-    #[arg(long, value_enum, default_value_t = Form::Json)]
-    pub format: Form,
+    #[arg(long, value_enum, default_value_t = SchemaForm::Json)]
+    pub format: SchemaForm,
 }
 
 /// The forms of `weir schema`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Form {
+pub enum SchemaForm {
     /// JSON schema, for editors and CI
     Json,
     /// A configuration file with every setting at its default
@@ -31,7 +31,7 @@ pub enum Form {
 
 /// Flags of `weir completions`.
 #[derive(Debug, Args)]
-pub struct Completions {
+pub struct CompletionsArgs {
     /// The shell to write for
     pub shell: Shell,
 }
@@ -46,13 +46,13 @@ pub struct Man {
 
 pub(super) fn schema(flags: &SchemaFlags) -> anyhow::Result<()> {
     write(match flags.format {
-        Form::Json => format!("{:#}\n", schema::schema()),
-        Form::Yaml => reference::yaml(),
-        Form::Md => reference::markdown(),
+        SchemaForm::Json => format!("{:#}\n", schema::schema()),
+        SchemaForm::Yaml => reference::yaml(),
+        SchemaForm::Md => reference::markdown(),
     })
 }
 
-pub(super) fn completions(flags: &Completions) -> anyhow::Result<()> {
+pub(super) fn completions(flags: &CompletionsArgs) -> anyhow::Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(flags.shell, &mut Cli::command(), "weir", &mut script);
     write(script)

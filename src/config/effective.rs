@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::tree::{self, Node, Step, Value};
+use super::tree::{self, PathStep, TreeNode, TreeValue};
 use super::{Config, Overrides, SloRoute};
 use crate::control;
 use crate::units::Span;
@@ -18,31 +18,31 @@ pub struct Effective<'c> {
     listen: std::net::SocketAddr,
     workers: std::num::NonZeroUsize,
     mode: super::Mode,
-    slo: Objectives<'c>,
-    backends: &'c [super::Server],
-    balance: crate::balance::Policy,
-    admission: &'c crate::proxy::admission::Admission,
-    control: Rule,
+    slo: EffectiveObjectives<'c>,
+    backends: &'c [super::BackendConfig],
+    balance: crate::balance::BalancePolicy,
+    admission: &'c crate::proxy::admission::AdmissionSettings,
+    control: EffectiveRule,
     probe: &'c crate::probe::settings::Settings,
     gpu: &'c crate::gpu::settings::Settings,
-    limits: &'c crate::proxy::settings::Limits,
+    limits: &'c crate::proxy::settings::ProxyLimits,
     admin: &'c crate::export::settings::Admin,
-    log: &'c crate::export::settings::Log,
+    log: &'c crate::export::settings::LogSettings,
     otlp: &'c crate::export::settings::Otlp,
     drain: &'c crate::proxy::settings::DrainSettings,
     metrics: &'c crate::export::settings::Metrics,
-    journal: &'c crate::export::settings::Journal,
+    journal: &'c crate::export::settings::JournalSettings,
 }
 
 #[derive(Debug, Serialize)]
-struct Objectives<'c> {
+struct EffectiveObjectives<'c> {
     ttft: Span,
     itl: Span,
     routes: &'c [SloRoute],
 }
 
 #[derive(Debug, Serialize)]
-struct Rule {
+struct EffectiveRule {
     policy: &'static str,
     limit: Option<u32>,
 }
@@ -53,17 +53,21 @@ pub type Origins = BTreeMap<String, String>;
 impl<'c> Effective<'c> {
     /// What `config` says.
     pub fn of(config: &'c Config) -> Self {
-        let limit = if let control::Policy::Static(limit) = config.control { Some(limit) } else { None };
+        let limit = if let control::ControlPolicy::Static(limit) = config.control { Some(limit) } else { None };
         Self {
             version: 1,
             listen: config.listen,
             workers: config.workers,
             mode: config.mode,
-            slo: Objectives { ttft: Span(config.slo.ttft), itl: Span(config.slo.itl), routes: &config.slo_routes },
+            slo: EffectiveObjectives {
+                ttft: Span(config.slo.ttft),
+                itl: Span(config.slo.itl),
+                routes: &config.slo_routes,
+            },
             backends: &config.backends,
             balance: config.balance,
             admission: &config.admission,
-            control: Rule { policy: config.control.as_str(), limit },
+            control: EffectiveRule { policy: config.control.as_str(), limit },
             probe: &config.probe,
             gpu: &config.gpu,
             limits: &config.limits,
@@ -84,10 +88,10 @@ impl<'c> Effective<'c> {
 }
 
 /// The origin of every setting of `config`, which was read from `root`, the tree of the file called `name`.
-pub(super) fn origins(config: &Config, root: &Node, name: &str, overrides: &Overrides) -> Origins {
+pub(super) fn origins(config: &Config, root: &TreeNode, name: &str, overrides: &Overrides) -> Origins {
     let mut origins = Origins::new();
     let effective = Effective::of(config).text();
-    if let Ok(all) = serde_saphyr::from_str::<Node>(&effective) {
+    if let Ok(all) = serde_saphyr::from_str::<TreeNode>(&effective) {
         collect(&all, root, name, &mut Vec::new(), &mut origins);
     }
     for (path, from) in overrides.origins() {
@@ -97,11 +101,11 @@ pub(super) fn origins(config: &Config, root: &Node, name: &str, overrides: &Over
     origins
 }
 
-fn collect(all: &Node, file: &Node, name: &str, steps: &mut Vec<Step>, origins: &mut Origins) {
-    let children: Vec<(Step, &Node)> = match &all.value {
-        Value::Map(entries) => entries.iter().map(|(key, _, node)| (Step::Key(key.clone()), node)).collect(),
-        Value::List(nodes) if nodes.iter().all(|node| matches!(node.value, Value::Map(_))) => {
-            nodes.iter().enumerate().map(|(i, node)| (Step::Index(i), node)).collect()
+fn collect(all: &TreeNode, file: &TreeNode, name: &str, steps: &mut Vec<PathStep>, origins: &mut Origins) {
+    let children: Vec<(PathStep, &TreeNode)> = match &all.value {
+        TreeValue::Map(entries) => entries.iter().map(|(key, _, node)| (PathStep::Key(key.clone()), node)).collect(),
+        TreeValue::List(nodes) if nodes.iter().all(|node| matches!(node.value, TreeValue::Map(_))) => {
+            nodes.iter().enumerate().map(|(i, node)| (PathStep::Index(i), node)).collect()
         }
         _ => Vec::new(),
     };

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A place in the file, both counted from 1, columns in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct Position {
     /// Line.
     pub line: u64,
     /// Column.
@@ -17,7 +17,7 @@ pub struct Fault {
     /// The file, or `command line`.
     pub file: String,
     /// Where in the file, if it is in the file.
-    pub place: Option<Place>,
+    pub place: Option<Position>,
     /// The setting, as `backends[0].url`; empty for the file as a whole.
     pub path: String,
     /// What is wrong and what to write instead; lower case, no full stop.
@@ -35,7 +35,7 @@ impl fmt::Display for Fault {
     /// `weir.yaml:3:7: limits.max_body: …`, which editors and terminals turn into a link.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.file)?;
-        if let Some(Place { line, column }) = self.place {
+        if let Some(Position { line, column }) = self.place {
             write!(out, ":{line}:{column}")?;
         }
         if !self.path.is_empty() {

@@ -9,21 +9,21 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 use super::effective::{self, Origins};
-use super::fault::{Fault, Place};
+use super::fault::{Fault, Position};
 use super::substitute::Surroundings;
-use super::tree::{self, Node, Step};
+use super::tree::{self, PathStep, TreeNode};
 use super::{Config, Overrides};
-use crate::balance::Policy;
-use crate::export::settings::{Admin, Journal, Log, Metrics, Otlp};
-use crate::proxy::admission::Admission;
-use crate::proxy::settings::{DrainSettings, Health, Limits};
-use crate::scrape::settings::{Engine, Series};
+use crate::balance::BalancePolicy;
+use crate::export::settings::{Admin, JournalSettings, LogSettings, Metrics, Otlp};
+use crate::proxy::admission::AdmissionSettings;
+use crate::proxy::settings::{DrainSettings, Health, ProxyLimits};
+use crate::scrape::settings::{EngineKind, Series};
 use crate::units::Span;
 
 /// The configuration of weir: one YAML file. Everything but `backends` has a default.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct File {
+pub(super) struct ConfigFile {
     /// Shape of this file; only 1 exists.
     #[schemars(with = "u64", range(min = 1, max = 1))]
     pub(super) version: Option<u64>,
@@ -37,26 +37,26 @@ pub(super) struct File {
     #[schemars(with = "super::Mode")]
     pub(super) mode: Option<String>,
     /// What a good request is.
-    pub(super) slo: Objectives,
+    pub(super) slo: ObjectiveSection,
     /// The inference servers behind weir.
     #[schemars(length(min = 1, max = 256))]
-    pub(super) backends: Vec<Server>,
+    pub(super) backends: Vec<BackendSection>,
     /// How a backend is chosen among those that are up and have room.
-    pub(super) balance: Policy,
+    pub(super) balance: BalancePolicy,
     /// Who is let in, and in which order. Beside `trust` it matters in mode enforce only.
-    pub(super) admission: Admission,
+    pub(super) admission: AdmissionSettings,
     /// Which rule makes the limits, in mode enforce.
-    pub(super) control: Control,
+    pub(super) control: ControlSection,
     /// Guard rails of synthetic load, which runs only when somebody asks for it with the admin token.
     pub(super) probe: crate::probe::settings::Settings,
     /// Readings of NVIDIA's library, beside what weir measures itself.
     pub(super) gpu: crate::gpu::settings::Settings,
     /// What one caller, and all of them together, may take.
-    pub(super) limits: Limits,
+    pub(super) limits: ProxyLimits,
     /// The admin port.
     pub(super) admin: Admin,
     /// What is written to standard error.
-    pub(super) log: Log,
+    pub(super) log: LogSettings,
     /// Where spans go, over OTLP (http/protobuf).
     pub(super) otlp: Otlp,
     /// How the process leaves.
@@ -64,12 +64,12 @@ pub(super) struct File {
     /// Which families are shown, and in which buckets.
     pub(super) metrics: Metrics,
     /// One JSON line a request: stamps and lengths, never content.
-    pub(super) journal: Journal,
+    pub(super) journal: JournalSettings,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct Objectives {
+pub(super) struct ObjectiveSection {
     /// Arrival to first token.
     #[schemars(with = "Span", extend("exclusiveMinimum" = "0s"))]
     pub(super) ttft: Option<Span>,
@@ -77,13 +77,13 @@ pub(super) struct Objectives {
     #[schemars(with = "Span", extend("exclusiveMinimum" = "0s"))]
     pub(super) itl: Option<Span>,
     /// Paths with another objective for the first token, such as `{ path: /v1/embeddings, ttft: null }`.
-    pub(super) routes: Vec<Route>,
+    pub(super) routes: Vec<RouteSection>,
 }
 
 /// The objective of one path.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct Route {
+pub(super) struct RouteSection {
     /// The path, without a query.
     #[schemars(with = "String", regex(pattern = "^/[!-~]*$"))]
     pub(super) path: Option<String>,
@@ -95,7 +95,7 @@ pub(super) struct Route {
 /// Which rule makes the limits.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct Control {
+pub(super) struct ControlSection {
     /// The rule.
     #[schemars(with = "PolicyWord")]
     pub(super) policy: Option<PolicyWord>,
@@ -125,7 +125,7 @@ pub(super) enum PolicyWord {
 /// One entry of `backends`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct Server {
+pub(super) struct BackendSection {
     /// Value of the label `backend`, unique; `backend-N` when it is left out.
     #[schemars(with = "String", regex(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"))]
     pub(super) name: Option<String>,
@@ -140,7 +140,7 @@ pub(super) struct Server {
     /// How it is asked whether it is well.
     pub(super) health: Health,
     /// Whose metrics these are.
-    pub(super) engine: Engine,
+    pub(super) engine: EngineKind,
     /// Where its metrics are; `null` is at `url`, under this engine's usual path.
     #[schemars(regex(pattern = "^[Hh][Tt][Tt][Pp]://[^?#@]+$"))]
     pub(super) metrics_url: Option<String>,
@@ -172,9 +172,9 @@ pub(super) enum Workers {
 
 impl<'de> Deserialize<'de> for Workers {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Word;
+        struct ConfigWord;
 
-        impl serde::de::Visitor<'_> for Word {
+        impl serde::de::Visitor<'_> for ConfigWord {
             type Value = Workers;
 
             fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -194,7 +194,7 @@ impl<'de> Deserialize<'de> for Workers {
         }
 
         // As a number first, so that a filled-in variable may stand for one.
-        deserializer.deserialize_u64(Word)
+        deserializer.deserialize_u64(ConfigWord)
     }
 }
 
@@ -213,15 +213,15 @@ impl JsonSchema for Workers {
 }
 
 /// What was found while reading: the faults so far, and the tree that tells where a setting stands.
-pub(super) struct Reader {
+pub(super) struct ConfigReader {
     name: String,
-    root: Node,
+    root: TreeNode,
     faults: Vec<Fault>,
 }
 
-impl Reader {
+impl ConfigReader {
     /// Notes a fault of the setting that the steps lead to.
-    pub(super) fn report(&mut self, steps: &[Step], sentence: String) {
+    pub(super) fn report(&mut self, steps: &[PathStep], sentence: String) {
         let place = self.root.place_of(steps);
         self.note(steps, Some(place), sentence);
     }
@@ -232,7 +232,7 @@ impl Reader {
     }
 
     /// Whether the setting already has a fault, so that its absence is none.
-    pub(super) fn is_faulty(&self, steps: &[Step]) -> bool {
+    pub(super) fn is_faulty(&self, steps: &[PathStep]) -> bool {
         self.root.is_removed(steps)
     }
 
@@ -246,24 +246,24 @@ impl Reader {
         self.faults
     }
 
-    fn note(&mut self, steps: &[Step], place: Option<Place>, sentence: String) {
+    fn note(&mut self, steps: &[PathStep], place: Option<Position>, sentence: String) {
         let sentence = self.root.unquoted(steps, sentence);
         self.faults.push(Fault { file: self.name.clone(), place, path: tree::path(steps), sentence });
     }
 
     /// Reads the struct again and again, each time without the node that had a fault.
-    fn read_all(&mut self) -> File {
+    fn read_all(&mut self) -> ConfigFile {
         loop {
-            match File::deserialize(&self.root) {
+            match ConfigFile::deserialize(&self.root) {
                 Ok(file) => return file,
                 Err(fault) => {
                     let steps = fault.steps();
-                    let gone = |key: &str| self.is_faulty(&[&steps[..], &[Step::Key(key.to_owned())]].concat());
+                    let gone = |key: &str| self.is_faulty(&[&steps[..], &[PathStep::Key(key.to_owned())]].concat());
                     if !fault.missing.is_some_and(gone) {
                         self.note(&steps, fault.place, fault.sentence);
                     }
                     if !self.root.remove(&steps) || steps.is_empty() {
-                        return File::default();
+                        return ConfigFile::default();
                     }
                 }
             }
@@ -272,19 +272,19 @@ impl Reader {
 }
 
 /// Reads the text as far as it can be read.
-pub(super) fn read(text: &str, name: &str, surroundings: &Surroundings<'_>) -> (File, Reader) {
-    let mut reader = Reader { name: name.to_owned(), root: Node::empty(), faults: Vec::new() };
+pub(super) fn read(text: &str, name: &str, surroundings: &Surroundings<'_>) -> (ConfigFile, ConfigReader) {
+    let mut reader = ConfigReader { name: name.to_owned(), root: TreeNode::empty(), faults: Vec::new() };
     match parse(text) {
         Ok(root) => reader.root = root,
         Err((place, sentence)) => {
             reader.note(&[], place, sentence);
             // What could not be read says nothing about what is missing.
             reader.root.remove(&[]);
-            return (File::default(), reader);
+            return (ConfigFile::default(), reader);
         }
     }
     let faults = &mut reader.faults;
-    let mut report = |steps: &[Step], place, sentence| {
+    let mut report = |steps: &[PathStep], place, sentence| {
         faults.push(Fault { file: name.to_owned(), place: Some(place), path: tree::path(steps), sentence });
     };
     reader.root.settle(&mut Vec::new(), &mut report);
@@ -294,10 +294,10 @@ pub(super) fn read(text: &str, name: &str, surroundings: &Surroundings<'_>) -> (
 }
 
 /// The text as a tree, or what is wrong with its YAML. Keys given twice are left in: they are faults like others.
-fn parse(text: &str) -> Result<Node, (Option<Place>, String)> {
+fn parse(text: &str) -> Result<TreeNode, (Option<Position>, String)> {
     let only_comments = |line: &str| line.trim_start().is_empty() || line.trim_start().starts_with('#');
     if text.lines().all(only_comments) {
-        return Ok(Node::empty());
+        return Ok(TreeNode::empty());
     }
     // YAML 1.2: `off` is a word, and one that a setting can mean.
     let options = serde_saphyr::options! {
@@ -305,7 +305,7 @@ fn parse(text: &str) -> Result<Node, (Option<Place>, String)> {
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::PassThrough,
     };
     serde_saphyr::from_str_with_options(text, options).map_err(|why| {
-        let place = why.location().map(|at| Place { line: at.line(), column: at.column() });
+        let place = why.location().map(|at| Position { line: at.line(), column: at.column() });
         let formatter = serde_saphyr::UserMessageFormatter;
         let sentence = serde_saphyr::MessageFormatter::format_message(&formatter, why.without_snippet()).into_owned();
         (place, sentence)

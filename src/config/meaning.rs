@@ -4,13 +4,13 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::fault::ConfigErrors;
-use super::file::{self, File, PolicyWord, Reader, Workers};
-use super::tree::Step;
-use super::{Config, Inside, Loaded, Mode, Overrides, Server, SloRoute, processors};
-use crate::control::Policy;
+use super::file::{self, ConfigFile, ConfigReader, PolicyWord, Workers};
+use super::tree::PathStep;
+use super::{BackendConfig, Config, Inside, Loaded, Mode, Overrides, SloRoute, processors};
+use crate::control::ControlPolicy;
 use crate::export::settings::{Metrics, Otlp};
-use crate::proxy::settings::{Backend, BackendUrl, Health, UrlError};
-use crate::scrape::settings::Engine;
+use crate::proxy::settings::{BackendSettings, BackendUrl, Health, UrlError};
+use crate::scrape::settings::EngineKind;
 use crate::slo::Slo;
 
 /// More threads than any machine has use for; a larger number is a slip of the finger.
@@ -23,7 +23,7 @@ const LONGEST_NAME: usize = 63;
 const MOST_BUCKETS: usize = 64;
 
 /// The configuration, or every fault that the reader and the checks below have found.
-pub(super) fn of(file: File, overrides: &Overrides, mut reader: Reader) -> Result<Loaded, ConfigErrors> {
+pub(super) fn of(file: ConfigFile, overrides: &Overrides, mut reader: ConfigReader) -> Result<Loaded, ConfigErrors> {
     let reader_ref = &mut reader;
     check_version(file.version, reader_ref);
     let mut config = Config {
@@ -61,13 +61,13 @@ pub(super) fn of(file: File, overrides: &Overrides, mut reader: Reader) -> Resul
     ConfigErrors::check(reader.into_faults()).map(|()| Loaded { config, origins })
 }
 
-fn check_version(version: Option<u64>, reader: &mut Reader) {
+fn check_version(version: Option<u64>, reader: &mut ConfigReader) {
     if let Some(other) = version.filter(|version| *version != 1) {
         reader.report(&at(&["version"]), format!("version {other} is not known to this program: expected 1"));
     }
 }
 
-fn workers(typed: Option<&Workers>, reader: &mut Reader) -> NonZeroUsize {
+fn workers(typed: Option<&Workers>, reader: &mut ConfigReader) -> NonZeroUsize {
     let number = match typed {
         None | Some(Workers::Auto) => return processors(),
         Some(Workers::Number(number)) => *number,
@@ -82,7 +82,7 @@ fn workers(typed: Option<&Workers>, reader: &mut Reader) -> NonZeroUsize {
     })
 }
 
-fn mode(typed: Option<&str>, overrides: &Overrides, reader: &mut Reader) -> Mode {
+fn mode(typed: Option<&str>, overrides: &Overrides, reader: &mut ConfigReader) -> Mode {
     let fault = match overrides.mode.as_deref().or(typed) {
         None | Some("observe") => return Mode::Observe,
         Some("enforce") => return Mode::Enforce,
@@ -95,7 +95,7 @@ fn mode(typed: Option<&str>, overrides: &Overrides, reader: &mut Reader) -> Mode
     Mode::Observe
 }
 
-fn slo(file: &File, overrides: &Overrides, reader: &mut Reader) -> Slo {
+fn slo(file: &ConfigFile, overrides: &Overrides, reader: &mut ConfigReader) -> Slo {
     let default = Slo::default();
     let slo = Slo {
         ttft: overrides.slo_ttft.or(file.slo.ttft.map(|span| span.0)).unwrap_or(default.ttft),
@@ -116,10 +116,11 @@ fn slo(file: &File, overrides: &Overrides, reader: &mut Reader) -> Slo {
     slo
 }
 
-fn slo_routes(typed: &[file::Route], reader: &mut Reader) -> Vec<SloRoute> {
+fn slo_routes(typed: &[file::RouteSection], reader: &mut ConfigReader) -> Vec<SloRoute> {
     let mut routes = Vec::new();
     for (index, route) in typed.iter().enumerate() {
-        let steps = |key: &str| [at(&["slo", "routes"]), vec![Step::Index(index), Step::Key(key.to_owned())]].concat();
+        let steps =
+            |key: &str| [at(&["slo", "routes"]), vec![PathStep::Index(index), PathStep::Key(key.to_owned())]].concat();
         match &route.path {
             Some(path) if path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b'?') => {
                 routes.push(SloRoute { path: path.clone(), ttft: route.ttft.map(|span| span.0) });
@@ -138,27 +139,27 @@ fn slo_routes(typed: &[file::Route], reader: &mut Reader) -> Vec<SloRoute> {
     routes
 }
 
-fn policy(typed: &file::Control, reader: &mut Reader) -> Policy {
+fn policy(typed: &file::ControlSection, reader: &mut ConfigReader) -> ControlPolicy {
     let policy = match typed.policy {
-        None | Some(PolicyWord::FirstTokenWindow) => Policy::FirstTokenWindow,
+        None | Some(PolicyWord::FirstTokenWindow) => ControlPolicy::FirstTokenWindow,
         Some(PolicyWord::Static) => match typed.limit {
-            Some(limit) if limit > 0 => return Policy::Static(limit),
+            Some(limit) if limit > 0 => return ControlPolicy::Static(limit),
             Some(_) => {
                 let sentence = "no request at all: expected 1 or more".to_owned();
                 reader.report(&at(&["control", "limit"]), sentence);
-                return Policy::default();
+                return ControlPolicy::default();
             }
-            None if reader.is_faulty(&at(&["control", "limit"])) => return Policy::default(),
+            None if reader.is_faulty(&at(&["control", "limit"])) => return ControlPolicy::default(),
             None => {
                 let sentence = "`static` needs the number of requests in flight, as `limit: 64`".to_owned();
                 reader.report(&at(&["control", "policy"]), sentence);
-                return Policy::default();
+                return ControlPolicy::default();
             }
         },
-        Some(PolicyWord::Aimd) => Policy::Aimd,
-        Some(PolicyWord::Gradient2) => Policy::Gradient2,
-        Some(PolicyWord::Vegas) => Policy::Vegas,
-        Some(PolicyWord::EnvoyGradient) => Policy::EnvoyGradient,
+        Some(PolicyWord::Aimd) => ControlPolicy::Aimd,
+        Some(PolicyWord::Gradient2) => ControlPolicy::Gradient2,
+        Some(PolicyWord::Vegas) => ControlPolicy::Vegas,
+        Some(PolicyWord::EnvoyGradient) => ControlPolicy::EnvoyGradient,
     };
     if typed.limit.is_some() {
         let sentence = "only `policy: static` has a limit of its own; this one finds it".to_owned();
@@ -167,7 +168,7 @@ fn policy(typed: &file::Control, reader: &mut Reader) -> Policy {
     policy
 }
 
-fn backends(typed: Vec<file::Server>, overrides: &Overrides, reader: &mut Reader) -> Vec<Server> {
+fn backends(typed: Vec<file::BackendSection>, overrides: &Overrides, reader: &mut ConfigReader) -> Vec<BackendConfig> {
     if !overrides.backends.is_empty() {
         return overrides.backends.iter().enumerate().filter_map(|(i, url)| from_flag(i, url, reader)).collect();
     }
@@ -177,7 +178,7 @@ fn backends(typed: Vec<file::Server>, overrides: &Overrides, reader: &mut Reader
     if typed.len() > MOST_BACKENDS {
         reader.report(&at(&["backends"]), format!("{} backends, the most is {MOST_BACKENDS}", typed.len()));
     }
-    let mut backends = Vec::<Server>::with_capacity(typed.len());
+    let mut backends = Vec::<BackendConfig>::with_capacity(typed.len());
     for (index, server) in typed.into_iter().enumerate() {
         if let Some(backend) = from_file(index, server, &backends, reader) {
             backends.push(backend);
@@ -186,13 +187,19 @@ fn backends(typed: Vec<file::Server>, overrides: &Overrides, reader: &mut Reader
     backends
 }
 
-fn from_flag(index: usize, url: &str, reader: &mut Reader) -> Option<Server> {
+fn from_flag(index: usize, url: &str, reader: &mut ConfigReader) -> Option<BackendConfig> {
     match BackendUrl::parse(url) {
         Ok(url) => {
             let name = format!("backend-{index}");
-            let backend =
-                Backend { name, url, model_name: None, host: None, health: Health::default(), reassemble: true };
-            Some(Server { backend, inside: Inside::default() })
+            let backend = BackendSettings {
+                name,
+                url,
+                model_name: None,
+                host: None,
+                health: Health::default(),
+                reassemble: true,
+            };
+            Some(BackendConfig { backend, inside: Inside::default() })
         }
         Err(why) => {
             reader.report_flag("--backend", why.to_string());
@@ -201,8 +208,14 @@ fn from_flag(index: usize, url: &str, reader: &mut Reader) -> Option<Server> {
     }
 }
 
-fn from_file(index: usize, server: file::Server, earlier: &[Server], reader: &mut Reader) -> Option<Server> {
-    let steps = |key: &str| vec![Step::Key("backends".to_owned()), Step::Index(index), Step::Key(key.to_owned())];
+fn from_file(
+    index: usize,
+    server: file::BackendSection,
+    earlier: &[BackendConfig],
+    reader: &mut ConfigReader,
+) -> Option<BackendConfig> {
+    let steps =
+        |key: &str| vec![PathStep::Key("backends".to_owned()), PathStep::Index(index), PathStep::Key(key.to_owned())];
     let inside = inside(&server, &steps, reader);
     let name = server.name.unwrap_or_else(|| format!("backend-{index}"));
     if !is_label(&name) {
@@ -224,7 +237,7 @@ fn from_file(index: usize, server: file::Server, earlier: &[Server], reader: &mu
         return None;
     };
     let url = BackendUrl::parse(&url).map_err(|why| reader.report(&steps("url"), why.to_string())).ok()?;
-    let backend = Backend {
+    let backend = BackendSettings {
         name,
         url,
         model_name: server.model_name,
@@ -232,10 +245,10 @@ fn from_file(index: usize, server: file::Server, earlier: &[Server], reader: &mu
         health: server.health,
         reassemble: server.reassemble.unwrap_or(true),
     };
-    Some(Server { backend, inside })
+    Some(BackendConfig { backend, inside })
 }
 
-fn inside(server: &file::Server, steps: &impl Fn(&str) -> Vec<Step>, reader: &mut Reader) -> Inside {
+fn inside(server: &file::BackendSection, steps: &impl Fn(&str) -> Vec<PathStep>, reader: &mut ConfigReader) -> Inside {
     let limits = [
         ("max_num_seqs", server.max_num_seqs),
         ("kv_tokens", server.kv_tokens),
@@ -244,7 +257,7 @@ fn inside(server: &file::Server, steps: &impl Fn(&str) -> Vec<Step>, reader: &mu
     for (key, _) in limits.iter().filter(|(_, limit)| *limit == Some(0)) {
         reader.report(&steps(key), "an engine with a limit of 0 serves nobody: expected a number from 1".to_owned());
     }
-    if server.engine == Engine::Custom && server.engine_metrics.is_empty() {
+    if server.engine == EngineKind::Custom && server.engine_metrics.is_empty() {
         let sentence = "`custom` needs `engine_metrics: { running: …, waiting: …, kv_usage: … }`, one of them at least";
         reader.report(&steps("engine"), sentence.to_owned());
     }
@@ -271,8 +284,8 @@ fn is_label(name: &str) -> bool {
     name.len() <= LONGEST_NAME && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.bytes().all(inside)
 }
 
-fn check_health(health: &Health, steps: &[Step], reader: &mut Reader) {
-    let below = |key: &str| [steps, &[Step::Key(key.to_owned())]].concat();
+fn check_health(health: &Health, steps: &[PathStep], reader: &mut ConfigReader) {
+    let below = |key: &str| [steps, &[PathStep::Key(key.to_owned())]].concat();
     if !health.path.starts_with('/') || !health.path.bytes().all(|b| b.is_ascii_graphic()) {
         reader.report(&below("path"), format!("`{}` is not a path such as `/health`", health.path));
     }
@@ -283,7 +296,7 @@ fn check_health(health: &Health, steps: &[Step], reader: &mut Reader) {
     }
 }
 
-fn check_ports(config: &Config, reader: &mut Reader) {
+fn check_ports(config: &Config, reader: &mut ConfigReader) {
     let (data, admin) = (config.listen, config.admin.listen);
     if data.port() != 0 && data == admin {
         reader
@@ -292,13 +305,13 @@ fn check_ports(config: &Config, reader: &mut Reader) {
     for (index, backend) in config.backends.iter().enumerate() {
         let url = &backend.url;
         if data.port() == url.port && url.host.parse() == Ok(data.ip()) && !data.ip().is_unspecified() {
-            let steps = [Step::Key("backends".to_owned()), Step::Index(index), Step::Key("url".to_owned())];
+            let steps = [PathStep::Key("backends".to_owned()), PathStep::Index(index), PathStep::Key("url".to_owned())];
             reader.report(&steps, format!("`{url}` is the data port of this proxy: it would call itself"));
         }
     }
 }
 
-fn check_limits(config: &Config, reader: &mut Reader) {
+fn check_limits(config: &Config, reader: &mut ConfigReader) {
     let limits = &config.limits;
     let spans: [(&[&str], Duration); 8] = [
         (&["limits", "header_timeout"], limits.header_timeout),
@@ -336,7 +349,7 @@ fn check_limits(config: &Config, reader: &mut Reader) {
     }
 }
 
-fn check_probe(probe: &crate::probe::settings::Settings, reader: &mut Reader) {
+fn check_probe(probe: &crate::probe::settings::Settings, reader: &mut ConfigReader) {
     if !(probe.max_rate.is_finite() && probe.max_rate > 0.0) {
         reader.report(&at(&["probe", "max_rate"]), "expected a number above 0".to_owned());
     }
@@ -356,7 +369,7 @@ fn check_probe(probe: &crate::probe::settings::Settings, reader: &mut Reader) {
     }
 }
 
-fn check_otlp(otlp: &Otlp, reader: &mut Reader) {
+fn check_otlp(otlp: &Otlp, reader: &mut ConfigReader) {
     if let Some(Err(why)) = otlp.endpoint.as_deref().map(BackendUrl::parse) {
         let sentence = match why {
             UrlError::Tls(typed) => format!("`{typed}`: spans are sent in the clear, to a collector nearby: http://"),
@@ -372,7 +385,7 @@ fn check_otlp(otlp: &Otlp, reader: &mut Reader) {
 /// Less than this holds no steady state.
 const SHORTEST_STEP: Duration = Duration::from_secs(1);
 
-fn check_admission(config: &Config, reader: &mut Reader) {
+fn check_admission(config: &Config, reader: &mut ConfigReader) {
     let admission = &config.admission;
     if !matches!(admission.shed_status, 429 | 503 | 529) {
         let sentence =
@@ -391,10 +404,10 @@ fn check_admission(config: &Config, reader: &mut Reader) {
     }
 }
 
-fn check_metrics(metrics: &Metrics, reader: &mut Reader) {
+fn check_metrics(metrics: &Metrics, reader: &mut ConfigReader) {
     for (index, family) in metrics.disable.iter().enumerate() {
         if !family.starts_with("weir_") && !family.starts_with("process_") {
-            let steps = [at(&["metrics", "disable"]), vec![Step::Index(index)]].concat();
+            let steps = [at(&["metrics", "disable"]), vec![PathStep::Index(index)]].concat();
             reader.report(&steps, format!("`{family}` is not a family of ours: they begin with `weir_` or `process_`"));
         }
     }
@@ -416,6 +429,6 @@ fn zero() -> String {
     "a span of zero would end everything at once, write one such as `10s`".to_owned()
 }
 
-fn at(keys: &[&str]) -> Vec<Step> {
-    keys.iter().map(|key| Step::Key((*key).to_owned())).collect()
+fn at(keys: &[&str]) -> Vec<PathStep> {
+    keys.iter().map(|key| PathStep::Key((*key).to_owned())).collect()
 }

@@ -5,14 +5,14 @@ use std::fmt;
 use serde::de::value::StrDeserializer;
 use serde::de::{self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor};
 
-use super::fault::{Place, suggestion};
-use super::tree::{Node, Step, Value};
+use super::fault::{Position, suggestion};
+use super::tree::{PathStep, TreeNode, TreeValue};
 
 /// What a struct did not accept, and where. Steps are collected from the inside out.
 #[derive(Debug)]
 pub(super) struct Mismatch {
-    inside_out: Vec<Step>,
-    pub(super) place: Option<Place>,
+    inside_out: Vec<PathStep>,
+    pub(super) place: Option<Position>,
     pub(super) sentence: String,
     /// The key whose absence this is.
     pub(super) missing: Option<&'static str>,
@@ -20,11 +20,11 @@ pub(super) struct Mismatch {
 
 impl Mismatch {
     /// The steps from the root.
-    pub(super) fn steps(&self) -> Vec<Step> {
+    pub(super) fn steps(&self) -> Vec<PathStep> {
         self.inside_out.iter().rev().cloned().collect()
     }
 
-    fn inside(mut self, step: Step, place: Place) -> Self {
+    fn inside(mut self, step: PathStep, place: Position) -> Self {
         self.inside_out.push(step);
         self.place.get_or_insert(place);
         self
@@ -85,19 +85,19 @@ fn plain(expected: &str) -> String {
     .to_owned()
 }
 
-impl<'de> Deserializer<'de> for &'de Node {
+impl<'de> Deserializer<'de> for &'de TreeNode {
     type Error = Mismatch;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
         match &self.value {
-            Value::Null | Value::Removed => visitor.visit_unit(),
-            Value::Bool(value) => visitor.visit_bool(*value),
-            Value::Unsigned(value) => visitor.visit_u64(*value),
-            Value::Signed(value) => visitor.visit_i64(*value),
-            Value::Float(value) => visitor.visit_f64(*value),
-            Value::Text(text) | Value::Filled(text) => visitor.visit_str(text),
-            Value::List(nodes) => visitor.visit_seq(Elements(nodes.iter().enumerate())),
-            Value::Map(entries) => visitor.visit_map(Entries { rest: entries.iter(), value: None }),
+            TreeValue::Null | TreeValue::Removed => visitor.visit_unit(),
+            TreeValue::Bool(value) => visitor.visit_bool(*value),
+            TreeValue::Unsigned(value) => visitor.visit_u64(*value),
+            TreeValue::Signed(value) => visitor.visit_i64(*value),
+            TreeValue::Float(value) => visitor.visit_f64(*value),
+            TreeValue::Text(text) | TreeValue::Filled(text) => visitor.visit_str(text),
+            TreeValue::List(nodes) => visitor.visit_seq(Elements(nodes.iter().enumerate())),
+            TreeValue::Map(entries) => visitor.visit_map(MapEntries { rest: entries.iter(), value: None }),
         }
     }
 
@@ -136,8 +136,8 @@ impl<'de> Deserializer<'de> for &'de Node {
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
         match &self.value {
-            Value::Null | Value::Removed => visitor.visit_none(),
-            Value::Filled(text) if matches!(text.as_str(), "" | "null") => visitor.visit_none(),
+            TreeValue::Null | TreeValue::Removed => visitor.visit_none(),
+            TreeValue::Filled(text) if matches!(text.as_str(), "" | "null") => visitor.visit_none(),
             _ => visitor.visit_some(self),
         }
     }
@@ -150,9 +150,9 @@ impl<'de> Deserializer<'de> for &'de Node {
     ) -> Result<V::Value, Mismatch> {
         match &self.value {
             // A section whose every key is commented out.
-            Value::Null => visitor.visit_map(Entries { rest: [].iter(), value: None }),
+            TreeValue::Null => visitor.visit_map(MapEntries { rest: [].iter(), value: None }),
             // A derived reader would take a list for the fields in their order.
-            Value::List(_) => Err(de::Error::invalid_type(Unexpected::Seq, &"a mapping of keys to values")),
+            TreeValue::List(_) => Err(de::Error::invalid_type(Unexpected::Seq, &"a mapping of keys to values")),
             _ => self.deserialize_any(visitor),
         }
     }
@@ -164,7 +164,7 @@ impl<'de> Deserializer<'de> for &'de Node {
         visitor: V,
     ) -> Result<V::Value, Mismatch> {
         match &self.value {
-            Value::Text(text) | Value::Filled(text) => {
+            TreeValue::Text(text) | TreeValue::Filled(text) => {
                 let word: StrDeserializer<'_, Mismatch> = text.as_str().into_deserializer();
                 visitor.visit_enum(word)
             }
@@ -182,45 +182,45 @@ impl<'de> Deserializer<'de> for &'de Node {
     }
 }
 
-impl Node {
+impl TreeNode {
     fn filled(&self) -> Option<&str> {
         match &self.value {
-            Value::Filled(text) => Some(text),
+            TreeValue::Filled(text) => Some(text),
             _ => None,
         }
     }
 }
 
-struct Elements<'de>(std::iter::Enumerate<std::slice::Iter<'de, Node>>);
+struct Elements<'de>(std::iter::Enumerate<std::slice::Iter<'de, TreeNode>>);
 
 impl<'de> SeqAccess<'de> for Elements<'de> {
     type Error = Mismatch;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Mismatch> {
-        let Some((index, node)) = self.0.find(|(_, node)| !matches!(node.value, Value::Removed)) else {
+        let Some((index, node)) = self.0.find(|(_, node)| !matches!(node.value, TreeValue::Removed)) else {
             return Ok(None);
         };
-        seed.deserialize(node).map(Some).map_err(|fault| fault.inside(Step::Index(index), node.place))
+        seed.deserialize(node).map(Some).map_err(|fault| fault.inside(PathStep::Index(index), node.place))
     }
 }
 
-struct Entries<'de> {
-    rest: std::slice::Iter<'de, (String, Place, Node)>,
-    value: Option<&'de (String, Place, Node)>,
+struct MapEntries<'de> {
+    rest: std::slice::Iter<'de, (String, Position, TreeNode)>,
+    value: Option<&'de (String, Position, TreeNode)>,
 }
 
-impl<'de> MapAccess<'de> for Entries<'de> {
+impl<'de> MapAccess<'de> for MapEntries<'de> {
     type Error = Mismatch;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Mismatch> {
-        self.value = self.rest.find(|(.., node)| !matches!(node.value, Value::Removed));
+        self.value = self.rest.find(|(.., node)| !matches!(node.value, TreeValue::Removed));
         let Some((key, place, _)) = self.value else { return Ok(None) };
         let word: StrDeserializer<'_, Mismatch> = key.as_str().into_deserializer();
-        seed.deserialize(word).map(Some).map_err(|fault| fault.inside(Step::Key(key.clone()), *place))
+        seed.deserialize(word).map(Some).map_err(|fault| fault.inside(PathStep::Key(key.clone()), *place))
     }
 
     fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, Mismatch> {
         let (key, _, node) = self.value.take().ok_or_else(|| Mismatch::new("a value without a key".to_owned()))?;
-        seed.deserialize(node).map_err(|fault| fault.inside(Step::Key(key.clone()), node.place))
+        seed.deserialize(node).map_err(|fault| fault.inside(PathStep::Key(key.clone()), node.place))
     }
 }

@@ -4,12 +4,12 @@ use serde_json::Value as Json;
 
 use super::effective::Effective;
 use super::schema;
-use super::tree::{Node, Value};
+use super::tree::{TreeNode, TreeValue};
 
 /// `config/weir.yaml`: every setting with its default, its meaning above it.
 pub fn yaml() -> String {
     let schema = schema::schema();
-    let mut page = Page { text: HEAD.to_owned() };
+    let mut page = YamlPage { text: HEAD.to_owned() };
     page.keys(&sample(), &schema, 0);
     page.text
 }
@@ -26,18 +26,18 @@ pub fn markdown() -> String {
 }
 
 /// The defaults in the file's order; the order is lost in a map of JSON.
-fn sample() -> Node {
-    serde_saphyr::from_str(&Effective::of(&schema::sample()).text()).unwrap_or_else(|_| Node::empty())
+fn sample() -> TreeNode {
+    serde_saphyr::from_str(&Effective::of(&schema::sample()).text()).unwrap_or_else(|_| TreeNode::empty())
 }
 
 /// A YAML text in the making.
-struct Page {
+struct YamlPage {
     text: String,
 }
 
-impl Page {
-    fn keys(&mut self, node: &Node, schema: &Json, depth: usize) {
-        let Value::Map(entries) = &node.value else { return };
+impl YamlPage {
+    fn keys(&mut self, node: &TreeNode, schema: &Json, depth: usize) {
+        let TreeValue::Map(entries) = &node.value else { return };
         let indent = "  ".repeat(depth);
         for (key, _, value) in entries {
             let own = &schema["properties"][key.as_str()];
@@ -46,23 +46,23 @@ impl Page {
             }
             self.comment(&indent, own);
             match (&value.value, own.get("default")) {
-                (Value::Map(_), _) => {
+                (TreeValue::Map(_), _) => {
                     self.line(&format!("{indent}{key}:"));
                     self.keys(value, own, depth + 1);
                 }
-                (Value::List(list), _) if list.iter().any(|item| matches!(item.value, Value::Map(_))) => {
+                (TreeValue::List(list), _) if list.iter().any(|item| matches!(item.value, TreeValue::Map(_))) => {
                     self.line(&format!("{indent}{key}:"));
                     list.iter().for_each(|item| self.item(item, &own["items"], depth + 1));
                 }
                 (_, Some(default)) => self.line(&format!("{indent}{key}: {}", scalar(default))),
-                (Value::Text(text), None) => self.line(&format!("{indent}{key}: {text}")),
+                (TreeValue::Text(text), None) => self.line(&format!("{indent}{key}: {text}")),
                 _ => {}
             }
         }
     }
 
     /// The keys of a list's item, the first one behind its dash.
-    fn item(&mut self, node: &Node, schema: &Json, depth: usize) {
+    fn item(&mut self, node: &TreeNode, schema: &Json, depth: usize) {
         let mut inner = Self { text: String::new() };
         inner.keys(node, schema, depth + 1);
         let indent = "  ".repeat(depth);
@@ -106,12 +106,12 @@ impl Page {
 /// Tables in the making, and the sections that have none yet, last first.
 struct Tables {
     text: String,
-    rest: Vec<(String, Node, Json)>,
+    rest: Vec<(String, TreeNode, Json)>,
 }
 
 impl Tables {
-    fn section(&mut self, path: &str, node: &Node, schema: &Json) {
-        let Value::Map(entries) = &node.value else { return };
+    fn section(&mut self, path: &str, node: &TreeNode, schema: &Json) {
+        let TreeValue::Map(entries) = &node.value else { return };
         let title = if path.is_empty() { "Top level".to_owned() } else { format!("`{path}`") };
         let said = schema["description"].as_str().unwrap_or_default();
         self.text
@@ -121,11 +121,11 @@ impl Tables {
             let own = &schema["properties"][key.as_str()];
             let inner = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
             let (kind, default) = match &value.value {
-                Value::Map(_) => {
+                TreeValue::Map(_) => {
                     below.push((inner, value.clone(), own.clone()));
                     ("section, below".to_owned(), String::new())
                 }
-                Value::List(list) if list.iter().any(|item| matches!(item.value, Value::Map(_))) => {
+                TreeValue::List(list) if list.iter().any(|item| matches!(item.value, TreeValue::Map(_))) => {
                     list.first().into_iter().for_each(|item| {
                         below.push((format!("{inner}[]"), item.clone(), own["items"].clone()));
                     });

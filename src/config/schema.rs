@@ -6,13 +6,13 @@
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::file::File;
+use super::file::ConfigFile;
 use super::{Config, Overrides};
 
 /// The schema.
 pub fn schema() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-    let mut schema = settings.into_generator().into_root_schema_for::<File>().to_value();
+    let mut schema = settings.into_generator().into_root_schema_for::<ConfigFile>().to_value();
     unwrap_lines(&mut schema);
     set_defaults(&mut schema, &sample().effective());
     schema["title"] = json!("weir");

@@ -5,15 +5,15 @@ use std::ops::Deref;
 use serde::Serialize;
 
 use crate::estimate::EngineLimits;
-use crate::proxy::settings::{Backend, BackendUrl};
-use crate::scrape::settings::{Engine, Series};
+use crate::proxy::settings::{BackendSettings, BackendUrl};
+use crate::scrape::settings::{EngineKind, Series};
 
 /// One inference server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Server {
+pub struct BackendConfig {
     /// What the proxy needs to know.
     #[serde(flatten)]
-    pub backend: Backend,
+    pub backend: BackendSettings,
     /// What is known of the engine itself.
     #[serde(flatten)]
     pub inside: Inside,
@@ -23,7 +23,7 @@ pub struct Server {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Inside {
     /// Whose metrics these are.
-    pub engine: Engine,
+    pub engine: EngineKind,
     /// Where they are; absent, at the backend's own address and this engine's usual path.
     pub metrics_url: Option<BackendUrl>,
     /// Series in place of the built-in ones.
@@ -46,10 +46,10 @@ impl Inside {
     }
 }
 
-impl Deref for Server {
-    type Target = Backend;
+impl Deref for BackendConfig {
+    type Target = BackendSettings;
 
-    fn deref(&self) -> &Backend {
+    fn deref(&self) -> &BackendSettings {
         &self.backend
     }
 }

@@ -9,11 +9,11 @@ use std::path::Path;
 /// Where variables and files come from.
 pub(super) struct Surroundings<'a> {
     pub(super) variable: Variable<'a>,
-    file: File<'a>,
+    file: FileReference<'a>,
 }
 
 type Variable<'a> = Box<dyn Fn(&str) -> Option<String> + 'a>;
-type File<'a> = Box<dyn Fn(&Path) -> io::Result<String> + 'a>;
+type FileReference<'a> = Box<dyn Fn(&Path) -> io::Result<String> + 'a>;
 
 impl<'a> Surroundings<'a> {
     /// The process's own, for the configuration file at `path`.

@@ -4,7 +4,7 @@
 //! of that moment, and lifted again slowly while it binds and nothing is lost. In tokens and not in requests, for it is tokens
 //! that fill memory. Without loss there is no cap.
 
-use crate::admission::Pressure;
+use crate::admission::GateStats;
 use crate::estimate::View;
 
 /// The cap; moves only with evidence.
@@ -26,7 +26,7 @@ impl KvCap {
     }
 
     /// A tick, at `now` in seconds.
-    pub fn on_tick(&mut self, view: &View, pressure: &Pressure, now: f64) {
+    pub fn on_tick(&mut self, view: &View, pressure: &GateStats, now: f64) {
         // What is in flight now is gone after about so long, and only then a change has had its effect.
         let residence = (f64::from(pressure.in_flight) / view.start_rate.max(SLOWEST)).clamp(1.0, 60.0);
         if view.wasted > LOSS && view.wasted_lately > LOSS && may_be_full(view, pressure) {
@@ -70,7 +70,7 @@ impl KvCap {
 }
 
 /// Whether what is in flight can have filled the engine's memory.
-fn may_be_full(view: &View, pressure: &Pressure) -> bool {
+fn may_be_full(view: &View, pressure: &GateStats) -> bool {
     view.kv_tokens.is_none_or(|tokens| pressure.context >= LEAST_FULL * tokens)
 }
 
@@ -108,7 +108,7 @@ mod tests {
 
     /// Twenty in flight at ten starts per second: gone after two seconds.
     fn tick(cap: &mut KvCap, wasted: f64, context: f64, memory_bound: bool, now: f64) -> Option<f64> {
-        cap.on_tick(&losing(wasted), &Pressure { context, memory_bound, in_flight: 20, ..Pressure::default() }, now);
+        cap.on_tick(&losing(wasted), &GateStats { context, memory_bound, in_flight: 20, ..GateStats::default() }, now);
         cap.tokens()
     }
 
@@ -150,7 +150,7 @@ mod tests {
         for (kv_tokens, capped) in [(400_000.0, None), (25_000.0, Some(18_050.0))] {
             let mut cap = KvCap::new();
             let view = View { kv_tokens: Some(kv_tokens), ..losing(0.2) };
-            cap.on_tick(&view, &Pressure { context: 19_000.0, in_flight: 20, ..Pressure::default() }, 1.0);
+            cap.on_tick(&view, &GateStats { context: 19_000.0, in_flight: 20, ..GateStats::default() }, 1.0);
             assert_eq!(cap.tokens(), capped, "{kv_tokens}");
         }
     }
@@ -160,7 +160,7 @@ mod tests {
         let mut cap = KvCap::new();
         tick(&mut cap, 0.2, 1000.0, false, 1.0);
         let view = View { wasted: 0.2, wasted_lately: 0.01, start_rate: 10.0, ..view_of_nothing() };
-        cap.on_tick(&view, &Pressure { context: 900.0, in_flight: 20, ..Pressure::default() }, 9.0);
+        cap.on_tick(&view, &GateStats { context: 900.0, in_flight: 20, ..GateStats::default() }, 9.0);
         assert_eq!(cap.tokens(), Some(950.0));
     }
 

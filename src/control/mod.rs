@@ -11,30 +11,30 @@ mod window;
 
 use std::time::Duration;
 
-use crate::admission::{Forecast, Limits, Mode, Pressure};
+use crate::admission::{Forecast, GateStats, Limits, Mode};
 use crate::estimate::{Estimator, View};
 use crate::measure::Sample;
 use crate::time::Timestamp;
 use kv_cap::KvCap;
-pub use policy::Policy;
-use rivals::Rival;
+pub use policy::ControlPolicy;
+use rivals::ConcurrencyLimiter;
 pub use shadow::{Shadow, WouldShed};
-use window::{Seen, Window};
+use window::{FirstTokenWindow, StageView};
 
 /// One backend's control.
 #[derive(Debug)]
 pub struct Control {
-    policy: Policy,
-    window: Window,
+    policy: ControlPolicy,
+    window: FirstTokenWindow,
     kv_cap: KvCap,
-    rival: Option<Rival>,
+    rival: Option<ConcurrencyLimiter>,
 }
 
 /// One tick of a backend: its estimator first, then its control. Returns what is to be published.
 pub fn turn(
     estimator: &mut Estimator,
     control: &mut Control,
-    pressure: &Pressure,
+    pressure: &GateStats,
     mode: Mode,
     now: Timestamp,
 ) -> Limits {
@@ -47,9 +47,9 @@ pub fn turn(
 
 impl Control {
     /// Knows nothing yet; `slo_ttft` is the objective for arrival to first token.
-    pub fn new(policy: Policy, slo_ttft: Duration) -> Self {
-        let rival = Rival::new(policy, slo_ttft.as_secs_f64());
-        Self { policy, window: Window::new(), kv_cap: KvCap::new(), rival }
+    pub fn new(policy: ControlPolicy, slo_ttft: Duration) -> Self {
+        let rival = ConcurrencyLimiter::new(policy, slo_ttft.as_secs_f64());
+        Self { policy, window: FirstTokenWindow::new(), kv_cap: KvCap::new(), rival }
     }
 
     /// Takes in what the estimator was told. Only the policies that judge single requests need it.
@@ -60,16 +60,16 @@ impl Control {
     }
 
     /// What may be dispatched from now on.
-    pub fn tick(&mut self, view: &View, pressure: &Pressure, mode: Mode, now: Timestamp) -> Limits {
+    pub fn tick(&mut self, view: &View, pressure: &GateStats, mode: Mode, now: Timestamp) -> Limits {
         let forecast = forecast(view);
-        if self.policy != Policy::FirstTokenWindow {
-            let concurrency = self.rival.as_ref().map(Rival::concurrency);
+        if self.policy != ControlPolicy::FirstTokenWindow {
+            let concurrency = self.rival.as_ref().map(ConcurrencyLimiter::concurrency);
             return Limits { mode, window: f64::INFINITY, kv_cap: None, concurrency, forecast };
         }
         // Without somebody who was held back nothing is proved about the window's size.
         if pressure.refused && pressure.queued > 0 {
             let latency = view.recent.max(pressure.oldest_pending);
-            self.window.on_refusal(&Seen { latency, start_rate: view.start_rate, goal: view.goal });
+            self.window.on_refusal(&StageView { latency, start_rate: view.start_rate, goal: view.goal });
         }
         self.kv_cap.on_tick(view, pressure, now.since(Timestamp::ZERO).as_secs_f64());
         Limits { mode, window: self.window.size(), kv_cap: self.kv_cap.tokens(), concurrency: None, forecast }
@@ -108,13 +108,13 @@ mod tests {
 
     fn tick(control: &mut Control, refused: bool, queued: usize) -> Limits {
         let view = View { goal: 0.25, start_rate: 100.0, recent: 0.05, ..view_of_nothing() };
-        let pressure = Pressure { refused, queued, ..Pressure::default() };
+        let pressure = GateStats { refused, queued, ..GateStats::default() };
         control.tick(&view, &pressure, Mode::Enforce, Timestamp::ZERO)
     }
 
     #[test]
     fn a_window_that_held_nobody_back_stays_where_it_is() {
-        let mut control = Control::new(Policy::FirstTokenWindow, Duration::from_secs(1));
+        let mut control = Control::new(ControlPolicy::FirstTokenWindow, Duration::from_secs(1));
         (0..100).for_each(|_| assert_eq!(tick(&mut control, false, 0).window, 4.0));
         assert_eq!(tick(&mut control, true, 0).window, 4.0, "who was held back has gone since");
         assert!(tick(&mut control, true, 1).window > 5.0);
@@ -122,9 +122,9 @@ mod tests {
 
     #[test]
     fn a_static_policy_says_its_number_and_no_window() {
-        let limits = tick(&mut Control::new(Policy::Static(7), Duration::from_secs(1)), true, 9);
+        let limits = tick(&mut Control::new(ControlPolicy::Static(7), Duration::from_secs(1)), true, 9);
         assert_eq!((limits.concurrency, limits.window), (Some(7), f64::INFINITY));
-        let limits = tick(&mut Control::new(Policy::None, Duration::from_secs(1)), true, 9);
+        let limits = tick(&mut Control::new(ControlPolicy::None, Duration::from_secs(1)), true, 9);
         assert_eq!((limits.concurrency, limits.window), (None, f64::INFINITY), "no limit at all");
     }
 }

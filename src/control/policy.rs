@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// `control.policy`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Policy {
+pub enum ControlPolicy {
     /// A window of requests without a first token, and a cap of tokens in flight.
     #[default]
     FirstTokenWindow,
@@ -23,7 +23,7 @@ pub enum Policy {
     None,
 }
 
-impl Policy {
+impl ControlPolicy {
     /// Its name in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {

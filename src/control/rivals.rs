@@ -8,13 +8,13 @@
 
 use std::collections::HashMap;
 
-use super::policy::Policy;
+use super::policy::ControlPolicy;
 use crate::measure::{RequestKey, Sample, What};
 
 /// A limiter, and what it needs to hear of single requests.
 #[derive(Debug)]
-pub(super) struct Rival {
-    rule: Rule,
+pub(super) struct ConcurrencyLimiter {
+    rule: LimiterRule,
     limit: f64,
     slo: f64,
     /// When those without a first token were dispatched.
@@ -23,17 +23,17 @@ pub(super) struct Rival {
 }
 
 #[derive(Debug)]
-enum Rule {
+enum LimiterRule {
     Static,
     Aimd { calm_until: f64 },
     Vegas { free: f64, samples: u32, dice: Dice, jitter: f64 },
-    Gradient2 { long: f64, windows: u32, window: Window, since: f64 },
+    Gradient2 { long: f64, windows: u32, window: SampleWindow, since: f64 },
     Envoy(Envoy),
 }
 
 /// Samples of one window.
 #[derive(Clone, Copy, Debug, Default)]
-struct Window {
+struct SampleWindow {
     sum: f64,
     count: u32,
 }
@@ -50,25 +50,29 @@ struct Envoy {
     at_least: u32,
 }
 
-impl Rival {
+impl ConcurrencyLimiter {
     /// `None` for a policy without a limit of requests in flight.
-    pub fn new(policy: Policy, slo: f64) -> Option<Self> {
+    pub fn new(policy: ControlPolicy, slo: f64) -> Option<Self> {
         let (rule, limit) = match policy {
-            Policy::FirstTokenWindow | Policy::None => return None,
-            Policy::Static(limit) => (Rule::Static, f64::from(limit)),
-            Policy::Aimd => (Rule::Aimd { calm_until: 0.0 }, INITIAL),
-            Policy::Vegas => (Rule::Vegas { free: 0.0, samples: 0, dice: Dice(12_345), jitter: 0.75 }, INITIAL),
-            Policy::Gradient2 => {
-                (Rule::Gradient2 { long: 0.0, windows: 0, window: Window::default(), since: 0.0 }, INITIAL)
+            ControlPolicy::FirstTokenWindow | ControlPolicy::None => return None,
+            ControlPolicy::Static(limit) => (LimiterRule::Static, f64::from(limit)),
+            ControlPolicy::Aimd => (LimiterRule::Aimd { calm_until: 0.0 }, INITIAL),
+            ControlPolicy::Vegas => {
+                (LimiterRule::Vegas { free: 0.0, samples: 0, dice: Dice(12_345), jitter: 0.75 }, INITIAL)
             }
-            Policy::EnvoyGradient => (Rule::Envoy(Envoy { saved: INITIAL, ..Envoy::default() }), ENVOY_LEAST),
+            ControlPolicy::Gradient2 => {
+                (LimiterRule::Gradient2 { long: 0.0, windows: 0, window: SampleWindow::default(), since: 0.0 }, INITIAL)
+            }
+            ControlPolicy::EnvoyGradient => {
+                (LimiterRule::Envoy(Envoy { saved: INITIAL, ..Envoy::default() }), ENVOY_LEAST)
+            }
         };
         Some(Self { rule, limit, slo, pending: HashMap::new(), in_flight: HashMap::new() })
     }
 
     /// Something happened to a request.
     pub fn on_sample(&mut self, sample: &Sample) {
-        if matches!(self.rule, Rule::Static) {
+        if matches!(self.rule, LimiterRule::Static) {
             return;
         }
         let now = sample.at.as_nanos() as f64 * 1e-9;
@@ -99,8 +103,8 @@ impl Rival {
     fn on_latency(&mut self, latency: f64, in_flight: f64, now: f64) {
         let Self { rule, limit, slo, .. } = self;
         match rule {
-            Rule::Static => {}
-            Rule::Aimd { calm_until } => {
+            LimiterRule::Static => {}
+            LimiterRule::Aimd { calm_until } => {
                 if latency > 0.5 * *slo {
                     if now > *calm_until {
                         *limit = (0.9 * *limit).max(1.0);
@@ -110,7 +114,7 @@ impl Rival {
                     *limit = (*limit + 1.0).min(LARGEST);
                 }
             }
-            Rule::Vegas { free, samples, dice, jitter } => {
+            LimiterRule::Vegas { free, samples, dice, jitter } => {
                 *samples += 1;
                 if f64::from(*samples) >= *jitter * 30.0 * *limit {
                     // Time to look for the load-free latency again.
@@ -121,14 +125,14 @@ impl Rival {
                     *limit = vegas(*limit, *free, latency);
                 }
             }
-            Rule::Gradient2 { long, windows, window, since } => {
+            LimiterRule::Gradient2 { long, windows, window, since } => {
                 window.sum += latency;
                 window.count += 1;
                 if now - *since < 1.0 || window.count < 10 {
                     return;
                 }
                 let short = window.sum / f64::from(window.count);
-                (*window, *since, *windows) = (Window::default(), now, windows.saturating_add(1));
+                (*window, *since, *windows) = (SampleWindow::default(), now, windows.saturating_add(1));
                 let gain = if *windows <= 10 { 1.0 / f64::from(*windows) } else { 2.0 / 601.0 };
                 *long += gain * (short - *long);
                 if *long / short > 2.0 {
@@ -139,7 +143,7 @@ impl Rival {
                     *limit = (0.8 * *limit + 0.2 * (*limit * gradient + 4.0)).clamp(4.0, LARGEST);
                 }
             }
-            Rule::Envoy(envoy) => *limit = envoy.on_latency(latency, *limit, now),
+            LimiterRule::Envoy(envoy) => *limit = envoy.on_latency(latency, *limit, now),
         }
     }
 }
@@ -219,8 +223,8 @@ mod tests {
     use crate::time::Timestamp;
 
     /// An engine that takes `free` seconds up to `knee` in flight and longer in proportion beyond: where the limit ends up.
-    fn settled(policy: Policy, knee: f64, free: f64) -> f64 {
-        let mut rival = Rival::new(policy, 1.0).unwrap();
+    fn settled(policy: ControlPolicy, knee: f64, free: f64) -> f64 {
+        let mut rival = ConcurrencyLimiter::new(policy, 1.0).unwrap();
         let mut now = 0.0;
         for _ in 0..20_000 {
             let in_flight = rival.limit;
@@ -232,13 +236,13 @@ mod tests {
 
     #[test]
     fn aimd_stays_about_where_half_the_objective_is_reached() {
-        let limit = settled(Policy::Aimd, 40.0, 0.1);
+        let limit = settled(ControlPolicy::Aimd, 40.0, 0.1);
         assert!((150.0..=201.0).contains(&limit), "0.5 s is five knees: {limit}");
     }
 
     #[test]
     fn vegas_and_the_gradients_leave_the_start_and_stay_within_their_bounds() {
-        for policy in [Policy::Vegas, Policy::Gradient2, Policy::EnvoyGradient] {
+        for policy in [ControlPolicy::Vegas, ControlPolicy::Gradient2, ControlPolicy::EnvoyGradient] {
             let limit = settled(policy, 40.0, 0.1);
             assert!(limit != INITIAL && (1.0..=LARGEST).contains(&limit), "{policy:?}: {limit}");
         }
@@ -246,13 +250,13 @@ mod tests {
 
     #[test]
     fn a_static_limit_is_what_it_was_told() {
-        assert_eq!(settled(Policy::Static(33), 40.0, 0.1), 33.0);
-        assert!(Rival::new(Policy::FirstTokenWindow, 1.0).is_none());
+        assert_eq!(settled(ControlPolicy::Static(33), 40.0, 0.1), 33.0);
+        assert!(ConcurrencyLimiter::new(ControlPolicy::FirstTokenWindow, 1.0).is_none());
     }
 
     #[test]
     fn requests_are_followed_from_dispatch_to_first_token() {
-        let mut rival = Rival::new(Policy::Aimd, 1.0).unwrap();
+        let mut rival = ConcurrencyLimiter::new(ControlPolicy::Aimd, 1.0).unwrap();
         let mut tell = |seconds: f64, request, what| {
             let at = Timestamp::from_nanos((seconds * 1e9) as u64);
             rival.on_sample(&Sample { at, request: RequestKey(request), what });

@@ -16,11 +16,12 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::forecast;
-use super::window::{Seen, Window};
+use super::window::{FirstTokenWindow, StageView};
 use crate::admission::{
-    Ask, Call, Class, Forecast, Limits, Line, Mode, Offered, Settings, Shed, ShedReason, Slot, Tenant,
+    AdmissionRequest, BackendQueue, Class, Dequeued, Forecast, Limits, Mode, Offered, Settings, Shed, ShedReason, Slot,
+    Tenant,
 };
-use crate::average::{Moments, Rate, Smoothed};
+use crate::average::{DecayingRate, Moments, Smoothed};
 use crate::estimate::Estimator;
 use crate::measure::{Priority, Sample, What};
 use crate::time::Timestamp;
@@ -29,11 +30,11 @@ use crate::time::Timestamp;
 #[derive(Debug)]
 pub struct Shadow {
     slo: Duration,
-    line: Line<Class>,
+    line: BackendQueue<Class>,
     limits: Limits,
-    window: Window,
-    pending: VecDeque<Pending>,
-    stage: Stage,
+    window: FirstTokenWindow,
+    pending: VecDeque<ShadowRequest>,
+    stage: FirstTokenStage,
     /// First tokens of the engine that were passed on.
     followed: u64,
     would_shed: WouldShed,
@@ -46,7 +47,7 @@ pub struct WouldShed {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Pending {
+struct ShadowRequest {
     slot: Slot,
     dispatched: Timestamp,
     prompt: f64,
@@ -54,14 +55,14 @@ struct Pending {
 
 /// The shadow's first-token stage: the engine's own has seen the backlog.
 #[derive(Debug)]
-struct Stage {
+struct FirstTokenStage {
     /// Seconds from dispatch to first token.
     recent: Smoothed,
     /// What of it is beyond the load-free time.
     beyond: Moments,
-    starts: Rate,
+    starts: DecayingRate,
     /// First tokens per second of the time in which somebody was pending, `mu`.
-    busy_starts: Rate,
+    busy_starts: DecayingRate,
     busy: f64,
     busy_since: Option<f64>,
 }
@@ -87,11 +88,11 @@ impl Shadow {
     pub fn new(settings: Settings, slo: Duration) -> Self {
         Self {
             slo,
-            line: Line::new(settings),
+            line: BackendQueue::new(settings),
             limits: Limits::new(Mode::Enforce),
-            window: Window::new(),
+            window: FirstTokenWindow::new(),
             pending: VecDeque::new(),
-            stage: Stage::new(),
+            stage: FirstTokenStage::new(),
             followed: 0,
             would_shed: WouldShed::default(),
         }
@@ -118,7 +119,7 @@ impl Shadow {
         self.limits.forecast = self.stage.seen(forecast(&estimator.view()), seconds(now));
         if pressure.refused && pressure.queued > 0 {
             let Forecast { recent, start_rate, goal, .. } = self.limits.forecast;
-            self.window.on_refusal(&Seen { latency: recent.max(pressure.oldest_pending), start_rate, goal });
+            self.window.on_refusal(&StageView { latency: recent.max(pressure.oldest_pending), start_rate, goal });
         }
         self.limits.window = self.window.size();
         self.advance(now);
@@ -131,7 +132,7 @@ impl Shadow {
 
     fn on_arrival(&mut self, prompt: f64, class: Class, now: Timestamp) {
         let prompt32 = prompt as f32;
-        let ask = Ask {
+        let ask = AdmissionRequest {
             arrived: now,
             prompt: prompt32,
             bytes: 0,
@@ -174,8 +175,8 @@ impl Shadow {
     fn advance(&mut self, now: Timestamp) {
         let (mut dispatched, would_shed) = (Vec::new(), &mut self.would_shed);
         self.line.advance(&self.limits, now, &mut |class, call| match call {
-            Call::Dispatch(slot) => dispatched.push(slot),
-            Call::Shed(shed) => would_shed.add(class, shed),
+            Dequeued::Dispatch(slot) => dispatched.push(slot),
+            Dequeued::Shed(shed) => would_shed.add(class, shed),
         });
         for slot in dispatched {
             let prompt = self.line.prompt(slot);
@@ -187,10 +188,10 @@ impl Shadow {
         if self.pending.is_empty() {
             self.stage.busy_since = Some(seconds(now));
         }
-        self.pending.push_back(Pending { slot, dispatched: now, prompt });
+        self.pending.push_back(ShadowRequest { slot, dispatched: now, prompt });
     }
 
-    fn end(&mut self, request: Pending, now: Timestamp) {
+    fn end(&mut self, request: ShadowRequest, now: Timestamp) {
         self.line.on_end(request.slot);
         if self.pending.is_empty() {
             self.stage.on_idle(seconds(now));
@@ -198,13 +199,13 @@ impl Shadow {
     }
 }
 
-impl Stage {
+impl FirstTokenStage {
     fn new() -> Self {
         Self {
             recent: Smoothed::new(0.2),
             beyond: Moments::new(0.95),
-            starts: Rate::new(1.5),
-            busy_starts: Rate::new(2.0),
+            starts: DecayingRate::new(1.5),
+            busy_starts: DecayingRate::new(2.0),
             busy: 0.0,
             busy_since: None,
         }

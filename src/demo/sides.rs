@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::load::record::{Outcome, RequestRecord};
+use crate::load::record::{LoadOutcome, LoadRecord};
 use crate::time::Timestamp;
 
 /// One run of the overload, between its ramp and its last request.
 #[derive(Clone, Copy, Debug)]
-pub struct Side {
+pub struct OverloadSide {
     /// Requests sent, a second.
     offered: f64,
     /// Answered with the first token inside the objective, a second.
@@ -21,13 +21,13 @@ pub struct Side {
     ttft: Option<[Duration; 2]>,
 }
 
-impl Side {
+impl OverloadSide {
     /// Of a level's requests: those that were due from `ramp` until `end` after the first.
-    pub fn of(records: &[RequestRecord], objective: Duration, ramp: Duration, end: Duration) -> Self {
+    pub fn of(records: &[LoadRecord], objective: Duration, ramp: Duration, end: Duration) -> Self {
         let start = records.iter().map(|record| record.intended).min().unwrap_or_default();
         let (from, to) = (start + ramp, start + end);
         let span = to.since(from).as_secs_f64();
-        let within: Vec<&RequestRecord> = records.iter().filter(|r| (from..to).contains(&r.intended)).collect();
+        let within: Vec<&LoadRecord> = records.iter().filter(|r| (from..to).contains(&r.intended)).collect();
         let mut ttft: Vec<Duration> = within.iter().filter_map(|record| answered(record)).collect();
         ttft.sort_unstable();
         let quantile = |q: f64| ttft.get((ttft.len() as f64 * q) as usize).or(ttft.last()).copied();
@@ -44,10 +44,10 @@ impl Side {
 }
 
 /// Both sides, against a capacity and an objective.
-pub fn beside(without: &Side, with: &Side, share: f64, capacity: f64, objective: Duration) -> String {
+pub fn beside(without: &OverloadSide, with: &OverloadSide, share: f64, capacity: f64, objective: Duration) -> String {
     let mut out =
         format!("{share:.0}x the capacity, objective {} ms      without enforcement   with\n", objective.as_millis());
-    let mut row = |name: &str, of: &dyn Fn(&Side) -> String| {
+    let mut row = |name: &str, of: &dyn Fn(&OverloadSide) -> String| {
         // Writing into a String cannot fail.
         let _ = writeln!(out, "  {name:<38} {:>19} {:>6}", of(without), of(with));
     };
@@ -63,7 +63,7 @@ pub fn beside(without: &Side, with: &Side, share: f64, capacity: f64, objective:
 }
 
 /// Arrival to first token, of a request that was answered to its end.
-fn answered(record: &RequestRecord) -> Option<Duration> {
+fn answered(record: &LoadRecord) -> Option<Duration> {
     let first: Timestamp = record.first_token?;
-    (record.outcome == Outcome::Completed).then(|| first.since(record.intended))
+    (record.outcome == LoadOutcome::Completed).then(|| first.since(record.intended))
 }

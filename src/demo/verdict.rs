@@ -5,13 +5,13 @@
 use std::fmt::Write as _;
 
 use crate::engine::profile::Profile;
-use crate::estimate::{Estimate, Prediction, Reading, State, StepCosts};
+use crate::estimate::{Estimate, Prediction, Reading, SaturationState, StepCosts};
 use crate::time::Timestamp;
 
 /// Watches the readings go by.
 #[derive(Debug, Default)]
 pub struct Witness {
-    changes: Vec<Change>,
+    changes: Vec<StateChange>,
     /// The last prediction before the first knee, and when it was made.
     predicted: Option<(Timestamp, Prediction)>,
     last: Option<Reading>,
@@ -19,9 +19,9 @@ pub struct Witness {
 
 /// A change of state that was seen.
 #[derive(Debug)]
-struct Change {
+struct StateChange {
     at: Timestamp,
-    to: State,
+    to: SaturationState,
     reason: String,
 }
 
@@ -29,7 +29,7 @@ impl Witness {
     /// A reading at `now`. Readings are published at every change of state, so looking often enough misses none.
     pub fn on_reading(&mut self, reading: Reading, now: Timestamp) {
         if self.last.as_ref().is_none_or(|last| last.since != reading.since || last.state != reading.state) {
-            self.changes.push(Change { at: reading.since, to: reading.state, reason: reading.reason.clone() });
+            self.changes.push(StateChange { at: reading.since, to: reading.state, reason: reading.reason.clone() });
         }
         if reading.knee.is_err()
             && let Ok(prediction) = reading.prediction

@@ -85,7 +85,7 @@ pub struct Step {
 
 /// What one sequence yields at the end of a step: one token, or several when the engine speculates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Emission {
+pub struct StepYield {
     /// Whose token.
     pub id: SequenceId,
     /// Which token of the output is the first of them, from 0.
@@ -105,14 +105,14 @@ pub struct Engine {
     params: Params,
     quirks: Quirks,
     slowdown: f64,
-    sequences: Vec<Sequence>,
-    vacant: Vec<Place>,
-    places: HashMap<SequenceId, Place>,
-    waiting: VecDeque<Place>,
+    sequences: Vec<SimSequence>,
+    vacant: Vec<SequenceIndex>,
+    places: HashMap<SequenceId, SequenceIndex>,
+    waiting: VecDeque<SequenceIndex>,
     withdrawn: usize,
-    running: Vec<Place>,
-    scheduled: Vec<Share>,
-    emissions: Vec<Emission>,
+    running: Vec<SequenceIndex>,
+    scheduled: Vec<StepShare>,
+    emissions: Vec<StepYield>,
     stepping: bool,
     kv_in_use: u32,
     preemptions: u64,
@@ -173,7 +173,7 @@ impl Engine {
             return Err(NeverFits { prompt_tokens, output_tokens, kv_tokens: self.params.kv_tokens.get() });
         }
         self.cancel(id);
-        let sequence = Sequence::new(id, prompt_tokens, cached_tokens.min(prompt_tokens - 1), output_tokens);
+        let sequence = SimSequence::new(id, prompt_tokens, cached_tokens.min(prompt_tokens - 1), output_tokens);
         let place = match self.vacant.pop() {
             Some(place) => {
                 self.sequences[place] = sequence;
@@ -239,7 +239,7 @@ impl Engine {
     }
 
     /// Ends the step: who emitted, in scheduling order. Empty when no step had begun or when it only prefilled.
-    pub fn finish_step(&mut self) -> &[Emission] {
+    pub fn finish_step(&mut self) -> &[StepYield] {
         self.emissions.clear();
         if !std::mem::take(&mut self.stepping) {
             return &self.emissions;
@@ -263,14 +263,14 @@ impl Engine {
             if finished {
                 sequence.state = State::Finished;
             }
-            self.emissions.push(Emission { id: sequence.id, index, tokens, finished });
+            self.emissions.push(StepYield { id: sequence.id, index, tokens, finished });
         }
         self.retire_finished();
         &self.emissions
     }
 
     /// [`Engine::begin_step`] and [`Engine::finish_step`] in one: for virtual time, when nothing arrives in between.
-    pub fn step(&mut self) -> Option<(Step, &[Emission])> {
+    pub fn step(&mut self) -> Option<(Step, &[StepYield])> {
         let step = self.begin_step()?;
         Some((step, self.finish_step()))
     }
@@ -323,7 +323,7 @@ impl Engine {
                 self.sequences[place].held += 1;
                 self.kv_in_use += 1;
             }
-            self.scheduled.push(Share { place, prefill });
+            self.scheduled.push(StepShare { place, prefill });
             *budget -= prefill.max(1);
             position += 1;
         }
@@ -380,7 +380,7 @@ impl Engine {
             *budget -= prefill;
             self.waiting.pop_front();
             self.running.push(place);
-            self.scheduled.push(Share { place, prefill });
+            self.scheduled.push(StepShare { place, prefill });
         }
     }
 
@@ -402,14 +402,14 @@ impl Engine {
         });
     }
 
-    fn release(&mut self, place: Place) {
+    fn release(&mut self, place: SequenceIndex) {
         self.kv_in_use -= self.sequences[place].held;
         self.vacant.push(place);
     }
 }
 
 /// Index into the table of sequences.
-type Place = usize;
+type SequenceIndex = usize;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -420,7 +420,7 @@ enum State {
 }
 
 #[derive(Debug)]
-struct Sequence {
+struct SimSequence {
     id: SequenceId,
     state: State,
     prompt_tokens: u32,
@@ -436,7 +436,7 @@ struct Sequence {
     held: u32,
 }
 
-impl Sequence {
+impl SimSequence {
     fn new(id: SequenceId, prompt_tokens: u32, cached: u32, output_tokens: u32) -> Self {
         Self {
             id,
@@ -468,8 +468,8 @@ impl Sequence {
 
 /// What one sequence does in the current step: a prefill chunk, or a decode when `prefill` is 0.
 #[derive(Clone, Copy, Debug)]
-struct Share {
-    place: Place,
+struct StepShare {
+    place: SequenceIndex,
     prefill: u32,
 }
 
@@ -523,7 +523,7 @@ mod tests {
         engine.submit(1, 30, 3).unwrap();
         let (step, emissions) = engine.step().unwrap();
         assert!((millis(step) - 13.0).abs() < 1e-6, "10 + 30 * 0.1");
-        assert_eq!(emissions, [Emission { id: 1, index: 0, tokens: 1, finished: false }]);
+        assert_eq!(emissions, [StepYield { id: 1, index: 0, tokens: 1, finished: false }]);
 
         engine.submit(2, 50, 1).unwrap();
         let (step, emissions) = engine.step().unwrap();
@@ -533,7 +533,7 @@ mod tests {
 
         let (step, emissions) = engine.step().unwrap();
         assert!((millis(step) - 11.0).abs() < 1e-6, "sequence 2 has left");
-        assert_eq!(emissions, [Emission { id: 1, index: 2, tokens: 1, finished: true }]);
+        assert_eq!(emissions, [StepYield { id: 1, index: 2, tokens: 1, finished: true }]);
         assert_eq!(engine.step(), None);
     }
 
@@ -572,7 +572,7 @@ mod tests {
             Quirks { speculation: Some(Speculation { acceptance: 0.9, most: 4, seed: 1 }), ..Quirks::default() };
         let mut engine = Engine::with_quirks(params(), quirks);
         engine.submit(1, 10, 30).unwrap();
-        let emissions: Vec<Emission> = std::iter::from_fn(|| Some(engine.step()?.1[0])).collect();
+        let emissions: Vec<StepYield> = std::iter::from_fn(|| Some(engine.step()?.1[0])).collect();
         assert_eq!(emissions[0].tokens, 1, "the prefill yields one");
         assert_eq!(emissions.iter().map(|emission| emission.tokens).sum::<u32>(), 30);
         assert!(emissions.len() < 20, "{} emissions", emissions.len());
@@ -655,7 +655,7 @@ mod tests {
         }
         let resumed = last.iter().find(|(prefill, _)| *prefill > 0).unwrap();
         assert_eq!(resumed.0, 13, "prompt and what had been generated");
-        assert!(resumed.1.contains(&Emission { id: 2, index: 3, tokens: 1, finished: true }), "goes on where it was");
+        assert!(resumed.1.contains(&StepYield { id: 2, index: 3, tokens: 1, finished: true }), "goes on where it was");
         assert_eq!((engine.kv_tokens_in_use(), engine.preemptions()), (0, 1));
     }
 

@@ -53,7 +53,7 @@ pub struct Setup {
     pub params: Params,
     /// Lengths of prompts and outputs; the server draws outputs from it, load generators both.
     #[serde(default = "seed_workload")]
-    pub workload: Workload,
+    pub workload: ProfileWorkload,
 }
 
 impl Setup {
@@ -65,7 +65,7 @@ impl Setup {
     pub fn parse(text: &str) -> Result<Self, BadSetup> {
         let setup: Self = serde_saphyr::from_str(text).map_err(|error| BadSetup::Syntax(error.to_string()))?;
         let Params { base, per_decode, per_prefill_token, per_kv_token, .. } = setup.params;
-        let Workload { prompt, output } = setup.workload;
+        let ProfileWorkload { prompt, output } = setup.workload;
         let positive = |value: f64| value.is_finite() && value > 0.0;
         let not_negative = |value: f64| value.is_finite() && value >= 0.0;
         let checks = [
@@ -88,14 +88,14 @@ impl Setup {
 /// Lengths of a traffic's requests, in tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Workload {
+pub struct ProfileWorkload {
     /// Prompt lengths.
     pub prompt: LengthLaw,
     /// Output lengths.
     pub output: LengthLaw,
 }
 
-impl Workload {
+impl ProfileWorkload {
     /// Draws one request, `(prompt, output)` in tokens. Each is cut off at 40 % of KV memory and at 16,384, so that the
     /// tail of the law never asks for what the engine cannot hold; prompts have at least 4 tokens, outputs one.
     pub fn draw(&self, params: &Params, dice: &mut impl Rng) -> (u32, u32) {
@@ -261,7 +261,7 @@ fn names() -> String {
     PROFILES.map(|profile| profile.name).join(", ")
 }
 
-fn seed_workload() -> Workload {
+fn seed_workload() -> ProfileWorkload {
     PROFILES[0].setup.workload
 }
 
@@ -281,7 +281,7 @@ const fn setup(costs: [f64; 4], limits: [u32; 3], prompt: LengthLaw, output: Len
         max_num_batched_tokens: some(limits[1]),
         kv_tokens: some(limits[2]),
     };
-    Setup { params, workload: Workload { prompt, output } }
+    Setup { params, workload: ProfileWorkload { prompt, output } }
 }
 
 /// The table above holds no zero; a zero there would not compile.

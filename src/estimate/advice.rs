@@ -19,14 +19,14 @@ pub struct Advice {
     /// The same for its upper end.
     pub high: u64,
     /// What the engine counts against it.
-    pub counts: Counts,
+    pub counts: CountedBy,
     /// What binds the engine at the knee, where that is known.
     pub regime: Option<Regime>,
 }
 
 /// What an engine counts against a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Counts {
+pub enum CountedBy {
     /// Sequences in the batch.
     Running,
     /// Requests that wait for a place in it.
@@ -42,12 +42,12 @@ pub fn advice(in_flight: Estimate, requests_per_second: Estimate, regime: Option
     if !(known(in_flight) && known(requests_per_second)) {
         return Vec::new();
     }
-    let of = |counts: Counts, end: fn(Estimate) -> f64| {
+    let of = |counts: CountedBy, end: fn(Estimate) -> f64| {
         let (running, waiting) = (whole(end(in_flight)), whole(WORK_SECONDS * end(requests_per_second)));
         match counts {
-            Counts::Running => running,
-            Counts::Waiting => waiting,
-            Counts::Both => running + waiting,
+            CountedBy::Running => running,
+            CountedBy::Waiting => waiting,
+            CountedBy::Both => running + waiting,
         }
     };
     let made = SETTINGS.iter().map(|(engine, setting, counts)| Advice {
@@ -74,7 +74,7 @@ impl Advice {
     pub fn why(&self) -> String {
         let Self { value, low, high, .. } = self;
         match self.counts {
-            Counts::Running => format!(
+            CountedBy::Running => format!(
                 "About {value} requests ({low} to {high}) are in flight at the knee, and more in the batch bring no throughput{}.",
                 match self.regime {
                     Some(Regime::Slots) =>
@@ -84,10 +84,10 @@ impl Advice {
                     Some(Regime::Mixed | Regime::Unknown) | None => "",
                 }
             ),
-            Counts::Waiting => format!(
+            CountedBy::Waiting => format!(
                 "{value} requests ({low} to {high}) are {WORK_SECONDS:.0} s of work at the knee's rate: whoever waits behind more is late, and is better told at once."
             ),
-            Counts::Both => format!(
+            CountedBy::Both => format!(
                 "What runs at the knee and {WORK_SECONDS:.0} s of work that waits, for this limit counts both: {value} ({low} to {high})."
             ),
         }
@@ -104,17 +104,17 @@ fn whole(value: f64) -> u64 {
 const WORK_SECONDS: f64 = 2.0;
 
 /// The engines' own names, and what they count. vLLM's second and TGI's count what runs as well as what waits.
-const SETTINGS: [(&str, &str, Counts); 10] = [
-    ("vLLM", "--max-num-seqs", Counts::Running),
-    ("vLLM", "--max-num-queued-reqs", Counts::Both),
-    ("SGLang", "--max-running-requests", Counts::Running),
-    ("SGLang", "--max-queued-requests", Counts::Waiting),
-    ("TensorRT-LLM", "max_batch_size", Counts::Running),
-    ("TGI", "--max-concurrent-requests", Counts::Both),
-    ("llama.cpp", "-np", Counts::Running),
-    ("Ollama", "OLLAMA_NUM_PARALLEL", Counts::Running),
-    ("Ollama", "OLLAMA_MAX_QUEUE", Counts::Waiting),
-    ("llm-d", "maxConcurrency", Counts::Running),
+const SETTINGS: [(&str, &str, CountedBy); 10] = [
+    ("vLLM", "--max-num-seqs", CountedBy::Running),
+    ("vLLM", "--max-num-queued-reqs", CountedBy::Both),
+    ("SGLang", "--max-running-requests", CountedBy::Running),
+    ("SGLang", "--max-queued-requests", CountedBy::Waiting),
+    ("TensorRT-LLM", "max_batch_size", CountedBy::Running),
+    ("TGI", "--max-concurrent-requests", CountedBy::Both),
+    ("llama.cpp", "-np", CountedBy::Running),
+    ("Ollama", "OLLAMA_NUM_PARALLEL", CountedBy::Running),
+    ("Ollama", "OLLAMA_MAX_QUEUE", CountedBy::Waiting),
+    ("llm-d", "maxConcurrency", CountedBy::Running),
 ];
 
 #[cfg(test)]

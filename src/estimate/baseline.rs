@@ -7,7 +7,7 @@ use crate::average::octave;
 
 /// The load-free TTFT as a function of prompt length.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Baseline {
+pub(super) struct TtftBaseline {
     buckets: [Bucket; BUCKETS],
 }
 
@@ -20,7 +20,7 @@ struct Bucket {
     count: u32,
 }
 
-impl Baseline {
+impl TtftBaseline {
     /// One load-free TTFT.
     pub fn add(&mut self, prompt: f64, ttft: f64) {
         let log = ttft.max(1e-5).ln();
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn nothing_is_known_before_three_samples() {
-        let mut baseline = Baseline::default();
+        let mut baseline = TtftBaseline::default();
         baseline.add(100.0, 0.05);
         baseline.add(100.0, 0.05);
         assert_eq!(baseline.of(100.0), None);
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn it_settles_near_the_thirtieth_percentile() {
-        let mut baseline = Baseline::default();
+        let mut baseline = TtftBaseline::default();
         for n in 0..5000_u32 {
             // 0.1 to 0.2 in an order that hits every decile alike.
             baseline.add(100.0, 0.1 + 0.1 * f64::from(n * 37 % 100) / 100.0);
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn longer_prompts_are_scaled_up_from_shorter_ones_and_never_down() {
-        let mut baseline = Baseline::default();
+        let mut baseline = TtftBaseline::default();
         (0..5).for_each(|_| baseline.add(100.0, 0.1));
         assert!((baseline.of(400.0).unwrap() - 0.25).abs() < 1e-6);
         assert!((baseline.of(10.0).unwrap() - 0.1).abs() < 1e-6);
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_length_beyond_every_bucket_is_the_last_bucket() {
-        let mut baseline = Baseline::default();
+        let mut baseline = TtftBaseline::default();
         (0..5).for_each(|_| baseline.add(1e9, 2.0));
         assert!(baseline.of(1e9).is_some() && baseline.of(0.0).is_some());
     }

@@ -8,7 +8,7 @@ use super::reading::BlockCounts;
 
 /// One block of saturated time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Block {
+pub(super) struct SaturatedBlock {
     /// Seconds.
     pub time: f64,
     /// Seconds of them in which somebody waited for a first token, `T_p`.
@@ -44,7 +44,7 @@ pub(super) struct Blocks {
     saturated: u32,
     waiting: u32,
     decoding_at_start: f64,
-    sums: Block,
+    sums: SaturatedBlock,
     /// Emissions were lost since the block began.
     torn: bool,
     /// Most streams in one step, forgotten within the hour.
@@ -54,7 +54,7 @@ pub(super) struct Blocks {
 
 /// A tick as the blocks see it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Moment {
+pub(super) struct BlockTick {
     pub now: f64,
     /// The engine makes requests wait, or a cap holds them back.
     pub saturated: bool,
@@ -102,7 +102,7 @@ impl Blocks {
     }
 
     /// Every 100 ms; a block that is over and proves something.
-    pub fn on_tick(&mut self, moment: &Moment) -> Option<Block> {
+    pub fn on_tick(&mut self, moment: &BlockTick) -> Option<SaturatedBlock> {
         if self.ticks == 0 {
             self.decoding_at_start = moment.decoding;
         }
@@ -134,9 +134,9 @@ impl Blocks {
         self.counts
     }
 
-    fn close(&self, moment: &Moment) -> Block {
+    fn close(&self, moment: &BlockTick) -> SaturatedBlock {
         let ticks = f64::from(self.ticks);
-        Block {
+        SaturatedBlock {
             time: moment.now - self.began,
             first_token_time: moment.first_token_clock - self.first_token_clock,
             decoding: self.sums.decoding / ticks,
@@ -150,7 +150,7 @@ impl Blocks {
         !self.torn && 2 * self.saturated >= self.ticks && f64::from(self.waiting) >= ALWAYS * f64::from(self.ticks)
     }
 
-    fn restart(&mut self, moment: &Moment) {
+    fn restart(&mut self, moment: &BlockTick) {
         *self = Self {
             began: moment.now,
             first_token_clock: moment.first_token_clock,
@@ -181,7 +181,7 @@ const RISE_IN_STREAMS: f64 = 1.5;
 mod tests {
     use super::*;
 
-    fn run(blocks: &mut Blocks, seconds: u32, saturated: bool, decoding: impl Fn(f64) -> f64) -> Vec<Block> {
+    fn run(blocks: &mut Blocks, seconds: u32, saturated: bool, decoding: impl Fn(f64) -> f64) -> Vec<SaturatedBlock> {
         run_with(blocks, seconds, saturated, |_| true, decoding)
     }
 
@@ -192,7 +192,7 @@ mod tests {
         saturated: bool,
         waiting: impl Fn(u32) -> bool,
         decoding: impl Fn(f64) -> f64,
-    ) -> Vec<Block> {
+    ) -> Vec<SaturatedBlock> {
         let from = blocks.began;
         let mut found = Vec::new();
         for n in 1..=seconds * 10 {
@@ -200,7 +200,7 @@ mod tests {
             (0..5).for_each(|_| blocks.on_emission(2, 101.0));
             (0..5).for_each(|step| blocks.on_step(if step == 0 { 30 } else { 40 }));
             let decoding = decoding(now - from);
-            let moment = Moment {
+            let moment = BlockTick {
                 now,
                 saturated,
                 waiting: waiting(n),

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use super::blocks::Block;
+use super::blocks::SaturatedBlock;
 use super::costs::Solution;
 use super::headroom::Headroom;
 use super::mix::{MixFigures, ServedMoments};
@@ -31,7 +31,7 @@ pub(super) struct Capacity {
     neighbours: f64,
     updated_at: Timestamp,
     /// The last blocks and when they ended, newest first: what is left when the others no longer hold.
-    recent: [Option<(Timestamp, Block)>; RECENT],
+    recent: [Option<(Timestamp, SaturatedBlock)>; RECENT],
     /// Saturated seconds ever, and what they have shown of the engine: its memory and slots outlast a change of its speed.
     seen: f64,
     learnt: Option<Learnt>,
@@ -88,7 +88,7 @@ impl Capacity {
     }
 
     /// A saturated block that ended at `at`.
-    pub fn on_block(&mut self, at: Timestamp, block: &Block, costs: &Solution) {
+    pub fn on_block(&mut self, at: Timestamp, block: &SaturatedBlock, costs: &Solution) {
         self.updated_at = at;
         self.recent.rotate_right(1);
         self.recent[0] = Some((at, *block));
@@ -238,7 +238,7 @@ impl Capacity {
 }
 
 impl Sums {
-    fn add(&mut self, block: &Block) {
+    fn add(&mut self, block: &SaturatedBlock) {
         self.time += block.time;
         self.first_token_time += block.first_token_time;
         self.emissions += block.emissions;
@@ -369,7 +369,7 @@ const Z: f64 = 1.96;
 mod tests {
     use super::*;
     use crate::estimate::costs::Costs;
-    use crate::estimate::steps::Row;
+    use crate::estimate::steps::WorkInterval;
 
     const A: f64 = 0.0135;
     const B: f64 = 0.000157;
@@ -380,7 +380,7 @@ mod tests {
         for n in 0..60_u32 {
             let steps = f64::from(20 + n * 7 % 31);
             let (decodes, prefill) = (steps * f64::from(3 + n * 13 % 29), f64::from(n * 29 % 17) * 100.0);
-            costs.add(&Row { time: A * steps + B * decodes + C * prefill, steps, decodes, prefill });
+            costs.add(&WorkInterval { time: A * steps + B * decodes + C * prefill, steps, decodes, prefill });
         }
         *costs.solution().unwrap()
     }
@@ -398,12 +398,12 @@ mod tests {
     }
 
     /// Ten seconds of an engine whose batch is `streams`, serving `mix`; `full` of the steps fill the slots.
-    fn block(streams: f64, mix: &MixFigures, full: f64) -> Block {
+    fn block(streams: f64, mix: &MixFigures, full: f64) -> SaturatedBlock {
         // One step of one request's share: 1 / output of a prompt and one emission a stream.
         let step = A + streams * (B + C * mix.prompt / mix.output);
         let steps = 10.0 / step;
         let starts = steps * streams / mix.output;
-        Block {
+        SaturatedBlock {
             time: 10.0,
             first_token_time: 10.0,
             emissions: steps * streams,
@@ -419,7 +419,7 @@ mod tests {
         }
     }
 
-    fn seen(blocks: &[Block]) -> Capacity {
+    fn seen(blocks: &[SaturatedBlock]) -> Capacity {
         let mut capacity = Capacity::new(Some(2048.0));
         for (n, block) in (1_u64..).zip(blocks) {
             capacity.on_block(Timestamp::from_nanos(n * 10_000_000_000), block, &costs());
@@ -476,7 +476,7 @@ mod tests {
         // As after a cold start into overload: c is not identified.
         let mut confused = costs();
         confused.coefficients = [0.17, 0.0, 0.0];
-        let full = Block { steps: 1.05 * block(20.0, &mix, 0.0).prompts / 2048.0, ..block(20.0, &mix, 0.0) };
+        let full = SaturatedBlock { steps: 1.05 * block(20.0, &mix, 0.0).prompts / 2048.0, ..block(20.0, &mix, 0.0) };
         let capacity = seen(&[full; 5]);
         let knee = capacity.knee(&mix, &ServedMoments::default(), &confused, true).unwrap();
         assert_eq!((knee.regime, knee.n95), (Regime::Prefill, None));
@@ -502,7 +502,7 @@ mod tests {
     fn avoidable_recomputation_lifts_the_best_above_the_present() {
         let mix = mix(600.0, 700.0);
         let plain = block(24.0, &mix, 0.0);
-        let wasteful = Block { recomputed: 0.3 * plain.time / C, ..plain };
+        let wasteful = SaturatedBlock { recomputed: 0.3 * plain.time / C, ..plain };
         let (with, without) = (knee(&seen(&[wasteful; 5]), &mix), knee(&seen(&[plain; 5]), &mix));
         assert_eq!(without.best, without.requests_per_second.value);
         assert!(with.best > 1.05 * with.requests_per_second.value, "{with:?}");
@@ -529,7 +529,8 @@ mod tests {
             (knee.high - knee.low) / knee.value
         };
         let even = seen(&[block(91.0, &mix, 1.0); 12]);
-        let uneven: Vec<Block> = (0..12).map(|n| block(if n % 4 < 2 { 60.0 } else { 91.0 }, &mix, 1.0)).collect();
+        let uneven: Vec<SaturatedBlock> =
+            (0..12).map(|n| block(if n % 4 < 2 { 60.0 } else { 91.0 }, &mix, 1.0)).collect();
         assert!(width(&seen(&uneven)) > 1.5 * width(&even));
     }
 

@@ -6,7 +6,7 @@
 
 /// How clear the steps are.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Clarity {
+pub(super) struct StepVisibility {
     /// Share of the decoding streams that emits in a step, smoothed over calm steps.
     coverage: f64,
     calm_steps: u32,
@@ -14,7 +14,7 @@ pub(super) struct Clarity {
     overtaken: f64,
 }
 
-impl Clarity {
+impl StepVisibility {
     pub fn new() -> Self {
         Self { coverage: 1.0, calm_steps: 0, overtaken: 0.0 }
     }
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn a_single_engine_is_clear_though_it_thrashes() {
-        let mut clarity = Clarity::new();
+        let mut clarity = StepVisibility::new();
         (0..1_000).for_each(|_| clarity.on_step(20, 20, true));
         for step in 0..20_000 {
             clarity.on_step(18, 24, false);
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn steps_that_hold_part_of_the_streams_are_blurred() {
-        let mut clarity = Clarity::new();
+        let mut clarity = StepVisibility::new();
         (0..299).for_each(|_| clarity.on_step(9, 10, true));
         assert!(!clarity.is_blurred(), "too early to tell");
         (0..10).for_each(|_| clarity.on_step(9, 10, true));
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn streams_that_are_overtaken_all_the_time_are_not_preempted() {
-        let mut clarity = Clarity::new();
+        let mut clarity = StepVisibility::new();
         for _ in 0..1_000 {
             clarity.on_step(10, 20, false);
             clarity.on_overtaken();

@@ -5,7 +5,7 @@
 //! ends up in `b`, and attention that grows with its square is not represented.
 
 use super::reading::StepCosts;
-use super::steps::Row;
+use super::steps::WorkInterval;
 
 /// The regression.
 #[derive(Clone, Debug, Default)]
@@ -34,7 +34,7 @@ pub(super) struct Solution {
 
 impl Costs {
     /// One row.
-    pub fn add(&mut self, row: &Row) {
+    pub fn add(&mut self, row: &WorkInterval) {
         let x = [row.steps, row.decodes, row.prefill];
         let y = row.time;
         self.scale(KEEP);
@@ -113,13 +113,13 @@ impl Costs {
 
 impl Solution {
     /// Seconds that a row should take.
-    pub fn predicted(&self, row: &Row) -> f64 {
+    pub fn predicted(&self, row: &WorkInterval) -> f64 {
         let [a, b, c] = self.coefficients;
         a * row.steps + b * row.decodes + c * row.prefill
     }
 
     /// How far a row is from those behind the coefficients: variance of its prediction over that of a residual.
-    pub fn leverage(&self, row: &Row) -> f64 {
+    pub fn leverage(&self, row: &WorkInterval) -> f64 {
         self.variance_along([row.steps, row.decodes, row.prefill]) / self.residual
     }
 
@@ -192,11 +192,11 @@ mod tests {
     const C: f64 = 0.000183;
 
     /// A row of the engine above, with loads that vary.
-    fn row(n: u32) -> Row {
+    fn row(n: u32) -> WorkInterval {
         let steps = f64::from(20 + n * 7 % 31);
         let decodes = steps * f64::from(3 + n * 13 % 29);
         let prefill = f64::from(n * 29 % 17) * 100.0;
-        Row { time: A * steps + B * decodes + C * prefill, steps, decodes, prefill }
+        WorkInterval { time: A * steps + B * decodes + C * prefill, steps, decodes, prefill }
     }
 
     fn assert_near(value: f64, expected: f64, tolerance: f64) {
@@ -255,7 +255,7 @@ mod tests {
         let mut costs = Costs::default();
         for n in 0..50 {
             let row = row(n);
-            costs.add(&Row { time: row.time - C * row.prefill, prefill: 0.0, ..row });
+            costs.add(&WorkInterval { time: row.time - C * row.prefill, prefill: 0.0, ..row });
         }
         let found = costs.step_costs().unwrap();
         assert_near(found.step, A, 1e-3);
@@ -270,7 +270,7 @@ mod tests {
         costs.doubt();
         for n in 0..40 {
             let row = row(n);
-            costs.add(&Row { time: row.time / 0.6, ..row });
+            costs.add(&WorkInterval { time: row.time / 0.6, ..row });
         }
         let [a, ..] = costs.solution().unwrap().coefficients;
         assert!((a / (A / 0.6) - 1.0).abs() < 0.1, "{a}");

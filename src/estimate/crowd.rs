@@ -7,13 +7,13 @@
 
 /// How the number of requests in the house has moved since somebody began to wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Crowd {
+pub(super) struct ClosedLoopDetector {
     low: u64,
     high: u64,
     steps: u64,
 }
 
-impl Crowd {
+impl ClosedLoopDetector {
     /// Somebody came or went, and `house` are there now, dispatched or not.
     pub fn on_step(&mut self, house: u64) {
         let (low, high) = (self.low.min(house), self.high.max(house));
@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn clients_that_send_when_they_are_served_are_a_crowd_after_a_few_rounds() {
         for clients in [3, 8, 40, 500] {
-            let mut crowd = Crowd::default();
+            let mut crowd = ClosedLoopDetector::default();
             let rounds = (1..).find(|_| {
                 crowd.on_step(clients - 1);
                 crowd.on_step(clients);
@@ -72,7 +72,7 @@ mod tests {
     fn arrivals_that_know_nothing_of_each_other_are_none() {
         let mut dice = ChaCha8Rng::seed_from_u64(1);
         for start in [5_u64, 30, 400] {
-            let (mut crowd, mut house) = (Crowd::default(), start);
+            let (mut crowd, mut house) = (ClosedLoopDetector::default(), start);
             for _ in 0..2_000_000 {
                 house = if house == 0 || dice.random_bool(0.5) { house + 1 } else { house - 1 };
                 if house == 0 {
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_number_that_stands_still_proves_nothing_while_nobody_waits() {
-        let mut crowd = Crowd::default();
+        let mut crowd = ClosedLoopDetector::default();
         for _ in 0..1_000 {
             (0..10).for_each(|step| crowd.on_step(8 - step % 2));
             crowd.on_quiet();

@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use super::crowd::Crowd;
+use super::crowd::ClosedLoopDetector;
 
 /// The test's state: a handful of floats, four additions an event.
 #[derive(Clone, Debug)]
@@ -24,12 +24,12 @@ pub(super) struct Detector {
     head: f64,
     allowed: f64,
     shed: bool,
-    crowd: Crowd,
+    crowd: ClosedLoopDetector,
 }
 
 /// What a tick found out.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Findings {
+pub(super) struct TickFindings {
     /// The strongest of the bank: its drift, surplus and threshold.
     pub drift: f64,
     pub surplus: f64,
@@ -45,7 +45,7 @@ pub(super) struct Findings {
     /// Requests were refused since the last tick.
     pub shed: bool,
     /// Those who are there while somebody waits.
-    pub crowd: Crowd,
+    pub crowd: ClosedLoopDetector,
 }
 
 impl Detector {
@@ -58,7 +58,7 @@ impl Detector {
             head: 0.0,
             allowed: 0.0,
             shed: false,
-            crowd: Crowd::default(),
+            crowd: ClosedLoopDetector::default(),
         }
     }
 
@@ -92,7 +92,7 @@ impl Detector {
     }
 
     /// `elapsed` seconds went by, and the head of the line now waits `head` seconds beyond its baseline.
-    pub fn on_tick(&mut self, elapsed: f64, head: f64, allowed: f64) -> Findings {
+    pub fn on_tick(&mut self, elapsed: f64, head: f64, allowed: f64) -> TickFindings {
         let mut excess = head / allowed.max(1e-6);
         if self.shed {
             excess = excess.max(2.0);
@@ -108,10 +108,10 @@ impl Detector {
         findings
     }
 
-    fn findings(&self) -> Findings {
+    fn findings(&self) -> TickFindings {
         let ratio = |place: &usize| self.surplus[*place] / self.thresholds[*place];
         let strongest = (0..DRIFTS.len()).max_by(|a, b| ratio(a).total_cmp(&ratio(b))).unwrap_or(0);
-        Findings {
+        TickFindings {
             drift: DRIFTS[strongest],
             surplus: self.surplus[strongest],
             threshold: self.thresholds[strongest],
@@ -125,7 +125,7 @@ impl Detector {
     }
 }
 
-impl Findings {
+impl TickFindings {
     /// Likelihood of saturation in units of the alarm, `max_k C_k / h_k`.
     pub fn evidence(&self) -> f64 {
         self.surplus / self.threshold
@@ -157,7 +157,7 @@ impl Findings {
     }
 }
 
-impl fmt::Display for Findings {
+impl fmt::Display for TickFindings {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.evidence() < 1.0 && self.crowd.stands() {
             let (low, high, steps) = self.crowd.extent();

@@ -8,27 +8,27 @@
 
 use std::time::Duration;
 
-use super::blocks::{Blocks, Moment};
+use super::blocks::{BlockTick, Blocks};
 use super::capacity::{Capacity, FEWEST_BLOCKS};
-use super::clarity::Clarity;
+use super::clarity::StepVisibility;
 use super::costs::Costs;
 use super::detector::Detector;
 use super::drift::DriftTest;
 use super::first_token::FirstTokens;
-use super::live::{Live, Phase, Request};
+use super::live::{InFlightTable, RequestPhase, TrackedRequest};
 use super::mix::Mix;
-use super::prediction::{Limits, predict, upper_bound};
-use super::prompts::Prompts;
+use super::prediction::{EngineBounds, predict, upper_bound};
+use super::prompts::PromptCorrection;
 use super::reading::{
-    Knee, Missing, NotEnoughEvidence, Prediction, Reading, Shift, ShiftKind, SpeedChanges, State, Transition,
+    Knee, Missing, NotEnoughEvidence, Prediction, Reading, SaturationState, Shift, ShiftKind, SpeedChanges, Transition,
 };
 use super::saturation::Saturation;
 use super::speed::{SpeedChange, SpeedTest};
-use super::steps::{Row, Seen, Step, Steps};
+use super::steps::{EmissionSeen, FinishedStep, Steps, WorkInterval};
 use super::throughput::BestStartRate;
 use super::view::View;
 use super::{EngineLimits, Settings};
-use crate::average::Rate;
+use crate::average::DecayingRate;
 use crate::measure::{RequestKey, Sample, What};
 use crate::time::Timestamp;
 
@@ -37,11 +37,11 @@ use crate::time::Timestamp;
 pub struct Estimator {
     engine: EngineLimits,
     started: Timestamp,
-    live: Live,
-    prompts: Prompts,
+    live: InFlightTable,
+    prompts: PromptCorrection,
     stage: FirstTokens,
     steps: Steps,
-    clarity: Clarity,
+    clarity: StepVisibility,
     costs: Costs,
     speed: SpeedTest,
     mix: Mix,
@@ -51,14 +51,14 @@ pub struct Estimator {
     capacity: Capacity,
     drift: DriftTest,
     best_start_rate: BestStartRate,
-    offered: Rate,
+    offered: DecayingRate,
     /// Seconds lost to recomputation, per second.
-    wasted: Rate,
-    wasted_lately: Rate,
+    wasted: DecayingRate,
+    wasted_lately: DecayingRate,
     /// Streams that emit again in this step after a preemption, and seconds that cost.
     resumed: u32,
     resumed_work: f64,
-    counts: Counts,
+    counts: EstimatorCounts,
     /// Since the last tick.
     held_back: bool,
     last_tick: f64,
@@ -70,7 +70,7 @@ pub struct Estimator {
 
 /// Plain counts.
 #[derive(Clone, Copy, Debug, Default)]
-struct Counts {
+struct EstimatorCounts {
     queued: u64,
     in_flight: u64,
     /// Streams without a first token.
@@ -95,11 +95,11 @@ impl Estimator {
         Self {
             engine: settings.engine,
             started: now,
-            live: Live::default(),
-            prompts: Prompts::new(),
+            live: InFlightTable::default(),
+            prompts: PromptCorrection::new(),
             stage: FirstTokens::new(settings.slo_ttft.as_secs_f64()),
             steps: Steps::new(),
-            clarity: Clarity::new(),
+            clarity: StepVisibility::new(),
             costs: Costs::default(),
             speed: SpeedTest::default(),
             mix: Mix::new(),
@@ -109,12 +109,12 @@ impl Estimator {
             capacity: Capacity::new(settings.engine.max_num_batched_tokens.map(f64::from)),
             drift: DriftTest::new(),
             best_start_rate: BestStartRate::default(),
-            offered: Rate::new(10.0),
-            wasted: Rate::new(6.0),
-            wasted_lately: Rate::new(1.5),
+            offered: DecayingRate::new(10.0),
+            wasted: DecayingRate::new(6.0),
+            wasted_lately: DecayingRate::new(1.5),
             resumed: 0,
             resumed_work: 0.0,
-            counts: Counts::default(),
+            counts: EstimatorCounts::default(),
             held_back: false,
             last_tick: 0.0,
             last_second: 0.0,
@@ -183,7 +183,7 @@ impl Estimator {
 
     /// What is known now. Costs a few microseconds: for once a second, not for every tick.
     pub fn reading(&self) -> Reading {
-        let Counts { queued, in_flight, pending, stalls, drifts, speed, shift, .. } = self.counts;
+        let EstimatorCounts { queued, in_flight, pending, stalls, drifts, speed, shift, .. } = self.counts;
         let figures = self.mix.figures();
         let solution = self.costs.solution();
         let knee = self.knee.ok_or_else(|| self.missing_for_knee());
@@ -279,8 +279,10 @@ impl Estimator {
     }
 
     fn on_admitted(&mut self, key: RequestKey, now: f64) {
-        let Some(request) = self.live.get_mut(key).filter(|request| request.phase == Phase::Queued) else { return };
-        request.phase = Phase::Pending;
+        let Some(request) = self.live.get_mut(key).filter(|request| request.phase == RequestPhase::Queued) else {
+            return;
+        };
+        request.phase = RequestPhase::Pending;
         request.admitted = now;
         request.alone = self.counts.pending == 0;
         let stream = request.stream;
@@ -300,12 +302,12 @@ impl Estimator {
 
     fn on_emission(&mut self, sample: &Sample, now: f64, tokens: u32, limited: bool) {
         let Some(request) = self.live.get_mut(sample.request) else { return };
-        if request.phase == Phase::Queued || !request.stream {
+        if request.phase == RequestPhase::Queued || !request.stream {
             return;
         }
-        let first = request.phase == Phase::Pending;
+        let first = request.phase == RequestPhase::Pending;
         let pending = self.counts.pending - u64::from(first);
-        let over = self.steps.on_emission(&Seen {
+        let over = self.steps.on_emission(&EmissionSeen {
             at: now,
             last_step: request.last_step,
             last: request.last,
@@ -327,8 +329,8 @@ impl Estimator {
             && self.counts.delivered - request.delivered > STALL_TOKENS;
         (request.last_step, request.last) = (step, now);
         request.delivered = self.counts.delivered;
-        request.phase = Phase::Decoding;
-        let Request { prompt, alone, admitted, .. } = *request;
+        request.phase = RequestPhase::Decoding;
+        let TrackedRequest { prompt, alone, admitted, .. } = *request;
         let context = prompt + f64::from(request.tokens);
         self.blocks.on_emission(tokens, context);
         self.counts.context += f64::from(tokens);
@@ -353,7 +355,7 @@ impl Estimator {
         if self.counts.pending == 0 {
             self.stage.on_idle(now);
         }
-        let calm = matches!(self.saturation.state(), State::Unknown | State::Healthy);
+        let calm = matches!(self.saturation.state(), SaturationState::Unknown | SaturationState::Healthy);
         self.stage.on_first_token(now, ttft, prompt, alone && calm);
         self.detector.on_first_token();
         self.blocks.on_first_token(prompt);
@@ -381,11 +383,11 @@ impl Estimator {
         }
     }
 
-    fn on_step(&mut self, at: Timestamp, step: &Step) {
+    fn on_step(&mut self, at: Timestamp, step: &FinishedStep) {
         self.blocks.on_step(step.streams);
         let decoding = self.counts.in_flight - self.counts.pending;
         let few_pending = FEW * self.counts.pending <= decoding.max(FEW);
-        let calm = self.saturation.state() == State::Healthy && few_pending;
+        let calm = self.saturation.state() == SaturationState::Healthy && few_pending;
         self.clarity.on_step(step.streams, decoding, calm);
         if step.decodes > 0 {
             self.stage.on_step(step.duration);
@@ -395,7 +397,7 @@ impl Estimator {
         }
     }
 
-    fn on_row(&mut self, at: Timestamp, row: &Row) {
+    fn on_row(&mut self, at: Timestamp, row: &WorkInterval) {
         let known = self.costs.solution().filter(|_| self.costs.rows() > ROWS_TO_TEST);
         if let Some(change) = known.and_then(|known| self.speed.on_row(row, known)) {
             let kind = match change {
@@ -428,8 +430,8 @@ impl Estimator {
     fn on_finished(&mut self, key: RequestKey, now: f64, completed: bool, input: Option<u32>, output: Option<u32>) {
         let Some(request) = self.live.remove(key) else { return };
         match request.phase {
-            Phase::Queued => self.counts.queued = self.counts.queued.saturating_sub(1),
-            Phase::Pending => {
+            RequestPhase::Queued => self.counts.queued = self.counts.queued.saturating_sub(1),
+            RequestPhase::Pending => {
                 self.counts.in_flight -= 1;
                 if request.stream {
                     self.counts.pending -= 1;
@@ -442,7 +444,7 @@ impl Estimator {
                     }
                 }
             }
-            Phase::Decoding => {
+            RequestPhase::Decoding => {
                 self.counts.in_flight -= 1;
                 self.counts.context -= request.prompt + f64::from(request.tokens);
                 if completed {
@@ -460,9 +462,9 @@ impl Estimator {
         }
     }
 
-    fn on_completion(&mut self, now: f64, request: &Request, tokens: u32) {
+    fn on_completion(&mut self, now: f64, request: &TrackedRequest, tokens: u32) {
         self.counts.completions += 1;
-        let Request { prompt, emissions, epoch, .. } = *request;
+        let TrackedRequest { prompt, emissions, epoch, .. } = *request;
         if self.mix.on_completion(now, prompt, emissions, tokens, epoch) {
             self.capacity.doubt(AFTER_MIX_CHANGE);
         }
@@ -493,7 +495,7 @@ impl Estimator {
     fn gather(&mut self, at: Timestamp, now: f64) {
         let oldest = self.live.head_of_pending().map_or(0.0, |head| now - head.admitted);
         let queueing = self.counts.pending >= 1 && self.stage.is_queueing(oldest);
-        let moment = Moment {
+        let moment = BlockTick {
             now,
             waiting: self.held_back || self.counts.pending + self.counts.queued > 0,
             saturated: queueing || std::mem::take(&mut self.held_back),
@@ -543,10 +545,10 @@ impl Estimator {
     }
 
     /// What is told about the engine, completed by what saturation has shown of it.
-    fn limits(&self) -> Limits {
+    fn limits(&self) -> EngineBounds {
         let told = |limit: Option<u32>| limit.map(f64::from).filter(|limit| *limit > 0.0);
         let learnt = self.capacity.learnt();
-        Limits {
+        EngineBounds {
             slots: told(self.engine.max_num_seqs).or(learnt.and_then(|learnt| learnt.slots)),
             kv: told(self.engine.kv_tokens).or(learnt.and_then(|learnt| learnt.kv)),
             batched: told(self.engine.max_num_batched_tokens),
@@ -611,7 +613,7 @@ mod tests {
     }
 
     /// An engine of four slots and 20 ms a step, whose answers have 50 tokens, fed with `rate` requests per second.
-    struct Rig {
+    struct EstimatorRig {
         estimator: Estimator,
         now: f64,
         next: u64,
@@ -624,7 +626,7 @@ mod tests {
         seen: Vec<Transition>,
     }
 
-    impl Rig {
+    impl EstimatorRig {
         fn new(engine: EngineLimits, prompt: Option<u32>) -> Self {
             let settings = Settings { slo_ttft: Duration::from_secs(1), engine };
             Self {
@@ -694,8 +696,8 @@ mod tests {
 
     #[test]
     fn nothing_is_known_at_the_start_and_it_says_what_is_missing() {
-        let reading = Rig::new(limits(), Some(100)).estimator.reading();
-        assert_eq!(reading.state, State::Unknown);
+        let reading = EstimatorRig::new(limits(), Some(100)).estimator.reading();
+        assert_eq!(reading.state, SaturationState::Unknown);
         let why = reading.knee.unwrap_err().why;
         assert!(matches!(why[0], Missing::StepCosts { rows: 0, .. }), "{why:?}");
         assert!(why.contains(&Missing::SaturatedBlocks { have: 0, need: 3 }));
@@ -706,28 +708,28 @@ mod tests {
     /// Four slots, 50 steps of 20 ms an answer: 4 requests per second.
     #[test]
     fn an_overload_is_seen_and_its_knee_is_the_engines() {
-        let mut rig = Rig::new(limits(), Some(100));
+        let mut rig = EstimatorRig::new(limits(), Some(100));
         rig.run(60.0, 2.0);
-        assert_eq!(rig.estimator.reading().state, State::Healthy);
+        assert_eq!(rig.estimator.reading().state, SaturationState::Healthy);
         let predicted = rig.estimator.reading().prediction.unwrap();
         assert!((predicted.requests_per_second.value / 4.0 - 1.0).abs() < 0.1, "{predicted:?}");
         rig.run(120.0, 8.0);
         let reading = rig.estimator.reading();
-        assert_eq!(reading.state, State::Saturated, "{}", reading.reason);
+        assert_eq!(reading.state, SaturationState::Saturated, "{}", reading.reason);
         let knee = reading.knee.unwrap();
         assert!((knee.requests_per_second.value / 4.0 - 1.0).abs() < 0.03, "{knee:?}");
         assert!((knee.in_flight.value / 4.0 - 1.0).abs() < 0.05, "{knee:?}");
         assert_eq!(knee.regime, Regime::Slots);
         assert!(reading.ratio.unwrap() > 10.0 && (reading.demand_ratio.unwrap() / 2.0 - 1.0).abs() < 0.2);
-        let words: Vec<State> = rig.seen.iter().map(|change| change.to).collect();
-        assert_eq!(words, [State::Healthy, State::Approaching, State::Saturated]);
+        let words: Vec<SaturationState> = rig.seen.iter().map(|change| change.to).collect();
+        assert_eq!(words, [SaturationState::Healthy, SaturationState::Approaching, SaturationState::Saturated]);
         assert!(rig.seen[2].reason.contains("arrived than could be started"), "{}", rig.seen[2].reason);
         assert_eq!((reading.stalls, reading.speed_changes), (0, SpeedChanges::default()));
     }
 
     #[test]
     fn prompts_of_unknown_length_leave_the_prediction_unknown() {
-        let mut rig = Rig::new(limits(), None);
+        let mut rig = EstimatorRig::new(limits(), None);
         rig.run(60.0, 2.0);
         let why = rig.estimator.reading().prediction.unwrap_err().why;
         assert_eq!(why, [Missing::PromptLengths]);
@@ -739,7 +741,7 @@ mod tests {
 
     #[test]
     fn without_limits_there_are_bounds_and_no_prediction() {
-        let mut rig = Rig::new(EngineLimits::default(), Some(100));
+        let mut rig = EstimatorRig::new(EngineLimits::default(), Some(100));
         rig.run(60.0, 2.0);
         let reading = rig.estimator.reading();
         assert_eq!(reading.prediction.unwrap_err().why, [Missing::EngineLimits]);
@@ -748,7 +750,7 @@ mod tests {
 
     #[test]
     fn an_engine_that_slows_down_is_told_from_more_traffic() {
-        let mut rig = Rig::new(limits(), Some(100));
+        let mut rig = EstimatorRig::new(limits(), Some(100));
         rig.run(60.0, 1.0);
         rig.run(120.0, 3.0);
         assert_eq!(rig.estimator.reading().speed_changes, SpeedChanges::default());
@@ -756,7 +758,7 @@ mod tests {
 
     #[test]
     fn a_shift_says_what_moved_and_when_it_was_found_out() {
-        let mut rig = Rig::new(limits(), Some(100));
+        let mut rig = EstimatorRig::new(limits(), Some(100));
         rig.run(120.0, 1.0);
         assert_eq!(rig.estimator.reading().shift, None);
         rig.step = 2.0 * STEP;
@@ -799,7 +801,7 @@ mod tests {
             }
             let reading = estimator.reading();
             prop_assert!(reading.pending <= reading.in_flight && reading.in_flight + reading.queued <= 12);
-            let Counts { context, .. } = estimator.counts;
+            let EstimatorCounts { context, .. } = estimator.counts;
             prop_assert!(context > -1e-3);
             if let Ok(knee) = reading.knee {
                 prop_assert!(knee.requests_per_second.value.is_finite() && knee.in_flight.value.is_finite());

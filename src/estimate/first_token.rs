@@ -3,22 +3,22 @@
 //! How long it takes without load and now, how fast it is left, how long somebody has been in it. From these follow what a
 //! head of line may wait, and from when on a backend counts as driven to its limit.
 
-use super::baseline::{BUCKETS, Baseline};
-use crate::average::{Moments, Rate, Smoothed};
+use super::baseline::{BUCKETS, TtftBaseline};
+use crate::average::{DecayingRate, Moments, Smoothed};
 
 /// The stage's state.
 #[derive(Clone, Debug)]
 pub(super) struct FirstTokens {
-    baseline: Baseline,
+    baseline: TtftBaseline,
     /// Smoothed baseline of the requests that start.
     usual: Smoothed,
     /// Smoothed time from dispatch to first token.
     recent: Smoothed,
     /// Smoothed step time, which is the gap between a stream's emissions.
     gap: Smoothed,
-    starts: Rate,
+    starts: DecayingRate,
     /// First tokens per second of the time in which somebody was in the stage.
-    busy_starts: Rate,
+    busy_starts: DecayingRate,
     /// What first tokens took beyond their baseline.
     beyond: Moments,
     /// Somebody is in the stage since, if anybody is.
@@ -32,12 +32,12 @@ impl FirstTokens {
     /// `slo` is the objective for arrival to first token, in seconds.
     pub fn new(slo: f64) -> Self {
         Self {
-            baseline: Baseline::default(),
+            baseline: TtftBaseline::default(),
             usual: Smoothed::new(0.05),
             recent: Smoothed::new(0.2),
             gap: Smoothed::new(0.05),
-            starts: Rate::new(1.5),
-            busy_starts: Rate::new(2.0),
+            starts: DecayingRate::new(1.5),
+            busy_starts: DecayingRate::new(2.0),
             beyond: Moments::new(0.95),
             busy_since: None,
             busy: 0.0,

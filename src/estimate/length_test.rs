@@ -17,13 +17,13 @@ pub(super) struct LengthTest {
 /// What an event in a bucket adds to the two sums; all 0 where the law is not known well enough.
 #[derive(Clone, Copy, Debug, Default)]
 struct Weights {
-    longer: Evidence,
-    shorter: Evidence,
+    longer: LikelihoodRatios,
+    shorter: LikelihoodRatios,
 }
 
 /// Log-likelihood ratios.
 #[derive(Clone, Copy, Debug, Default)]
-struct Evidence {
+struct LikelihoodRatios {
     survived: f64,
     ended: f64,
 }
@@ -79,11 +79,11 @@ impl Weights {
             None => 0.5 * law.smooth_hazard(0)?,
         };
         let half = 2.0 * law.smooth_hazard(bucket + OCTAVE)?;
-        Some(Self { longer: Evidence::of(hazard, twice), shorter: Evidence::of(hazard, half) })
+        Some(Self { longer: LikelihoodRatios::of(hazard, twice), shorter: LikelihoodRatios::of(hazard, half) })
     }
 }
 
-impl Evidence {
+impl LikelihoodRatios {
     fn of(hazard: f64, other: f64) -> Self {
         let other = other.min(HIGHEST);
         let ended = (other / hazard).ln();

@@ -11,7 +11,7 @@ use crate::measure::RequestKey;
 
 /// A request under way.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Request {
+pub(super) struct TrackedRequest {
     /// When it arrived.
     pub arrived: f64,
     /// When it was dispatched.
@@ -20,7 +20,7 @@ pub(super) struct Request {
     pub prompt: f64,
     /// Prompt tokens as the request told them, if it did.
     pub told: Option<u32>,
-    pub phase: Phase,
+    pub phase: RequestPhase,
     /// Whether a first token will be seen.
     pub stream: bool,
     /// Nobody waited for a first token when it was dispatched.
@@ -41,7 +41,7 @@ pub(super) struct Request {
 
 /// Where a request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum RequestPhase {
     /// Not dispatched.
     Queued,
     /// Dispatched, no first token yet; an answer that is not streamed stays here.
@@ -52,26 +52,26 @@ pub(super) enum Phase {
 
 /// All of them.
 #[derive(Debug, Default)]
-pub(super) struct Live {
-    requests: Vec<Request>,
+pub(super) struct InFlightTable {
+    requests: Vec<TrackedRequest>,
     vacant: Vec<u32>,
     places: HashMap<u64, u32, BuildHasherDefault<KeyHasher>>,
     queued: VecDeque<RequestKey>,
     pending: VecDeque<RequestKey>,
 }
 
-impl Live {
+impl InFlightTable {
     /// A request arrived under a key that is not in use; whether there was room for it.
     pub fn insert(&mut self, key: RequestKey, arrived: f64, prompt: f64, told: Option<u32>, stream: bool) -> bool {
         if self.places.len() >= MOST_REQUESTS {
             return false;
         }
-        let request = Request {
+        let request = TrackedRequest {
             arrived,
             admitted: arrived,
             prompt,
             told,
-            phase: Phase::Queued,
+            phase: RequestPhase::Queued,
             stream,
             alone: false,
             epoch: 0,
@@ -93,12 +93,12 @@ impl Live {
         };
         self.places.insert(key.0, place);
         self.queued.push_back(key);
-        self.trim(Phase::Queued);
+        self.trim(RequestPhase::Queued);
         true
     }
 
     /// The request of that name.
-    pub fn get_mut(&mut self, key: RequestKey) -> Option<&mut Request> {
+    pub fn get_mut(&mut self, key: RequestKey) -> Option<&mut TrackedRequest> {
         let place = *self.places.get(&key.0)?;
         self.requests.get_mut(place as usize)
     }
@@ -106,27 +106,27 @@ impl Live {
     /// A stream was dispatched and waits for its first token from now on.
     pub fn await_first_token(&mut self, key: RequestKey) {
         self.pending.push_back(key);
-        self.trim(Phase::Pending);
+        self.trim(RequestPhase::Pending);
     }
 
     /// It is gone.
-    pub fn remove(&mut self, key: RequestKey) -> Option<Request> {
+    pub fn remove(&mut self, key: RequestKey) -> Option<TrackedRequest> {
         let place = self.places.remove(&key.0)?;
         self.vacant.push(place);
         Some(self.requests[place as usize])
     }
 
     /// Who has waited longest before dispatch.
-    pub fn head_of_queue(&mut self) -> Option<Request> {
-        self.head(Phase::Queued)
+    pub fn head_of_queue(&mut self) -> Option<TrackedRequest> {
+        self.head(RequestPhase::Queued)
     }
 
     /// Who has waited longest for a first token since dispatch.
-    pub fn head_of_pending(&mut self) -> Option<Request> {
-        self.head(Phase::Pending)
+    pub fn head_of_pending(&mut self) -> Option<TrackedRequest> {
+        self.head(RequestPhase::Pending)
     }
 
-    fn head(&mut self, phase: Phase) -> Option<Request> {
+    fn head(&mut self, phase: RequestPhase) -> Option<TrackedRequest> {
         while let Some(&key) = self.line(phase).front() {
             if let Some(request) = self.get_mut(key).filter(|request| request.phase == phase) {
                 return Some(*request);
@@ -136,13 +136,13 @@ impl Live {
         None
     }
 
-    fn line(&mut self, phase: Phase) -> &mut VecDeque<RequestKey> {
-        if phase == Phase::Queued { &mut self.queued } else { &mut self.pending }
+    fn line(&mut self, phase: RequestPhase) -> &mut VecDeque<RequestKey> {
+        if phase == RequestPhase::Queued { &mut self.queued } else { &mut self.pending }
     }
 
     /// Takes those out who left a line behind a head that stays: at most as many as are alive remain, so it is constant
     /// time on average.
-    fn trim(&mut self, phase: Phase) {
+    fn trim(&mut self, phase: RequestPhase) {
         let most = 2 * self.places.len() + SHORT_LINE;
         if self.line(phase).len() <= most {
             return;
@@ -186,23 +186,23 @@ mod tests {
         RequestKey(n)
     }
 
-    fn arrive(live: &mut Live, n: u64) -> bool {
+    fn arrive(live: &mut InFlightTable, n: u64) -> bool {
         live.insert(key(n), n as f64, 10.0, Some(10), true)
     }
 
-    fn admit(live: &mut Live, n: u64) {
-        live.get_mut(key(n)).unwrap().phase = Phase::Pending;
+    fn admit(live: &mut InFlightTable, n: u64) {
+        live.get_mut(key(n)).unwrap().phase = RequestPhase::Pending;
         live.await_first_token(key(n));
     }
 
     #[test]
     fn the_heads_are_who_waited_longest() {
-        let mut live = Live::default();
+        let mut live = InFlightTable::default();
         (0..4).for_each(|n| assert!(arrive(&mut live, n)));
         [0, 2].into_iter().for_each(|n| admit(&mut live, n));
         assert_eq!(live.head_of_queue().unwrap().arrived, 1.0);
         assert_eq!(live.head_of_pending().unwrap().arrived, 0.0);
-        live.get_mut(key(0)).unwrap().phase = Phase::Decoding;
+        live.get_mut(key(0)).unwrap().phase = RequestPhase::Decoding;
         live.remove(key(1));
         assert_eq!(live.head_of_queue().unwrap().arrived, 3.0);
         assert_eq!(live.head_of_pending().unwrap().arrived, 2.0);
@@ -213,13 +213,13 @@ mod tests {
 
     #[test]
     fn a_head_that_stays_does_not_let_the_line_grow() {
-        let mut live = Live::default();
+        let mut live = InFlightTable::default();
         arrive(&mut live, 0);
         admit(&mut live, 0);
         for n in 1..10_000 {
             arrive(&mut live, n);
             admit(&mut live, n);
-            live.get_mut(key(n)).unwrap().phase = Phase::Decoding;
+            live.get_mut(key(n)).unwrap().phase = RequestPhase::Decoding;
             live.remove(key(n));
         }
         assert!(live.pending.len() <= 100 && live.queued.len() <= 100);
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_full_table_follows_no_more() {
-        let mut live = Live::default();
+        let mut live = InFlightTable::default();
         assert!((0..MOST_REQUESTS as u64).all(|n| arrive(&mut live, n)));
         assert!(!arrive(&mut live, 1 << 40));
         live.remove(key(7));

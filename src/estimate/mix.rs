@@ -7,13 +7,13 @@
 use super::length_test::LengthTest;
 use super::lengths::{OutputLaw, bucket};
 use super::prompt_test::PromptTest;
-use super::prompts::Length;
+use super::prompts::PromptTokens;
 use crate::average::{Smoothed, octave};
 
 /// What is known of the mix.
 #[derive(Clone, Debug)]
 pub(super) struct Mix {
-    prompts: [Prompts; BUCKETS],
+    prompts: [PromptBucket; BUCKETS],
     /// Offered requests, forgotten ones not counted.
     offered: f64,
     law: OutputLaw,
@@ -41,7 +41,7 @@ pub(super) struct Mix {
 
 /// Requests whose prompts fall into one bucket of log2.
 #[derive(Clone, Copy, Debug, Default)]
-struct Prompts {
+struct PromptBucket {
     offered: f64,
     mean: f64,
     mean_square: f64,
@@ -78,7 +78,7 @@ impl MixFigures {
 impl Mix {
     pub fn new() -> Self {
         Self {
-            prompts: [Prompts::default(); BUCKETS],
+            prompts: [PromptBucket::default(); BUCKETS],
             offered: 0.0,
             law: OutputLaw::new(SHORTEST_MEMORY),
             recent_law: OutputLaw::new(RECENT_LAW),
@@ -98,8 +98,8 @@ impl Mix {
     }
 
     /// A request arrived. Says whether the prompts are not what they were.
-    pub fn on_offered(&mut self, length: Length) -> bool {
-        self.unknown_prompts.add(if matches!(length, Length::Unknown(_)) { 1.0 } else { 0.0 });
+    pub fn on_offered(&mut self, length: PromptTokens) -> bool {
+        self.unknown_prompts.add(if matches!(length, PromptTokens::Unknown(_)) { 1.0 } else { 0.0 });
         let prompt = length.tokens();
         self.prompts.iter_mut().for_each(|bucket| bucket.offered *= self.keep);
         self.offered = self.offered * self.keep + 1.0;
@@ -108,7 +108,7 @@ impl Mix {
         let gain = (1.0 / bucket.offered).max(1.0 - self.keep);
         bucket.mean += gain * (prompt - bucket.mean);
         bucket.mean_square += gain * (prompt * prompt - bucket.mean_square);
-        matches!(length, Length::Told(_)) && self.prompts_changed(prompt)
+        matches!(length, PromptTokens::Told(_)) && self.prompts_changed(prompt)
     }
 
     /// A stream that began in `epoch` reached its `emission`th emission.
@@ -294,7 +294,7 @@ impl Mix {
     }
 }
 
-impl Prompts {
+impl PromptBucket {
     /// Mean answer against the mean of all, drawn towards 1 by [`PRIOR`] requests.
     fn output_ratio(&self, mean_output: f64) -> f64 {
         if self.served <= 0.0 || mean_output <= 0.0 {
@@ -439,7 +439,7 @@ mod tests {
         for n in 0..900_u32 {
             let prompt = uniform(&mut dice, 50.0, 250.0);
             let emissions = uniform(&mut dice, 20.0, 180.0) as u32;
-            assert!(!mix.on_offered(Length::Told(prompt)));
+            assert!(!mix.on_offered(PromptTokens::Told(prompt)));
             serve(&mut mix, f64::from(n) * 0.1, prompt, emissions);
             let o = f64::from(emissions);
             kv += o * (prompt + 0.5 * o);
@@ -460,7 +460,7 @@ mod tests {
         for n in 0..3000_u32 {
             let long = n % 2 == 0;
             let prompt = if long { 2000.0 } else { 100.0 };
-            mix.on_offered(Length::Told(prompt));
+            mix.on_offered(PromptTokens::Told(prompt));
             if !long || uniform(&mut dice, 0.0, 1.0) < 0.2 {
                 let spread = uniform(&mut dice, 0.5, 1.5);
                 serve(&mut mix, f64::from(n) * 0.1, prompt, (spread * if long { 300.0 } else { 100.0 }) as u32);
@@ -477,7 +477,7 @@ mod tests {
         let mut changed = 0;
         for n in 0..2000_u32 {
             let scale = if n < 1500 { 1.0 } else { 2.0 };
-            mix.on_offered(Length::Told(100.0));
+            mix.on_offered(PromptTokens::Told(100.0));
             let emissions = (scale * uniform(&mut dice, 20.0, 180.0)) as u32;
             changed += u32::from(serve(&mut mix, f64::from(n) * 0.1, 100.0, emissions));
             assert!(n >= 1500 || changed == 0);
@@ -490,7 +490,7 @@ mod tests {
     fn unknown_prompts_are_said_to_be_unknown() {
         let mut mix = Mix::new();
         (0..50).for_each(|_| {
-            mix.on_offered(Length::Unknown(100.0));
+            mix.on_offered(PromptTokens::Unknown(100.0));
         });
         assert!(!mix.prompts_are_known());
     }
@@ -499,7 +499,7 @@ mod tests {
     #[test]
     fn reported_means_are_known_and_never_a_change() {
         let mut mix = Mix::new();
-        assert!((0..2_000).all(|n| !mix.on_offered(Length::Reported(f64::from(100 + n)))));
+        assert!((0..2_000).all(|n| !mix.on_offered(PromptTokens::Reported(f64::from(100 + n)))));
         assert!(mix.prompts_are_known());
     }
 
@@ -507,7 +507,7 @@ mod tests {
     fn several_tokens_an_emission_are_seen() {
         let mut mix = Mix::new();
         for n in 0..100_u32 {
-            mix.on_offered(Length::Told(100.0));
+            mix.on_offered(PromptTokens::Told(100.0));
             (1..=50).for_each(|emission| mix.on_emission(emission, 0));
             mix.on_completion(f64::from(n), 100.0, 50, 99, 0);
         }

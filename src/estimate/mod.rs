@@ -31,11 +31,11 @@ mod view;
 
 use std::time::Duration;
 
-pub use advice::{Advice, Counts, advice};
+pub use advice::{Advice, CountedBy, advice};
 pub use estimator::Estimator;
 pub use reading::{
-    BlockCounts, Estimate, Knee, Missing, NotEnoughEvidence, Prediction, Reading, Regime, Shift, ShiftKind,
-    SpeedChanges, State, StepCosts, Transition,
+    BlockCounts, Estimate, Knee, Missing, NotEnoughEvidence, Prediction, Reading, Regime, SaturationState, Shift,
+    ShiftKind, SpeedChanges, StepCosts, Transition,
 };
 pub use view::View;
 

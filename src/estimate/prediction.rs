@@ -11,7 +11,7 @@ use super::reading::{Estimate, Prediction, Regime};
 
 /// The limits of an engine, told or learnt, in requests and tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Limits {
+pub(super) struct EngineBounds {
     pub slots: Option<f64>,
     pub kv: Option<f64>,
     pub batched: Option<f64>,
@@ -21,7 +21,7 @@ pub(super) struct Limits {
 
 /// Predicts; `None` when no limit is known.
 pub(super) fn predict(
-    limits: &Limits,
+    limits: &EngineBounds,
     mix: &MixFigures,
     served: &ServedMoments,
     costs: &Solution,
@@ -64,7 +64,7 @@ struct Binding {
 }
 
 impl Binding {
-    fn of(limits: &Limits, mix: &MixFigures, costs: &Solution) -> Self {
+    fn of(limits: &EngineBounds, mix: &MixFigures, costs: &Solution) -> Self {
         let [a, b, c] = costs.coefficients;
         let slots = limits.slots.map(|slots| Self {
             regime: Regime::Slots,
@@ -102,7 +102,7 @@ const MODEL_ERROR: f64 = 4e-4;
 mod tests {
     use super::*;
     use crate::estimate::costs::Costs;
-    use crate::estimate::steps::Row;
+    use crate::estimate::steps::WorkInterval;
 
     const A: f64 = 0.0135;
     const B: f64 = 0.000157;
@@ -113,7 +113,7 @@ mod tests {
         for n in 0..60_u32 {
             let steps = f64::from(20 + n * 7 % 31);
             let (decodes, prefill) = (steps * f64::from(3 + n * 13 % 29), f64::from(n * 29 % 17) * 100.0);
-            costs.add(&Row { time: A * steps + B * decodes + C * prefill, steps, decodes, prefill });
+            costs.add(&WorkInterval { time: A * steps + B * decodes + C * prefill, steps, decodes, prefill });
         }
         *costs.solution().unwrap()
     }
@@ -128,11 +128,11 @@ mod tests {
         offered: 1000.0,
     };
 
-    fn told(slots: Option<f64>, kv: Option<f64>, batched: Option<f64>) -> Limits {
-        Limits { slots, kv, batched, bound_is_known: false }
+    fn told(slots: Option<f64>, kv: Option<f64>, batched: Option<f64>) -> EngineBounds {
+        EngineBounds { slots, kv, batched, bound_is_known: false }
     }
 
-    fn predicted(limits: &Limits) -> Prediction {
+    fn predicted(limits: &EngineBounds) -> Prediction {
         predict(limits, &MIX, &ServedMoments::default(), &costs()).unwrap()
     }
 
@@ -157,7 +157,7 @@ mod tests {
     fn one_limit_of_two_is_at_most() {
         assert!(predicted(&told(Some(91.0), None, None)).at_most);
         assert!(predicted(&told(None, Some(8_000.0), None)).at_most);
-        let bound_is_known = Limits { bound_is_known: true, ..told(Some(91.0), None, None) };
+        let bound_is_known = EngineBounds { bound_is_known: true, ..told(Some(91.0), None, None) };
         assert!(!predicted(&bound_is_known).at_most);
     }
 

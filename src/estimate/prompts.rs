@@ -6,7 +6,7 @@
 
 /// The correction.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Prompts {
+pub(super) struct PromptCorrection {
     /// Tokens per token told, as applied.
     scale: f64,
     /// Sums over requests that both told and had it reported, forgetting.
@@ -22,7 +22,7 @@ pub(super) struct Prompts {
 
 /// A prompt's length, in tokens.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Length {
+pub(super) enum PromptTokens {
     /// Its own.
     Told(f64),
     /// The mean of what the engine reports: right for sums over requests, not for one.
@@ -31,7 +31,7 @@ pub(super) enum Length {
     Unknown(f64),
 }
 
-impl Length {
+impl PromptTokens {
     /// In tokens.
     pub fn tokens(self) -> f64 {
         let (Self::Told(tokens) | Self::Reported(tokens) | Self::Unknown(tokens)) = self;
@@ -39,7 +39,7 @@ impl Length {
     }
 }
 
-impl Prompts {
+impl PromptCorrection {
     pub fn new() -> Self {
         Self {
             scale: 1.0,
@@ -54,7 +54,7 @@ impl Prompts {
     }
 
     /// The length of a prompt of which so much is told.
-    pub fn length(&mut self, told: Option<u32>) -> Length {
+    pub fn length(&mut self, told: Option<u32>) -> PromptTokens {
         if let Some(told) = told {
             self.tellers = (self.tellers + 1.0).min(REMEMBERED);
             self.mean_told += (f64::from(told) - self.mean_told) / self.tellers;
@@ -63,14 +63,14 @@ impl Prompts {
     }
 
     /// The same, without learning from it.
-    pub fn expected(&self, told: Option<u32>) -> Length {
+    pub fn expected(&self, told: Option<u32>) -> PromptTokens {
         if let Some(told) = told {
-            return Length::Told(f64::from(told) * self.scale);
+            return PromptTokens::Told(f64::from(told) * self.scale);
         }
         if self.reports >= ENOUGH {
-            Length::Reported(self.mean_reported)
+            PromptTokens::Reported(self.mean_reported)
         } else {
-            Length::Unknown(self.mean_told * self.scale)
+            PromptTokens::Unknown(self.mean_told * self.scale)
         }
     }
 
@@ -106,28 +106,28 @@ mod tests {
 
     #[test]
     fn a_ratio_that_is_off_is_corrected_once() {
-        let mut prompts = Prompts::new();
+        let mut prompts = PromptCorrection::new();
         let jumps: Vec<f64> =
             (0..500).filter_map(|n| prompts.on_report(Some(100 + n % 50), 2 * (100 + n % 50))).collect();
         assert_eq!(jumps.len(), 1);
         assert!((jumps[0] - 2.0).abs() < 1e-9);
-        assert_eq!(prompts.length(Some(50)), Length::Told(100.0));
+        assert_eq!(prompts.length(Some(50)), PromptTokens::Told(100.0));
     }
 
     #[test]
     fn a_ratio_that_is_right_within_a_few_percent_stays() {
-        let mut prompts = Prompts::new();
+        let mut prompts = PromptCorrection::new();
         assert!((0..500).all(|n| prompts.on_report(Some(100), 95 + n % 11).is_none()));
-        assert_eq!(prompts.length(Some(50)), Length::Told(50.0));
+        assert_eq!(prompts.length(Some(50)), PromptTokens::Told(50.0));
     }
 
     #[test]
     fn who_tells_nothing_is_known_only_by_reports() {
-        let mut prompts = Prompts::new();
-        assert_eq!(prompts.length(None), Length::Unknown(0.0));
+        let mut prompts = PromptCorrection::new();
+        assert_eq!(prompts.length(None), PromptTokens::Unknown(0.0));
         prompts.length(Some(80));
-        assert_eq!(prompts.length(None), Length::Unknown(80.0));
+        assert_eq!(prompts.length(None), PromptTokens::Unknown(80.0));
         (0..30).for_each(|_| assert_eq!(prompts.on_report(None, 120), None));
-        assert_eq!(prompts.length(None), Length::Reported(120.0));
+        assert_eq!(prompts.length(None), PromptTokens::Reported(120.0));
     }
 }

@@ -8,7 +8,7 @@ use crate::time::Timestamp;
 
 /// Where the load stands against the knee.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum State {
+pub enum SaturationState {
     /// Not enough traffic since the start to judge.
     #[default]
     Unknown,
@@ -22,7 +22,7 @@ pub enum State {
     Recovering,
 }
 
-impl State {
+impl SaturationState {
     /// All of them, in the order of their severity.
     pub const ALL: [Self; 5] = [Self::Unknown, Self::Healthy, Self::Approaching, Self::Saturated, Self::Recovering];
 
@@ -38,7 +38,7 @@ impl State {
     }
 }
 
-impl fmt::Display for State {
+impl fmt::Display for SaturationState {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(self.word())
     }
@@ -50,9 +50,9 @@ pub struct Transition {
     /// When.
     pub at: Timestamp,
     /// The state before.
-    pub from: State,
+    pub from: SaturationState,
     /// The state after.
-    pub to: State,
+    pub to: SaturationState,
     /// One sentence of named findings, without a full stop.
     pub reason: String,
 }
@@ -61,7 +61,7 @@ pub struct Transition {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reading {
     /// Where the load stands.
-    pub state: State,
+    pub state: SaturationState,
     /// Since when.
     pub since: Timestamp,
     /// Why: the last transition's sentence.

@@ -1,13 +1,13 @@
 //! The five states, and the sentence that goes with each change.
 
-use super::detector::Findings;
-use super::reading::{State, Transition};
+use super::detector::TickFindings;
+use super::reading::{SaturationState, Transition};
 use crate::time::Timestamp;
 
 /// Where the load stands, and why.
 #[derive(Clone, Debug)]
 pub(super) struct Saturation {
-    state: State,
+    state: SaturationState,
     since: Timestamp,
     reason: String,
     /// Last time somebody waited, in seconds.
@@ -19,7 +19,7 @@ pub(super) struct Saturation {
 impl Saturation {
     pub fn new(now: Timestamp) -> Self {
         Self {
-            state: State::Unknown,
+            state: SaturationState::Unknown,
             since: now,
             reason: "no traffic seen yet".to_owned(),
             last_waiting: 0.0,
@@ -28,12 +28,12 @@ impl Saturation {
     }
 
     /// A tick's findings. `seconds` is the same moment as `at`; `starts` is how many first tokens were seen ever.
-    pub fn on_tick(&mut self, at: Timestamp, seconds: f64, findings: &Findings, starts: u64) -> Option<Transition> {
+    pub fn on_tick(&mut self, at: Timestamp, seconds: f64, findings: &TickFindings, starts: u64) -> Option<Transition> {
         if !findings.nobody_waits() {
             self.last_waiting = seconds;
         }
         let quiet = seconds - self.last_waiting;
-        self.crowded = findings.crowd.stands() || self.crowded && self.state == State::Saturated;
+        self.crowded = findings.crowd.stands() || self.crowded && self.state == SaturationState::Saturated;
         let next = self.next(findings, starts, quiet);
         if next == self.state {
             return None;
@@ -43,7 +43,7 @@ impl Saturation {
         Some(transition)
     }
 
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> SaturationState {
         self.state
     }
 
@@ -55,45 +55,49 @@ impl Saturation {
         &self.reason
     }
 
-    fn next(&self, findings: &Findings, starts: u64, quiet: f64) -> State {
+    fn next(&self, findings: &TickFindings, starts: u64, quiet: f64) -> SaturationState {
         match self.state {
             // * => Saturated
-            _ if findings.alarm() => State::Saturated,
+            _ if findings.alarm() => SaturationState::Saturated,
             // Saturated => Recovering
             // Two that leave at once end the count of a crowd's steps, and not the crowd: that is over when nobody waits as it did.
-            State::Saturated if findings.over() && !(self.crowded && findings.is_crowded()) => State::Recovering,
-            State::Saturated => State::Saturated,
+            SaturationState::Saturated if findings.over() && !(self.crowded && findings.is_crowded()) => {
+                SaturationState::Recovering
+            }
+            SaturationState::Saturated => SaturationState::Saturated,
             // Recovering => Healthy
-            State::Recovering if quiet >= QUIET_AFTER_SATURATION => State::Healthy,
-            State::Recovering => State::Recovering,
+            SaturationState::Recovering if quiet >= QUIET_AFTER_SATURATION => SaturationState::Healthy,
+            SaturationState::Recovering => SaturationState::Recovering,
             // (Healthy | Unknown) => Approaching
-            _ if findings.somebody_waits() => State::Approaching,
+            _ if findings.somebody_waits() => SaturationState::Approaching,
             // Approaching => Healthy
-            State::Approaching if quiet < QUIET_AFTER_WAITING => State::Approaching,
+            SaturationState::Approaching if quiet < QUIET_AFTER_WAITING => SaturationState::Approaching,
             // Unknown => Healthy
-            State::Unknown if starts < ENOUGH_STARTS => State::Unknown,
-            _ => State::Healthy,
+            SaturationState::Unknown if starts < ENOUGH_STARTS => SaturationState::Unknown,
+            _ => SaturationState::Healthy,
         }
     }
 }
 
-fn reason(from: State, to: State, findings: &Findings) -> String {
+fn reason(from: SaturationState, to: SaturationState, findings: &TickFindings) -> String {
     match to {
-        State::Saturated => findings.to_string(),
-        State::Recovering => format!(
+        SaturationState::Saturated => findings.to_string(),
+        SaturationState::Recovering => format!(
             "the surplus of arrivals over starts is paid back to {:.0} requests and the head of the line waits {:.2} s",
             findings.surplus, findings.head
         ),
-        State::Approaching => format!(
+        SaturationState::Approaching => format!(
             "the head of the line waits {:.2} s beyond its baseline ({:.2} s is allowed); {:.0} more requests arrived than \
              could be started ({:.0} is an alarm)",
             findings.head, findings.allowed, findings.surplus, findings.threshold
         ),
-        State::Healthy if from == State::Unknown => format!("{ENOUGH_STARTS} requests were started without waiting"),
-        State::Healthy if from == State::Recovering => {
+        SaturationState::Healthy if from == SaturationState::Unknown => {
+            format!("{ENOUGH_STARTS} requests were started without waiting")
+        }
+        SaturationState::Healthy if from == SaturationState::Recovering => {
             format!("nobody has waited for {QUIET_AFTER_SATURATION} s")
         }
-        State::Healthy | State::Unknown => format!("nobody has waited for {QUIET_AFTER_WAITING} s"),
+        SaturationState::Healthy | SaturationState::Unknown => format!("nobody has waited for {QUIET_AFTER_WAITING} s"),
     }
 }
 
@@ -106,11 +110,11 @@ const ENOUGH_STARTS: u64 = 10;
 
 #[cfg(test)]
 mod tests {
-    use super::super::crowd::Crowd;
+    use super::super::crowd::ClosedLoopDetector;
     use super::*;
 
-    fn findings(surplus: f64, waiting: f64) -> Findings {
-        Findings {
+    fn findings(surplus: f64, waiting: f64) -> TickFindings {
+        TickFindings {
             drift: 1.2,
             surplus,
             threshold: 16.0,
@@ -119,12 +123,12 @@ mod tests {
             head: waiting,
             allowed: 0.2,
             shed: false,
-            crowd: Crowd::default(),
+            crowd: ClosedLoopDetector::default(),
         }
     }
 
     /// Ticks ten times a second; gives the words of the states gone through.
-    fn walk(phases: &[(f64, f64, f64)], starts: u64) -> Vec<(State, f64)> {
+    fn walk(phases: &[(f64, f64, f64)], starts: u64) -> Vec<(SaturationState, f64)> {
         let mut saturation = Saturation::new(Timestamp::ZERO);
         let (mut now, mut seen) = (0.0, Vec::new());
         for (seconds, surplus, waiting) in phases {
@@ -143,8 +147,17 @@ mod tests {
     #[test]
     fn an_overload_goes_through_all_states() {
         let phases = [(2.0, 0.0, 0.0), (1.0, 5.0, 0.6), (2.0, 17.0, 3.0), (2.0, 2.0, 0.3), (5.0, 0.0, 0.0)];
-        let states: Vec<State> = walk(&phases, 100).into_iter().map(|change| change.0).collect();
-        assert_eq!(states, [State::Healthy, State::Approaching, State::Saturated, State::Recovering, State::Healthy]);
+        let states: Vec<SaturationState> = walk(&phases, 100).into_iter().map(|change| change.0).collect();
+        assert_eq!(
+            states,
+            [
+                SaturationState::Healthy,
+                SaturationState::Approaching,
+                SaturationState::Saturated,
+                SaturationState::Recovering,
+                SaturationState::Healthy
+            ]
+        );
     }
 
     #[test]
@@ -154,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_cold_start_into_overload_is_saturated_at_once() {
-        assert_eq!(walk(&[(1.0, 17.0, 3.0)], 2)[0].0, State::Saturated);
+        assert_eq!(walk(&[(1.0, 17.0, 3.0)], 2)[0].0, SaturationState::Saturated);
     }
 
     #[test]
@@ -165,31 +178,35 @@ mod tests {
 
     /// Eight clients whose number stands still, then moves by more than a crowd's does, while the head waits just less than an alarm
     /// asks for; at the end they wait `waiting` by the crowd's measure.
-    fn states_of_a_crowd(waiting: f64) -> Vec<State> {
-        let mut standing = Crowd::default();
+    fn states_of_a_crowd(waiting: f64) -> Vec<SaturationState> {
+        let mut standing = ClosedLoopDetector::default();
         (0..40).for_each(|step| standing.on_step(8 - step % 2));
         let mut saturation = Saturation::new(Timestamp::ZERO);
-        let crowd = |crowd, crowding| Findings { crowd, crowding, ..findings(0.0, 0.0) };
-        let looks = [crowd(standing, 1.0), crowd(Crowd::default(), 1.0), crowd(Crowd::default(), waiting)];
-        let tick = |(n, look): (usize, &Findings)| saturation.on_tick(Timestamp::ZERO, 0.1 * n as f64, look, 100);
+        let crowd = |crowd, crowding| TickFindings { crowd, crowding, ..findings(0.0, 0.0) };
+        let looks = [
+            crowd(standing, 1.0),
+            crowd(ClosedLoopDetector::default(), 1.0),
+            crowd(ClosedLoopDetector::default(), waiting),
+        ];
+        let tick = |(n, look): (usize, &TickFindings)| saturation.on_tick(Timestamp::ZERO, 0.1 * n as f64, look, 100);
         looks.iter().enumerate().filter_map(tick).map(|change| change.to).collect()
     }
 
     #[test]
     fn a_crowd_that_moves_and_waits_on_is_the_same_episode() {
-        assert_eq!(states_of_a_crowd(1.0), [State::Saturated]);
+        assert_eq!(states_of_a_crowd(1.0), [SaturationState::Saturated]);
     }
 
     #[test]
     fn a_crowd_that_no_longer_waits_is_over() {
-        assert_eq!(states_of_a_crowd(0.0), [State::Saturated, State::Recovering]);
+        assert_eq!(states_of_a_crowd(0.0), [SaturationState::Saturated, SaturationState::Recovering]);
     }
 
     #[test]
     fn recovery_takes_three_quiet_seconds() {
         let seen = walk(&[(1.0, 17.0, 3.0), (1.0, 0.0, 0.1), (10.0, 0.0, 0.0)], 100);
         let (recovering, healthy) = (seen[1], seen[2]);
-        assert_eq!((recovering.0, healthy.0), (State::Recovering, State::Healthy));
+        assert_eq!((recovering.0, healthy.0), (SaturationState::Recovering, SaturationState::Healthy));
         assert!((healthy.1 - 5.0).abs() < 0.25, "{healthy:?}");
     }
 }

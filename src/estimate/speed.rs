@@ -5,7 +5,7 @@
 //! predicted less well, and its residual counts for less (it is studentised by the row's leverage).
 
 use super::costs::Solution;
-use super::steps::Row;
+use super::steps::WorkInterval;
 
 /// The engine's own speed changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub(super) struct SpeedTest {
 
 impl SpeedTest {
     /// One row against the costs known before it.
-    pub fn on_row(&mut self, row: &Row, known: &Solution) -> Option<SpeedChange> {
+    pub fn on_row(&mut self, row: &WorkInterval, known: &Solution) -> Option<SpeedChange> {
         let predicted = known.predicted(row);
         // Over the smaller of the two: a slow-down by x and a speed-up by x count alike.
         let relative = (row.time - predicted) / row.time.min(predicted.max(1e-9));
@@ -69,10 +69,10 @@ mod tests {
     use super::*;
     use crate::estimate::costs::Costs;
 
-    fn row(n: u32, slowness: f64) -> Row {
+    fn row(n: u32, slowness: f64) -> WorkInterval {
         let steps = f64::from(40 + n * 7 % 31);
         let noise = 1.0 + 0.04 * (f64::from(n * 7919 % 200) / 100.0 - 1.0);
-        Row { time: 0.02 * steps * slowness * noise, steps, ..Row::default() }
+        WorkInterval { time: 0.02 * steps * slowness * noise, steps, ..WorkInterval::default() }
     }
 
     fn known() -> Solution {

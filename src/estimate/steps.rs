@@ -10,7 +10,7 @@
 
 /// Work of the engine over a stretch of busy time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Row {
+pub(super) struct WorkInterval {
     /// Busy seconds, `T`.
     pub time: f64,
     /// Steps, `n_s`.
@@ -48,15 +48,15 @@ pub(super) struct Steps {
     pause: f64,
     /// The current step began with a stream that emitted again, not with a pause.
     certain: bool,
-    row: Row,
-    full_row: Option<Row>,
+    row: WorkInterval,
+    full_row: Option<WorkInterval>,
     /// Steps that are still touched by a loss of emissions: the current one, and the one whose duration spans the gap.
     torn: u8,
 }
 
 /// One emission as the steps see it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Seen {
+pub(super) struct EmissionSeen {
     pub at: f64,
     /// The stream's last step, 0 before its first token.
     pub last_step: u32,
@@ -72,7 +72,7 @@ pub(super) struct Seen {
 
 /// A step that is over.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Step {
+pub(super) struct FinishedStep {
     /// Seconds.
     pub duration: f64,
     /// Streams that emitted in it.
@@ -98,7 +98,7 @@ impl Steps {
             shortest: 0.0,
             pause: f64::INFINITY,
             certain: false,
-            row: Row::default(),
+            row: WorkInterval::default(),
             full_row: None,
             torn: 0,
         }
@@ -110,7 +110,7 @@ impl Steps {
     }
 
     /// One emission; the step that it shows to be over, if any. The stream's last step is [`Steps::id`] afterwards.
-    pub fn on_emission(&mut self, seen: &Seen) -> Option<Step> {
+    pub fn on_emission(&mut self, seen: &EmissionSeen) -> Option<FinishedStep> {
         let begins = self.beginning(seen);
         let over = begins.and_then(|certain| self.begin(seen.at, certain));
         match seen.prompt {
@@ -127,7 +127,7 @@ impl Steps {
     }
 
     /// The row that was filled by the last step, once.
-    pub fn take_row(&mut self) -> Option<Row> {
+    pub fn take_row(&mut self) -> Option<WorkInterval> {
         self.full_row.take()
     }
 
@@ -147,7 +147,7 @@ impl Steps {
     }
 
     /// Whether the emission begins a step, and whether that is certain.
-    fn beginning(&self, seen: &Seen) -> Option<bool> {
+    fn beginning(&self, seen: &EmissionSeen) -> Option<bool> {
         if self.id == 0 {
             return Some(false);
         }
@@ -166,8 +166,8 @@ impl Steps {
     }
 
     /// Closes the current step and begins the one that ended at `now`.
-    fn begin(&mut self, now: f64, certain: bool) -> Option<Step> {
-        let over = Step { duration: self.duration, streams: self.streams, decodes: self.decodes };
+    fn begin(&mut self, now: f64, certain: bool) -> Option<FinishedStep> {
+        let over = FinishedStep { duration: self.duration, streams: self.streams, decodes: self.decodes };
         let first = self.id == 0;
         if !first {
             self.add_to_row();
@@ -188,7 +188,7 @@ impl Steps {
     fn add_to_row(&mut self) {
         if self.torn > 0 {
             self.torn -= 1;
-            (self.row, self.row_starts) = (Row::default(), 0);
+            (self.row, self.row_starts) = (WorkInterval::default(), 0);
             return;
         }
         self.row.time += self.duration;
@@ -248,25 +248,25 @@ mod tests {
 
     /// A stream of the test: its last step, and when that was.
     #[derive(Clone, Copy, Default)]
-    struct Stream(u32, f64);
+    struct TestStream(u32, f64);
 
-    struct Rig {
+    struct StepsRig {
         steps: Steps,
-        rows: Vec<Row>,
+        rows: Vec<WorkInterval>,
         durations: Vec<f64>,
     }
 
-    impl Rig {
+    impl StepsRig {
         fn new() -> Self {
             let mut steps = Steps::new();
             steps.on_busy(0.0);
             Self { steps, rows: Vec::new(), durations: Vec::new() }
         }
 
-        fn emit(&mut self, at: f64, stream: &mut Stream, prompt: Option<f64>) {
-            let seen = Seen { at, last_step: stream.0, last: stream.1, prompt, settled: true, limited: false };
+        fn emit(&mut self, at: f64, stream: &mut TestStream, prompt: Option<f64>) {
+            let seen = EmissionSeen { at, last_step: stream.0, last: stream.1, prompt, settled: true, limited: false };
             let over = self.steps.on_emission(&seen);
-            *stream = Stream(self.steps.id(), at);
+            *stream = TestStream(self.steps.id(), at);
             self.rows.extend(self.steps.take_row());
             self.durations.extend(over.map(|step| step.duration));
         }
@@ -274,8 +274,8 @@ mod tests {
 
     #[test]
     fn a_step_begins_where_a_stream_emits_again() {
-        let mut rig = Rig::new();
-        let mut streams = [Stream::default(); 3];
+        let mut rig = StepsRig::new();
+        let mut streams = [TestStream::default(); 3];
         for step in 1..=101_u32 {
             for (place, stream) in streams.iter_mut().enumerate() {
                 let jitter = 0.0002 * place as f64;
@@ -290,8 +290,8 @@ mod tests {
 
     #[test]
     fn two_events_in_one_read_are_one_step() {
-        let mut rig = Rig::new();
-        let (mut held, mut even) = (Stream::default(), Stream::default());
+        let mut rig = StepsRig::new();
+        let (mut held, mut even) = (TestStream::default(), TestStream::default());
         rig.emit(0.02, &mut held, Some(1.0));
         rig.emit(0.02, &mut even, Some(1.0));
         for step in 2..=100_u32 {
@@ -307,8 +307,8 @@ mod tests {
 
     #[test]
     fn a_reader_that_is_late_and_reads_two_events_at_once_makes_no_step() {
-        let mut rig = Rig::new();
-        let (mut even, mut late) = (Stream::default(), Stream::default());
+        let mut rig = StepsRig::new();
+        let (mut even, mut late) = (TestStream::default(), TestStream::default());
         rig.emit(0.02, &mut even, Some(1.0));
         rig.emit(0.02, &mut late, Some(1.0));
         for step in 2..=100_u32 {
@@ -326,8 +326,8 @@ mod tests {
     /// Prompts of a hundred steps' length go by, then only decodes: a read is not what they come in.
     #[test]
     fn steps_that_become_much_shorter_are_found_again() {
-        let mut rig = Rig::new();
-        let mut stream = Stream::default();
+        let mut rig = StepsRig::new();
+        let mut stream = TestStream::default();
         (1..=50_u32).for_each(|step| rig.emit(0.2 * f64::from(step), &mut stream, (step == 1).then_some(1.0)));
         (1..=500_u32).for_each(|step| rig.emit(10.0 + 0.012 * f64::from(step), &mut stream, None));
         let found = rig.durations.iter().rev().take(300).filter(|duration| (**duration - 0.012).abs() < 1e-6).count();
@@ -336,12 +336,12 @@ mod tests {
 
     #[test]
     fn idle_time_is_no_step_time() {
-        let mut rig = Rig::new();
-        let mut stream = Stream::default();
+        let mut rig = StepsRig::new();
+        let mut stream = TestStream::default();
         rig.emit(0.02, &mut stream, Some(10.0));
         rig.emit(0.04, &mut stream, None);
         rig.steps.on_busy(9.0);
-        let mut late = Stream::default();
+        let mut late = TestStream::default();
         rig.emit(9.05, &mut late, Some(10.0));
         rig.emit(9.07, &mut late, None);
         let expected = [0.02, 0.02, 0.05];
@@ -350,8 +350,8 @@ mod tests {
 
     #[test]
     fn a_first_token_beside_a_last_one_is_the_same_step() {
-        let mut rig = Rig::new();
-        let (mut old, mut new) = (Stream::default(), Stream::default());
+        let mut rig = StepsRig::new();
+        let (mut old, mut new) = (TestStream::default(), TestStream::default());
         rig.emit(0.02, &mut old, Some(10.0));
         rig.emit(0.04, &mut old, None);
         rig.emit(0.0401, &mut new, Some(10.0));
@@ -362,12 +362,12 @@ mod tests {
 
     #[test]
     fn a_first_token_that_comes_before_the_others_is_of_its_step() {
-        let mut rig = Rig::new();
-        let mut old = [Stream::default(); 3];
+        let mut rig = StepsRig::new();
+        let mut old = [TestStream::default(); 3];
         for step in 1..=20_u32 {
             old.iter_mut().for_each(|stream| rig.emit(0.02 * f64::from(step), stream, (step == 1).then_some(10.0)));
         }
-        let mut new = Stream::default();
+        let mut new = TestStream::default();
         rig.emit(0.42, &mut new, Some(10.0));
         assert_eq!(rig.steps.id(), 21);
         old.iter_mut().for_each(|stream| rig.emit(0.4203, stream, None));
@@ -382,7 +382,7 @@ mod tests {
         let mut full_at = None;
         for n in 1..=300_u32 {
             let at = 0.02 * f64::from(n);
-            let seen = Seen { at, last_step, last, prompt: None, settled: at > 2.0, limited: false };
+            let seen = EmissionSeen { at, last_step, last, prompt: None, settled: at > 2.0, limited: false };
             steps.on_emission(&seen);
             (last_step, last) = (steps.id(), at);
             if steps.take_row().is_some() && full_at.is_none() {
@@ -394,8 +394,8 @@ mod tests {
 
     #[test]
     fn a_row_in_which_emissions_were_lost_is_thrown_away() {
-        let (mut rig, mut whole) = (Rig::new(), Rig::new());
-        let mut streams = [Stream::default(); 2];
+        let (mut rig, mut whole) = (StepsRig::new(), StepsRig::new());
+        let mut streams = [TestStream::default(); 2];
         for step in (1..=40_u32).chain(140..=260) {
             if step == 140 {
                 rig.steps.on_loss();
@@ -404,7 +404,7 @@ mod tests {
             rig.emit(at, &mut streams[0], (step == 1).then_some(10.0));
             whole.emit(at, &mut streams[1], (step == 1).then_some(10.0));
         }
-        let longest = |rig: &Rig| rig.rows.iter().map(|row| row.time / row.steps).fold(0.0, f64::max);
+        let longest = |rig: &StepsRig| rig.rows.iter().map(|row| row.time / row.steps).fold(0.0, f64::max);
         assert!(longest(&rig) < 0.021, "{:?}", rig.rows);
         assert!(longest(&whole) > 0.03, "untold, two seconds of silence look like work: {:?}", whole.rows);
         assert!(!rig.rows.is_empty());
@@ -413,9 +413,10 @@ mod tests {
     #[test]
     fn a_client_that_held_its_stream_up_makes_no_step() {
         let mut steps = Steps::new();
-        let first = Seen { at: 0.02, last_step: 0, last: 0.0, prompt: Some(1.0), settled: true, limited: false };
+        let first =
+            EmissionSeen { at: 0.02, last_step: 0, last: 0.0, prompt: Some(1.0), settled: true, limited: false };
         steps.on_emission(&first);
-        let late = Seen { at: 5.0, last_step: 1, last: 0.02, prompt: None, limited: true, ..first };
+        let late = EmissionSeen { at: 5.0, last_step: 1, last: 0.02, prompt: None, limited: true, ..first };
         assert_eq!(steps.on_emission(&late), None);
         assert_eq!(steps.id(), 1);
     }

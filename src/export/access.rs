@@ -12,21 +12,21 @@ use std::time::Duration;
 
 use crate::backend::BackendId;
 use crate::clock::Clock;
-use crate::measure::{Closed, Report, Unbooked};
+use crate::measure::{Closed, RequestReport, UnmeasuredRequest};
 use crate::time::Timestamp;
 
 /// The handing-over side.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
-    sender: SyncSender<Ended>,
+    sender: SyncSender<AccessRecord>,
     lost: Arc<AtomicU64>,
 }
 
 /// A request that has ended.
 #[derive(Debug)]
-enum Ended {
-    Closed(Box<Report>),
-    Unbooked(Unbooked),
+enum AccessRecord {
+    Closed(Box<RequestReport>),
+    Unbooked(UnmeasuredRequest),
 }
 
 impl AccessLog {
@@ -35,9 +35,9 @@ impl AccessLog {
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn start(clock: Clock, rate: u32, backends: Names) -> std::io::Result<(Self, JoinHandle<()>)> {
+    pub fn start(clock: Clock, rate: u32, backends: BackendNameOf) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (sender, receiver) = sync_channel(CAPACITY);
-        let writer = Writer {
+        let writer = AccessWriter {
             clock,
             backends,
             well: Allowance::new(rate, rate),
@@ -48,13 +48,13 @@ impl AccessLog {
     }
 
     /// A measured request has ended.
-    pub fn closed(&self, report: Box<Report>) {
-        self.offer(Ended::Closed(report));
+    pub fn closed(&self, report: Box<RequestReport>) {
+        self.offer(AccessRecord::Closed(report));
     }
 
     /// Another one has.
-    pub fn unbooked(&self, report: Unbooked) {
-        self.offer(Ended::Unbooked(report));
+    pub fn unbooked(&self, report: UnmeasuredRequest) {
+        self.offer(AccessRecord::Unbooked(report));
     }
 
     /// Requests whose line found no room.
@@ -62,7 +62,7 @@ impl AccessLog {
         self.lost.load(Relaxed)
     }
 
-    fn offer(&self, ended: Ended) {
+    fn offer(&self, ended: AccessRecord) {
         if self.sender.try_send(ended).is_err() {
             self.lost.fetch_add(1, Relaxed);
         }
@@ -70,17 +70,17 @@ impl AccessLog {
 }
 
 /// The name of who stands at a place.
-pub type Names = Box<dyn Fn(BackendId) -> Option<Arc<str>> + Send>;
+pub type BackendNameOf = Box<dyn Fn(BackendId) -> Option<Arc<str>> + Send>;
 
-struct Writer {
+struct AccessWriter {
     clock: Clock,
-    backends: Names,
+    backends: BackendNameOf,
     well: Allowance,
     failed: Allowance,
 }
 
-impl Writer {
-    fn run(mut self, receiver: &Receiver<Ended>) {
+impl AccessWriter {
+    fn run(mut self, receiver: &Receiver<AccessRecord>) {
         loop {
             match receiver.recv_timeout(QUIET) {
                 Ok(ended) => self.take(&ended),
@@ -90,18 +90,18 @@ impl Writer {
         }
     }
 
-    fn take(&mut self, ended: &Ended) {
+    fn take(&mut self, ended: &AccessRecord) {
         let now = self.clock.now();
         let kind = if ended.is_well() { &mut self.well } else { &mut self.failed };
         let Some(skipped) = kind.take(now) else { return };
         let skipped = (skipped > 0).then_some(skipped);
         match ended {
-            Ended::Closed(report) => write(report, skipped),
-            Ended::Unbooked(report) => self.write_unbooked(report, skipped),
+            AccessRecord::Closed(report) => write(report, skipped),
+            AccessRecord::Unbooked(report) => self.write_unbooked(report, skipped),
         }
     }
 
-    fn write_unbooked(&self, report: &Unbooked, skipped: Option<u64>) {
+    fn write_unbooked(&self, report: &UnmeasuredRequest, skipped: Option<u64>) {
         let backend = report.backend.and_then(&self.backends);
         tracing::info!(
             target: "weir::access",
@@ -126,7 +126,7 @@ impl Writer {
     }
 }
 
-fn write(report: &Report, skipped: Option<u64>) {
+fn write(report: &RequestReport, skipped: Option<u64>) {
     let timeline = &report.timeline;
     let ended = timeline.ended.unwrap_or(timeline.arrived);
     let waited = timeline.admitted.unwrap_or(ended).since(timeline.arrived);
@@ -155,7 +155,7 @@ fn write(report: &Report, skipped: Option<u64>) {
     );
 }
 
-impl Ended {
+impl AccessRecord {
     fn is_well(&self) -> bool {
         match self {
             Self::Closed(report) => report.closed.is_well(),

@@ -24,9 +24,9 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Handles;
-use super::places::{Place, Places};
-use super::routes::{self, Answer, Desk, Page};
-use super::visitor::{Act, Admission, Ends};
+use super::places::{ConnLimit, ConnSlot};
+use super::routes::{self, AdminPage, AdminResponse, Pages};
+use super::visitor::{AccessPolicy, Action, Ends};
 
 /// The running admin port. Dropping it stops the port and waits for its thread.
 #[derive(Debug)]
@@ -40,13 +40,13 @@ impl AdminPort {
     /// Serves the pages on `listener` from a thread of its own until dropped.
     ///
     /// Fails when the listener has no address, the runtime cannot be made or the thread cannot be started.
-    pub fn start(listener: std::net::TcpListener, admission: Admission, handles: Handles) -> io::Result<Self> {
+    pub fn start(listener: std::net::TcpListener, admission: AccessPolicy, handles: Handles) -> io::Result<Self> {
         let address = listener.local_addr()?;
         listener.set_nonblocking(true)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let stop = Arc::new(Notify::new());
         let stopped = stop.clone();
-        let room = Arc::new(Room { admission, desk: Desk::new(handles) });
+        let room = Arc::new(AdminServer { admission, desk: Pages::new(handles) });
         let thread = std::thread::Builder::new().name("weir-admin".into()).spawn(move || {
             runtime.block_on(async {
                 tokio::spawn(every_second(room.clone()));
@@ -77,9 +77,9 @@ impl Drop for AdminPort {
 }
 
 /// What every connection shares.
-struct Room {
-    admission: Admission,
-    desk: Desk,
+struct AdminServer {
+    admission: AccessPolicy,
+    desk: Pages,
 }
 
 /// The instant a connection is given up; each request moves it.
@@ -111,12 +111,12 @@ fn soon(span: Duration) -> Instant {
     Instant::now() + span
 }
 
-async fn serve(listener: std::net::TcpListener, room: Arc<Room>) {
+async fn serve(listener: std::net::TcpListener, room: Arc<AdminServer>) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "the admin port cannot be served"),
     };
-    let places = Places::new(CONNECTIONS);
+    let places = ConnLimit::new(CONNECTIONS);
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -134,7 +134,7 @@ async fn serve(listener: std::net::TcpListener, room: Arc<Room>) {
 }
 
 /// What the live page shows is made here, once for all who look.
-async fn every_second(room: Arc<Room>) {
+async fn every_second(room: Arc<AdminServer>) {
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
@@ -151,7 +151,7 @@ fn turn_away(stream: TcpStream) {
     }
 }
 
-async fn converse(stream: TcpStream, peer: SocketAddr, room: Arc<Room>, place: Place) {
+async fn converse(stream: TcpStream, peer: SocketAddr, room: Arc<AdminServer>, place: ConnSlot) {
     let Ok(local) = stream.local_addr() else { return };
     // Best effort: without it a reader that has stopped is noticed later.
     let _ = socket2::SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
@@ -178,11 +178,17 @@ async fn converse(stream: TcpStream, peer: SocketAddr, room: Arc<Room>, place: P
     }
 }
 
-impl Room {
-    async fn receive(&self, request: Request<Incoming>, ends: Ends, deadline: &Arc<Deadline>, place: &Place) -> Answer {
+impl AdminServer {
+    async fn receive(
+        &self,
+        request: Request<Incoming>,
+        ends: Ends,
+        deadline: &Arc<Deadline>,
+        place: &ConnSlot,
+    ) -> AdminResponse {
         place.on_request();
-        let page = Page::at(request.uri().path());
-        let patience = page.map_or(Duration::ZERO, |page| Desk::patience(page, request.uri()));
+        let page = AdminPage::at(request.uri().path());
+        let patience = page.map_or(Duration::ZERO, |page| Pages::patience(page, request.uri()));
         deadline.extend(ANSWER_TIME + patience);
         let mut answer = self.answer(request, page, ends).await;
         match answer.body_mut() {
@@ -199,8 +205,8 @@ impl Room {
         answer
     }
 
-    async fn answer(&self, request: Request<Incoming>, page: Option<Page>, ends: Ends) -> Answer {
-        let act = page.map_or(Act::Read, |page| page.act(request.method()));
+    async fn answer(&self, request: Request<Incoming>, page: Option<AdminPage>, ends: Ends) -> AdminResponse {
+        let act = page.map_or(Action::Read, |page| page.act(request.method()));
         if let Err(turned) = self.admission.admit(&request, ends, act) {
             let status = StatusCode::from_u16(turned.status()).unwrap_or(StatusCode::FORBIDDEN);
             return routes::problem(status, &turned.to_string());
@@ -219,7 +225,7 @@ impl Room {
 }
 
 /// The whole body, or 413 when it is too long and 400 when it breaks off.
-async fn whole(body: Incoming) -> Result<Bytes, Answer> {
+async fn whole(body: Incoming) -> Result<Bytes, AdminResponse> {
     let too_long = || routes::problem(StatusCode::PAYLOAD_TOO_LARGE, "a body on this port is 1 MiB at most");
     if body.size_hint().lower() > BODY_SIZE as u64 {
         return Err(too_long());

@@ -3,15 +3,15 @@
 //! Only what has a source is listed; a family that would be a permanent zero is worse than none. metrics.md is the
 //! reference and a test compares the two. It holds no values (metrics.rs) and no labels.
 
-use super::sheet::{Family, Kind};
+use super::sheet::{FamilyDescription, MetricKind};
 
 macro_rules! families {
     ($($(#[$group:meta])* $constant:ident = $kind:ident $name:literal: $help:literal;)+) => {
-        $($(#[$group])* #[doc = $help] pub const $constant: Family =
-            Family { name: $name, kind: Kind::$kind, help: $help };)+
+        $($(#[$group])* #[doc = $help] pub const $constant: FamilyDescription =
+            FamilyDescription { name: $name, kind: MetricKind::$kind, help: $help };)+
 
         /// Every family above.
-        pub const ALL: &[Family] = &[$($constant),+];
+        pub const ALL: &[FamilyDescription] = &[$($constant),+];
     };
 }
 

@@ -6,14 +6,14 @@
 use serde_json::{Value, json};
 
 use super::families as f;
-use super::sheet::{Family, Label, Sheet};
+use super::sheet::{ExpositionWriter, FamilyDescription, Label};
 use crate::admission::{Limits, Mode};
 use crate::measure::snapshot::Snapshot;
 use crate::measure::{Priority, ShedReason};
 
 /// The gate of one backend.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Gate {
+pub struct GateStatus {
     pub limits: Limits,
     /// Bytes of the bodies that wait.
     pub queued_bytes: u64,
@@ -23,7 +23,7 @@ pub struct Gate {
     pub would_shed: [[u64; ShedReason::COUNT]; Priority::COUNT],
 }
 
-impl Gate {
+impl GateStatus {
     /// Seconds that the objective leaves for queueing, for a usual request (control.md 3.4).
     pub fn longest_wait(&self) -> f64 {
         let forecast = &self.limits.forecast;
@@ -37,11 +37,11 @@ impl Gate {
 }
 
 /// Writes them all.
-pub fn write(sheet: &mut Sheet<'_>, snapshot: &Snapshot, gates: &[Gate]) {
+pub fn write(sheet: &mut ExpositionWriter<'_>, snapshot: &Snapshot, gates: &[GateStatus]) {
     let known = snapshot.backends.iter().zip(&snapshot.served).zip(gates);
-    let rows: Vec<([Label<'_>; 2], &Gate)> =
+    let rows: Vec<([Label<'_>; 2], &GateStatus)> =
         known.map(|((backend, model), gate)| ([("backend", &**backend), ("model_name", &**model)], gate)).collect();
-    let mut gauge = |family: &Family, value: &dyn Fn(&Gate) -> Option<f64>| {
+    let mut gauge = |family: &FamilyDescription, value: &dyn Fn(&GateStatus) -> Option<f64>| {
         sheet.column(family, |out| {
             for (labels, gate) in &rows {
                 if let Some(value) = value(gate) {
@@ -50,7 +50,7 @@ pub fn write(sheet: &mut Sheet<'_>, snapshot: &Snapshot, gates: &[Gate]) {
             }
         });
     };
-    gauge(&f::WINDOW, &Gate::window);
+    gauge(&f::WINDOW, &GateStatus::window);
     gauge(&f::KV_CAP, &|gate| Some(gate.limits.kv_cap.unwrap_or(f64::INFINITY)));
     gauge(&f::CONCURRENCY, &|gate| {
         let enforced = gate.limits.concurrency.filter(|_| gate.limits.mode == Mode::Enforce);
@@ -72,12 +72,12 @@ pub fn write(sheet: &mut Sheet<'_>, snapshot: &Snapshot, gates: &[Gate]) {
 }
 
 /// The limits as `/status` shows them.
-pub fn describe(gate: Option<&Gate>) -> Value {
+pub fn describe(gate: Option<&GateStatus>) -> Value {
     json!({
-        "first_token_window": gate.and_then(Gate::window),
+        "first_token_window": gate.and_then(GateStatus::window),
         "kv_cap_tokens": gate.and_then(|gate| gate.limits.kv_cap),
         "concurrency": gate.and_then(|gate| gate.limits.concurrency),
-        "max_wait_s": gate.map(Gate::longest_wait),
+        "max_wait_s": gate.map(GateStatus::longest_wait),
     })
 }
 

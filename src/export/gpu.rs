@@ -7,13 +7,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::families as f;
-use super::sheet::{Family, Label, Sheet};
+use super::sheet::{ExpositionWriter, FamilyDescription, Label};
 use crate::estimate::Shift;
-use crate::gpu::reading::{ClockKind, Device, ECC, Reason, Spell};
+use crate::gpu::reading::{ClockKind, Device, ECC, Spell, ThrottleReason};
 use crate::time::Timestamp;
 
 /// The families of "GPU"; none without a GPU.
-pub fn write(sheet: &mut Sheet<'_>, gpus: &[Device]) {
+pub fn write(sheet: &mut ExpositionWriter<'_>, gpus: &[Device]) {
     sheet.column(&f::GPU_INFO, |out| {
         for gpu in gpus {
             let [index, uuid] = labels(gpu);
@@ -34,12 +34,12 @@ pub fn write(sheet: &mut Sheet<'_>, gpus: &[Device]) {
     let clocks = ClockKind::ALL.map(|kind| ("clock", kind.word()));
     split(sheet, &f::GPU_CLOCK, gpus, &clocks, |gpu, place| gpu.figures.clock[place]);
     split(sheet, &f::GPU_CLOCK_MOST, gpus, &clocks, |gpu, place| gpu.figures.clock_most[place]);
-    let reasons = Reason::ALL.map(|reason| ("reason", reason.word()));
+    let reasons = ThrottleReason::ALL.map(|reason| ("reason", reason.word()));
     split(sheet, &f::GPU_THROTTLE, gpus, &reasons, |gpu, place| {
-        Some(f64::from(u8::from(gpu.throttling.as_ref()?.holds(Reason::ALL[place]))))
+        Some(f64::from(u8::from(gpu.throttling.as_ref()?.holds(ThrottleReason::ALL[place]))))
     });
     split(sheet, &f::GPU_THROTTLE_SECONDS, gpus, &reasons, |gpu, place| {
-        Some(gpu.throttling.as_ref()?.held(Reason::ALL[place]).as_secs_f64())
+        Some(gpu.throttling.as_ref()?.held(ThrottleReason::ALL[place]).as_secs_f64())
     });
     split(sheet, &f::GPU_ECC, gpus, &ECC.map(|kind| ("error", kind)), |gpu, place| {
         gpu.figures.ecc[place].map(|count| count as f64)
@@ -126,7 +126,12 @@ fn seconds(at: Timestamp, epoch: f64) -> f64 {
     epoch + at.as_nanos() as f64 / 1e9
 }
 
-fn gauge(sheet: &mut Sheet<'_>, family: &Family, gpus: &[Device], value: impl Fn(&Device) -> Option<f64>) {
+fn gauge(
+    sheet: &mut ExpositionWriter<'_>,
+    family: &FamilyDescription,
+    gpus: &[Device],
+    value: impl Fn(&Device) -> Option<f64>,
+) {
     sheet.column(family, |out| {
         for gpu in gpus {
             if let Some(value) = value(gpu) {
@@ -137,8 +142,8 @@ fn gauge(sheet: &mut Sheet<'_>, family: &Family, gpus: &[Device], value: impl Fn
 }
 
 fn split(
-    sheet: &mut Sheet<'_>,
-    family: &Family,
+    sheet: &mut ExpositionWriter<'_>,
+    family: &FamilyDescription,
     gpus: &[Device],
     children: &[Label<'static>],
     value: impl Fn(&Device, usize) -> Option<f64>,
@@ -181,7 +186,7 @@ mod tests {
     /// Throttled from `from` to `to`, of backend `a`.
     fn gpu(from: u64, to: Option<u64>) -> Device {
         let mut throttling = Throttling::default();
-        throttling.on_reading(&[Reason::SwPowerCap], at(from));
+        throttling.on_reading(&[ThrottleReason::SwPowerCap], at(from));
         if let Some(to) = to {
             throttling.on_reading(&[], at(to));
         }

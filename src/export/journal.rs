@@ -15,25 +15,25 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::measure::journal::Line;
+use crate::measure::journal::JournalLine;
 
 /// The sending side; cheap to clone, one for each worker.
 #[derive(Clone, Debug)]
-pub struct Journal {
-    sender: SyncSender<Line>,
-    counts: Arc<Counts>,
+pub struct JournalSender {
+    sender: SyncSender<JournalLine>,
+    counts: Arc<JournalCounters>,
 }
 
 /// The writing thread. It ends when every `Journal` is gone, after the last record is in the file.
 #[derive(Debug)]
 pub struct JournalFile {
     thread: JoinHandle<()>,
-    counts: Arc<Counts>,
+    counts: Arc<JournalCounters>,
 }
 
 /// What became of the records; counters only grow.
 #[derive(Debug, Default)]
-struct Counts {
+struct JournalCounters {
     written: AtomicU64,
     dropped: AtomicU64,
     failed: AtomicU64,
@@ -50,7 +50,7 @@ pub struct JournalCounts {
     pub failed: u64,
 }
 
-impl Journal {
+impl JournalSender {
     /// Opens `path` for appending, created with mode 0600 where the system knows modes, and starts the thread. `epoch` is the
     /// Unix time at which the clock of the records began.
     ///
@@ -65,14 +65,14 @@ impl Journal {
 
     fn start(out: impl Write + Send + 'static, capacity: usize, epoch: f64) -> io::Result<(Self, JournalFile)> {
         let (sender, receiver) = sync_channel(capacity);
-        let counts = Arc::new(Counts::default());
-        let mut writer = Writer::new(out, counts.clone(), epoch);
+        let counts = Arc::new(JournalCounters::default());
+        let mut writer = JournalWriter::new(out, counts.clone(), epoch);
         let thread = std::thread::Builder::new().name("weir-journal".into()).spawn(move || writer.run(&receiver))?;
         Ok((Self { sender, counts: counts.clone() }, JournalFile { thread, counts }))
     }
 
     /// Hands a record over, or drops and counts it. Never waits.
-    pub fn offer(&self, record: Line) {
+    pub fn offer(&self, record: JournalLine) {
         match self.sender.try_send(record) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
@@ -87,7 +87,7 @@ impl Journal {
     }
 
     /// The channel itself, for the books, which count what finds no room.
-    pub fn sender(&self) -> SyncSender<Line> {
+    pub fn sender(&self) -> SyncSender<JournalLine> {
         self.sender.clone()
     }
 }
@@ -102,7 +102,7 @@ impl JournalFile {
     }
 }
 
-impl Counts {
+impl JournalCounters {
     fn read(&self) -> JournalCounts {
         JournalCounts {
             written: self.written.load(Relaxed),
@@ -118,28 +118,28 @@ struct Stamped<'a> {
     /// Unix time in seconds.
     epoch: f64,
     #[serde(flatten)]
-    line: &'a Line,
+    line: &'a JournalLine,
 }
 
 /// Lines gathered in memory, and the file they go to.
-struct Writer<W> {
+struct JournalWriter<W> {
     out: W,
     epoch: f64,
     lines: Vec<u8>,
     pending: u64,
-    counts: Arc<Counts>,
+    counts: Arc<JournalCounters>,
     /// Set by the first failure, cleared by the next success: one WARN for each stretch of failures.
     failing: bool,
     /// A write broke off in the middle of a line; the next one starts on a line of its own.
     torn: bool,
 }
 
-impl<W: Write> Writer<W> {
-    fn new(out: W, counts: Arc<Counts>, epoch: f64) -> Self {
+impl<W: Write> JournalWriter<W> {
+    fn new(out: W, counts: Arc<JournalCounters>, epoch: f64) -> Self {
         Self { out, epoch, lines: Vec::new(), pending: 0, counts, failing: false, torn: false }
     }
 
-    fn run(&mut self, receiver: &Receiver<Line>) {
+    fn run(&mut self, receiver: &Receiver<JournalLine>) {
         loop {
             match receiver.recv_timeout(FLUSH_EVERY) {
                 Ok(record) => self.gather(&record, receiver),
@@ -151,7 +151,7 @@ impl<W: Write> Writer<W> {
     }
 
     /// Takes what there is for up to a second, or up to a batch.
-    fn gather(&mut self, first: &Line, receiver: &Receiver<Line>) {
+    fn gather(&mut self, first: &JournalLine, receiver: &Receiver<JournalLine>) {
         self.append(first);
         let until = soon(FLUSH_EVERY);
         while self.lines.len() < BATCH {
@@ -163,7 +163,7 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    fn append(&mut self, line: &Line) {
+    fn append(&mut self, line: &JournalLine) {
         let before = self.lines.len();
         match serde_json::to_writer(&mut self.lines, &Stamped { epoch: self.epoch, line }) {
             Ok(()) => {
@@ -276,7 +276,7 @@ mod tests {
     #[test]
     fn every_record_is_in_the_file_when_the_senders_are_gone() {
         let disk = Disk::with_room(1 << 20);
-        let (journal, file) = Journal::start(disk.clone(), 100, 0.0).unwrap();
+        let (journal, file) = JournalSender::start(disk.clone(), 100, 0.0).unwrap();
         (0..100).for_each(|_| journal.offer(record()));
         drop(journal);
         assert_eq!(file.finish(), JournalCounts { written: 100, ..JournalCounts::default() });
@@ -286,7 +286,7 @@ mod tests {
     #[test]
     fn a_record_that_finds_the_channel_full_is_dropped_and_counted() {
         let (sender, _receiver) = sync_channel(2);
-        let journal = Journal { sender, counts: Arc::default() };
+        let journal = JournalSender { sender, counts: Arc::default() };
         (0..5).for_each(|_| journal.offer(record()));
         assert_eq!(journal.counts(), JournalCounts { dropped: 3, ..JournalCounts::default() });
     }
@@ -295,7 +295,7 @@ mod tests {
     fn a_full_disk_loses_records_and_not_the_journal() {
         let line = serde_json::to_vec(&Stamped { epoch: 0.0, line: &record() }).unwrap().len() + 1;
         let disk = Disk::with_room(line + line / 2);
-        let mut writer = Writer::new(disk.clone(), Arc::default(), 0.0);
+        let mut writer = JournalWriter::new(disk.clone(), Arc::default(), 0.0);
         (0..3).for_each(|_| writer.append(&record()));
         writer.flush();
         assert_eq!(writer.counts.read(), JournalCounts { written: 1, failed: 2, dropped: 0 });
@@ -308,7 +308,7 @@ mod tests {
         assert_eq!((lines.len(), whole.count()), (3, 2), "the torn line stands alone");
     }
 
-    fn record() -> Line {
+    fn record() -> JournalLine {
         let line = r#"{"backend":"b","model":"m","priority":"default","timeline":{"arrived":1,"admitted":null,"first_byte":null,"head":null,"first_token":null,"last_token":null,"ended":2},"status":0,"dialect":"openai.chat","stream":true,"prompt_tokens":null,"max_output":null,"choices":1,"retries":[0,0],"overhead":[null,null],"emissions":[],"truncated":false,"verdict":{"end":"abandoned"}}"#;
         serde_json::from_str(line).unwrap()
     }

@@ -6,23 +6,23 @@
 use serde_json::{Value, json};
 
 use super::gpu;
-use super::saturation::{Judged, confidence};
-use crate::estimate::{Advice, Estimate, Knee, Prediction, Reading, Shift, State};
+use super::saturation::{BackendEstimate, confidence};
+use crate::estimate::{Advice, Estimate, Knee, Prediction, Reading, SaturationState, Shift};
 use crate::gpu::reading::Device;
 use crate::measure::snapshot::Snapshot;
 use crate::time::Timestamp;
 
 /// `/knee`: per backend the knee with its interval, the prediction, the bounds, the curve between.
-pub fn knee(snapshot: &Snapshot, judged: &[Option<Judged>], gpus: &[Device], epoch: f64) -> Value {
+pub fn knee(snapshot: &Snapshot, judged: &[Option<BackendEstimate>], gpus: &[Device], epoch: f64) -> Value {
     let backends = each(snapshot, judged).map(|(name, judged)| match judged {
         Some(judged) => backend(name, &judged.reading, gpus, snapshot.at, epoch),
-        None => json!({ "name": name, "state": State::Unknown.word(), "knee": null, "missing": ["no reading yet"], "advice": [] }),
+        None => json!({ "name": name, "state": SaturationState::Unknown.word(), "knee": null, "missing": ["no reading yet"], "advice": [] }),
     });
     json!({ "backends": backends.collect::<Vec<_>>() })
 }
 
 /// `/saturation`: the worst state, the ratio of all backends together, and what follows for whoever sends batches.
-pub fn saturation(snapshot: &Snapshot, judged: &[Option<Judged>]) -> Value {
+pub fn saturation(snapshot: &Snapshot, judged: &[Option<BackendEstimate>]) -> Value {
     let readings: Vec<(&str, Option<&Reading>)> =
         each(snapshot, judged).map(|(name, judged)| (name, judged.map(|judged| &judged.reading))).collect();
     let state = readings.iter().filter_map(|(_, reading)| reading.map(|reading| reading.state)).max_by_key(severity);
@@ -33,7 +33,7 @@ pub fn saturation(snapshot: &Snapshot, judged: &[Option<Judged>]) -> Value {
     let backends = readings.iter().map(|(name, reading)| {
         json!({
             "name": name,
-            "state": reading.map_or(State::Unknown, |reading| reading.state).word(),
+            "state": reading.map_or(SaturationState::Unknown, |reading| reading.state).word(),
             "ratio": reading.and_then(|reading| reading.ratio),
             "suggested_in_flight": reading.and_then(suggested).map(f64::floor),
             "retry_after_s": reading.map_or(0, retry_after),
@@ -50,8 +50,8 @@ pub fn saturation(snapshot: &Snapshot, judged: &[Option<Judged>]) -> Value {
 
 fn each<'a>(
     snapshot: &'a Snapshot,
-    judged: &'a [Option<Judged>],
-) -> impl Iterator<Item = (&'a str, Option<&'a Judged>)> {
+    judged: &'a [Option<BackendEstimate>],
+) -> impl Iterator<Item = (&'a str, Option<&'a BackendEstimate>)> {
     let judged = judged.iter().map(Option::as_ref).chain(std::iter::repeat(None));
     snapshot.backends.iter().map(|name| &**name).zip(judged)
 }
@@ -170,7 +170,7 @@ fn suggested(reading: &Reading) -> Option<f64> {
 
 /// Whole seconds until what is beyond the knee has been worked off; 0 unless the backend is saturated.
 fn retry_after(reading: &Reading) -> u64 {
-    if reading.state != State::Saturated {
+    if reading.state != SaturationState::Saturated {
         return 0;
     }
     let load = (reading.in_flight + reading.queued) as f64;
@@ -182,13 +182,13 @@ fn retry_after(reading: &Reading) -> u64 {
     seconds.ceil().clamp(LEAST, MOST) as u64
 }
 
-fn severity(state: &State) -> u8 {
+fn severity(state: &SaturationState) -> u8 {
     match state {
-        State::Unknown => 0,
-        State::Healthy => 1,
-        State::Approaching => 2,
-        State::Recovering => 3,
-        State::Saturated => 4,
+        SaturationState::Unknown => 0,
+        SaturationState::Healthy => 1,
+        SaturationState::Approaching => 2,
+        SaturationState::Recovering => 3,
+        SaturationState::Saturated => 4,
     }
 }
 

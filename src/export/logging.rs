@@ -28,7 +28,7 @@ pub enum LogError {
 }
 
 /// Sets the process's log up, the `log` crate's events included. To be called once.
-pub fn init(format: LogFormat, level: LogLevel) -> Result<Loudness, LogError> {
+pub fn init(format: LogFormat, level: LogLevel) -> Result<LevelHandle, LogError> {
     stderr::start(move |lost| confession(lost, format))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter(level)).with_ansi(false);
     let (result, set) = match format {
@@ -45,15 +45,15 @@ pub fn init(format: LogFormat, level: LogLevel) -> Result<Loudness, LogError> {
             (builder.finish().try_init(), set)
         }
     };
-    result.map(|()| Loudness(set)).map_err(|_| LogError::AlreadySetUp)
+    result.map(|()| LevelHandle(set)).map_err(|_| LogError::AlreadySetUp)
 }
 
 /// Sets the level while the process runs.
-pub struct Loudness(SetLevel);
+pub struct LevelHandle(SetLevel);
 
 type SetLevel = Box<dyn Fn(LogLevel) + Send + Sync>;
 
-impl Loudness {
+impl LevelHandle {
     /// Lines from this level on are written.
     pub fn set(&self, level: LogLevel) {
         (self.0)(level);

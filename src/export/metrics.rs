@@ -9,8 +9,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::families as f;
-use super::sheet::{Column, Family, Label, Sheet};
-use super::{Facts, Handles, Mode, gate, gpu, probe, reported, saturation};
+use super::sheet::{ExpositionWriter, FamilyDescription, FamilyWriter, Label};
+use super::{Handles, Mode, ProcessCounters, gate, gpu, probe, reported, saturation};
 use crate::measure::histogram::Buckets;
 use crate::measure::snapshot::{AccountBooks, Snapshot};
 use crate::measure::{
@@ -49,11 +49,11 @@ impl Exposition {
     pub fn write(
         &self,
         snapshot: &Snapshot,
-        facts: &Facts,
+        facts: &ProcessCounters,
         draining: bool,
         probe: Option<&probe::Status>,
     ) -> Result<String, prometheus::Error> {
-        let mut sheet = Sheet::new(&self.disabled);
+        let mut sheet = ExpositionWriter::new(&self.disabled);
         write_ledger(&mut sheet, &snapshot.accounts);
         write_state(&mut sheet, snapshot, facts, draining);
         write_latency(&mut sheet, &snapshot.accounts);
@@ -67,15 +67,16 @@ impl Exposition {
     }
 }
 
-fn write_ledger(sheet: &mut Sheet<'_>, accounts: &[AccountBooks]) {
+fn write_ledger(sheet: &mut ExpositionWriter<'_>, accounts: &[AccountBooks]) {
     let priorities = Priority::ALL.map(Priority::as_str);
-    let split = |sheet: &mut Sheet<'_>, family, label, values: &[&str], counts: fn(&AccountBooks) -> &[u64]| {
-        sheet.column(family, |out| {
-            for books in accounts {
-                per(out, books, label, values, counts(books));
-            }
-        });
-    };
+    let split =
+        |sheet: &mut ExpositionWriter<'_>, family, label, values: &[&str], counts: fn(&AccountBooks) -> &[u64]| {
+            sheet.column(family, |out| {
+                for books in accounts {
+                    per(out, books, label, values, counts(books));
+                }
+            });
+        };
     split(sheet, &f::OFFERED, "priority", &priorities, |books| &books.offered);
     split(sheet, &f::ADMITTED, "priority", &priorities, |books| &books.admitted);
     sheet.column(&f::SHED, |out| accounts.iter().for_each(|books| write_shed(out, books)));
@@ -90,7 +91,7 @@ fn write_ledger(sheet: &mut Sheet<'_>, accounts: &[AccountBooks]) {
     one(sheet, &f::STALLS, accounts, |books| books.stalls);
 }
 
-fn write_shed(out: &mut Column, books: &AccountBooks) {
+fn write_shed(out: &mut FamilyWriter, books: &AccountBooks) {
     for priority in Priority::ALL {
         for reason in ShedReason::ALL {
             let labels = [("priority", priority.as_str()), ("reason", reason.as_str())];
@@ -99,7 +100,7 @@ fn write_shed(out: &mut Column, books: &AccountBooks) {
     }
 }
 
-fn write_finished(out: &mut Column, books: &AccountBooks) {
+fn write_finished(out: &mut FamilyWriter, books: &AccountBooks) {
     for outcome in Outcome::ALL {
         for code in CodeClass::ALL {
             let count = books.finished[outcome.index()][code.index()];
@@ -110,7 +111,7 @@ fn write_finished(out: &mut Column, books: &AccountBooks) {
     }
 }
 
-fn write_slo(out: &mut Column, books: &AccountBooks) {
+fn write_slo(out: &mut FamilyWriter, books: &AccountBooks) {
     for objective in Objective::ALL {
         for verdict in Verdict::ALL {
             let labels = [("slo", objective.as_str()), ("result", verdict.as_str())];
@@ -119,7 +120,7 @@ fn write_slo(out: &mut Column, books: &AccountBooks) {
     }
 }
 
-fn write_state(sheet: &mut Sheet<'_>, snapshot: &Snapshot, facts: &Facts, draining: bool) {
+fn write_state(sheet: &mut ExpositionWriter<'_>, snapshot: &Snapshot, facts: &ProcessCounters, draining: bool) {
     let accounts = &snapshot.accounts;
     sheet.column(&f::MODE, |out| {
         for mode in Mode::ALL {
@@ -147,7 +148,7 @@ fn write_state(sheet: &mut Sheet<'_>, snapshot: &Snapshot, facts: &Facts, draini
     sheet.single(&f::DRAINING, f64::from(u8::from(draining)));
 }
 
-fn write_latency(sheet: &mut Sheet<'_>, accounts: &[AccountBooks]) {
+fn write_latency(sheet: &mut ExpositionWriter<'_>, accounts: &[AccountBooks]) {
     sheet.column(&f::TTFT, |out| {
         for books in accounts {
             for (streaming, buckets) in ["false", "true"].into_iter().zip(&books.ttft) {
@@ -185,7 +186,7 @@ fn write_latency(sheet: &mut Sheet<'_>, accounts: &[AccountBooks]) {
     });
 }
 
-fn write_tokens(sheet: &mut Sheet<'_>, accounts: &[AccountBooks]) {
+fn write_tokens(sheet: &mut ExpositionWriter<'_>, accounts: &[AccountBooks]) {
     one(sheet, &f::INPUT_TOKENS, accounts, |books| books.input_tokens);
     sheet.column(&f::OUTPUT_TOKENS, |out| {
         for books in accounts {
@@ -197,7 +198,7 @@ fn write_tokens(sheet: &mut Sheet<'_>, accounts: &[AccountBooks]) {
     one(sheet, &f::CHUNKS, accounts, |books| books.chunks);
 }
 
-fn write_process(sheet: &mut Sheet<'_>, snapshot: &Snapshot, facts: &Facts) {
+fn write_process(sheet: &mut ExpositionWriter<'_>, snapshot: &Snapshot, facts: &ProcessCounters) {
     sheet.column(&f::BACKEND_UP, |out| {
         for (place, backend) in snapshot.backends.iter().enumerate() {
             let up = facts.up.get(place).copied().unwrap_or(false);
@@ -251,7 +252,12 @@ fn write_process(sheet: &mut Sheet<'_>, snapshot: &Snapshot, facts: &Facts) {
 }
 
 /// One sample an account.
-fn one(sheet: &mut Sheet<'_>, family: &Family, accounts: &[AccountBooks], count: fn(&AccountBooks) -> u64) {
+fn one(
+    sheet: &mut ExpositionWriter<'_>,
+    family: &FamilyDescription,
+    accounts: &[AccountBooks],
+    count: fn(&AccountBooks) -> u64,
+) {
     sheet.column(family, |out| {
         for books in accounts {
             out.count(&common(books, []), count(books));
@@ -260,7 +266,12 @@ fn one(sheet: &mut Sheet<'_>, family: &Family, accounts: &[AccountBooks], count:
 }
 
 /// One histogram an account.
-fn whole(sheet: &mut Sheet<'_>, family: &Family, accounts: &[AccountBooks], of: fn(&AccountBooks) -> &Buckets) {
+fn whole(
+    sheet: &mut ExpositionWriter<'_>,
+    family: &FamilyDescription,
+    accounts: &[AccountBooks],
+    of: fn(&AccountBooks) -> &Buckets,
+) {
     sheet.column(family, |out| {
         for books in accounts {
             out.histogram(&common(books, []), of(books));
@@ -269,7 +280,7 @@ fn whole(sheet: &mut Sheet<'_>, family: &Family, accounts: &[AccountBooks], of: 
 }
 
 /// One sample a value of a closed enumeration.
-fn per(out: &mut Column, books: &AccountBooks, label: &'static str, values: &[&str], counts: &[u64]) {
+fn per(out: &mut FamilyWriter, books: &AccountBooks, label: &'static str, values: &[&str], counts: &[u64]) {
     for (value, count) in values.iter().zip(counts) {
         out.count(&common(books, [(label, value)]), *count);
     }

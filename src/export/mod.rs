@@ -65,7 +65,7 @@ pub use crate::admission::Mode;
 
 /// What the process knows beside the ledger. Counters only grow.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Facts {
+pub struct ProcessCounters {
     /// The mode in force.
     pub mode: Mode,
     /// Health of each backend, by its place, as the next three; a missing entry counts as down.
@@ -95,16 +95,16 @@ pub struct Facts {
     /// Unix time at which the process's clock stood at zero, in seconds.
     pub epoch: f64,
     /// What the estimate says of each backend.
-    pub judged: Vec<Option<saturation::Judged>>,
+    pub judged: Vec<Option<saturation::BackendEstimate>>,
     /// The gate of each backend.
-    pub gates: Vec<gate::Gate>,
+    pub gates: Vec<gate::GateStatus>,
     /// What each engine reports of itself.
-    pub reported: Vec<Option<reported::Reported>>,
+    pub reported: Vec<Option<reported::EngineReport>>,
     /// The GPUs that are read.
     pub gpus: Vec<crate::gpu::reading::Device>,
 }
 
-impl Facts {
+impl ProcessCounters {
     /// The same with what is kept by place in the order of the snapshot's backends.
     #[must_use]
     pub fn of(mut self, snapshot: &crate::measure::Snapshot) -> Self {
@@ -119,12 +119,12 @@ impl Facts {
 /// Whoever can tell the facts, at the time of a scrape and without waiting for anything.
 pub trait ProcessFacts: Send + Sync {
     /// The facts now.
-    fn facts(&self) -> Facts;
+    fn facts(&self) -> ProcessCounters;
 }
 
 /// One named condition of readiness.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
+pub struct ReadinessCheck {
     /// Few words, ours: `backend gpu-0`, `not draining`.
     pub name: String,
     /// Whether it holds.
@@ -134,7 +134,7 @@ pub struct Check {
 /// Whoever knows whether new requests should come here.
 pub trait Readiness: Send + Sync {
     /// Every condition; the process is ready when all hold.
-    fn checks(&self) -> Vec<Check>;
+    fn checks(&self) -> Vec<ReadinessCheck>;
 }
 
 /// The mode as the admin port sees it.

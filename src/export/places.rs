@@ -11,37 +11,37 @@ use tokio::sync::Notify;
 
 /// All places of a port.
 #[derive(Debug)]
-pub struct Places {
+pub struct ConnLimit {
     cap: usize,
-    taken: Mutex<Vec<Arc<Seat>>>,
+    taken: Mutex<Vec<Arc<SlotEntry>>>,
     /// Orders what happens, oldest first.
     turns: AtomicU64,
 }
 
 /// One connection's place; dropping it frees the place.
 #[derive(Debug)]
-pub struct Place {
-    places: Arc<Places>,
-    seat: Arc<Seat>,
+pub struct ConnSlot {
+    places: Arc<ConnLimit>,
+    seat: Arc<SlotEntry>,
 }
 
 #[derive(Debug, Default)]
-struct Seat {
+struct SlotEntry {
     /// The turn at which it came, or was last answered.
     since: AtomicU64,
     answering: AtomicBool,
     leave: Notify,
 }
 
-impl Places {
+impl ConnLimit {
     /// Places for `cap` connections.
     pub fn new(cap: usize) -> Arc<Self> {
         Arc::new(Self { cap, taken: Mutex::default(), turns: AtomicU64::new(0) })
     }
 
     /// A place, made free if need be; `None`: all are being answered.
-    pub fn take(self: &Arc<Self>) -> Option<Place> {
-        let seat = Arc::new(Seat::default());
+    pub fn take(self: &Arc<Self>) -> Option<ConnSlot> {
+        let seat = Arc::new(SlotEntry::default());
         seat.since.store(self.turn(), Relaxed);
         let mut taken = self.lock();
         if taken.len() >= self.cap {
@@ -50,19 +50,19 @@ impl Places {
             taken.swap_remove(longest).leave.notify_one();
         }
         taken.push(seat.clone());
-        Some(Place { places: self.clone(), seat })
+        Some(ConnSlot { places: self.clone(), seat })
     }
 
     fn turn(&self) -> u64 {
         self.turns.fetch_add(1, Relaxed)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Seat>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<SlotEntry>>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Place {
+impl ConnSlot {
     /// A request has come: the place is safe until `on_answered`.
     pub fn on_request(&self) {
         self.seat.answering.store(true, Relaxed);
@@ -80,7 +80,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnSlot {
     fn drop(&mut self) {
         self.places.lock().retain(|seat| !Arc::ptr_eq(seat, &self.seat));
     }
@@ -90,14 +90,14 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    fn is_needed(place: &Place) -> bool {
+    fn is_needed(place: &ConnSlot) -> bool {
         let mut needed = std::pin::pin!(place.needed());
         needed.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
     }
 
     #[test]
     fn the_one_that_was_silent_for_the_longest_time_makes_room() {
-        let places = Places::new(3);
+        let places = ConnLimit::new(3);
         let [a, b, c] = std::array::from_fn(|_| places.take().unwrap());
         a.on_request();
         b.on_request();
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn when_all_are_being_answered_a_newcomer_is_turned_away_until_one_is_free() {
-        let places = Places::new(2);
+        let places = ConnLimit::new(2);
         let [a, b] = std::array::from_fn(|_| places.take().unwrap());
         a.on_request();
         b.on_request();

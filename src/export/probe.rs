@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use super::families as f;
-use super::sheet::{Family, Label, Sheet};
+use super::sheet::{ExpositionWriter, FamilyDescription, Label};
 use crate::measure::{Buckets, Snapshot};
 
 /// Whoever runs synthetic load.
@@ -33,23 +33,23 @@ pub struct Status {
     /// Those that really are.
     pub in_flight: u64,
     /// What each backend had of it, in the configuration's order.
-    pub backends: Vec<Share>,
+    pub backends: Vec<SyntheticShare>,
     /// The last run.
-    pub last: Option<Seen>,
+    pub last: Option<RunSummary>,
 }
 
 /// What one backend had of synthetic load.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Share {
+pub struct SyntheticShare {
     /// Synthetic requests that ended, in the order of [`Ended::ALL`].
-    pub ended: [u64; Ended::ALL.len()],
+    pub ended: [u64; SyntheticOutcome::ALL.len()],
     /// Their first-token times.
     pub ttft: Buckets,
 }
 
 /// How a synthetic request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum SyntheticOutcome {
     /// As it should.
     Completed,
     /// Refused, by weir or by the backend.
@@ -60,7 +60,7 @@ pub enum Ended {
 
 /// What a run came to.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Seen {
+pub struct RunSummary {
     /// Why it ended, in a word.
     pub stopped: &'static str,
     /// And in a sentence.
@@ -88,7 +88,7 @@ pub struct SeenKnee {
     pub in_flight: f64,
 }
 
-impl Ended {
+impl SyntheticOutcome {
     /// All of them, in order.
     pub const ALL: [Self; 3] = [Self::Completed, Self::Refused, Self::Failed];
 
@@ -104,9 +104,9 @@ impl Ended {
 
 /// What `/probe` answers.
 pub fn render(status: &Status) -> Value {
-    let total = |ended: Ended| status.backends.iter().map(|share| share.ended[ended as usize]).sum::<u64>();
+    let total = |ended: SyntheticOutcome| status.backends.iter().map(|share| share.ended[ended as usize]).sum::<u64>();
     let ended: serde_json::Map<_, _> =
-        Ended::ALL.iter().map(|ended| (ended.as_str().to_owned(), json!(total(*ended)))).collect();
+        SyntheticOutcome::ALL.iter().map(|ended| (ended.as_str().to_owned(), json!(total(*ended)))).collect();
     json!({
         "running": status.running,
         "held": status.held,
@@ -135,13 +135,13 @@ pub fn describe(knee: &SeenKnee, at: f64) -> Value {
 
 /// Writes the families, once there is something to run. A run covers all backends: each has its own share of the requests,
 /// and the run's own state.
-pub fn write(sheet: &mut Sheet<'_>, snapshot: &Snapshot, status: Option<&Status>) {
+pub fn write(sheet: &mut ExpositionWriter<'_>, snapshot: &Snapshot, status: Option<&Status>) {
     let Some(status) = status else { return };
     let shares = snapshot.places.iter().filter_map(|place| status.backends.get(usize::from(place.0)));
     let known = snapshot.backends.iter().zip(&snapshot.served).zip(shares);
-    let rows: Vec<([Label<'_>; 2], &Share)> =
+    let rows: Vec<([Label<'_>; 2], &SyntheticShare)> =
         known.map(|((backend, model), share)| ([("backend", &**backend), ("model_name", &**model)], share)).collect();
-    let mut same = |family: &Family, value: f64| {
+    let mut same = |family: &FamilyDescription, value: f64| {
         sheet.column(family, |out| rows.iter().for_each(|(labels, _)| out.value(labels, value)));
     };
     same(&f::PROBE_ACTIVE, f64::from(u8::from(status.running)));
@@ -152,7 +152,7 @@ pub fn write(sheet: &mut Sheet<'_>, snapshot: &Snapshot, status: Option<&Status>
     sheet.single(&f::PROBE_HELD, status.held as f64);
     sheet.column(&f::PROBE_REQUESTS, |out| {
         for ([backend, model], share) in &rows {
-            for (ended, count) in Ended::ALL.iter().zip(share.ended) {
+            for (ended, count) in SyntheticOutcome::ALL.iter().zip(share.ended) {
                 out.count(&[*backend, *model, ("outcome", ended.as_str())], count);
             }
         }

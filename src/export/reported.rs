@@ -5,12 +5,12 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::families as f;
-use super::sheet::{Label, Sheet};
+use super::sheet::{ExpositionWriter, Label};
 use crate::measure::snapshot::Snapshot;
 
 /// One engine's own words. What is older than three intervals is left out by whoever fills this in.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Reported {
+pub struct EngineReport {
     /// The label `engine`.
     pub engine: &'static str,
     /// Whether the last read worked.
@@ -32,7 +32,7 @@ pub struct Reported {
 }
 
 /// The families of "Backend and corroboration"; what an engine does not offer is absent.
-pub fn write(sheet: &mut Sheet<'_>, snapshot: &Snapshot, reported: &[Option<Reported>]) {
+pub fn write(sheet: &mut ExpositionWriter<'_>, snapshot: &Snapshot, reported: &[Option<EngineReport>]) {
     let engines = || {
         let known = snapshot.backends.iter().zip(&snapshot.served).zip(reported);
         known.filter_map(|((backend, model), reported)| Some((backend, model, reported.as_ref()?)))
@@ -43,7 +43,7 @@ pub fn write(sheet: &mut Sheet<'_>, snapshot: &Snapshot, reported: &[Option<Repo
             out.count(&[("backend", &**backend), ("model_name", &**model), own], u64::from(reported.up));
         }
     });
-    let mut gauge = |family, value: fn(&Reported) -> Option<f64>| {
+    let mut gauge = |family, value: fn(&EngineReport) -> Option<f64>| {
         sheet.column(family, |out| {
             for (backend, model, reported) in engines() {
                 if let Some(value) = value(reported) {
@@ -66,7 +66,7 @@ pub fn write(sheet: &mut Sheet<'_>, snapshot: &Snapshot, reported: &[Option<Repo
 }
 
 /// The part of `/status`; null while no engine is recognised and none is configured.
-pub fn describe(reported: Option<&Reported>) -> Value {
+pub fn describe(reported: Option<&EngineReport>) -> Value {
     let Some(reported) = reported else { return Value::Null };
     let waiting: Map<_, _> =
         reported.waiting.iter().map(|(reason, count)| ((*reason).to_owned(), Value::from(*count))).collect();

@@ -6,13 +6,13 @@ use crate::measure;
 
 /// Hands each report to whoever wants it.
 #[derive(Default)]
-pub struct Reports {
+pub struct ReportSinks {
     pub access: Option<AccessLog>,
     pub spans: Option<Spans>,
 }
 
-impl measure::Reports for Reports {
-    fn closed(&self, report: Box<measure::Report>) {
+impl measure::ReportSink for ReportSinks {
+    fn closed(&self, report: Box<measure::RequestReport>) {
         match (&self.access, self.spans.as_ref().filter(|_| report.span.is_some())) {
             (Some(access), Some(spans)) => {
                 spans.offer(report.clone());
@@ -24,7 +24,7 @@ impl measure::Reports for Reports {
         }
     }
 
-    fn unbooked(&self, report: measure::Unbooked) {
+    fn unbooked(&self, report: measure::UnmeasuredRequest) {
         if let Some(access) = &self.access {
             access.unbooked(report);
         }

@@ -16,18 +16,18 @@ use serde_json::json;
 
 use super::metrics::{self, Exposition};
 use super::page::hub::Frames;
-use super::page::{self, File, Live};
-use super::visitor::Act;
+use super::page::{self, LivePage, PageFile};
+use super::visitor::Action;
 use super::{Handles, Mode, encoding, knee, probe, status};
 
 /// An answer of the admin port: whole, or the events of the live page.
-pub type Answer = Response<Either<Full<Bytes>, Frames>>;
+pub type AdminResponse = Response<Either<Full<Bytes>, Frames>>;
 
 /// A path of the admin port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Page {
+pub enum AdminPage {
     /// The live page, or a file of it.
-    Live(File),
+    Live(PageFile),
     /// What the live page is told, as server-sent events.
     Events,
     /// The exposition.
@@ -56,12 +56,12 @@ pub enum Page {
     Probe,
 }
 
-impl Page {
+impl AdminPage {
     /// Every path with its page.
     pub const PATHS: [(&'static str, Self); 17] = [
-        ("/", Self::Live(File::Document)),
-        ("/page.js", Self::Live(File::Script)),
-        ("/page.css", Self::Live(File::Style)),
+        ("/", Self::Live(PageFile::Document)),
+        ("/page.js", Self::Live(PageFile::Script)),
+        ("/page.css", Self::Live(PageFile::Style)),
         ("/events", Self::Events),
         ("/metrics", Self::Metrics),
         ("/livez", Self::Alive),
@@ -95,12 +95,12 @@ impl Page {
     }
 
     /// What calling it with `method` does.
-    pub fn act(self, method: &Method) -> Act {
+    pub fn act(self, method: &Method) -> Action {
         match self {
-            Self::Drain => Act::Drain,
-            Self::Undrain | Self::Reload => Act::Change,
-            Self::Mode | Self::Probe if *method == Method::POST => Act::Change,
-            _ => Act::Read,
+            Self::Drain => Action::Drain,
+            Self::Undrain | Self::Reload => Action::Change,
+            Self::Mode | Self::Probe if *method == Method::POST => Action::Change,
+            _ => Action::Read,
         }
     }
 
@@ -111,17 +111,17 @@ impl Page {
 }
 
 /// Answers pages from the handles; one per process.
-pub struct Desk {
+pub struct Pages {
     handles: Handles,
     exposition: Exposition,
-    live: Live,
+    live: LivePage,
 }
 
-impl Desk {
+impl Pages {
     /// A desk over these handles.
     pub fn new(handles: Handles) -> Self {
         let exposition = Exposition::new(&handles.disabled);
-        Self { handles, exposition, live: Live::default() }
+        Self { handles, exposition, live: LivePage::default() }
     }
 
     /// Told once a second, whoever calls: the live page's viewers hear from it.
@@ -130,33 +130,33 @@ impl Desk {
     }
 
     /// The answer of a page, for a method it takes.
-    pub async fn answer(&self, page: Page, method: &Method, uri: &Uri, headers: &HeaderMap) -> Answer {
+    pub async fn answer(&self, page: AdminPage, method: &Method, uri: &Uri, headers: &HeaderMap) -> AdminResponse {
         match page {
-            Page::Live(file) => live(file),
-            Page::Events => self.events(),
-            Page::Metrics => self.metrics(headers),
-            Page::Alive => text(StatusCode::OK, "ok\n"),
-            Page::Ready => self.ready(uri),
-            Page::Status => body(StatusCode::OK, JSON, status::render(&self.handles)),
-            Page::Knee | Page::Saturation => self.judged(page),
-            Page::Config => body(StatusCode::OK, JSON, (self.handles.config)()),
-            Page::Drain => self.drain(uri).await,
-            Page::Reload => self.reload(),
-            Page::Undrain => self.undrain(),
-            Page::Mode => self.mode(method, uri),
-            Page::Probe => self.probe(method, uri),
+            AdminPage::Live(file) => live(file),
+            AdminPage::Events => self.events(),
+            AdminPage::Metrics => self.metrics(headers),
+            AdminPage::Alive => text(StatusCode::OK, "ok\n"),
+            AdminPage::Ready => self.ready(uri),
+            AdminPage::Status => body(StatusCode::OK, JSON, status::render(&self.handles)),
+            AdminPage::Knee | AdminPage::Saturation => self.judged(page),
+            AdminPage::Config => body(StatusCode::OK, JSON, (self.handles.config)()),
+            AdminPage::Drain => self.drain(uri).await,
+            AdminPage::Reload => self.reload(),
+            AdminPage::Undrain => self.undrain(),
+            AdminPage::Mode => self.mode(method, uri),
+            AdminPage::Probe => self.probe(method, uri),
         }
     }
 
     /// How long an answer may take at most, beyond the time every answer has.
-    pub fn patience(page: Page, uri: &Uri) -> Duration {
+    pub fn patience(page: AdminPage, uri: &Uri) -> Duration {
         match page {
-            Page::Drain => wait(uri).ok().flatten().unwrap_or_default(),
+            AdminPage::Drain => wait(uri).ok().flatten().unwrap_or_default(),
             _ => Duration::ZERO,
         }
     }
 
-    fn probe(&self, method: &Method, uri: &Uri) -> Answer {
+    fn probe(&self, method: &Method, uri: &Uri) -> AdminResponse {
         let Some(probe) = &self.handles.probe else {
             if *method != Method::POST {
                 return body(StatusCode::OK, JSON, line(&probe::render(&probe::Status::default())));
@@ -180,7 +180,7 @@ impl Desk {
         body(StatusCode::OK, JSON, line(&probe::render(&probe.status())))
     }
 
-    fn events(&self) -> Answer {
+    fn events(&self) -> AdminResponse {
         let Some(frames) = self.live.join(&self.handles) else {
             let mut answer = problem(StatusCode::SERVICE_UNAVAILABLE, "as many pages are open as are told at a time");
             answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
@@ -189,7 +189,7 @@ impl Desk {
         body(StatusCode::OK, "text/event-stream", Bytes::new()).map(|_| Either::Right(frames))
     }
 
-    fn metrics(&self, headers: &HeaderMap) -> Answer {
+    fn metrics(&self, headers: &HeaderMap) -> AdminResponse {
         let exposition = match self.exposition.render(&self.handles) {
             Ok(exposition) => exposition,
             Err(error) => {
@@ -212,11 +212,11 @@ impl Desk {
         answer
     }
 
-    fn judged(&self, page: Page) -> Answer {
+    fn judged(&self, page: AdminPage) -> AdminResponse {
         let snapshot = self.handles.ledger.snapshot(self.handles.clock.now());
         let facts = self.handles.facts.facts().of(&snapshot);
         let described = match page {
-            Page::Knee => {
+            AdminPage::Knee => {
                 let mut described = knee::knee(&snapshot, &facts.judged, &facts.gpus, facts.epoch);
                 described["probe"] = self.probed();
                 described
@@ -233,7 +233,7 @@ impl Desk {
         seen.unwrap_or_default()
     }
 
-    fn ready(&self, uri: &Uri) -> Answer {
+    fn ready(&self, uri: &Uri) -> AdminResponse {
         let checks = self.handles.readiness.checks();
         let ready = checks.iter().all(|check| check.passed);
         let verdict = if ready { "ready\n" } else { "not ready\n" };
@@ -248,7 +248,7 @@ impl Desk {
         text(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, answer)
     }
 
-    async fn drain(&self, uri: &Uri) -> Answer {
+    async fn drain(&self, uri: &Uri) -> AdminResponse {
         let Ok(wait) = wait(uri) else {
             return problem(StatusCode::BAD_REQUEST, "wait must be a duration like 120s, an hour at most");
         };
@@ -262,7 +262,7 @@ impl Desk {
         }
     }
 
-    fn reload(&self) -> Answer {
+    fn reload(&self) -> AdminResponse {
         match self.handles.reload.reload() {
             Ok((changed, needs_restart)) => {
                 body(StatusCode::OK, JSON, line(&json!({ "changed": changed, "needs_restart": needs_restart })))
@@ -271,7 +271,7 @@ impl Desk {
         }
     }
 
-    fn undrain(&self) -> Answer {
+    fn undrain(&self) -> AdminResponse {
         if self.handles.drain.cancel() {
             self.drain_state(StatusCode::OK, "serving")
         } else {
@@ -279,7 +279,7 @@ impl Desk {
         }
     }
 
-    fn mode(&self, method: &Method, uri: &Uri) -> Answer {
+    fn mode(&self, method: &Method, uri: &Uri) -> AdminResponse {
         if let Some(word) = parameter(uri, "set").filter(|_| *method == Method::POST) {
             let Some(mode) = Mode::ALL.into_iter().find(|mode| mode.as_str() == word) else {
                 return problem(StatusCode::BAD_REQUEST, "write ?set=observe or ?set=enforce");
@@ -289,7 +289,7 @@ impl Desk {
         body(StatusCode::OK, JSON, line(&json!({ "mode": self.handles.mode.mode().as_str() })))
     }
 
-    fn drain_state(&self, status: StatusCode, state: &str) -> Answer {
+    fn drain_state(&self, status: StatusCode, state: &str) -> AdminResponse {
         let drain = &self.handles.drain;
         let state = json!({ "state": state, "draining": drain.draining(), "underway": drain.underway() });
         body(status, JSON, line(&state))
@@ -297,24 +297,24 @@ impl Desk {
 }
 
 /// 404 with the paths there are.
-pub fn not_found() -> Answer {
-    let paths: Vec<_> = Page::PATHS.iter().map(|(path, _)| path).collect();
+pub fn not_found() -> AdminResponse {
+    let paths: Vec<_> = AdminPage::PATHS.iter().map(|(path, _)| path).collect();
     body(StatusCode::NOT_FOUND, JSON, line(&json!({ "error": "no such admin path", "paths": paths })))
 }
 
 /// 405 with the methods the page takes.
-pub fn not_allowed(page: Page) -> Answer {
+pub fn not_allowed(page: AdminPage) -> AdminResponse {
     let mut answer = problem(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method");
     answer.headers_mut().insert(ALLOW, HeaderValue::from_static(page.allow()));
     answer
 }
 
 /// Any other refusal: `{"error": sentence}`.
-pub fn problem(status: StatusCode, sentence: &str) -> Answer {
+pub fn problem(status: StatusCode, sentence: &str) -> AdminResponse {
     body(status, JSON, line(&json!({ "error": sentence })))
 }
 
-fn live(file: File) -> Answer {
+fn live(file: PageFile) -> AdminResponse {
     let mut answer = body(StatusCode::OK, file.media_type(), file.content());
     answer.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::POLICY));
     answer.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
@@ -325,11 +325,11 @@ fn line(value: &serde_json::Value) -> String {
     format!("{value}\n")
 }
 
-fn text(status: StatusCode, content: impl Into<Bytes>) -> Answer {
+fn text(status: StatusCode, content: impl Into<Bytes>) -> AdminResponse {
     body(status, "text/plain; charset=utf-8", content)
 }
 
-fn body(status: StatusCode, content_type: &'static str, content: impl Into<Bytes>) -> Answer {
+fn body(status: StatusCode, content_type: &'static str, content: impl Into<Bytes>) -> AdminResponse {
     let mut answer = Response::new(Either::Left(Full::new(content.into())));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
@@ -388,14 +388,14 @@ mod tests {
 
     #[test]
     fn only_the_drain_is_given_more_time() {
-        assert_eq!(Desk::patience(Page::Drain, &uri("/drain?wait=7s")), Duration::from_secs(7));
-        assert_eq!(Desk::patience(Page::Drain, &uri("/drain?wait=x")), Duration::ZERO);
-        assert_eq!(Desk::patience(Page::Status, &uri("/status?wait=7s")), Duration::ZERO);
+        assert_eq!(Pages::patience(AdminPage::Drain, &uri("/drain?wait=7s")), Duration::from_secs(7));
+        assert_eq!(Pages::patience(AdminPage::Drain, &uri("/drain?wait=x")), Duration::ZERO);
+        assert_eq!(Pages::patience(AdminPage::Status, &uri("/status?wait=7s")), Duration::ZERO);
     }
 
     #[test]
     fn every_path_finds_its_page_and_others_do_not() {
-        assert!(Page::PATHS.iter().all(|(path, page)| Page::at(path) == Some(*page)));
-        assert!(["//", "/metrics/", "/METRICS", "", "/v1/chat/completions"].iter().all(|p| Page::at(p).is_none()));
+        assert!(AdminPage::PATHS.iter().all(|(path, page)| AdminPage::at(path) == Some(*page)));
+        assert!(["//", "/metrics/", "/METRICS", "", "/v1/chat/completions"].iter().all(|p| AdminPage::at(p).is_none()));
     }
 }

@@ -4,13 +4,13 @@
 //! (metrics.md section 5). It computes nothing but the confidence, which is one division.
 
 use super::families as f;
-use super::sheet::{Family, Label, Sheet};
-use crate::estimate::{Estimate, Knee, Reading, State};
+use super::sheet::{ExpositionWriter, FamilyDescription, Label};
+use crate::estimate::{Estimate, Knee, Reading, SaturationState};
 use crate::measure::snapshot::Snapshot;
 
 /// What the estimate says of one backend, and how well it was served.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Judged {
+pub struct BackendEstimate {
     pub reading: Reading,
     /// Samples that found no room on their way to the estimate.
     pub lost: u64,
@@ -19,12 +19,12 @@ pub struct Judged {
 }
 
 /// One backend that was judged, with its labels.
-struct Row<'a> {
+struct SaturationRow<'a> {
     labels: [Label<'a>; 2],
-    judged: &'a Judged,
+    judged: &'a BackendEstimate,
 }
 
-impl Row<'_> {
+impl SaturationRow<'_> {
     fn knee(&self) -> Option<&Knee> {
         self.judged.reading.knee.as_ref().ok()
     }
@@ -35,11 +35,14 @@ impl Row<'_> {
 }
 
 /// Writes them all; `epoch` is the Unix time at which the clock stood at zero.
-pub fn write(sheet: &mut Sheet<'_>, snapshot: &Snapshot, judged: &[Option<Judged>], epoch: f64) {
+pub fn write(sheet: &mut ExpositionWriter<'_>, snapshot: &Snapshot, judged: &[Option<BackendEstimate>], epoch: f64) {
     let known = snapshot.backends.iter().zip(&snapshot.served).zip(judged);
-    let rows: Vec<Row<'_>> = known
+    let rows: Vec<SaturationRow<'_>> = known
         .filter_map(|((backend, model), judged)| {
-            Some(Row { labels: [("backend", &**backend), ("model_name", &**model)], judged: judged.as_ref()? })
+            Some(SaturationRow {
+                labels: [("backend", &**backend), ("model_name", &**model)],
+                judged: judged.as_ref()?,
+            })
         })
         .collect();
     write_state(sheet, &rows);
@@ -48,20 +51,20 @@ pub fn write(sheet: &mut Sheet<'_>, snapshot: &Snapshot, judged: &[Option<Judged
     write_samples(sheet, &rows);
 }
 
-fn write_state(sheet: &mut Sheet<'_>, rows: &[Row<'_>]) {
+fn write_state(sheet: &mut ExpositionWriter<'_>, rows: &[SaturationRow<'_>]) {
     gauge(sheet, &f::SATURATION_RATIO, rows, |row| Some(row.judged.reading.ratio.unwrap_or(f64::NAN)));
     gauge(sheet, &f::DEMAND_RATIO, rows, |row| Some(row.judged.reading.demand_ratio.unwrap_or(f64::NAN)));
     sheet.column(&f::SATURATION_STATE, |out| {
         for row in rows {
-            for state in State::ALL {
+            for state in SaturationState::ALL {
                 out.count(&row.with("state", state.word()), u64::from(row.judged.reading.state == state));
             }
         }
     });
 }
 
-fn write_knee(sheet: &mut Sheet<'_>, rows: &[Row<'_>], epoch: f64) {
-    let mut interval = |families: [&Family; 3], of: fn(&Knee) -> Estimate| {
+fn write_knee(sheet: &mut ExpositionWriter<'_>, rows: &[SaturationRow<'_>], epoch: f64) {
+    let mut interval = |families: [&FamilyDescription; 3], of: fn(&Knee) -> Estimate| {
         let ends: [fn(Estimate) -> f64; 3] = [|e| e.value, |e| e.low, |e| e.high];
         for (family, end) in families.into_iter().zip(ends) {
             gauge(sheet, family, rows, |row| row.knee().map(|knee| end(of(knee))));
@@ -85,7 +88,7 @@ fn write_knee(sheet: &mut Sheet<'_>, rows: &[Row<'_>], epoch: f64) {
     });
 }
 
-fn write_capacity(sheet: &mut Sheet<'_>, rows: &[Row<'_>]) {
+fn write_capacity(sheet: &mut ExpositionWriter<'_>, rows: &[SaturationRow<'_>]) {
     let ends: [fn(Estimate) -> f64; 3] = [|e| e.value, |e| e.low, |e| e.high];
     for (family, end) in [&f::PREDICTED, &f::PREDICTED_LOW, &f::PREDICTED_HIGH].into_iter().zip(ends) {
         gauge(sheet, family, rows, |row| {
@@ -113,7 +116,7 @@ fn write_capacity(sheet: &mut Sheet<'_>, rows: &[Row<'_>]) {
     });
 }
 
-fn write_samples(sheet: &mut Sheet<'_>, rows: &[Row<'_>]) {
+fn write_samples(sheet: &mut ExpositionWriter<'_>, rows: &[SaturationRow<'_>]) {
     sheet.column(&f::SAMPLES, |out| {
         for row in rows {
             out.count(&[row.labels[0], ("fault", "lost")], row.judged.lost);
@@ -128,7 +131,12 @@ pub(super) fn confidence(knee: &Knee) -> f64 {
     if value > 0.0 { (1.0 - (high - low) / 2.0 / value).clamp(0.0, 1.0) } else { 0.0 }
 }
 
-fn gauge(sheet: &mut Sheet<'_>, family: &Family, rows: &[Row<'_>], value: impl Fn(&Row<'_>) -> Option<f64>) {
+fn gauge(
+    sheet: &mut ExpositionWriter<'_>,
+    family: &FamilyDescription,
+    rows: &[SaturationRow<'_>],
+    value: impl Fn(&SaturationRow<'_>) -> Option<f64>,
+) {
     sheet.column(family, |out| {
         for row in rows {
             if let Some(value) = value(row) {

@@ -32,7 +32,7 @@ impl Default for Admin {
 /// What is written to standard error.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Log {
+pub struct LogSettings {
     /// One JSON object a line, or text for people.
     pub format: LogFormat,
     /// The least important line that is still written.
@@ -43,7 +43,7 @@ pub struct Log {
     pub access_rate: u32,
 }
 
-impl Default for Log {
+impl Default for LogSettings {
     fn default() -> Self {
         Self { format: LogFormat::default(), level: LogLevel::default(), access: false, access_rate: 1000 }
     }
@@ -137,7 +137,7 @@ pub struct Metrics {
     /// Families left out of weir's own `/metrics`, by full name.
     pub disable: Vec<String>,
     /// Upper bounds of histograms, ascending, that replace the built-in ones; `null` keeps those.
-    pub buckets: Buckets,
+    pub buckets: BucketBounds,
 }
 
 /// What `/metrics` on the data port answers; weir's own families are on the admin port in either case.
@@ -154,7 +154,7 @@ pub enum Passthrough {
 /// Upper bounds of histograms, ascending, in seconds or tokens; absent keeps the built-in set.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Buckets {
+pub struct BucketBounds {
     /// Times to first token, in seconds.
     #[schemars(extend("minItems" = 1, "maxItems" = 64))]
     pub ttft: Option<Vec<f64>>,
@@ -178,7 +178,7 @@ pub struct Buckets {
     pub overhead: Option<Vec<f64>>,
 }
 
-impl Buckets {
+impl BucketBounds {
     /// Every set with its name, for checks.
     pub fn named(&self) -> [(&'static str, Option<&[f64]>); 7] {
         [
@@ -196,7 +196,7 @@ impl Buckets {
 /// The journal: one JSON line a request, stamps and lengths, never content.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Journal {
+pub struct JournalSettings {
     /// The file that lines are appended to; `null`: no journal is kept.
     pub path: Option<PathBuf>,
 }

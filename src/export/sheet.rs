@@ -14,18 +14,18 @@ use crate::measure::histogram::Buckets;
 
 /// Name, type and meaning of a family, as metrics.md lists it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Family {
+pub struct FamilyDescription {
     /// Name, unit and suffix included.
     pub name: &'static str,
     /// What its samples are.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// One sentence for `# HELP`.
     pub help: &'static str,
 }
 
 /// What the samples of a family are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// Only grows.
     Counter,
     /// A state.
@@ -38,7 +38,7 @@ pub enum Kind {
 pub type Label<'a> = (&'static str, &'a str);
 
 /// Families being filled; those switched off are not even computed.
-pub struct Sheet<'a> {
+pub struct ExpositionWriter<'a> {
     text: String,
     /// Made by the `prometheus` crate itself.
     foreign: Vec<MetricFamily>,
@@ -46,28 +46,28 @@ pub struct Sheet<'a> {
 }
 
 /// One family being filled.
-pub struct Column {
-    family: Family,
+pub struct FamilyWriter {
+    family: FamilyDescription,
     text: String,
     samples: usize,
     /// The bounds of the last histogram, and how they are written.
     edges: Vec<(f64, String)>,
 }
 
-impl<'a> Sheet<'a> {
+impl<'a> ExpositionWriter<'a> {
     /// An empty sheet that leaves out these families.
     pub fn new(disabled: &'a HashSet<String>) -> Self {
         Self { text: String::new(), foreign: Vec::new(), disabled }
     }
 
     /// Lets `fill` give the samples of a family. A family without samples is absent.
-    pub fn column(&mut self, family: &Family, fill: impl FnOnce(&mut Column)) {
+    pub fn column(&mut self, family: &FamilyDescription, fill: impl FnOnce(&mut FamilyWriter)) {
         if self.disabled.contains(family.name) {
             return;
         }
         let begin = self.text.len();
         let mut column =
-            Column { family: *family, text: std::mem::take(&mut self.text), samples: 0, edges: Vec::new() };
+            FamilyWriter { family: *family, text: std::mem::take(&mut self.text), samples: 0, edges: Vec::new() };
         column.open();
         fill(&mut column);
         let empty = column.samples == 0;
@@ -78,7 +78,7 @@ impl<'a> Sheet<'a> {
     }
 
     /// A family of one sample without labels.
-    pub fn single(&mut self, family: &Family, value: f64) {
+    pub fn single(&mut self, family: &FamilyDescription, value: f64) {
         self.column(family, |column| column.value(&[], value));
     }
 
@@ -94,7 +94,7 @@ impl<'a> Sheet<'a> {
     }
 }
 
-impl Column {
+impl FamilyWriter {
     /// A sample of a counter or a gauge.
     pub fn value(&mut self, labels: &[Label<'_>], value: f64) {
         self.start("", labels, None);
@@ -109,7 +109,7 @@ impl Column {
 
     /// A histogram's samples: every bound, `+Inf`, sum and count.
     pub fn histogram(&mut self, labels: &[Label<'_>], buckets: &Buckets) {
-        debug_assert!(self.family.kind == Kind::Histogram);
+        debug_assert!(self.family.kind == MetricKind::Histogram);
         let mut edges = std::mem::take(&mut self.edges);
         let own = self.text.len();
         self.start("_bucket", labels, Some(""));
@@ -132,11 +132,11 @@ impl Column {
     }
 
     fn open(&mut self) {
-        let Family { name, kind, help } = self.family;
+        let FamilyDescription { name, kind, help } = self.family;
         let kind = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram",
         };
         for part in ["# HELP ", name, " ", help, "\n# TYPE ", name, " ", kind, "\n"] {
             self.text.push_str(part);
@@ -204,12 +204,13 @@ mod tests {
     use super::*;
     use crate::measure::histogram::Bounds;
 
-    const DEPTH: Family = Family { name: "weir_queue_depth", kind: Kind::Gauge, help: "Requests held." };
+    const DEPTH: FamilyDescription =
+        FamilyDescription { name: "weir_queue_depth", kind: MetricKind::Gauge, help: "Requests held." };
 
     #[test]
     fn a_hostile_label_value_stays_one_value() {
         let none = HashSet::new();
-        let mut sheet = Sheet::new(&none);
+        let mut sheet = ExpositionWriter::new(&none);
         sheet.column(&DEPTH, |out| out.count(&[("model_name", "a\"} 1\nforged{x=\"\\")], 2));
         let text = sheet.write().unwrap();
         assert_eq!(text.lines().count(), 3);
@@ -219,7 +220,7 @@ mod tests {
     #[test]
     fn a_disabled_family_is_not_computed() {
         let off = HashSet::from([DEPTH.name.to_owned()]);
-        let mut sheet = Sheet::new(&off);
+        let mut sheet = ExpositionWriter::new(&off);
         sheet.column(&DEPTH, |_| unreachable!("it is switched off"));
         assert_eq!(sheet.write().unwrap(), "");
     }
@@ -227,10 +228,10 @@ mod tests {
     #[test]
     fn a_histogram_is_cumulative_and_ends_in_inf() {
         let none = HashSet::new();
-        let mut sheet = Sheet::new(&none);
+        let mut sheet = ExpositionWriter::new(&none);
         let mut buckets = Buckets::new(&Bounds::seconds(&[0.5, 1.0]));
         [100_000_000, 600_000_000, 2_000_000_000].into_iter().for_each(|nanos| buckets.record(nanos));
-        let family = Family { name: "x_seconds", kind: Kind::Histogram, help: "x" };
+        let family = FamilyDescription { name: "x_seconds", kind: MetricKind::Histogram, help: "x" };
         sheet.column(&family, |out| out.histogram(&[], &buckets));
         let expected = "x_seconds_bucket{le=\"0.5\"} 1\nx_seconds_bucket{le=\"1\"} 2\n\
                         x_seconds_bucket{le=\"+Inf\"} 3\nx_seconds_sum 2.7\nx_seconds_count 3\n";

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{Facts, Handles, gate, gpu, reported};
+use super::{Handles, ProcessCounters, gate, gpu, reported};
 use crate::estimate::Reading;
 use crate::measure::snapshot::{AccountBooks, Snapshot};
-use crate::measure::{AbandonPhase, Direction, Outcome, Phase, Quantiles, Rates, ShedReason, View};
+use crate::measure::{AbandonPhase, Direction, Outcome, Phase, Quantiles, Rates, ShedReason, WindowView};
 use crate::time::Timestamp;
 
 /// The status now, as one line of JSON.
@@ -20,7 +20,7 @@ pub fn render(handles: &Handles) -> String {
 }
 
 /// The status of one snapshot. The process's clock starts with the process, so its `at` is the uptime.
-pub fn describe(snapshot: &Snapshot, facts: &Facts, draining: bool) -> Value {
+pub fn describe(snapshot: &Snapshot, facts: &ProcessCounters, draining: bool) -> Value {
     let backends = snapshot.backends.iter().enumerate().map(|(place, name)| {
         let accounts: Vec<_> = snapshot.accounts.iter().filter(|books| books.backend == *name).collect();
         let recent = snapshot.recent.get(place).cloned().unwrap_or_default();
@@ -42,7 +42,7 @@ pub fn describe(snapshot: &Snapshot, facts: &Facts, draining: bool) -> Value {
     })
 }
 
-fn backend(name: &str, up: bool, accounts: &[&AccountBooks], recent: &View, snapshot: &Snapshot) -> Value {
+fn backend(name: &str, up: bool, accounts: &[&AccountBooks], recent: &WindowView, snapshot: &Snapshot) -> Value {
     let phase = |phase: Phase| sum(accounts, |books| books.in_flight[phase.index()]);
     let oldest = accounts.iter().filter_map(|books| books.oldest_queued).min();
     let oldest = oldest.map_or(Duration::ZERO, |since| snapshot.at.since(since));

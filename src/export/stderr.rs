@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-enum Item {
+enum LogItem {
     Line(Vec<u8>),
     /// Everything before is written.
     Mark(SyncSender<()>),
 }
 
-static SENDER: OnceLock<SyncSender<Item>> = OnceLock::new();
+static SENDER: OnceLock<SyncSender<LogItem>> = OnceLock::new();
 static LOST: AtomicU64 = AtomicU64::new(0);
 
 /// Writes a whole line, or drops and counts it. Before the first `start` it is written at once.
@@ -25,7 +25,7 @@ pub(super) fn line(line: Vec<u8>) {
         let _ = io::stderr().lock().write_all(&line);
         return;
     };
-    if sender.try_send(Item::Line(line)).is_err() {
+    if sender.try_send(LogItem::Line(line)).is_err() {
         LOST.fetch_add(1, Relaxed);
     }
 }
@@ -48,7 +48,7 @@ pub(super) fn start(confess: impl Fn(u64) -> Vec<u8> + Send + 'static) -> io::Re
 pub fn flush() {
     let Some(sender) = SENDER.get() else { return };
     let (done, written) = sync_channel(1);
-    if sender.try_send(Item::Mark(done)).is_ok() {
+    if sender.try_send(LogItem::Mark(done)).is_ok() {
         let _ = written.recv_timeout(PATIENCE);
     }
 }
@@ -58,7 +58,12 @@ pub fn lost() -> u64 {
     LOST.load(Relaxed)
 }
 
-fn run<W: Write>(receiver: &Receiver<Item>, lost: &AtomicU64, out: impl Fn() -> W, confess: impl Fn(u64) -> Vec<u8>) {
+fn run<W: Write>(
+    receiver: &Receiver<LogItem>,
+    lost: &AtomicU64,
+    out: impl Fn() -> W,
+    confess: impl Fn(u64) -> Vec<u8>,
+) {
     let mut confessed = 0;
     for item in receiver {
         let now_lost = lost.load(Relaxed);
@@ -67,8 +72,8 @@ fn run<W: Write>(receiver: &Receiver<Item>, lost: &AtomicU64, out: impl Fn() -> 
             confessed = now_lost;
         }
         match item {
-            Item::Line(line) => drop(out().write_all(&line)),
-            Item::Mark(done) => drop(done.try_send(())),
+            LogItem::Line(line) => drop(out().write_all(&line)),
+            LogItem::Mark(done) => drop(done.try_send(())),
         }
     }
 }
@@ -84,9 +89,9 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     #[derive(Clone, Default)]
-    struct Kept(Arc<Mutex<Vec<u8>>>);
+    struct KeptLines(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Kept {
+    impl Write for KeptLines {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
@@ -101,10 +106,10 @@ mod tests {
     fn what_was_dropped_is_said_before_the_next_line_and_only_once() {
         let (sender, receiver) = sync_channel(4);
         for line in ["one\n", "two\n"] {
-            sender.send(Item::Line(line.into())).unwrap();
+            sender.send(LogItem::Line(line.into())).unwrap();
         }
         drop(sender);
-        let (kept, lost) = (Kept::default(), AtomicU64::new(7));
+        let (kept, lost) = (KeptLines::default(), AtomicU64::new(7));
         run(&receiver, &lost, || kept.clone(), |n| format!("lost {n}\n").into_bytes());
         assert_eq!(String::from_utf8(kept.0.lock().unwrap().clone()).unwrap(), "lost 7\none\ntwo\n");
     }

@@ -14,7 +14,7 @@ use http::{Request, Version};
 
 /// Who is let in, and to what.
 #[derive(Clone, Default)]
-pub struct Admission {
+pub struct AccessPolicy {
     /// Names accepted in `Host` beside addresses and `localhost`, without port, any case.
     pub hosts: Vec<String>,
     /// What a change must present as `Authorization: Bearer …`; `None` asks for nothing.
@@ -34,7 +34,7 @@ pub struct Ends {
 
 /// What a request would do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Act {
+pub enum Action {
     /// Changes nothing.
     Read,
     /// Changes something.
@@ -71,9 +71,9 @@ impl Turned {
     }
 }
 
-impl Admission {
+impl AccessPolicy {
     /// Lets a request in for `act`, or says why not.
-    pub fn admit<B>(&self, request: &Request<B>, ends: Ends, act: Act) -> Result<(), Turned> {
+    pub fn admit<B>(&self, request: &Request<B>, ends: Ends, act: Action) -> Result<(), Turned> {
         let host = host_of(request)?;
         if host.as_ref().is_some_and(|host| !self.knows(host.host())) {
             return Err(Turned::HostForeign);
@@ -94,12 +94,12 @@ impl Admission {
             || self.hosts.iter().any(|name| name.eq_ignore_ascii_case(host))
     }
 
-    fn asks_for_token(&self, ends: Ends, act: Act) -> bool {
+    fn asks_for_token(&self, ends: Ends, act: Action) -> bool {
         self.token.is_some()
             && match act {
-                Act::Read => false,
-                Act::Change => true,
-                Act::Drain => !self.near(ends),
+                Action::Read => false,
+                Action::Change => true,
+                Action::Drain => !self.near(ends),
             }
     }
 
@@ -117,7 +117,7 @@ impl Admission {
     }
 }
 
-impl fmt::Debug for Admission {
+impl fmt::Debug for AccessPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let token = self.token.as_ref().map(|_| "masked");
         f.debug_struct("Admission").field("hosts", &self.hosts).field("token", &token).finish_non_exhaustive()
@@ -137,13 +137,13 @@ fn host_of<B>(request: &Request<B>) -> Result<Option<Authority>, Turned> {
 }
 
 /// A browser says where the calling page lives; following a link to a page that only reads is not an attack.
-fn from_elsewhere(headers: &HeaderMap, host: Option<&Authority>, act: Act) -> bool {
+fn from_elsewhere(headers: &HeaderMap, host: Option<&Authority>, act: Action) -> bool {
     let foreign_origin = headers.get_all(ORIGIN).iter().any(|origin| !is_ours(origin, host));
     let site = headers.get("sec-fetch-site").map_or(&b"none"[..], HeaderValue::as_bytes);
     let foreign_site = !matches!(site, b"none" | b"same-origin");
     let follows_link = headers.get("sec-fetch-mode").is_some_and(|mode| mode == "navigate")
         && headers.get("sec-fetch-dest").is_some_and(|dest| dest == "document");
-    foreign_origin || (foreign_site && !(follows_link && act == Act::Read))
+    foreign_origin || (foreign_site && !(follows_link && act == Action::Read))
 }
 
 /// An origin is ours when it names exactly the authority that was called.
@@ -188,8 +188,8 @@ mod tests {
         headers.iter().fold(Request::builder().uri("/x"), |r, (k, v)| r.header(*k, *v)).body(()).unwrap()
     }
 
-    fn verdict(headers: &[(&str, &str)], act: Act) -> Result<(), Turned> {
-        let door = Admission { hosts: vec!["gpu-0.example".into()], ..Admission::default() };
+    fn verdict(headers: &[(&str, &str)], act: Action) -> Result<(), Turned> {
+        let door = AccessPolicy { hosts: vec!["gpu-0.example".into()], ..AccessPolicy::default() };
         door.admit(&request(headers), LOCAL, act)
     }
 
@@ -198,26 +198,26 @@ mod tests {
         for host in
             ["127.0.0.1:9902", "[::1]:9902", "[::1]", "localhost", "LOCALHOST:1", "10.1.2.3", "GPU-0.example:80"]
         {
-            assert_eq!(verdict(&[("host", host)], Act::Read), Ok(()), "{host}");
+            assert_eq!(verdict(&[("host", host)], Action::Read), Ok(()), "{host}");
         }
     }
 
     #[test]
     fn a_name_that_resolves_here_is_still_foreign() {
         for host in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:9902", "gpu-0.example."] {
-            assert_eq!(verdict(&[("host", host)], Act::Read), Err(Turned::HostForeign), "{host}");
+            assert_eq!(verdict(&[("host", host)], Action::Read), Err(Turned::HostForeign), "{host}");
         }
     }
 
     #[test]
     fn the_host_must_be_there_once() {
-        assert_eq!(verdict(&[], Act::Read), Err(Turned::HostMissing));
-        assert_eq!(verdict(&[("host", "localhost"), ("host", "localhost")], Act::Read), Err(Turned::HostMissing));
+        assert_eq!(verdict(&[], Action::Read), Err(Turned::HostMissing));
+        assert_eq!(verdict(&[("host", "localhost"), ("host", "localhost")], Action::Read), Err(Turned::HostMissing));
     }
 
     #[test]
     fn another_origin_is_refused_and_our_own_is_not() {
-        let with = |origin| verdict(&[("host", "localhost:9902"), ("origin", origin)], Act::Change);
+        let with = |origin| verdict(&[("host", "localhost:9902"), ("origin", origin)], Action::Change);
         assert_eq!(with("http://localhost:9902"), Ok(()));
         for origin in ["http://localhost:3000", "http://evil.example", "null", "file://", "http://localhost"] {
             assert_eq!(with(origin), Err(Turned::OriginForeign), "{origin}");
@@ -235,28 +235,28 @@ mod tests {
             ];
             verdict(&headers, act)
         };
-        assert_eq!(cross("no-cors", "image", Act::Drain), Err(Turned::OriginForeign));
-        assert_eq!(cross("navigate", "document", Act::Drain), Err(Turned::OriginForeign));
-        assert_eq!(cross("navigate", "document", Act::Read), Ok(()));
+        assert_eq!(cross("no-cors", "image", Action::Drain), Err(Turned::OriginForeign));
+        assert_eq!(cross("navigate", "document", Action::Drain), Err(Turned::OriginForeign));
+        assert_eq!(cross("navigate", "document", Action::Read), Ok(()));
     }
 
     #[test]
     fn a_change_needs_the_token_and_reading_does_not() {
-        let door = Admission { token: Some("secret".into()), ..Admission::default() };
+        let door = AccessPolicy { token: Some("secret".into()), ..AccessPolicy::default() };
         let with =
             |auth: &str, act| door.admit(&request(&[("host", "localhost"), ("authorization", auth)]), LOCAL, act);
-        assert_eq!(with("Bearer secret", Act::Change), Ok(()));
-        assert_eq!(with("Bearer wrong!", Act::Read), Ok(()));
+        assert_eq!(with("Bearer secret", Action::Change), Ok(()));
+        assert_eq!(with("Bearer wrong!", Action::Read), Ok(()));
         for auth in ["Bearer secre", "Bearer secrets", "Bearer ", "secret", "Basic secret"] {
-            assert_eq!(with(auth, Act::Change), Err(Turned::TokenMissing), "{auth}");
+            assert_eq!(with(auth, Action::Change), Err(Turned::TokenMissing), "{auth}");
         }
     }
 
     #[test]
     fn a_hook_on_this_machine_drains_without_the_token_and_others_do_not() {
         let node: IpAddr = "10.0.0.7".parse().unwrap();
-        let door = Admission { token: Some("secret".into()), neighbours: vec![node], ..Admission::default() };
-        let ask = |ends| door.admit(&request(&[("host", "10.0.0.1")]), ends, Act::Drain);
+        let door = AccessPolicy { token: Some("secret".into()), neighbours: vec![node], ..AccessPolicy::default() };
+        let ask = |ends| door.admit(&request(&[("host", "10.0.0.1")]), ends, Action::Drain);
         assert_eq!(ask(LOCAL), Ok(()));
         assert_eq!(ask(Ends { peer: far().local, ..far() }), Ok(()));
         assert_eq!(ask(Ends { peer: node, ..far() }), Ok(()));
@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn the_token_is_not_printed() {
-        let door = Admission { token: Some("secret".into()), ..Admission::default() };
+        let door = AccessPolicy { token: Some("secret".into()), ..AccessPolicy::default() };
         assert!(!format!("{door:?}").contains("secret"));
     }
 }

@@ -18,25 +18,25 @@ use arc_swap::ArcSwap;
 
 use self::reading::Device;
 use self::settings::{Enabled, Settings};
-use self::source::{Driver, Source, Unavailable};
-use self::track::{Tenant, Tracker};
+use self::source::{Driver, GpuSource, Unavailable};
+use self::track::{GpuTenant, Tracker};
 use crate::clock::Clock;
 use crate::time::Timestamp;
 
 /// Where the last round lies.
 #[derive(Debug)]
-pub struct Seat {
-    round: ArcSwap<Round>,
+pub struct GpuReadings {
+    round: ArcSwap<PollRound>,
     freshness: Duration,
 }
 
 #[derive(Debug, Default)]
-struct Round {
+struct PollRound {
     at: Timestamp,
     devices: Vec<Device>,
 }
 
-impl Seat {
+impl GpuReadings {
     fn new(interval: Duration) -> Arc<Self> {
         Arc::new(Self { round: ArcSwap::default(), freshness: (interval * ROUNDS).max(LEAST_FRESHNESS) })
     }
@@ -63,14 +63,14 @@ impl Seat {
 
 /// The thread that asks. Dropping it asks the thread to end, and waits only a moment: it may hang in the driver.
 #[derive(Debug)]
-pub struct Watch {
-    seat: Arc<Seat>,
+pub struct GpuMonitor {
+    seat: Arc<GpuReadings>,
     stop: Option<Sender<()>>,
     /// Behind a lock only so that a `Watch` can be shared; whoever drops it has it alone.
     ended: Mutex<Receiver<()>>,
 }
 
-impl Watch {
+impl GpuMonitor {
     /// Starts the thread; `None` where GPUs are not to be read.
     ///
     /// # Errors
@@ -78,13 +78,13 @@ impl Watch {
     pub fn start(
         driver: impl Driver,
         settings: &Settings,
-        tenants: Vec<Tenant>,
+        tenants: Vec<GpuTenant>,
         clock: Clock,
     ) -> io::Result<Option<Self>> {
         if settings.enabled == Enabled::No {
             return Ok(None);
         }
-        let seat = Seat::new(settings.interval);
+        let seat = GpuReadings::new(settings.interval);
         let ((stop, stopped), (ending, ended)) = (mpsc::channel(), mpsc::channel());
         let asker = Asker { seat: seat.clone(), stopped, interval: settings.interval, tenants, clock };
         let expected = settings.enabled == Enabled::Yes;
@@ -97,12 +97,12 @@ impl Watch {
     }
 
     /// Where to read what it found.
-    pub fn seat(&self) -> Arc<Seat> {
+    pub fn seat(&self) -> Arc<GpuReadings> {
         self.seat.clone()
     }
 }
 
-impl Drop for Watch {
+impl Drop for GpuMonitor {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Ok(ended) = self.ended.get_mut() {
@@ -112,7 +112,7 @@ impl Drop for Watch {
 }
 
 /// Says in the log when the thread hangs, and when it answers again; runs for as long as somebody lets it.
-pub async fn guard(seat: Arc<Seat>, clock: Clock) {
+pub async fn guard(seat: Arc<GpuReadings>, clock: Clock) {
     let mut silent = false;
     loop {
         tokio::time::sleep(GUARD).await;
@@ -128,10 +128,10 @@ pub async fn guard(seat: Arc<Seat>, clock: Clock) {
 
 /// What the thread does.
 struct Asker {
-    seat: Arc<Seat>,
+    seat: Arc<GpuReadings>,
     stopped: Receiver<()>,
     interval: Duration,
-    tenants: Vec<Tenant>,
+    tenants: Vec<GpuTenant>,
     clock: Clock,
 }
 
@@ -152,7 +152,7 @@ impl Asker {
     }
 
     /// Round after round, until it is stopped or every GPU has been lost for long: then the library is opened anew.
-    fn attend(&self, source: &mut dyn Source) {
+    fn attend(&self, source: &mut dyn GpuSource) {
         let identities = source.identities();
         tracing::info!(gpus = identities.len(), "GPUs are read");
         let places = identities.len();
@@ -164,7 +164,7 @@ impl Asker {
                 tracker.on_sample(place, sample, self.clock.now());
             }
             let at = self.clock.now();
-            self.seat.round.store(Arc::new(Round { at, devices: tracker.devices() }));
+            self.seat.round.store(Arc::new(PollRound { at, devices: tracker.devices() }));
             if !tracker.all_lost() {
                 answered = at;
             }

@@ -13,9 +13,9 @@ use nvml_wrapper::enums::event::XidError;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, EventSet, Nvml};
 
-use super::reading::{Figures, Identity, Reason};
+use super::reading::{Figures, Identity, ThrottleReason};
 use super::settings::Settings;
-use super::source::{Driver, Failure, Fault, Sample, Source, Unavailable};
+use super::source::{Driver, Failure, GpuFault, GpuSample, GpuSource, Unavailable};
 
 /// The library, not opened yet.
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ impl Library {
 }
 
 impl Driver for Library {
-    fn attend(&self, body: &mut dyn FnMut(&mut dyn Source)) -> Result<(), Unavailable> {
+    fn attend(&self, body: &mut dyn FnMut(&mut dyn GpuSource)) -> Result<(), Unavailable> {
         let unavailable = |why: NvmlError| Unavailable(why.to_string());
         // Closed by hand: what the wrapper does when it is dropped ends in a panic where the library lacks the call.
         let nvml = ManuallyDrop::new(Nvml::builder().lib_path(&self.file).init().map_err(unavailable)?);
@@ -54,7 +54,7 @@ struct Gpu<'a> {
     identity: Identity,
     device: Device<'a>,
     /// Where its errors are heard; a failure says why they are not.
-    events: Result<EventSet<'a>, Fault>,
+    events: Result<EventSet<'a>, GpuFault>,
 }
 
 impl<'a> Gpus<'a> {
@@ -72,14 +72,14 @@ impl<'a> Gpus<'a> {
     }
 }
 
-impl Source for Gpus<'_> {
+impl GpuSource for Gpus<'_> {
     fn identities(&self) -> Vec<Identity> {
         self.gpus.iter().map(|gpu| gpu.identity.clone()).collect()
     }
 
-    fn sample(&mut self, place: usize) -> Sample {
-        let Some(gpu) = self.gpus.get(place) else { return Sample::default() };
-        let mut round = Round::default();
+    fn sample(&mut self, place: usize) -> GpuSample {
+        let Some(gpu) = self.gpus.get(place) else { return GpuSample::default() };
+        let mut round = DeviceQuery::default();
         let mut sample = if gpu.identity.instance { round.instance(&gpu.device) } else { round.whole(gpu) };
         sample.failed = round.failed;
         sample
@@ -88,12 +88,12 @@ impl Source for Gpus<'_> {
 
 /// One round of questions to one GPU.
 #[derive(Default)]
-struct Round {
+struct DeviceQuery {
     failed: Vec<Failure>,
 }
 
-impl Round {
-    fn whole(&mut self, gpu: &Gpu<'_>) -> Sample {
+impl DeviceQuery {
+    fn whole(&mut self, gpu: &Gpu<'_>) -> GpuSample {
         let device = &gpu.device;
         let (memory_used, memory_total) = self.memory(device);
         let milliwatts = |milliwatts: u32| f64::from(milliwatts) / 1e3;
@@ -111,13 +111,13 @@ impl Round {
             mig: self.ask("mig", device.mig_mode()).map(|mode| mode.current == MIG_ON),
         };
         let throttling = self.ask("throttling", device.current_throttle_reasons()).map(reasons);
-        Sample { figures, throttling, xid: self.errors(&gpu.events), failed: Vec::new() }
+        GpuSample { figures, throttling, xid: self.errors(&gpu.events), failed: Vec::new() }
     }
 
     /// An instance has a memory of its own; everything else is told by the whole GPU or by nobody.
-    fn instance(&mut self, device: &Device<'_>) -> Sample {
+    fn instance(&mut self, device: &Device<'_>) -> GpuSample {
         let (memory_used, memory_total) = self.memory(device);
-        Sample { figures: Figures { memory_used, memory_total, ..Figures::default() }, ..Sample::default() }
+        GpuSample { figures: Figures { memory_used, memory_total, ..Figures::default() }, ..GpuSample::default() }
     }
 
     fn memory(&mut self, device: &Device<'_>) -> (Option<f64>, Option<f64>) {
@@ -125,7 +125,7 @@ impl Round {
         memory.map_or((None, None), |memory| (Some(memory.used as f64), Some(memory.total as f64)))
     }
 
-    fn errors(&mut self, events: &Result<EventSet<'_>, Fault>) -> Option<Vec<u64>> {
+    fn errors(&mut self, events: &Result<EventSet<'_>, GpuFault>) -> Option<Vec<u64>> {
         let events = match events {
             Ok(events) => events,
             Err(fault) => {
@@ -145,12 +145,12 @@ impl Round {
     }
 
     fn ask<T>(&mut self, reading: &'static str, answer: Result<T, NvmlError>) -> Option<T> {
-        let fault = |why| self.failed.push(Failure { reading, fault: Fault::from(why) });
+        let fault = |why| self.failed.push(Failure { reading, fault: GpuFault::from(why) });
         answer.map_err(fault).ok()
     }
 }
 
-impl From<NvmlError> for Fault {
+impl From<NvmlError> for GpuFault {
     fn from(why: NvmlError) -> Self {
         match why {
             NvmlError::NotSupported | NvmlError::FailedToLoadSymbol(_) | NvmlError::FunctionNotFound => {
@@ -172,7 +172,7 @@ fn instances<'a>(index: u32, device: &Device<'a>) -> Vec<Gpu<'a>> {
         // Places without an instance answer that there is none.
         let instance = device.mig_device_by_index(place).ok()?;
         let identity = identity(format!("{index}:{place}"), &instance, true);
-        Some(Gpu { identity, device: instance, events: Err(Fault::NotOffered) })
+        Some(Gpu { identity, device: instance, events: Err(GpuFault::NotOffered) })
     };
     places.filter_map(instance).collect()
 }
@@ -184,12 +184,12 @@ fn identity(gpu: String, device: &Device<'_>, instance: bool) -> Identity {
 }
 
 /// One set of events a GPU: registering at a shared one takes it away from all of them when one GPU refuses.
-fn listen<'a>(nvml: &'a Nvml, device: &Device<'a>) -> Result<EventSet<'a>, Fault> {
+fn listen<'a>(nvml: &'a Nvml, device: &Device<'a>) -> Result<EventSet<'a>, GpuFault> {
     if nvml.lib().nvmlEventSetFree.is_err() {
-        return Err(Fault::NotOffered);
+        return Err(GpuFault::NotOffered);
     }
     if !device.supported_event_types()?.contains(EventTypes::CRITICAL_XID_ERROR) {
-        return Err(Fault::NotOffered);
+        return Err(GpuFault::NotOffered);
     }
     let set = nvml.create_event_set()?;
     device.register_events(EventTypes::CRITICAL_XID_ERROR, set).map_err(|why| why.error.into())
@@ -206,20 +206,20 @@ fn hertz(megahertz: u32) -> f64 {
     f64::from(megahertz) * 1e6
 }
 
-fn reasons(bits: ThrottleReasons) -> Vec<Reason> {
-    let bit = |reason: &Reason| {
+fn reasons(bits: ThrottleReasons) -> Vec<ThrottleReason> {
+    let bit = |reason: &ThrottleReason| {
         bits.contains(match reason {
-            Reason::SwPowerCap => ThrottleReasons::SW_POWER_CAP,
-            Reason::SwThermal => ThrottleReasons::SW_THERMAL_SLOWDOWN,
-            Reason::HwSlowdown => ThrottleReasons::HW_SLOWDOWN,
-            Reason::HwThermal => ThrottleReasons::HW_THERMAL_SLOWDOWN,
-            Reason::HwPowerBrake => ThrottleReasons::HW_POWER_BRAKE_SLOWDOWN,
-            Reason::SyncBoost => ThrottleReasons::SYNC_BOOST,
-            Reason::ApplicationClocks => ThrottleReasons::APPLICATIONS_CLOCKS_SETTING,
-            Reason::DisplayClocks => ThrottleReasons::DISPLAY_CLOCK_SETTING,
+            ThrottleReason::SwPowerCap => ThrottleReasons::SW_POWER_CAP,
+            ThrottleReason::SwThermal => ThrottleReasons::SW_THERMAL_SLOWDOWN,
+            ThrottleReason::HwSlowdown => ThrottleReasons::HW_SLOWDOWN,
+            ThrottleReason::HwThermal => ThrottleReasons::HW_THERMAL_SLOWDOWN,
+            ThrottleReason::HwPowerBrake => ThrottleReasons::HW_POWER_BRAKE_SLOWDOWN,
+            ThrottleReason::SyncBoost => ThrottleReasons::SYNC_BOOST,
+            ThrottleReason::ApplicationClocks => ThrottleReasons::APPLICATIONS_CLOCKS_SETTING,
+            ThrottleReason::DisplayClocks => ThrottleReasons::DISPLAY_CLOCK_SETTING,
         })
     };
-    Reason::ALL.into_iter().filter(bit).collect()
+    ThrottleReason::ALL.into_iter().filter(bit).collect()
 }
 
 /// The name with the version: the bare one comes with development packages only.

@@ -90,7 +90,7 @@ pub const ECC: [&str; 2] = ["corrected", "uncorrected"];
 
 /// Why a clock is held back, in the words of `nvidia-smi`. Idleness is not among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub enum ThrottleReason {
     SwPowerCap,
     SwThermal,
     HwSlowdown,
@@ -101,7 +101,7 @@ pub enum Reason {
     DisplayClocks,
 }
 
-impl Reason {
+impl ThrottleReason {
     pub const ALL: [Self; 8] = [
         Self::SwPowerCap,
         Self::SwThermal,
@@ -157,7 +157,7 @@ pub struct Throttling {
 /// A time during which one reason held a clock back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spell {
-    pub reason: Reason,
+    pub reason: ThrottleReason,
     pub from: Timestamp,
     /// `None`: it goes on.
     pub to: Option<Timestamp>,
@@ -165,9 +165,9 @@ pub struct Spell {
 
 impl Throttling {
     /// The reasons in force at `now`. What was in force at the reading before counts for the time between.
-    pub fn on_reading(&mut self, in_force: &[Reason], now: Timestamp) {
+    pub fn on_reading(&mut self, in_force: &[ThrottleReason], now: Timestamp) {
         let between = self.told.map_or(Duration::ZERO, |told| now.since(told));
-        for (place, reason) in Reason::ALL.into_iter().enumerate() {
+        for (place, reason) in ThrottleReason::ALL.into_iter().enumerate() {
             match (self.since[place], in_force.contains(&reason)) {
                 (Some(_), true) => self.held[place] += between,
                 (None, true) => self.since[place] = Some(self.resumed(reason, now).unwrap_or(now)),
@@ -186,18 +186,18 @@ impl Throttling {
     }
 
     /// Whether this reason is in force.
-    pub fn holds(&self, reason: Reason) -> bool {
+    pub fn holds(&self, reason: ThrottleReason) -> bool {
         self.since[place(reason)].is_some()
     }
 
     /// For how long this reason has been in force in all.
-    pub fn held(&self, reason: Reason) -> Duration {
+    pub fn held(&self, reason: ThrottleReason) -> Duration {
         self.held[place(reason)]
     }
 
     /// What holds the clock back now.
     pub fn now(&self) -> impl Iterator<Item = Spell> {
-        let since = Reason::ALL.into_iter().zip(self.since);
+        let since = ThrottleReason::ALL.into_iter().zip(self.since);
         since.filter_map(|(reason, from)| Some(Spell { reason, from: from?, to: None }))
     }
 
@@ -208,7 +208,7 @@ impl Throttling {
     }
 
     /// A spell of this reason that ended so short a time ago that it is the same one; it is no longer past.
-    fn resumed(&mut self, reason: Reason, now: Timestamp) -> Option<Timestamp> {
+    fn resumed(&mut self, reason: ThrottleReason, now: Timestamp) -> Option<Timestamp> {
         let same = |spell: &Spell| spell.reason == reason && spell.to.is_some_and(|end| now.since(end) <= SAME);
         let place = self.past.iter().rposition(same)?;
         self.past.remove(place).map(|spell| spell.from)
@@ -223,7 +223,7 @@ pub struct Xid {
     pub last: Option<(u64, Timestamp)>,
 }
 
-fn place(reason: Reason) -> usize {
+fn place(reason: ThrottleReason) -> usize {
     reason as usize
 }
 
@@ -240,7 +240,7 @@ mod tests {
         Timestamp::from_nanos(seconds * 1_000_000_000)
     }
 
-    fn told(readings: &[(u64, &[Reason])]) -> Throttling {
+    fn told(readings: &[(u64, &[ThrottleReason])]) -> Throttling {
         let mut throttling = Throttling::default();
         readings.iter().for_each(|(seconds, reasons)| throttling.on_reading(reasons, at(*seconds)));
         throttling
@@ -248,23 +248,23 @@ mod tests {
 
     #[test]
     fn reasons_are_indexed_by_their_place() {
-        assert!(Reason::ALL.into_iter().enumerate().all(|(index, reason)| place(reason) == index));
+        assert!(ThrottleReason::ALL.into_iter().enumerate().all(|(index, reason)| place(reason) == index));
     }
 
     #[test]
     fn a_reason_in_force_is_told_with_its_beginning_and_its_time_adds_up() {
-        let hot = [Reason::HwThermal];
+        let hot = [ThrottleReason::HwThermal];
         let throttling = told(&[(10, &[]), (11, &hot), (12, &hot), (15, &hot)]);
-        assert!(throttling.holds(Reason::HwThermal) && !throttling.holds(Reason::SwPowerCap));
-        let spell = Spell { reason: Reason::HwThermal, from: at(11), to: None };
+        assert!(throttling.holds(ThrottleReason::HwThermal) && !throttling.holds(ThrottleReason::SwPowerCap));
+        let spell = Spell { reason: ThrottleReason::HwThermal, from: at(11), to: None };
         assert_eq!(throttling.now().collect::<Vec<_>>(), [spell]);
-        assert_eq!(throttling.held(Reason::HwThermal), Duration::from_secs(4));
-        assert_eq!(throttling.held(Reason::SwPowerCap), Duration::ZERO);
+        assert_eq!(throttling.held(ThrottleReason::HwThermal), Duration::from_secs(4));
+        assert_eq!(throttling.held(ThrottleReason::SwPowerCap), Duration::ZERO);
     }
 
     #[test]
     fn a_spell_that_ended_is_found_where_it_lay_and_nowhere_else() {
-        let cap = [Reason::SwPowerCap];
+        let cap = [ThrottleReason::SwPowerCap];
         let throttling = told(&[(100, &cap), (120, &[]), (300, &[])]);
         assert_eq!(throttling.now().count(), 0);
         let found = |from, to| throttling.between(at(from), at(to)).count();
@@ -274,10 +274,10 @@ mod tests {
 
     #[test]
     fn a_short_gap_does_not_end_a_spell_and_a_long_one_does() {
-        let cap = [Reason::SwPowerCap];
+        let cap = [ThrottleReason::SwPowerCap];
         let since = |gap: u64| told(&[(0, &cap), (10, &[]), (10 + gap, &cap)]).now().next().unwrap().from;
         assert_eq!((since(5), since(31)), (at(0), at(41)));
-        let two = told(&[(0, &cap), (10, &[]), (12, &[Reason::HwThermal])]);
+        let two = told(&[(0, &cap), (10, &[]), (12, &[ThrottleReason::HwThermal])]);
         assert_eq!(two.now().next().unwrap().from, at(12), "another reason does not go on");
     }
 
@@ -285,7 +285,7 @@ mod tests {
     fn the_past_is_bounded() {
         let mut throttling = Throttling::default();
         for n in 0..1000 {
-            throttling.on_reading(&[Reason::SwPowerCap], at(n * 100));
+            throttling.on_reading(&[ThrottleReason::SwPowerCap], at(n * 100));
             throttling.on_reading(&[], at(n * 100 + 10));
         }
         assert_eq!(throttling.between(at(0), at(u64::MAX / 1_000_000_000)).count(), PAST);

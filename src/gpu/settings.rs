@@ -49,9 +49,9 @@ pub enum Enabled {
 
 impl<'de> Deserialize<'de> for Enabled {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Word;
+        struct AutoWord;
 
-        impl Visitor<'_> for Word {
+        impl Visitor<'_> for AutoWord {
             type Value = Enabled;
 
             fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -72,7 +72,7 @@ impl<'de> Deserialize<'de> for Enabled {
             }
         }
 
-        deserializer.deserialize_any(Word)
+        deserializer.deserialize_any(AutoWord)
     }
 }
 

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use super::reading::{Device, Identity, Throttling, Xid};
 use super::settings::Selector;
-use super::source::{Failure, Fault, Sample};
+use super::source::{Failure, GpuFault, GpuSample};
 use crate::time::Timestamp;
 
 /// A backend, and the GPUs it runs on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tenant {
+pub struct GpuTenant {
     pub backend: Arc<str>,
     pub gpus: Whose,
 }
@@ -46,7 +46,7 @@ pub struct Tracker {
 
 impl Tracker {
     /// Knows who they are and whose, and nothing else. A GPU that is named and not seen is complained of here.
-    pub fn new(identities: Vec<Identity>, tenants: &[Tenant]) -> Self {
+    pub fn new(identities: Vec<Identity>, tenants: &[GpuTenant]) -> Self {
         for tenant in tenants {
             if let Whose::These(selectors) = &tenant.gpus {
                 let unseen = |selector: &&Selector| !identities.iter().any(|identity| names(selector, identity));
@@ -67,11 +67,11 @@ impl Tracker {
     }
 
     /// One round's answers of the GPU at `place`.
-    pub fn on_sample(&mut self, place: usize, sample: Sample, now: Timestamp) {
+    pub fn on_sample(&mut self, place: usize, sample: GpuSample, now: Timestamp) {
         let Some(device) = self.devices.get_mut(place) else { return };
         let (throttling, complained) = (&mut self.throttling[place], &mut self.complained[place]);
         let was_up = device.up;
-        device.up = !sample.failed.iter().any(|failure| failure.fault == Fault::Lost);
+        device.up = !sample.failed.iter().any(|failure| failure.fault == GpuFault::Lost);
         device.figures = sample.figures;
         device.throttling = sample.throttling.map(|reasons| {
             throttling.on_reading(&reasons, now);
@@ -129,7 +129,7 @@ fn complain(identity: &Identity, failed: &[Failure], complained: &mut HashSet<&'
     let mut faults = BTreeMap::<String, Vec<&str>>::new();
     for failure in failed.iter().filter(|failure| complained.insert(failure.reading)) {
         match &failure.fault {
-            Fault::NotOffered => not_offered.push(failure.reading),
+            GpuFault::NotOffered => not_offered.push(failure.reading),
             other => faults.entry(other.to_string()).or_default().push(failure.reading),
         }
     }
@@ -144,29 +144,29 @@ fn complain(identity: &Identity, failed: &[Failure], complained: &mut HashSet<&'
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::reading::{Figures, Reason};
+    use crate::gpu::reading::{Figures, ThrottleReason};
 
     fn identities() -> Vec<Identity> {
         let identity = |gpu: &str, uuid: &str| Identity { gpu: gpu.into(), uuid: uuid.into(), ..Identity::default() };
         vec![identity("0", "GPU-a"), identity("1", "GPU-b"), identity("1:0", "MIG-c")]
     }
 
-    fn tenant(backend: &str, gpus: &[&str]) -> Tenant {
+    fn tenant(backend: &str, gpus: &[&str]) -> GpuTenant {
         let gpus = Whose::These(gpus.iter().map(|gpu| gpu.parse().unwrap()).collect());
-        Tenant { backend: backend.into(), gpus }
+        GpuTenant { backend: backend.into(), gpus }
     }
 
     fn at(seconds: u64) -> Timestamp {
         Timestamp::from_nanos(seconds * 1_000_000_000)
     }
 
-    fn warm(temperature: f64) -> Sample {
+    fn warm(temperature: f64) -> GpuSample {
         let figures = Figures { temperature: Some(temperature), ..Figures::default() };
-        Sample { figures, throttling: Some(vec![]), xid: Some(vec![]), failed: vec![] }
+        GpuSample { figures, throttling: Some(vec![]), xid: Some(vec![]), failed: vec![] }
     }
 
-    fn failed(fault: Fault) -> Sample {
-        Sample { failed: vec![Failure { reading: "temperature", fault }], ..Sample::default() }
+    fn failed(fault: GpuFault) -> GpuSample {
+        GpuSample { failed: vec![Failure { reading: "temperature", fault }], ..GpuSample::default() }
     }
 
     #[test]
@@ -174,7 +174,7 @@ mod tests {
         let tracker = Tracker::new(identities(), &[tenant("a", &["0", "GPU-b"]), tenant("b", &["1:0", "9"])]);
         let backends: Vec<_> = tracker.devices().iter().map(|device| device.backends.join(" ")).collect();
         assert_eq!(backends, ["a", "a", "b"]);
-        let all = Tenant { backend: "c".into(), gpus: Whose::All };
+        let all = GpuTenant { backend: "c".into(), gpus: Whose::All };
         assert!(Tracker::new(identities(), &[all]).devices().iter().all(|device| device.backends.len() == 1));
         assert!(Tracker::new(identities(), &[]).devices().iter().all(|device| device.backends.is_empty()));
     }
@@ -185,7 +185,7 @@ mod tests {
         let temperature = |tracker: &Tracker| tracker.devices()[0].figures.temperature;
         tracker.on_sample(0, warm(60.0), at(1));
         assert_eq!(temperature(&tracker), Some(60.0));
-        tracker.on_sample(0, failed(Fault::Other("x".into())), at(2));
+        tracker.on_sample(0, failed(GpuFault::Other("x".into())), at(2));
         assert_eq!((temperature(&tracker), tracker.devices()[0].up), (None, true));
         tracker.on_sample(0, warm(61.0), at(3));
         assert_eq!(temperature(&tracker), Some(61.0));
@@ -194,8 +194,8 @@ mod tests {
     #[test]
     fn a_lost_device_is_down_keeps_its_errors_and_comes_back() {
         let mut tracker = Tracker::new(identities(), &[]);
-        tracker.on_sample(0, Sample { xid: Some(vec![31, 79]), ..warm(60.0) }, at(1));
-        tracker.on_sample(0, failed(Fault::Lost), at(2));
+        tracker.on_sample(0, GpuSample { xid: Some(vec![31, 79]), ..warm(60.0) }, at(1));
+        tracker.on_sample(0, failed(GpuFault::Lost), at(2));
         let device = tracker.devices().remove(0);
         assert!(!device.up && device.figures == Figures::default() && device.throttling.is_none());
         assert_eq!(device.xid, Some(Xid { count: 2, last: Some((79, at(1))) }));
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn throttling_is_told_from_round_to_round() {
         let mut tracker = Tracker::new(identities(), &[]);
-        let capped = Sample { throttling: Some(vec![Reason::SwPowerCap]), ..warm(80.0) };
+        let capped = GpuSample { throttling: Some(vec![ThrottleReason::SwPowerCap]), ..warm(80.0) };
         tracker.on_sample(0, capped.clone(), at(1));
         tracker.on_sample(0, capped, at(5));
         let throttling = tracker.devices().remove(0).throttling.unwrap();
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn each_reading_is_complained_of_once() {
         let (identity, mut complained) = (Identity::default(), HashSet::new());
-        let failures = failed(Fault::NotOffered).failed;
+        let failures = failed(GpuFault::NotOffered).failed;
         complain(&identity, &failures, &mut complained);
         assert_eq!(complained.len(), 1);
         complain(&identity, &failures, &mut complained);

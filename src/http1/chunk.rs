@@ -12,7 +12,7 @@ use super::gate::Reject;
 
 /// One part of a read, as ranges into it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum ChunkPart {
     /// Bytes of the body.
     Payload(Range<usize>),
     /// Bytes of the CRLF behind a chunk's data.
@@ -78,7 +78,7 @@ impl Chunks {
     }
 
     /// The next part of `read` from `*at` on; `None` when the read is used up or the body has ended.
-    pub fn next(&mut self, read: &[u8], at: &mut usize) -> Result<Option<Part>, Malformed> {
+    pub fn next(&mut self, read: &[u8], at: &mut usize) -> Result<Option<ChunkPart>, Malformed> {
         match self.state {
             State::Data(left) => {
                 let n = (left as usize).min(read.len() - *at);
@@ -89,7 +89,7 @@ impl Chunks {
                 *at = part.end;
                 let left = left - n as u32;
                 self.state = if left == 0 { State::DataCr } else { State::Data(left) };
-                Ok(Some(Part::Payload(part)))
+                Ok(Some(ChunkPart::Payload(part)))
             }
             State::DataCr | State::DataLf => self.separator(read, at),
             State::Ended => Ok(None),
@@ -97,7 +97,7 @@ impl Chunks {
         }
     }
 
-    fn separator(&mut self, read: &[u8], at: &mut usize) -> Result<Option<Part>, Malformed> {
+    fn separator(&mut self, read: &[u8], at: &mut usize) -> Result<Option<ChunkPart>, Malformed> {
         let from = *at;
         while let Some(b) = read.get(*at) {
             let next = match (self.state, b) {
@@ -112,7 +112,7 @@ impl Chunks {
         if self.at_boundary() {
             self.begin_line();
         }
-        Ok((from < *at).then_some(Part::Separator(from..*at)))
+        Ok((from < *at).then_some(ChunkPart::Separator(from..*at)))
     }
 
     fn begin_line(&mut self) {
@@ -120,7 +120,7 @@ impl Chunks {
     }
 
     /// A size line, or the last chunk with its trailer section. Nothing of it is a part before all of it is checked.
-    fn line(&mut self, read: &[u8], at: &mut usize) -> Result<Option<Part>, Malformed> {
+    fn line(&mut self, read: &[u8], at: &mut usize) -> Result<Option<ChunkPart>, Malformed> {
         let from = *at;
         while let Some(&b) = read.get(*at) {
             *at += 1;
@@ -137,7 +137,7 @@ impl Chunks {
                 (State::SizeLf, b'\n') => {
                     let whole = !std::mem::take(&mut self.held);
                     self.state = State::Data(self.size);
-                    return Ok(Some(Part::Size { line: from..*at, size: self.size, whole }));
+                    return Ok(Some(ChunkPart::Size { line: from..*at, size: self.size, whole }));
                 }
                 (State::TrailerStart, b'\r') => self.state = State::EndLf,
                 (State::TrailerStart, _) if is_token_char(b) => self.trail(State::TrailerName, 1)?,
@@ -148,7 +148,7 @@ impl Chunks {
                 (State::TrailerLf, b'\n') => self.trail(State::TrailerStart, 1)?,
                 (State::EndLf, b'\n') => {
                     self.state = State::Ended;
-                    return Ok(Some(Part::End { line: from..*at, whole: !self.held }));
+                    return Ok(Some(ChunkPart::End { line: from..*at, whole: !self.held }));
                 }
                 (State::TrailerStart | State::TrailerName | State::TrailerValue | State::TrailerLf, _) => {
                     return Err(Malformed::Trailer);
@@ -204,7 +204,7 @@ impl ChunkedBody {
     pub fn feed(&mut self, read: &[u8], mut on_payload: impl FnMut(&[u8])) -> Result<usize, Reject> {
         let mut at = 0;
         while let Some(part) = self.0.next(read, &mut at).map_err(reject)? {
-            if let Part::Payload(range) = part {
+            if let ChunkPart::Payload(range) = part {
                 on_payload(&read[range]);
             }
         }

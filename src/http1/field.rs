@@ -2,7 +2,7 @@
 
 /// What becomes of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FieldKind {
     /// Passed on as it is.
     Pass,
     /// Means something between two neighbours only.
@@ -41,12 +41,12 @@ pub(super) enum Claim {
 ///
 /// A gateway interface in the style of CGI takes `content_length` for `content-length`: a field that only such a server
 /// would understand is not passed on.
-pub(super) fn kind(name: &[u8]) -> Kind {
+pub(super) fn kind(name: &[u8]) -> FieldKind {
     let (spelled, underscored) = spell(name);
     let known = spelled.get(..name.len()).map_or_else(|| overlong(&spelled), known);
     match known {
-        Kind::Pass | Kind::Claim(_) => known,
-        _ if underscored => Kind::HopByHop,
+        FieldKind::Pass | FieldKind::Claim(_) => known,
+        _ if underscored => FieldKind::HopByHop,
         _ => known,
     }
 }
@@ -66,36 +66,36 @@ fn spell(name: &[u8]) -> ([u8; SPELLED], bool) {
 }
 
 /// `name` as `spell` writes it.
-fn known(name: &[u8]) -> Kind {
+fn known(name: &[u8]) -> FieldKind {
     let is = |known: &[u8]| name == known;
     match name.len() {
-        2 if is(b"te") => Kind::HopByHop,
-        3 if is(b"via") => Kind::Via,
-        4 if is(b"host") => Kind::Host,
-        4 if is(b"date") => Kind::Date,
-        6 if is(b"expect") => Kind::Expect,
-        7 if is(b"upgrade") => Kind::Upgrade,
-        7 if is(b"trailer") => Kind::HopByHop,
-        9 if is(b"forwarded") => Kind::Forwarded,
-        10 if is(b"connection") => Kind::Connection,
-        10 if is(b"keep-alive") => Kind::HopByHop,
-        10 if is(b"tracestate") => Kind::TraceState,
-        11 if is(b"traceparent") => Kind::TraceParent,
-        12 if is(b"x-request-id") => Kind::RequestId,
-        12 if is(b"content-type") => Kind::ContentType,
-        14 if is(b"content-length") => Kind::ContentLength,
-        14 if is(b"http2-settings") => Kind::HopByHop,
-        15 if is(b"x-forwarded-for") => Kind::Forwarded,
-        15 if is(b"accept-encoding") => Kind::AcceptEncoding,
-        16 if is(b"x-forwarded-host") => Kind::Forwarded,
-        16 if is(b"proxy-connection") => Kind::HopByHop,
-        16 if is(b"content-encoding") => Kind::ContentEncoding,
-        17 if is(b"x-forwarded-proto") => Kind::Forwarded,
-        17 if is(b"transfer-encoding") => Kind::TransferEncoding,
-        18 if is(b"proxy-authenticate") => Kind::HopByHop,
-        19 if is(b"proxy-authorization") => Kind::HopByHop,
-        _ if name.starts_with(b"x-") => claim(name).map_or(Kind::Pass, Kind::Claim),
-        _ => Kind::Pass,
+        2 if is(b"te") => FieldKind::HopByHop,
+        3 if is(b"via") => FieldKind::Via,
+        4 if is(b"host") => FieldKind::Host,
+        4 if is(b"date") => FieldKind::Date,
+        6 if is(b"expect") => FieldKind::Expect,
+        7 if is(b"upgrade") => FieldKind::Upgrade,
+        7 if is(b"trailer") => FieldKind::HopByHop,
+        9 if is(b"forwarded") => FieldKind::Forwarded,
+        10 if is(b"connection") => FieldKind::Connection,
+        10 if is(b"keep-alive") => FieldKind::HopByHop,
+        10 if is(b"tracestate") => FieldKind::TraceState,
+        11 if is(b"traceparent") => FieldKind::TraceParent,
+        12 if is(b"x-request-id") => FieldKind::RequestId,
+        12 if is(b"content-type") => FieldKind::ContentType,
+        14 if is(b"content-length") => FieldKind::ContentLength,
+        14 if is(b"http2-settings") => FieldKind::HopByHop,
+        15 if is(b"x-forwarded-for") => FieldKind::Forwarded,
+        15 if is(b"accept-encoding") => FieldKind::AcceptEncoding,
+        16 if is(b"x-forwarded-host") => FieldKind::Forwarded,
+        16 if is(b"proxy-connection") => FieldKind::HopByHop,
+        16 if is(b"content-encoding") => FieldKind::ContentEncoding,
+        17 if is(b"x-forwarded-proto") => FieldKind::Forwarded,
+        17 if is(b"transfer-encoding") => FieldKind::TransferEncoding,
+        18 if is(b"proxy-authenticate") => FieldKind::HopByHop,
+        19 if is(b"proxy-authorization") => FieldKind::HopByHop,
+        _ if name.starts_with(b"x-") => claim(name).map_or(FieldKind::Pass, FieldKind::Claim),
+        _ => FieldKind::Pass,
     }
 }
 
@@ -121,8 +121,8 @@ fn claim(name: &[u8]) -> Option<Claim> {
 }
 
 /// A name longer than any that is known; `start` is its beginning.
-fn overlong(start: &[u8; SPELLED]) -> Kind {
-    if start.starts_with(OURS) { Kind::Claim(Claim::Other) } else { Kind::Pass }
+fn overlong(start: &[u8; SPELLED]) -> FieldKind {
+    if start.starts_with(OURS) { FieldKind::Claim(Claim::Other) } else { FieldKind::Pass }
 }
 
 /// Names reserved for weir, whatever follows.
@@ -181,15 +181,15 @@ impl<'a> Nominated<'a> {
 fn is_protected(name: &[u8]) -> bool {
     let carries = matches!(
         kind(name),
-        Kind::Host
-            | Kind::ContentLength
-            | Kind::Forwarded
-            | Kind::Claim(_)
-            | Kind::Via
-            | Kind::RequestId
-            | Kind::TraceParent
-            | Kind::ContentType
-            | Kind::ContentEncoding
+        FieldKind::Host
+            | FieldKind::ContentLength
+            | FieldKind::Forwarded
+            | FieldKind::Claim(_)
+            | FieldKind::Via
+            | FieldKind::RequestId
+            | FieldKind::TraceParent
+            | FieldKind::ContentType
+            | FieldKind::ContentEncoding
     );
     carries
         || [&b"authorization"[..], b"x-api-key", b"api-key", b"cookie", b"set-cookie"]
@@ -206,20 +206,20 @@ mod tests {
 
     #[test]
     fn names_are_known_in_any_case_and_unknown_ones_pass() {
-        assert_eq!(kind(b"Transfer-ENCODING"), Kind::TransferEncoding);
-        assert_eq!(kind(b"authorization"), Kind::Pass);
-        assert_eq!(kind(b""), Kind::Pass);
+        assert_eq!(kind(b"Transfer-ENCODING"), FieldKind::TransferEncoding);
+        assert_eq!(kind(b"authorization"), FieldKind::Pass);
+        assert_eq!(kind(b""), FieldKind::Pass);
     }
 
     #[test]
     fn claims_are_known_by_every_alias_and_with_underscores() {
         for name in ["X-Weir-Priority", "x_weir_tenant", "x-weir-anything", "x-smg-priority", "X-LLM-D-SLO-TTFT-MS"] {
-            assert!(matches!(kind(name.as_bytes()), Kind::Claim(_)), "{name}");
+            assert!(matches!(kind(name.as_bytes()), FieldKind::Claim(_)), "{name}");
         }
-        assert_eq!(kind(b"X_Weir-Tenant"), Kind::Claim(Claim::Tenant));
-        assert_eq!(kind(b"x-llm-d-slo-ttft-ms"), Kind::Claim(Claim::SloTtft));
+        assert_eq!(kind(b"X_Weir-Tenant"), FieldKind::Claim(Claim::Tenant));
+        assert_eq!(kind(b"x-llm-d-slo-ttft-ms"), FieldKind::Claim(Claim::SloTtft));
         for name in ["x-weird", "x-api-key", "y-weir-tenant", "x-llm-d-inference-objectives"] {
-            assert_eq!(kind(name.as_bytes()), Kind::Pass, "{name}");
+            assert_eq!(kind(name.as_bytes()), FieldKind::Pass, "{name}");
         }
     }
 

@@ -5,7 +5,7 @@
 //! it is complete, and the last chunk leaves only when the trailer section has ended, so that a body that breaks off
 //! inside it cannot look whole.
 
-use super::chunk::{Chunks, Part};
+use super::chunk::{ChunkPart, Chunks};
 use super::request::Version;
 use super::response::BodyKind;
 
@@ -164,17 +164,17 @@ fn dechunk<'a>(
     let mut at = 0;
     while let Some(part) = chunks.next(read, &mut at).map_err(|_| Broken)? {
         match part {
-            Part::Payload(range) => {
+            ChunkPart::Payload(range) => {
                 on_payload(&read[range.clone()]);
                 out.keep(range.start, range.end);
             }
-            Part::Separator(range) if verbatim => out.keep(range.start, range.end),
-            Part::Size { line, whole: true, .. } | Part::End { line, whole: true } if verbatim => {
+            ChunkPart::Separator(range) if verbatim => out.keep(range.start, range.end),
+            ChunkPart::Size { line, whole: true, .. } | ChunkPart::End { line, whole: true } if verbatim => {
                 out.keep(line.start, line.end);
             }
-            Part::Size { size, .. } if verbatim => out.make(|scratch| push_size(scratch, size as usize)),
-            Part::End { .. } if verbatim => out.make(|scratch| scratch.extend_from_slice(LAST_CHUNK)),
-            Part::Separator(_) | Part::Size { .. } | Part::End { .. } => {}
+            ChunkPart::Size { size, .. } if verbatim => out.make(|scratch| push_size(scratch, size as usize)),
+            ChunkPart::End { .. } if verbatim => out.make(|scratch| scratch.extend_from_slice(LAST_CHUNK)),
+            ChunkPart::Separator(_) | ChunkPart::Size { .. } | ChunkPart::End { .. } => {}
         }
     }
     Ok(Fed { out: out.finish(), used: at })
@@ -245,15 +245,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    struct Run {
+    struct RelayRun {
         out: Vec<u8>,
         payload: Vec<u8>,
         ended: bool,
     }
 
-    fn run(kind: BodyKind, version: Version, pieces: &[&[u8]]) -> Result<Run, Broken> {
+    fn run(kind: BodyKind, version: Version, pieces: &[&[u8]]) -> Result<RelayRun, Broken> {
         let (mut relay, mut scratch) = (Relay::new(kind, version), Vec::new());
-        let mut run = Run { out: Vec::new(), payload: Vec::new(), ended: false };
+        let mut run = RelayRun { out: Vec::new(), payload: Vec::new(), ended: false };
         for piece in pieces {
             let payload = &mut run.payload;
             let fed = relay.feed(piece, &mut scratch, |bytes| payload.extend_from_slice(bytes))?;

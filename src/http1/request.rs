@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::field::{Claim, Kind, Nominated, content_length, is_token_char, kind};
+use super::field::{Claim, FieldKind, Nominated, content_length, is_token_char, kind};
 use super::gate::Reject;
 use super::trace::Trace;
 use super::{push_decimal, push_field};
@@ -115,10 +115,10 @@ pub fn request_head(
     let method = Method::parse(parsed.method.unwrap_or_default().as_bytes())?;
     let version = if parsed.version == Some(1) { Version::V11 } else { Version::V10 };
     let (authority, target) = split_target(parsed.path.unwrap_or_default().as_bytes(), method)?;
-    let reading = Reading::of(parsed.headers, method, version)?;
+    let reading = RequestFields::of(parsed.headers, method, version)?;
     let host = reading.host(version, authority)?;
     let measured = measured(method.as_bytes(), target);
-    let unread = if measured { Kind::AcceptEncoding } else { Kind::Host };
+    let unread = if measured { FieldKind::AcceptEncoding } else { FieldKind::Host };
     let trace =
         if peer.traced && measured { Trace::of(reading.traceparent, reading.traceparents) } else { Trace::Passed };
     for part in [method.as_bytes(), b" ", target, b" HTTP/1.1\r\n"] {
@@ -127,17 +127,20 @@ pub fn request_head(
     for (i, field) in parsed.headers.iter().enumerate() {
         let name = field.name.as_bytes();
         let keep = match reading.kinds[i] {
-            Kind::Pass | Kind::Via | Kind::AcceptEncoding | Kind::ContentType | Kind::ContentEncoding | Kind::Date => {
-                reading.kinds[i] != unread && !reading.nominated.has(name)
-            }
+            FieldKind::Pass
+            | FieldKind::Via
+            | FieldKind::AcceptEncoding
+            | FieldKind::ContentType
+            | FieldKind::ContentEncoding
+            | FieldKind::Date => reading.kinds[i] != unread && !reading.nominated.has(name),
             // Neighbours cannot nominate it.
-            Kind::TraceParent => trace == Trace::Passed,
-            Kind::TraceState => trace != Trace::Begun && !reading.nominated.has(name),
-            Kind::RequestId => reading.request_id.is_some(),
-            Kind::Forwarded | Kind::Claim(_) => peer.trusted,
+            FieldKind::TraceParent => trace == Trace::Passed,
+            FieldKind::TraceState => trace != Trace::Begun && !reading.nominated.has(name),
+            FieldKind::RequestId => reading.request_id.is_some(),
+            FieldKind::Forwarded | FieldKind::Claim(_) => peer.trusted,
             _ => false,
         };
-        if reading.kinds[i] == Kind::Via && passed_here(field.value, peer.via) {
+        if reading.kinds[i] == FieldKind::Via && passed_here(field.value, peer.via) {
             return Err(Reject::Loop);
         }
         if keep {
@@ -234,8 +237,8 @@ impl Method {
 }
 
 /// What the fields say together.
-struct Reading<'a> {
-    kinds: [Kind; FIELD_LIMIT],
+struct RequestFields<'a> {
+    kinds: [FieldKind; FIELD_LIMIT],
     nominated: Nominated<'a>,
     body: RequestBody,
     expect_continue: bool,
@@ -251,10 +254,10 @@ struct Reading<'a> {
     has_forwarded_host: bool,
 }
 
-impl<'a> Reading<'a> {
+impl<'a> RequestFields<'a> {
     fn of(fields: &[httparse::Header<'a>], method: Method, version: Version) -> Result<Self, Reject> {
         let mut reading = Self {
-            kinds: [Kind::Pass; FIELD_LIMIT],
+            kinds: [FieldKind::Pass; FIELD_LIMIT],
             nominated: Nominated::default(),
             body: RequestBody::None,
             expect_continue: false,
@@ -274,48 +277,48 @@ impl<'a> Reading<'a> {
             let (name, value) = (field.name.as_bytes(), field.value);
             reading.kinds[i] = kind(name);
             match reading.kinds[i] {
-                Kind::Connection => reading.nominated.read(value).map_err(|()| Reject::Nomination)?,
-                Kind::ContentLength => {
+                FieldKind::Connection => reading.nominated.read(value).map_err(|()| Reject::Nomination)?,
+                FieldKind::ContentLength => {
                     let n = content_length(value).ok_or(Reject::ContentLength)?;
                     if length.replace(n).is_some() {
                         return Err(Reject::ContentLength);
                     }
                 }
-                Kind::TransferEncoding => {
+                FieldKind::TransferEncoding => {
                     encodings += 1;
                     if encodings > 1 || version == Version::V10 || !value.eq_ignore_ascii_case(b"chunked") {
                         return Err(Reject::TransferEncoding);
                     }
                 }
-                Kind::Host => {
+                FieldKind::Host => {
                     let repeated = reading.host.replace(value).is_some();
                     if repeated || !is_authority(value) {
                         return Err(Reject::Host);
                     }
                 }
-                Kind::Expect if version == Version::V11 => {
+                FieldKind::Expect if version == Version::V11 => {
                     if !value.eq_ignore_ascii_case(b"100-continue") {
                         return Err(Reject::Expectation);
                     }
                     reading.expect_continue = true;
                 }
-                Kind::Upgrade if offers_websocket(value) => return Err(Reject::WebSocket),
-                Kind::TraceParent => {
+                FieldKind::Upgrade if offers_websocket(value) => return Err(Reject::WebSocket),
+                FieldKind::TraceParent => {
                     first(&mut reading.traceparent, value);
                     reading.traceparents += 1;
                 }
-                Kind::ContentType => first(&mut reading.content_type, value),
-                Kind::Claim(Claim::Priority) => first(&mut reading.priority, value),
-                Kind::Claim(Claim::Tenant) => first(&mut reading.tenant, value),
-                Kind::Claim(Claim::SloTtft) => first(&mut reading.slo_ttft, value),
-                Kind::RequestId => {
+                FieldKind::ContentType => first(&mut reading.content_type, value),
+                FieldKind::Claim(Claim::Priority) => first(&mut reading.priority, value),
+                FieldKind::Claim(Claim::Tenant) => first(&mut reading.tenant, value),
+                FieldKind::Claim(Claim::SloTtft) => first(&mut reading.slo_ttft, value),
+                FieldKind::RequestId => {
                     let valid =
                         (1..=REQUEST_ID_LIMIT).contains(&value.len()) && value.iter().all(|b| is_token_char(*b));
                     // More than one, or not a token: none of them is kept, and weir makes one.
                     ids += 1;
                     reading.request_id = (valid && ids == 1).then_some(value);
                 }
-                Kind::Forwarded => {
+                FieldKind::Forwarded => {
                     reading.has_forwarded_proto |= name.eq_ignore_ascii_case(b"x-forwarded-proto");
                     reading.has_forwarded_host |= name.eq_ignore_ascii_case(b"x-forwarded-host");
                 }

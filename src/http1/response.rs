@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::field::{Kind, Nominated, content_length, kind};
+use super::field::{FieldKind, Nominated, content_length, kind};
 use super::relay::OutFraming;
 use super::request::Version;
 use super::{push_decimal, push_field};
@@ -82,7 +82,7 @@ pub fn response_head(head: &[u8], context: &ResponseContext, out: &mut Vec<u8>) 
         Ok(_) | Err(_) => return Err(BadResponse),
     }
     let status = parsed.code.filter(|code| (100..=999).contains(code) && *code != 101).ok_or(BadResponse)?;
-    let reading = Reading::of(parsed.headers)?;
+    let reading = ResponseFields::of(parsed.headers)?;
     let one_one = parsed.version == Some(1);
     if reading.chunked && (reading.length.is_some() || !one_one) {
         return Err(BadResponse);
@@ -96,12 +96,12 @@ pub fn response_head(head: &[u8], context: &ResponseContext, out: &mut Vec<u8>) 
         let name = field.name.as_bytes();
         let passes = !matches!(
             reading.kinds[i],
-            Kind::HopByHop
-                | Kind::Connection
-                | Kind::ContentLength
-                | Kind::TransferEncoding
-                | Kind::Upgrade
-                | Kind::Claim(_)
+            FieldKind::HopByHop
+                | FieldKind::Connection
+                | FieldKind::ContentLength
+                | FieldKind::TransferEncoding
+                | FieldKind::Upgrade
+                | FieldKind::Claim(_)
         );
         if passes && !reading.nominated.has(name) {
             push_field(out, name, field.value);
@@ -134,7 +134,7 @@ pub fn response_head(head: &[u8], context: &ResponseContext, out: &mut Vec<u8>) 
 
 /// Whether the engine cannot disagree about where this answer ends. An answer that has no body by status or method, and all
 /// the same announces one, may be followed by it: on a connection that is used again it would be read as somebody's answer.
-fn ends_for_certain(reading: &Reading<'_>, body: BodyKind) -> bool {
+fn ends_for_certain(reading: &ResponseFields<'_>, body: BodyKind) -> bool {
     match body {
         BodyKind::None { .. } => !reading.chunked && reading.length.is_none_or(|n| n == 0),
         BodyKind::Length(_) | BodyKind::Chunked => true,
@@ -163,8 +163,8 @@ pub fn finish_response_head(out: &mut Vec<u8>, framing: OutFraming, close: bool,
     out.extend_from_slice(if close { b"connection: close\r\n\r\n" } else { b"\r\n" });
 }
 
-struct Reading<'a> {
-    kinds: [Kind; FIELD_LIMIT],
+struct ResponseFields<'a> {
+    kinds: [FieldKind; FIELD_LIMIT],
     nominated: Nominated<'a>,
     length: Option<u64>,
     chunked: bool,
@@ -174,10 +174,10 @@ struct Reading<'a> {
     has_request_id: bool,
 }
 
-impl<'a> Reading<'a> {
+impl<'a> ResponseFields<'a> {
     fn of(fields: &[httparse::Header<'a>]) -> Result<Self, BadResponse> {
         let mut reading = Self {
-            kinds: [Kind::Pass; FIELD_LIMIT],
+            kinds: [FieldKind::Pass; FIELD_LIMIT],
             nominated: Nominated::default(),
             length: None,
             chunked: false,
@@ -189,23 +189,23 @@ impl<'a> Reading<'a> {
         for (i, field) in fields.iter().enumerate() {
             reading.kinds[i] = kind(field.name.as_bytes());
             match reading.kinds[i] {
-                Kind::Connection => reading.nominated.read(field.value).map_err(|()| BadResponse)?,
-                Kind::ContentLength => {
+                FieldKind::Connection => reading.nominated.read(field.value).map_err(|()| BadResponse)?,
+                FieldKind::ContentLength => {
                     let n = content_length(field.value).ok_or(BadResponse)?;
                     if reading.length.replace(n).is_some() {
                         return Err(BadResponse);
                     }
                 }
-                Kind::TransferEncoding => {
+                FieldKind::TransferEncoding => {
                     let repeated = std::mem::replace(&mut reading.chunked, true);
                     if repeated || !field.value.eq_ignore_ascii_case(b"chunked") {
                         return Err(BadResponse);
                     }
                 }
-                Kind::ContentType => reading.content_type = Some(field.value),
-                Kind::ContentEncoding => reading.content_encoding = Some(field.value),
-                Kind::Date => reading.has_date = true,
-                Kind::RequestId => reading.has_request_id = true,
+                FieldKind::ContentType => reading.content_type = Some(field.value),
+                FieldKind::ContentEncoding => reading.content_encoding = Some(field.value),
+                FieldKind::Date => reading.has_date = true,
+                FieldKind::RequestId => reading.has_request_id = true,
                 _ => {}
             }
         }

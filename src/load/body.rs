@@ -13,7 +13,7 @@ use super::workload::Draw;
 /// Everything about a request but its lengths and its prompt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Form {
+pub struct BodyTemplate {
     /// The interface that is called.
     pub api: Api,
     /// Model name, as the server knows it.
@@ -49,7 +49,7 @@ pub enum Api {
 #[error("`{0}` is none of openai_chat, openai_completions, anthropic_messages, ollama_chat, ollama_generate")]
 pub struct UnknownApi(pub String);
 
-impl Form {
+impl BodyTemplate {
     /// The JSON body of one request, its prompt made up.
     pub fn body(&self, draw: &Draw) -> Vec<u8> {
         self.body_with(&draw.prompt(), draw.output_tokens)
@@ -114,7 +114,7 @@ impl Api {
     }
 }
 
-impl Default for Form {
+impl Default for BodyTemplate {
     fn default() -> Self {
         Self { api: Api::OpenaiChat, model: "default".to_owned(), stream: true, ignore_eos: true, include_usage: true }
     }
@@ -131,13 +131,13 @@ impl FromStr for Api {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::workload::{Length, Workload};
+    use crate::load::workload::{TokenLength, Workload};
 
     fn draw() -> Draw {
-        Workload { prompt: Length::Fixed(12), output: Length::Fixed(34), seed: 5 }.draw(0)
+        Workload { prompt: TokenLength::Fixed(12), output: TokenLength::Fixed(34), seed: 5 }.draw(0)
     }
 
-    fn body(form: &Form) -> Value {
+    fn body(form: &BodyTemplate) -> Value {
         serde_json::from_slice(&form.body(&draw())).unwrap()
     }
 
@@ -151,7 +151,7 @@ mod tests {
             (Api::OllamaChat, "/messages/0/content", "/options/num_predict"),
             (Api::OllamaGenerate, "/prompt", "/options/num_predict"),
         ] {
-            let body = body(&Form { api, model: "m".into(), ..Form::default() });
+            let body = body(&BodyTemplate { api, model: "m".into(), ..BodyTemplate::default() });
             assert_eq!(body.pointer(text), Some(&Value::from(prompt.as_str())), "{api:?}");
             assert_eq!(body.pointer(cap), Some(&Value::from(34)), "{api:?}");
             assert_eq!((&body["model"], &body["stream"]), (&Value::from("m"), &Value::from(true)), "{api:?}");
@@ -160,16 +160,16 @@ mod tests {
 
     #[test]
     fn asks_openai_for_usage_and_exact_length() {
-        let asked = body(&Form::default());
+        let asked = body(&BodyTemplate::default());
         assert_eq!(asked["ignore_eos"], true);
         assert_eq!(asked["stream_options"]["include_usage"], true);
     }
 
     #[test]
     fn asks_for_neither_where_it_was_turned_off_or_has_no_such_key() {
-        let plain = body(&Form { ignore_eos: false, include_usage: false, ..Form::default() });
-        let anthropic = body(&Form { api: Api::AnthropicMessages, ..Form::default() });
-        let unary = body(&Form { stream: false, ..Form::default() });
+        let plain = body(&BodyTemplate { ignore_eos: false, include_usage: false, ..BodyTemplate::default() });
+        let anthropic = body(&BodyTemplate { api: Api::AnthropicMessages, ..BodyTemplate::default() });
+        let unary = body(&BodyTemplate { stream: false, ..BodyTemplate::default() });
         for (body, key) in
             [(&plain, "ignore_eos"), (&plain, "stream_options"), (&anthropic, "ignore_eos"), (&unary, "stream_options")]
         {

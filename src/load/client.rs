@@ -16,15 +16,15 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 
 use super::body::Api;
-use super::link::Link;
-use super::record::{ErrorKind, Outcome, RequestRecord};
+use super::link::LoadConnection;
+use super::record::{FailureKind, LoadOutcome, LoadRecord};
 use crate::clock::Clock;
 use crate::time::Timestamp;
-use crate::wire::{self, Dialect, Format, StreamScanner};
+use crate::wire::{self, BodyFormat, Dialect, StreamScanner};
 
 /// Where a level is sent: a server's address and the path below which its interfaces lie. Plain HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct LoadTarget {
     address: SocketAddr,
     authority: String,
     prefix: String,
@@ -32,15 +32,15 @@ pub struct Target {
 
 /// Sends requests to one target and keeps connections for the next ones.
 pub struct Client {
-    target: Target,
+    target: LoadTarget,
     headers: HeaderMap,
     clock: Clock,
-    idle: Mutex<Vec<Link>>,
+    idle: Mutex<Vec<LoadConnection>>,
 }
 
 /// One request, ready to be sent.
 #[derive(Clone, Debug)]
-pub struct Outgoing {
+pub struct PreparedRequest {
     /// The interface, which says path and dialect.
     pub api: Api,
     /// The JSON body.
@@ -74,7 +74,7 @@ pub enum BadTarget {
     Unknown(String, #[source] Option<io::Error>),
 }
 
-impl Target {
+impl LoadTarget {
     /// Reads `http://host[:port][/prefix]` and looks the name up once, so that a run measures no resolver.
     ///
     /// # Errors
@@ -94,7 +94,7 @@ impl Target {
     }
 }
 
-impl Target {
+impl LoadTarget {
     /// The first model that the server says it has; none when it does not say.
     pub async fn first_model(&self, api: Api) -> Option<String> {
         let (path, name) = match api {
@@ -108,7 +108,7 @@ impl Target {
 
     /// One request without a body, its status and its answer; none when the server does not answer, or at length.
     pub async fn ask(&self, method: http::Method, path: &str, token: Option<&str>) -> Option<(u16, Vec<u8>)> {
-        let mut link = Link::connect(self.address).await.ok()?;
+        let mut link = LoadConnection::connect(self.address).await.ok()?;
         let mut request = Request::new(Full::default());
         *request.method_mut() = method;
         if let Some(token) = token {
@@ -133,7 +133,7 @@ impl Target {
 
 impl Client {
     /// A client whose stamps are `clock`'s. `headers` go with every request (priority, tenant, authorization).
-    pub fn new(target: Target, headers: HeaderMap, clock: Clock) -> Self {
+    pub fn new(target: LoadTarget, headers: HeaderMap, clock: Clock) -> Self {
         Self { target, headers, clock, idle: Mutex::default() }
     }
 
@@ -146,22 +146,22 @@ impl Client {
     ///
     /// Dropped at any point it leaves a true record of how far the request got, and closes the connection: that is how
     /// an engine is told that the client has left.
-    pub async fn exchange(&self, outgoing: &Outgoing, record: &mut RequestRecord) {
+    pub async fn exchange(&self, outgoing: &PreparedRequest, record: &mut LoadRecord) {
         self.exchange_watched(outgoing, record, |_, _| {}).await;
     }
 
     /// The same, and `on_emission` is told of each content event: when it was read, and how many tokens it holds.
     pub async fn exchange_watched(
         &self,
-        outgoing: &Outgoing,
-        record: &mut RequestRecord,
+        outgoing: &PreparedRequest,
+        record: &mut LoadRecord,
         mut on_emission: impl FnMut(Timestamp, u32),
     ) {
         record.sent = Some(self.clock.now());
         let outcome = match outgoing.give_up {
             GiveUp::After(patience) => {
                 let answered = tokio::time::timeout(patience, self.outcome(outgoing, record, &mut on_emission)).await;
-                answered.unwrap_or(Outcome::Cancelled)
+                answered.unwrap_or(LoadOutcome::Cancelled)
             }
             GiveUp::Never | GiveUp::AfterEvents(_) => self.outcome(outgoing, record, &mut on_emission).await,
         };
@@ -171,13 +171,13 @@ impl Client {
 
     async fn outcome(
         &self,
-        outgoing: &Outgoing,
-        record: &mut RequestRecord,
+        outgoing: &PreparedRequest,
+        record: &mut LoadRecord,
         on_emission: &mut impl FnMut(Timestamp, u32),
-    ) -> Outcome {
+    ) -> LoadOutcome {
         let (mut link, answer) = match self.send(outgoing, record).await {
             Ok(sent) => sent,
-            Err(kind) => return Outcome::Error(kind),
+            Err(kind) => return LoadOutcome::Error(kind),
         };
         record.first_byte = Some(self.clock.now());
         record.status = Some(answer.status().as_u16());
@@ -192,32 +192,32 @@ impl Client {
 
     async fn send(
         &self,
-        outgoing: &Outgoing,
-        record: &mut RequestRecord,
-    ) -> Result<(Link, Response<Incoming>), ErrorKind> {
+        outgoing: &PreparedRequest,
+        record: &mut LoadRecord,
+    ) -> Result<(LoadConnection, Response<Incoming>), FailureKind> {
         if let Some(mut link) = self.take_idle().await {
             match link.send(self.request(outgoing)).await {
                 Ok(answer) => return Ok((link, answer)),
-                Err(error) if error.is_parse() => return Err(ErrorKind::Protocol),
+                Err(error) if error.is_parse() => return Err(FailureKind::Protocol),
                 Err(_) => record.resent += 1,
             }
         }
-        let mut link = Link::connect(self.target.address).await.map_err(|error| connect_error(&error))?;
+        let mut link = LoadConnection::connect(self.target.address).await.map_err(|error| connect_error(&error))?;
         match link.send(self.request(outgoing)).await {
             Ok(answer) => Ok((link, answer)),
-            Err(error) => Err(if error.is_parse() { ErrorKind::Protocol } else { ErrorKind::NoAnswer }),
+            Err(error) => Err(if error.is_parse() { FailureKind::Protocol } else { FailureKind::NoAnswer }),
         }
     }
 
     /// Reads the body through the scanner, stamping once a read.
     async fn read_stream(
         &self,
-        link: &mut Link,
-        outgoing: &Outgoing,
+        link: &mut LoadConnection,
+        outgoing: &PreparedRequest,
         answer: Response<Incoming>,
-        record: &mut RequestRecord,
+        record: &mut LoadRecord,
         on_emission: &mut impl FnMut(Timestamp, u32),
-    ) -> Outcome {
+    ) -> LoadOutcome {
         let format = format_of(answer.headers());
         let mut scanner = StreamScanner::new(dialect(outgoing.api), format);
         let mut body = answer.into_body();
@@ -231,13 +231,13 @@ impl Client {
             let now = self.clock.now();
             record.bytes += data.len() as u64;
             scanner.feed(data, |emission| {
-                if format != Format::Json {
+                if format != BodyFormat::Json {
                     record.on_emission(now, emission.tokens, outgoing.keep_gaps);
                     on_emission(now, emission.tokens);
                 }
             });
             if matches!(outgoing.give_up, GiveUp::AfterEvents(enough) if record.content_events >= enough) {
-                return Outcome::Cancelled;
+                return LoadOutcome::Cancelled;
             }
         }
         let now = self.clock.now();
@@ -249,7 +249,7 @@ impl Client {
         judge(&reading, format, end, record)
     }
 
-    fn request(&self, outgoing: &Outgoing) -> Request<Full<Bytes>> {
+    fn request(&self, outgoing: &PreparedRequest) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(outgoing.body.clone()));
         *request.method_mut() = http::Method::POST;
         let path = format!("{}{}", self.target.prefix, outgoing.api.path());
@@ -264,7 +264,7 @@ impl Client {
         request
     }
 
-    async fn take_idle(&self) -> Option<Link> {
+    async fn take_idle(&self) -> Option<LoadConnection> {
         loop {
             // The newest first: the others grow old and are found dead, which keeps the pool as small as the load needs.
             let mut link = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
@@ -274,8 +274,8 @@ impl Client {
         }
     }
 
-    async fn keep(&self, mut link: Link, outcome: &Outcome) {
-        let read_to_the_end = !matches!(outcome, Outcome::Cancelled | Outcome::Truncated);
+    async fn keep(&self, mut link: LoadConnection, outcome: &LoadOutcome) {
+        let read_to_the_end = !matches!(outcome, LoadOutcome::Cancelled | LoadOutcome::Truncated);
         if read_to_the_end && link.is_usable().await {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(link);
         }
@@ -291,21 +291,21 @@ enum BodyEnd {
 
 /// What a successful status came to. A terminator completes the answer even if the connection then breaks; an error event
 /// is a failure whatever follows it.
-fn judge(reading: &wire::Reading, format: Format, end: BodyEnd, record: &RequestRecord) -> Outcome {
+fn judge(reading: &wire::StreamReading, format: BodyFormat, end: BodyEnd, record: &LoadRecord) -> LoadOutcome {
     match &reading.error {
-        Some(wire::ErrorKind::Overloaded) if record.content_events == 0 => {
-            return Outcome::Shed { status: record.status.unwrap_or_default(), retry_after: None };
+        Some(wire::InBandError::Overloaded) if record.content_events == 0 => {
+            return LoadOutcome::Shed { status: record.status.unwrap_or_default(), retry_after: None };
         }
-        Some(_) => return Outcome::Error(ErrorKind::Stream),
+        Some(_) => return LoadOutcome::Error(FailureKind::Stream),
         None => {}
     }
-    let body_says_nothing_of_its_end = matches!(format, Format::Json | Format::Opaque) || reading.opaque;
+    let body_says_nothing_of_its_end = matches!(format, BodyFormat::Json | BodyFormat::Opaque) || reading.opaque;
     let ended_cleanly = end == BodyEnd::Clean && (reading.finished || body_says_nothing_of_its_end);
-    if reading.terminated || ended_cleanly { Outcome::Completed } else { Outcome::Truncated }
+    if reading.terminated || ended_cleanly { LoadOutcome::Completed } else { LoadOutcome::Truncated }
 }
 
 /// Reads a refusal or an error to its end, so that the connection can be used again.
-async fn read_refusal(link: &mut Link, answer: Response<Incoming>, record: &mut RequestRecord) -> Outcome {
+async fn read_refusal(link: &mut LoadConnection, answer: Response<Incoming>, record: &mut LoadRecord) -> LoadOutcome {
     let status = answer.status().as_u16();
     let retry_after = answer.headers().get(header::RETRY_AFTER).and_then(seconds);
     let mut body = answer.into_body();
@@ -316,15 +316,15 @@ async fn read_refusal(link: &mut Link, answer: Response<Incoming>, record: &mut 
         }
     }
     if SHED_STATUSES.contains(&status) {
-        Outcome::Shed { status, retry_after }
+        LoadOutcome::Shed { status, retry_after }
     } else {
-        Outcome::Error(ErrorKind::Status)
+        LoadOutcome::Error(FailureKind::Status)
     }
 }
 
-fn format_of(headers: &HeaderMap) -> Format {
+fn format_of(headers: &HeaderMap) -> BodyFormat {
     let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    Format::of(content_type, headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes))
+    BodyFormat::of(content_type, headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes))
 }
 
 fn seconds(value: &HeaderValue) -> Option<Duration> {
@@ -341,11 +341,11 @@ const fn dialect(api: Api) -> Dialect {
     }
 }
 
-fn connect_error(error: &io::Error) -> ErrorKind {
+fn connect_error(error: &io::Error) -> FailureKind {
     let system = error.source().and_then(|source| source.downcast_ref::<io::Error>()).unwrap_or(error);
     let out_of_descriptors = matches!(system.raw_os_error(), Some(EMFILE | ENFILE));
     let out_of_ports = system.kind() == io::ErrorKind::AddrNotAvailable;
-    if out_of_descriptors || out_of_ports { ErrorKind::ClientLimit } else { ErrorKind::Connect }
+    if out_of_descriptors || out_of_ports { FailureKind::ClientLimit } else { FailureKind::Connect }
 }
 
 /// Statuses that say "not now": RFC 6585, RFC 9110, and Anthropic's `overloaded_error`. 504 is not one of them: a request

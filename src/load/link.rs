@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 /// A connection and the handle that sends on it; one request at a time.
-pub struct Link {
+pub struct LoadConnection {
     sender: SendRequest<Full<Bytes>>,
     connection: Connection<TokioIo<TcpStream>, Full<Bytes>>,
     state: State,
@@ -29,7 +29,7 @@ enum State {
     Over,
 }
 
-impl Link {
+impl LoadConnection {
     /// A fresh connection, without Nagle's delay.
     ///
     /// # Errors

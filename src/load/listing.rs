@@ -14,13 +14,13 @@ use super::workload::Draw;
 
 /// Requests in the order of the file.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Listing {
-    items: Vec<Item>,
+pub struct TraceFile {
+    items: Vec<TraceItem>,
 }
 
 /// One request of a listing.
 #[derive(Clone, Debug, PartialEq)]
-struct Item {
+struct TraceItem {
     /// When it was made, from the first one.
     at: Option<Duration>,
     prompt: Prompt,
@@ -56,7 +56,7 @@ pub enum BadListing {
     TooLong,
 }
 
-impl Listing {
+impl TraceFile {
     /// Reads a file's text.
     ///
     /// # Errors
@@ -146,7 +146,7 @@ fn of_blocks(draw: &Draw, ids: &[u64], seed: u64) -> String {
 }
 
 #[derive(Deserialize)]
-struct Line {
+struct TraceLine {
     timestamp: Option<f64>,
     prompt: Option<String>,
     #[serde(alias = "input_length", alias = "input_tokens")]
@@ -157,8 +157,8 @@ struct Line {
     hash_ids: Vec<u64>,
 }
 
-fn json(text: &str) -> Result<Item, String> {
-    let line: Line = serde_json::from_str(text).map_err(|error| error.to_string())?;
+fn json(text: &str) -> Result<TraceItem, String> {
+    let line: TraceLine = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let at = line.timestamp.map(|millis| seconds(millis / 1e3)).transpose()?;
     let prompt = match (line.prompt, line.prompt_tokens) {
         (Some(text), _) => Prompt::Text(text),
@@ -166,16 +166,16 @@ fn json(text: &str) -> Result<Item, String> {
         (None, Some(tokens)) => Prompt::Blocks { tokens: length(tokens)?, ids: line.hash_ids },
         (None, None) => return Err("neither prompt nor prompt_tokens".to_owned()),
     };
-    Ok(Item { at, prompt, output_tokens: length(line.output_tokens)? })
+    Ok(TraceItem { at, prompt, output_tokens: length(line.output_tokens)? })
 }
 
-fn azure(text: &str) -> Result<Item, String> {
+fn azure(text: &str) -> Result<TraceItem, String> {
     let fields: Vec<&str> = text.split(',').map(str::trim).collect();
     let [time, prompt, output, ..] = fields[..] else { return Err("fewer than three columns".to_owned()) };
     let tokens = |field: &str| field.parse::<u32>().map_err(|_| format!("`{field}` is no number of tokens"));
     let at = time.parse::<f64>().ok().or_else(|| wall_clock(time)).ok_or_else(|| format!("`{time}` is no time"))?;
     let (prompt, output) = (length(tokens(prompt)?)?, length(tokens(output)?)?);
-    Ok(Item { at: Some(seconds(at)?), prompt: Prompt::Tokens(prompt), output_tokens: output })
+    Ok(TraceItem { at: Some(seconds(at)?), prompt: Prompt::Tokens(prompt), output_tokens: output })
 }
 
 /// Seconds since the beginning of the month before year 0 of `2023-11-16 18:15:46.6805900`. Only differences matter.
@@ -223,7 +223,7 @@ const LONGEST: u32 = 1 << 22;
 mod tests {
     use super::*;
 
-    fn lengths(listing: &Listing) -> Vec<(u32, u32)> {
+    fn lengths(listing: &TraceFile) -> Vec<(u32, u32)> {
         let draw = |id| listing.draw(id as u64, 1).map(|draw| (draw.prompt_tokens, draw.output_tokens));
         (0..listing.len()).filter_map(draw).collect()
     }
@@ -232,7 +232,7 @@ mod tests {
     fn azure_times_have_seven_decimals_and_cross_midnight() {
         let text = "TIMESTAMP,ContextTokens,GeneratedTokens\r\n2023-11-16 23:59:59.6805900,374,44\r\n\
                     2023-11-17 00:00:00.1805900,396,109\r\n";
-        let listing = Listing::parse(text).unwrap();
+        let listing = TraceFile::parse(text).unwrap();
         assert_eq!(lengths(&listing), [(374, 44), (396, 109)]);
         let starts = listing.starts(listing.rate().unwrap());
         assert!((starts[1].as_secs_f64() - 0.5).abs() < 1e-4 && starts[0].is_zero(), "{starts:?}");
@@ -242,7 +242,7 @@ mod tests {
     fn mooncake_requests_with_the_same_hash_ids_share_that_much_of_their_prompt() {
         let text = "{\"timestamp\": 0, \"input_length\": 1100, \"output_length\": 5, \"hash_ids\": [0, 7, 9]}\n\
                     {\"timestamp\": 2000, \"input_length\": 1100, \"output_length\": 6, \"hash_ids\": [0, 7, 8]}\n";
-        let listing = Listing::parse(text).unwrap();
+        let listing = TraceFile::parse(text).unwrap();
         let ((_, one), (_, other)) = (listing.request(0, 3).unwrap(), listing.request(1, 3).unwrap());
         assert_eq!((one.len(), other.len()), (4400, 4400));
         let shared = one.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn our_own_lines_hold_text_or_lengths_and_begin_again_after_the_last() {
         let text = "{\"prompt\": \"Why is the sky blue?\", \"output_tokens\": 9}\n\n{\"prompt_tokens\": 12, \"max_tokens\": 3}\n";
-        let listing = Listing::parse(text).unwrap();
+        let listing = TraceFile::parse(text).unwrap();
         assert_eq!(listing.request(0, 1).unwrap().1, "Why is the sky blue?");
         assert_eq!(listing.request(3, 1).unwrap().0.prompt_tokens, 12);
         assert_ne!(
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_named_with_its_line() {
-        let line = |text: &str| Listing::parse(text).unwrap_err().to_string();
+        let line = |text: &str| TraceFile::parse(text).unwrap_err().to_string();
         assert_eq!(line(" \n"), "no request in it");
         assert!(line("a,b\n1,2\n").starts_with("line 1: an unknown header; expected "));
         assert!(

@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 ///
 /// It is filled in as the answer comes, so that a request which is cut short still shows how far it got.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RequestRecord {
+pub struct LoadRecord {
     /// Number within the level, from 0.
     pub id: u64,
     /// When the schedule wanted it to start.
@@ -31,7 +31,7 @@ pub struct RequestRecord {
     /// When it was over, whatever the outcome; for an unfinished one, when it was given up.
     pub end: Timestamp,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: LoadOutcome,
     /// Status of the answer.
     pub status: Option<u16>,
     /// Prompt length as it was sent, tokens (4 bytes each).
@@ -66,7 +66,7 @@ pub struct Gap {
 /// How a request ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub enum LoadOutcome {
     /// The answer's own end was seen.
     Completed,
     /// Refused for want of capacity: 429, 503, 529, or a stream that says so before its first token. Offered, not served.
@@ -77,7 +77,7 @@ pub enum Outcome {
         retry_after: Option<Duration>,
     },
     /// Failed otherwise.
-    Error(ErrorKind),
+    Error(FailureKind),
     /// The stream began and broke off, or ended without its terminator.
     Truncated,
     /// Still running when the grace was over or the level was stopped.
@@ -89,7 +89,7 @@ pub enum Outcome {
 /// What went wrong, and with it whose fault it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ErrorKind {
+pub enum FailureKind {
     /// Ours: no file descriptor or no local port was left. The level is client-limited.
     ClientLimit,
     /// The server's: no connection could be made.
@@ -104,7 +104,7 @@ pub enum ErrorKind {
     Stream,
 }
 
-impl RequestRecord {
+impl LoadRecord {
     /// A request that has been scheduled and not yet taken up.
     pub fn offered(draw: &Draw, intended: Timestamp) -> Self {
         Self {
@@ -115,7 +115,7 @@ impl RequestRecord {
             first_token: None,
             last_token: None,
             end: intended,
-            outcome: Outcome::Unfinished,
+            outcome: LoadOutcome::Unfinished,
             status: None,
             prompt_tokens: draw.prompt_tokens,
             input_usage: None,
@@ -201,7 +201,7 @@ impl From<Gap> for (u32, u32) {
 ///
 /// # Errors
 /// What `out` returns.
-pub fn write_jsonl(records: &[RequestRecord], mut out: impl Write) -> io::Result<()> {
+pub fn write_jsonl(records: &[LoadRecord], mut out: impl Write) -> io::Result<()> {
     for record in records {
         serde_json::to_writer(&mut out, record)?;
         out.write_all(b"\n")?;
@@ -213,7 +213,7 @@ pub fn write_jsonl(records: &[RequestRecord], mut out: impl Write) -> io::Result
 ///
 /// # Errors
 /// What `input` returns, or a line that is not a record.
-pub fn read_jsonl(input: impl BufRead) -> io::Result<Vec<RequestRecord>> {
+pub fn read_jsonl(input: impl BufRead) -> io::Result<Vec<LoadRecord>> {
     let mut records = Vec::new();
     for line in input.lines() {
         let line = line?;
@@ -233,8 +233,8 @@ mod tests {
         Timestamp::from_nanos(millis * 1_000_000)
     }
 
-    fn record() -> RequestRecord {
-        RequestRecord::offered(&Workload::default().draw(4), at(10))
+    fn record() -> LoadRecord {
+        LoadRecord::offered(&Workload::default().draw(4), at(10))
     }
 
     #[test]
@@ -278,9 +278,9 @@ mod tests {
     #[test]
     fn a_line_is_read_as_it_was_written() {
         let mut shed = record();
-        shed.outcome = Outcome::Shed { status: 429, retry_after: Some(Duration::from_secs(2)) };
+        shed.outcome = LoadOutcome::Shed { status: 429, retry_after: Some(Duration::from_secs(2)) };
         let mut failed = record();
-        failed.outcome = Outcome::Error(ErrorKind::Connect);
+        failed.outcome = LoadOutcome::Error(FailureKind::Connect);
         failed.on_emission(at(1), 1, true);
         failed.on_emission(at(2), 1, true);
         let records = [shed, failed];

@@ -17,12 +17,12 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
-use super::body::Form;
-use super::client::{Client, GiveUp, Outgoing, Target};
-use super::listing::Listing;
-use super::record::{Outcome, RequestRecord};
+use super::body::BodyTemplate;
+use super::client::{Client, GiveUp, LoadTarget, PreparedRequest};
+use super::listing::TraceFile;
+use super::record::{LoadOutcome, LoadRecord};
 use super::schedule::{Arrivals, Extent, Rate, pinned, schedule};
-use super::summary::{Counts, LevelSummary};
+use super::summary::{LevelSummary, RequestCounts};
 use super::workload::{Draw, Workload};
 use crate::clock::Clock;
 use crate::slo::Slo;
@@ -30,19 +30,19 @@ use crate::time::Timestamp;
 
 /// One load level, complete: the same level and seed send the same requests at the same times.
 #[derive(Clone, Debug)]
-pub struct Level {
+pub struct LoadLevel {
     /// What makes a request due.
-    pub pace: Pace,
+    pub pace: Pacing,
     /// How long to go on sending.
     pub extent: Extent,
     /// Lengths, texts and their seed, which is also the seed of the schedule.
     pub workload: Workload,
     /// Requests given one by one, in place of the workload's laws.
-    pub listing: Option<Arc<Listing>>,
+    pub listing: Option<Arc<TraceFile>>,
     /// Stretch the drawn starts of an open loop so that they have the rate exactly ([`pinned`]).
     pub pinned: bool,
     /// Interface, model and flags.
-    pub form: Form,
+    pub form: BodyTemplate,
     /// Header fields of every request.
     pub headers: HeaderMap,
     /// When each request's client hangs up on purpose.
@@ -58,7 +58,7 @@ pub struct Level {
 /// What makes a request due.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Pace {
+pub enum Pacing {
     /// The schedule.
     Open {
         /// Law of the gaps.
@@ -80,7 +80,7 @@ pub enum Pace {
 
 /// How far a level has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct LevelProgress {
     /// Since the start of the level.
     pub elapsed: Duration,
     /// Requests sent.
@@ -88,12 +88,12 @@ pub struct Progress {
     /// Requests this level will send, where that is known.
     pub planned: Option<u64>,
     /// Requests ended, by outcome (`offered` counts the ended ones here).
-    pub ended: Counts,
+    pub ended: RequestCounts,
     /// Output tokens of the ended ones.
     pub output_tokens: u64,
 }
 
-impl Progress {
+impl LevelProgress {
     /// Requests on their way.
     pub const fn in_flight(&self) -> u64 {
         self.sent - self.ended.offered
@@ -104,7 +104,7 @@ impl Progress {
 #[derive(Clone, Debug)]
 pub struct LevelRun {
     /// Every request that was sent, by number.
-    pub records: Vec<RequestRecord>,
+    pub records: Vec<LoadRecord>,
     /// The level in figures.
     pub summary: LevelSummary,
 }
@@ -114,13 +114,13 @@ pub struct LevelRun {
 /// `progress` is called a few times a second and once at the end. When `stop` resolves nothing more is sent, what is
 /// running is unfinished, and what there is comes back; pass `std::future::pending()` for a level that runs to its end.
 pub async fn run_level(
-    target: &Target,
-    level: &Level,
+    target: &LoadTarget,
+    level: &LoadLevel,
     stop: impl Future<Output = ()>,
-    mut progress: impl FnMut(&Progress),
+    mut progress: impl FnMut(&LevelProgress),
 ) -> LevelRun {
-    let mut due = Due::new(level);
-    let mut run = Run::new(target, level);
+    let mut due = DueRequest::new(level);
+    let mut run = LevelInFlight::new(target, level);
     let mut stop = pin!(stop);
     let mut tick = interval(PROGRESS_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -149,25 +149,25 @@ pub async fn run_level(
     run.close(&mut progress, planned).await
 }
 
-impl Level {
+impl LoadLevel {
     /// An open-loop Poisson level of the default workload: `count` requests at `rate`.
     pub fn open(rate: Rate, count: u64) -> Self {
-        Self::of(Pace::Open { arrivals: Arrivals::Poisson, rate }, Extent::Count(count))
+        Self::of(Pacing::Open { arrivals: Arrivals::Poisson, rate }, Extent::Count(count))
     }
 
     /// A closed-loop level of the default workload: `count` requests, `workers` at a time.
     pub fn closed(workers: NonZeroU32, count: u64) -> Self {
-        Self::of(Pace::Closed { workers }, Extent::Count(count))
+        Self::of(Pacing::Closed { workers }, Extent::Count(count))
     }
 
-    fn of(pace: Pace, extent: Extent) -> Self {
+    fn of(pace: Pacing, extent: Extent) -> Self {
         Self {
             pace,
             extent,
             workload: Workload::default(),
             listing: None,
             pinned: false,
-            form: Form::default(),
+            form: BodyTemplate::default(),
             headers: HeaderMap::new(),
             give_up: GiveUp::Never,
             grace: DEFAULT_GRACE,
@@ -178,8 +178,8 @@ impl Level {
 
     fn requested_rate(&self) -> Option<f64> {
         match self.pace {
-            Pace::Open { rate, .. } | Pace::Trace { rate } => Some(rate.per_second()),
-            Pace::Closed { .. } => None,
+            Pacing::Open { rate, .. } | Pacing::Trace { rate } => Some(rate.per_second()),
+            Pacing::Closed { .. } => None,
         }
     }
 
@@ -188,13 +188,18 @@ impl Level {
         listed.unwrap_or_else(|| self.workload.draw(id))
     }
 
-    fn outgoing(&self, draw: &Draw) -> Outgoing {
+    fn outgoing(&self, draw: &Draw) -> PreparedRequest {
         let listed = self.listing.as_ref().and_then(|listing| listing.request(draw.id, self.workload.seed));
         let body = match listed {
             Some((draw, prompt)) => self.form.body_with(&prompt, draw.output_tokens),
             None => self.form.body(draw),
         };
-        Outgoing { api: self.form.api, body: Bytes::from(body), give_up: self.give_up, keep_gaps: self.keep_gaps }
+        PreparedRequest {
+            api: self.form.api,
+            body: Bytes::from(body),
+            give_up: self.give_up,
+            keep_gaps: self.keep_gaps,
+        }
     }
 
     /// When the requests of an open loop are meant to start.
@@ -215,19 +220,19 @@ impl Level {
 }
 
 /// Which request is due, and when.
-enum Due {
+enum DueRequest {
     /// Times drawn before the run.
     Scheduled { starts: Vec<Duration>, sent: usize },
     /// Free workers start at once, as long as the extent allows.
     OnDemand { free: u32, sent: u64, extent: Extent, over: bool },
 }
 
-impl Due {
-    fn new(level: &Level) -> Self {
+impl DueRequest {
+    fn new(level: &LoadLevel) -> Self {
         match level.pace {
-            Pace::Open { arrivals, rate } => Self::Scheduled { starts: level.starts(arrivals, rate), sent: 0 },
-            Pace::Trace { rate } => Self::Scheduled { starts: level.recorded_starts(rate), sent: 0 },
-            Pace::Closed { workers } => Self::OnDemand {
+            Pacing::Open { arrivals, rate } => Self::Scheduled { starts: level.starts(arrivals, rate), sent: 0 },
+            Pacing::Trace { rate } => Self::Scheduled { starts: level.recorded_starts(rate), sent: 0 },
+            Pacing::Closed { workers } => Self::OnDemand {
                 free: workers.get(),
                 sent: 0,
                 extent: level.extent,
@@ -297,18 +302,18 @@ impl Due {
 }
 
 /// The requests of a level that are out or back.
-struct Run {
-    level: Arc<Level>,
+struct LevelInFlight {
+    level: Arc<LoadLevel>,
     client: Arc<Client>,
     tasks: JoinSet<()>,
-    back: UnboundedSender<RequestRecord>,
-    ended: UnboundedReceiver<RequestRecord>,
-    records: Vec<RequestRecord>,
-    progress: Progress,
+    back: UnboundedSender<LoadRecord>,
+    ended: UnboundedReceiver<LoadRecord>,
+    records: Vec<LoadRecord>,
+    progress: LevelProgress,
 }
 
-impl Run {
-    fn new(target: &Target, level: &Level) -> Self {
+impl LevelInFlight {
+    fn new(target: &LoadTarget, level: &LoadLevel) -> Self {
         let (back, ended) = unbounded_channel();
         Self {
             level: Arc::new(level.clone()),
@@ -317,7 +322,7 @@ impl Run {
             back,
             ended,
             records: Vec::new(),
-            progress: Progress::default(),
+            progress: LevelProgress::default(),
         }
     }
 
@@ -325,7 +330,7 @@ impl Run {
         self.progress.sent += 1;
         let draw = self.level.draw(id);
         let (client, level) = (Arc::clone(&self.client), Arc::clone(&self.level));
-        let mut sheet = Sheet::new(&draw, intended, client.clock(), self.back.clone());
+        let mut sheet = RecordGuard::new(&draw, intended, client.clock(), self.back.clone());
         self.tasks.spawn(async move {
             let outgoing = level.outgoing(&draw);
             if let Some(record) = &mut sheet.record {
@@ -334,7 +339,7 @@ impl Run {
         });
     }
 
-    fn on_end(&mut self, record: RequestRecord) {
+    fn on_end(&mut self, record: LoadRecord) {
         while self.tasks.try_join_next().is_some() {}
         self.progress.ended.add(&record.outcome);
         self.progress.output_tokens += record.output_tokens();
@@ -342,7 +347,7 @@ impl Run {
     }
 
     /// Gives up what is still running and sums up.
-    async fn close(mut self, progress: &mut impl FnMut(&Progress), planned: Option<u64>) -> LevelRun {
+    async fn close(mut self, progress: &mut impl FnMut(&LevelProgress), planned: Option<u64>) -> LevelRun {
         self.tasks.shutdown().await;
         while let Ok(record) = self.ended.try_recv() {
             self.on_end(record);
@@ -362,28 +367,28 @@ impl Run {
         self.progress.sent - self.progress.ended.offered
     }
 
-    fn progress(&self, planned: Option<u64>) -> Progress {
-        Progress { elapsed: self.clock().now().since(Timestamp::ZERO), planned, ..self.progress }
+    fn progress(&self, planned: Option<u64>) -> LevelProgress {
+        LevelProgress { elapsed: self.clock().now().since(Timestamp::ZERO), planned, ..self.progress }
     }
 }
 
 /// A record that comes back however its request ends: completed, given up, or lost in a panic.
-struct Sheet {
-    record: Option<RequestRecord>,
+struct RecordGuard {
+    record: Option<LoadRecord>,
     clock: Clock,
-    back: UnboundedSender<RequestRecord>,
+    back: UnboundedSender<LoadRecord>,
 }
 
-impl Sheet {
-    fn new(draw: &Draw, intended: Timestamp, clock: Clock, back: UnboundedSender<RequestRecord>) -> Self {
-        Self { record: Some(RequestRecord::offered(draw, intended)), clock, back }
+impl RecordGuard {
+    fn new(draw: &Draw, intended: Timestamp, clock: Clock, back: UnboundedSender<LoadRecord>) -> Self {
+        Self { record: Some(LoadRecord::offered(draw, intended)), clock, back }
     }
 }
 
-impl Drop for Sheet {
+impl Drop for RecordGuard {
     fn drop(&mut self) {
         if let Some(mut record) = self.record.take() {
-            if record.outcome == Outcome::Unfinished {
+            if record.outcome == LoadOutcome::Unfinished {
                 record.end = self.clock.now();
             }
             // The level may be gone already; then nobody wants the record.

@@ -58,7 +58,7 @@ pub struct NotPositive(pub f64);
 /// `1 / rate` in expectation, so the last one falls near `count / rate` and not, as in vLLM, exactly on it: rescaling to
 /// hit it would take the randomness out of the very number that is to be measured.
 pub fn schedule(arrivals: Arrivals, rate: Rate, extent: Extent, seed: u64) -> Vec<Duration> {
-    let mut gaps = Gaps::new(arrivals, seed);
+    let mut gaps = GapSampler::new(arrivals, seed);
     let mut at = if arrivals == Arrivals::Constant { 0.0 } else { gaps.next() };
     let mut starts = Vec::new();
     while extent.admits(starts.len(), at / rate.0) {
@@ -176,7 +176,7 @@ impl fmt::Display for Rate {
 }
 
 /// Gaps in units of the mean gap.
-struct Gaps {
+struct GapSampler {
     law: Law,
     dice: ChaCha8Rng,
 }
@@ -187,7 +187,7 @@ enum Law {
     Gamma(Gamma<f64>),
 }
 
-impl Gaps {
+impl GapSampler {
     fn new(arrivals: Arrivals, seed: u64) -> Self {
         let law = match arrivals {
             Arrivals::Constant => Law::Constant,

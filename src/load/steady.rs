@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{Outcome, RequestRecord};
+use super::record::{LoadOutcome, LoadRecord};
 use crate::time::Timestamp;
 
 /// What happened in the steady window. Rates are per second.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Steady {
+pub struct SteadyRates {
     /// Start of the window, seconds from the start of the level.
     pub from: f64,
     /// Length, seconds.
@@ -32,10 +32,10 @@ pub struct Steady {
     pub decoding: f64,
 }
 
-impl Steady {
+impl SteadyRates {
     /// None when ramp and drain leave too little of the level.
-    pub fn of(records: &[RequestRecord]) -> Option<Self> {
-        let window = Window::of(records)?;
+    pub fn of(records: &[LoadRecord]) -> Option<Self> {
+        let window = SteadyBounds::of(records)?;
         let within = || completed(records).filter(|record| window.holds(record.end));
         let count = within().count() as u64;
         if count < LEAST_STEADY {
@@ -43,9 +43,9 @@ impl Steady {
         }
         let seconds = window.length().as_secs_f64();
         let a_second = |amount: u64| amount as f64 / seconds;
-        let output: u64 = within().map(RequestRecord::output_tokens).sum();
-        let input: u64 = within().map(RequestRecord::input_tokens).sum();
-        let busy = |since: fn(&RequestRecord) -> Option<Timestamp>| {
+        let output: u64 = within().map(LoadRecord::output_tokens).sum();
+        let input: u64 = within().map(LoadRecord::input_tokens).sum();
+        let busy = |since: fn(&LoadRecord) -> Option<Timestamp>| {
             let inside = |record| Some(window.share(since(record)?, record.end).as_secs_f64());
             records.iter().filter_map(inside).sum::<f64>() / seconds
         };
@@ -62,13 +62,13 @@ impl Steady {
     }
 }
 
-struct Window {
+struct SteadyBounds {
     from: Timestamp,
     until: Timestamp,
 }
 
-impl Window {
-    fn of(records: &[RequestRecord]) -> Option<Self> {
+impl SteadyBounds {
+    fn of(records: &[LoadRecord]) -> Option<Self> {
         let first = records.iter().filter_map(|record| record.sent).min()?;
         let last = records.iter().filter_map(|record| record.sent).max()?;
         let until = last_let_in(records).unwrap_or(last);
@@ -91,24 +91,24 @@ impl Window {
 }
 
 /// When the last request got its first token, where answers stream: one that arrives whole has its first token at its end.
-fn last_let_in(records: &[RequestRecord]) -> Option<Timestamp> {
+fn last_let_in(records: &[LoadRecord]) -> Option<Timestamp> {
     records.iter().filter(|record| record.content_events > 1).filter_map(|record| record.first_token).max()
 }
 
 /// Until the requests that met an empty server have been replaced once over.
 ///
 /// Counted in times of service, first token to end, and not end to end: past the knee the latter is mostly waiting.
-fn ramp(records: &[RequestRecord]) -> Option<Duration> {
-    let since = |record: &RequestRecord| if record.content_events > 1 { record.first_token } else { record.sent };
+fn ramp(records: &[LoadRecord]) -> Option<Duration> {
+    let since = |record: &LoadRecord| if record.content_events > 1 { record.first_token } else { record.sent };
     let services = || completed(records).filter_map(|record| Some(record.end.since(since(record)?)));
     let count = u32::try_from(services().count()).ok().filter(|count| *count > 0)?;
     let mean = services().sum::<Duration>() / count;
-    let least_wait = completed(records).filter_map(RequestRecord::ttft_from_send).min().unwrap_or_default();
+    let least_wait = completed(records).filter_map(LoadRecord::ttft_from_send).min().unwrap_or_default();
     Some(mean.mul_f64(RAMP_IN_SERVICES) + least_wait)
 }
 
-fn completed(records: &[RequestRecord]) -> impl Iterator<Item = &RequestRecord> {
-    records.iter().filter(|record| record.outcome == Outcome::Completed)
+fn completed(records: &[LoadRecord]) -> impl Iterator<Item = &LoadRecord> {
+    records.iter().filter(|record| record.outcome == LoadOutcome::Completed)
 }
 
 /// The ramp, in mean times of service: where a few answers are very long, the mean knows it and the median does not.
@@ -130,10 +130,10 @@ mod tests {
     }
 
     /// A server of `slots` places, each answer one second, one request every `gap` milliseconds.
-    fn level(count: u64, gap: u64, slots: usize) -> Vec<RequestRecord> {
+    fn level(count: u64, gap: u64, slots: usize) -> Vec<LoadRecord> {
         let mut free = vec![0; slots];
         let serve = |id: u64| {
-            let mut record = RequestRecord::offered(&Workload::default().draw(id), at(id * gap));
+            let mut record = LoadRecord::offered(&Workload::default().draw(id), at(id * gap));
             record.sent = Some(at(id * gap));
             let place = free.iter_mut().min()?;
             let start = (id * gap).max(*place);
@@ -141,7 +141,7 @@ mod tests {
             record.on_emission(at(start + 10), 1, false);
             record.on_emission(at(start + 1000), 1, false);
             record.end = at(start + 1000);
-            record.outcome = Outcome::Completed;
+            record.outcome = LoadOutcome::Completed;
             Some(record)
         };
         (0..count).filter_map(serve).collect()
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn below_the_knee_it_reads_the_rate_and_what_is_in_flight() {
-        let steady = Steady::of(&level(200, 100, 1000)).unwrap();
+        let steady = SteadyRates::of(&level(200, 100, 1000)).unwrap();
         assert!((steady.request_throughput - 10.0).abs() < 0.1, "{steady:?}");
         assert!((steady.in_flight - 10.0).abs() < 0.1 && (steady.decoding - 9.9).abs() < 0.1, "{steady:?}");
     }
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn past_the_knee_it_reads_the_capacity_and_what_the_batch_holds() {
         // 20 a second at a server of 8: the sends are over after 10 s, the waiting after 25.
-        let steady = Steady::of(&level(200, 50, 8)).unwrap();
+        let steady = SteadyRates::of(&level(200, 50, 8)).unwrap();
         assert!((steady.request_throughput - 8.0).abs() < 0.3, "{steady:?}");
         assert!((steady.decoding - 8.0).abs() < 0.2, "{steady:?}");
         assert!(steady.length > 15.0 && steady.in_flight > 20.0, "{steady:?}");
@@ -165,8 +165,8 @@ mod tests {
 
     #[test]
     fn a_short_level_has_none() {
-        assert_eq!(Steady::of(&level(15, 100, 1000)), None);
-        assert_eq!(Steady::of(&level(30, 10, 1000)), None, "sent before the first answer was complete");
-        assert_eq!(Steady::of(&[]), None);
+        assert_eq!(SteadyRates::of(&level(15, 100, 1000)), None);
+        assert_eq!(SteadyRates::of(&level(30, 10, 1000)), None, "sent before the first answer was complete");
+        assert_eq!(SteadyRates::of(&[]), None);
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{ErrorKind, Outcome, RequestRecord};
-pub use super::steady::Steady;
+use super::record::{FailureKind, LoadOutcome, LoadRecord};
+pub use super::steady::SteadyRates;
 use crate::slo::Slo;
 use crate::time::Timestamp;
 
@@ -24,7 +24,7 @@ pub struct LevelSummary {
     /// First send to last end, drain included, as vLLM counts it.
     pub duration: f64,
     /// How many requests there were and how they ended.
-    pub counts: Counts,
+    pub counts: RequestCounts,
     /// Completions a second over the whole run. A finite run under-reads: loadgen's N / (N/R + tail).
     pub request_throughput: f64,
     /// Output tokens of completed requests a second, over the whole run.
@@ -34,7 +34,7 @@ pub struct LevelSummary {
     /// Completions within the SLO a second, when one was given.
     pub goodput: Option<f64>,
     /// Throughput between ramp and drain, when the run was long enough to have such a window.
-    pub steady: Option<Steady>,
+    pub steady: Option<SteadyRates>,
     /// TTFT at the beginning and at the end of the level: whether it grew while the load stood still.
     pub drift: Drift,
     /// Mean requests in flight: sum of end-to-end times / duration (Little).
@@ -59,7 +59,7 @@ pub struct LevelSummary {
 
 /// Requests by outcome; all but `offered` add up to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
+pub struct RequestCounts {
     /// All of them.
     pub offered: u64,
     /// See [`Outcome::Completed`].
@@ -118,23 +118,23 @@ pub enum Punctuality {
 
 impl LevelSummary {
     /// Sums up a level. `requested_rate` is none for a closed loop.
-    pub fn new(records: &[RequestRecord], requested_rate: Option<f64>, slo: Option<Slo>) -> Self {
-        let counts = Counts::of(records);
+    pub fn new(records: &[LoadRecord], requested_rate: Option<f64>, slo: Option<Slo>) -> Self {
+        let counts = RequestCounts::of(records);
         let sends: Vec<Timestamp> = sorted(records.iter().filter_map(|record| record.sent));
         let first_send = sends.first().copied().unwrap_or_default();
         let last_end = records.iter().map(|record| record.end).max().unwrap_or_default();
         let duration = last_end.since(first_send).as_secs_f64();
         let a_second = |amount: u64| if duration > 0.0 { amount as f64 / duration } else { 0.0 };
-        let completed = || records.iter().filter(|record| record.outcome == Outcome::Completed);
-        let output: u64 = completed().map(RequestRecord::output_tokens).sum();
-        let input: u64 = completed().map(RequestRecord::input_tokens).sum();
+        let completed = || records.iter().filter(|record| record.outcome == LoadOutcome::Completed);
+        let output: u64 = completed().map(LoadRecord::output_tokens).sum();
+        let input: u64 = completed().map(LoadRecord::input_tokens).sum();
         let intended = sorted(records.iter().map(|record| record.intended));
         let scheduled_rate = requested_rate.and_then(|_| rate_of(&intended));
         let achieved_rate = rate_of(&sends);
         let ttft = Spread::of(records.iter().filter_map(ttft_or_age));
-        let schedule_delay = Spread::of(records.iter().filter_map(RequestRecord::schedule_delay));
+        let schedule_delay = Spread::of(records.iter().filter_map(LoadRecord::schedule_delay));
         let busy: Duration = records.iter().map(|record| record.end.since(record.sent.unwrap_or(record.end))).sum();
-        let e2e = Spread::of(records.iter().filter(|record| is_served_or_waiting(record)).map(RequestRecord::e2e));
+        let e2e = Spread::of(records.iter().filter(|record| is_served_or_waiting(record)).map(LoadRecord::e2e));
         let goodput = slo.map(|slo| a_second(completed().filter(|record| meets(record, slo)).count() as u64));
         Self {
             requested_rate,
@@ -146,13 +146,13 @@ impl LevelSummary {
             output_token_throughput: a_second(output),
             total_token_throughput: a_second(input + output),
             goodput,
-            steady: Steady::of(records),
+            steady: SteadyRates::of(records),
             drift: Drift::of(records),
             mean_in_flight: if duration > 0.0 { busy.as_secs_f64() / duration } else { 0.0 },
             ttft,
-            ttft_from_send: Spread::of(completed().filter_map(RequestRecord::ttft_from_send)),
+            ttft_from_send: Spread::of(completed().filter_map(LoadRecord::ttft_from_send)),
             itl: Spread::weighted(records.iter().flat_map(gaps_per_token).collect()),
-            tpot: Spread::of(completed().filter_map(RequestRecord::tpot)),
+            tpot: Spread::of(completed().filter_map(LoadRecord::tpot)),
             e2e,
             e2e_from_send: Spread::of(completed().filter_map(|record| Some(record.end.since(record.sent?)))),
             schedule_delay,
@@ -165,8 +165,8 @@ impl LevelSummary {
     }
 }
 
-impl Counts {
-    fn of(records: &[RequestRecord]) -> Self {
+impl RequestCounts {
+    fn of(records: &[LoadRecord]) -> Self {
         let mut counts = Self::default();
         for record in records {
             counts.add(&record.outcome);
@@ -175,16 +175,16 @@ impl Counts {
     }
 
     /// Books one more request that ended so.
-    pub fn add(&mut self, outcome: &Outcome) {
+    pub fn add(&mut self, outcome: &LoadOutcome) {
         self.offered += 1;
         let place = match outcome {
-            Outcome::Completed => &mut self.completed,
-            Outcome::Shed { .. } => &mut self.shed,
-            Outcome::Error(ErrorKind::ClientLimit) => &mut self.client_limited,
-            Outcome::Error(_) => &mut self.errors,
-            Outcome::Truncated => &mut self.truncated,
-            Outcome::Unfinished => &mut self.unfinished,
-            Outcome::Cancelled => &mut self.cancelled,
+            LoadOutcome::Completed => &mut self.completed,
+            LoadOutcome::Shed { .. } => &mut self.shed,
+            LoadOutcome::Error(FailureKind::ClientLimit) => &mut self.client_limited,
+            LoadOutcome::Error(_) => &mut self.errors,
+            LoadOutcome::Truncated => &mut self.truncated,
+            LoadOutcome::Unfinished => &mut self.unfinished,
+            LoadOutcome::Cancelled => &mut self.cancelled,
         };
         *place += 1;
     }
@@ -218,7 +218,7 @@ impl Spread {
 }
 
 impl Drift {
-    fn of(records: &[RequestRecord]) -> Self {
+    fn of(records: &[LoadRecord]) -> Self {
         let mut waits: Vec<(Timestamp, f64)> =
             records.iter().filter_map(|record| Some((record.intended, ttft_or_age(record)?.as_secs_f64()))).collect();
         waits.sort_unstable_by_key(|(intended, _)| *intended);
@@ -261,24 +261,24 @@ impl Punctuality {
 }
 
 /// Time to the first token, or the age at which an unfinished request was given up without one.
-pub(super) fn ttft_or_age(record: &RequestRecord) -> Option<Duration> {
+pub(super) fn ttft_or_age(record: &LoadRecord) -> Option<Duration> {
     match record.outcome {
-        Outcome::Unfinished => Some(record.ttft().unwrap_or_else(|| record.e2e())),
+        LoadOutcome::Unfinished => Some(record.ttft().unwrap_or_else(|| record.e2e())),
         _ => record.ttft(),
     }
 }
 
-pub(super) const fn is_served_or_waiting(record: &RequestRecord) -> bool {
-    matches!(record.outcome, Outcome::Completed | Outcome::Unfinished)
+pub(super) const fn is_served_or_waiting(record: &LoadRecord) -> bool {
+    matches!(record.outcome, LoadOutcome::Completed | LoadOutcome::Unfinished)
 }
 
-fn meets(record: &RequestRecord, slo: Slo) -> bool {
+fn meets(record: &LoadRecord, slo: Slo) -> bool {
     record.ttft().is_some_and(|ttft| ttft <= slo.ttft) && record.tpot().is_none_or(|tpot| tpot <= slo.itl)
 }
 
 /// Seconds per token of each gap, weighted by its tokens; where the usage says more tokens than events showed, every
 /// event is taken to hold its share.
-pub(super) fn gaps_per_token(record: &RequestRecord) -> impl Iterator<Item = (f64, u64)> + '_ {
+pub(super) fn gaps_per_token(record: &LoadRecord) -> impl Iterator<Item = (f64, u64)> + '_ {
     let scale = record.tokens_per_counted();
     record.gaps.iter().map(move |gap| {
         let tokens = f64::from(gap.tokens) * scale;
@@ -325,22 +325,22 @@ mod tests {
     }
 
     /// Intended at `start`, sent `late` after, first token 100 ms and end 500 ms after the send.
-    fn served(id: u64, start: u64, late: u64) -> RequestRecord {
-        let mut record = RequestRecord::offered(&Workload::default().draw(id), at(start));
+    fn served(id: u64, start: u64, late: u64) -> LoadRecord {
+        let mut record = LoadRecord::offered(&Workload::default().draw(id), at(start));
         record.sent = Some(at(start + late));
         record.on_emission(at(start + late + 100), 1, true);
         record.on_emission(at(start + late + 500), 1, true);
         record.output_usage = Some(5);
         record.end = at(start + late + 500);
-        record.outcome = Outcome::Completed;
+        record.outcome = LoadOutcome::Completed;
         record
     }
 
-    fn level(late: u64) -> Vec<RequestRecord> {
+    fn level(late: u64) -> Vec<LoadRecord> {
         (0..101).map(|id| served(id, id * 100, late)).collect()
     }
 
-    fn summary(records: &[RequestRecord]) -> LevelSummary {
+    fn summary(records: &[LoadRecord]) -> LevelSummary {
         LevelSummary::new(records, Some(10.0), Some(Slo::default()))
     }
 
@@ -372,7 +372,7 @@ mod tests {
     #[test]
     fn a_client_without_descriptors_or_far_behind_limits_the_level() {
         let mut records = level(0);
-        records[5].outcome = Outcome::Error(ErrorKind::ClientLimit);
+        records[5].outcome = LoadOutcome::Error(FailureKind::ClientLimit);
         assert_eq!(summary(&records).pace, Punctuality::ClientLimited);
         assert_eq!(summary(&level(4000)).pace, Punctuality::ClientLimited);
     }
@@ -392,12 +392,12 @@ mod tests {
     #[test]
     fn every_outcome_is_counted_apart_and_they_add_up() {
         let mut records = level(0);
-        records[0].outcome = Outcome::Shed { status: 429, retry_after: None };
-        records[1].outcome = Outcome::Error(ErrorKind::Status);
-        records[2].outcome = Outcome::Truncated;
-        records[3].outcome = Outcome::Cancelled;
-        records[4].outcome = Outcome::Unfinished;
-        let Counts { offered, completed, shed, errors, client_limited, truncated, unfinished, cancelled } =
+        records[0].outcome = LoadOutcome::Shed { status: 429, retry_after: None };
+        records[1].outcome = LoadOutcome::Error(FailureKind::Status);
+        records[2].outcome = LoadOutcome::Truncated;
+        records[3].outcome = LoadOutcome::Cancelled;
+        records[4].outcome = LoadOutcome::Unfinished;
+        let RequestCounts { offered, completed, shed, errors, client_limited, truncated, unfinished, cancelled } =
             summary(&records).counts;
         assert_eq!((offered, completed, client_limited), (101, 96, 0));
         assert_eq!(offered, completed + shed + errors + truncated + unfinished + cancelled);
@@ -405,11 +405,11 @@ mod tests {
 
     #[test]
     fn an_unfinished_request_counts_with_its_age_and_a_refused_one_not_at_all() {
-        let mut waiting = RequestRecord::offered(&Workload::default().draw(0), at(0));
+        let mut waiting = LoadRecord::offered(&Workload::default().draw(0), at(0));
         waiting.sent = Some(at(0));
         waiting.end = at(30_000);
         let mut refused = waiting.clone();
-        refused.outcome = Outcome::Shed { status: 503, retry_after: None };
+        refused.outcome = LoadOutcome::Shed { status: 503, retry_after: None };
         let summary = summary(&[waiting, refused]);
         assert_eq!((summary.ttft.count, summary.e2e.count), (1, 1));
         assert!(close(summary.ttft.max, 30.0));

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{Outcome, RequestRecord};
+use super::record::{LoadOutcome, LoadRecord};
 use super::summary::{Spread, gaps_per_token, is_served_or_waiting, ttft_or_age};
 use crate::measure::histogram::LogHistogram;
 
@@ -37,7 +37,7 @@ pub struct Times {
 
 impl LevelTimes {
     /// Those of some requests.
-    pub fn of(records: &[RequestRecord]) -> Self {
+    pub fn of(records: &[LoadRecord]) -> Self {
         let mut times = Self::default();
         for record in records {
             times.add(record);
@@ -55,8 +55,8 @@ impl LevelTimes {
         self.schedule_delay.merge(&other.schedule_delay);
     }
 
-    fn add(&mut self, record: &RequestRecord) {
-        let completed = record.outcome == Outcome::Completed;
+    fn add(&mut self, record: &LoadRecord) {
+        let completed = record.outcome == LoadOutcome::Completed;
         self.ttft.record_all(ttft_or_age(record));
         self.ttft_from_send.record_all(record.ttft_from_send().filter(|_| completed));
         self.tpot.record_all(record.tpot().filter(|_| completed));

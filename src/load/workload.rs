@@ -18,9 +18,9 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields)]
 pub struct Workload {
     /// Prompt length, tokens.
-    pub prompt: Length,
+    pub prompt: TokenLength,
     /// Answer length, tokens: sent as the output cap, exact when the engine honours `ignore_eos`.
-    pub output: Length,
+    pub output: TokenLength,
     /// Seed of lengths and texts.
     pub seed: u64,
 }
@@ -28,7 +28,7 @@ pub struct Workload {
 /// A length in tokens, or the law it is drawn from. Written `128` or `lognormal:162,0.7`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub enum Length {
+pub enum TokenLength {
     /// Always this many tokens.
     Fixed(u32),
     /// Log-normal, rounded to whole tokens, at least 1.
@@ -60,14 +60,14 @@ pub struct BadLength(pub String);
 impl Workload {
     /// Request number `id`.
     pub fn draw(&self, id: u64) -> Draw {
-        let mut within = dice(self.seed, id, Purpose::Lengths);
-        let prompt_tokens = self.prompt.at(self.quantile(id, Purpose::PromptOrder, &mut within));
-        let output_tokens = self.output.at(self.quantile(id, Purpose::OutputOrder, &mut within));
+        let mut within = dice(self.seed, id, DrawPurpose::Lengths);
+        let prompt_tokens = self.prompt.at(self.quantile(id, DrawPurpose::PromptOrder, &mut within));
+        let output_tokens = self.output.at(self.quantile(id, DrawPurpose::OutputOrder, &mut within));
         Draw { id, prompt_tokens, output_tokens, seed: self.seed }
     }
 
     /// Which share of the law's lengths is shorter than request `id`'s.
-    fn quantile(&self, id: u64, order: Purpose, within: &mut ChaCha8Rng) -> f64 {
+    fn quantile(&self, id: u64, order: DrawPurpose, within: &mut ChaCha8Rng) -> f64 {
         let stratum = shuffled(id % BLOCK, dice(self.seed, id / BLOCK, order).next_u64());
         (stratum as f64 + within.random::<f64>()) / BLOCK as f64
     }
@@ -88,7 +88,7 @@ impl Draw {
         let words = self.prompt_tokens as usize;
         let mut text = String::with_capacity(words * 4);
         let mut serial = opening(self.seed, self.id);
-        let mut dice = dice(self.seed, self.id, Purpose::Text);
+        let mut dice = dice(self.seed, self.id, DrawPurpose::Text);
         let mut bits = 0_u32;
         for at in 0..words {
             let word = if at < OPENING_WORDS {
@@ -107,7 +107,7 @@ impl Draw {
     }
 }
 
-impl Length {
+impl TokenLength {
     /// The length below which a share `quantile` of the law lies.
     fn at(self, quantile: f64) -> u32 {
         match self {
@@ -132,14 +132,14 @@ impl Length {
 impl Default for Workload {
     fn default() -> Self {
         Self {
-            prompt: Length::LogNormal { mean: 162.0, sigma: 0.7 },
-            output: Length::LogNormal { mean: 153.0, sigma: 0.25 },
+            prompt: TokenLength::LogNormal { mean: 162.0, sigma: 0.7 },
+            output: TokenLength::LogNormal { mean: 153.0, sigma: 0.25 },
             seed: 1,
         }
     }
 }
 
-impl FromStr for Length {
+impl FromStr for TokenLength {
     type Err = BadLength;
 
     fn from_str(text: &str) -> Result<Self, BadLength> {
@@ -147,7 +147,7 @@ impl FromStr for Length {
     }
 }
 
-impl TryFrom<String> for Length {
+impl TryFrom<String> for TokenLength {
     type Error = BadLength;
 
     fn try_from(text: String) -> Result<Self, BadLength> {
@@ -155,13 +155,13 @@ impl TryFrom<String> for Length {
     }
 }
 
-impl From<Length> for String {
-    fn from(length: Length) -> Self {
+impl From<TokenLength> for String {
+    fn from(length: TokenLength) -> Self {
         length.to_string()
     }
 }
 
-impl fmt::Display for Length {
+impl fmt::Display for TokenLength {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fixed(tokens) => write!(f, "{tokens}"),
@@ -172,14 +172,14 @@ impl fmt::Display for Length {
 
 /// What a request's dice are thrown for: lengths and text must not depend on each other.
 #[derive(Clone, Copy)]
-enum Purpose {
+enum DrawPurpose {
     Lengths,
     Text,
     PromptOrder,
     OutputOrder,
 }
 
-fn dice(seed: u64, id: u64, purpose: Purpose) -> ChaCha8Rng {
+fn dice(seed: u64, id: u64, purpose: DrawPurpose) -> ChaCha8Rng {
     let mut dice = ChaCha8Rng::seed_from_u64(seed);
     dice.set_stream(id.wrapping_mul(4).wrapping_add(purpose as u64));
     dice
@@ -227,14 +227,14 @@ fn normal_quantile(p: f64) -> f64 {
     size.copysign(q)
 }
 
-fn read_length(text: &str) -> Option<Length> {
+fn read_length(text: &str) -> Option<TokenLength> {
     let Some(law) = text.strip_prefix("lognormal:") else {
-        return text.parse().ok().filter(|tokens| (1..=LONGEST).contains(tokens)).map(Length::Fixed);
+        return text.parse().ok().filter(|tokens| (1..=LONGEST).contains(tokens)).map(TokenLength::Fixed);
     };
     let (mean, sigma) = law.split_once(',')?;
     let (mean, sigma) = (mean.trim().parse::<f64>().ok()?, sigma.trim().parse::<f64>().ok()?);
     let sayable = (1.0..=f64::from(LONGEST)).contains(&mean) && (0.0..=WIDEST_SIGMA).contains(&sigma);
-    sayable.then_some(Length::LogNormal { mean, sigma })
+    sayable.then_some(TokenLength::LogNormal { mean, sigma })
 }
 
 /// A number of 30 bits that differs for every request number below 2^30, spread so that neighbours differ in their first
@@ -275,14 +275,14 @@ mod tests {
 
     use super::*;
 
-    fn lengths(length: Length, count: u64) -> Vec<f64> {
+    fn lengths(length: TokenLength, count: u64) -> Vec<f64> {
         let workload = Workload { prompt: length, ..Workload::default() };
         (0..count).map(|id| f64::from(workload.draw(id).prompt_tokens)).collect()
     }
 
     #[test]
     fn log_normal_lengths_have_the_mean_of_the_law_and_the_sigma_of_the_log() {
-        let drawn = lengths(Length::LogNormal { mean: 162.0, sigma: 0.7 }, 20_000);
+        let drawn = lengths(TokenLength::LogNormal { mean: 162.0, sigma: 0.7 }, 20_000);
         let count = drawn.len() as f64;
         let mean = drawn.iter().sum::<f64>() / count;
         let logs: Vec<f64> = drawn.iter().map(|tokens| tokens.ln()).collect();
@@ -335,8 +335,8 @@ mod tests {
 
     #[test]
     fn a_fixed_length_is_exact_and_sigma_zero_is_the_mean() {
-        assert!(lengths(Length::Fixed(128), 50).iter().all(|tokens| *tokens == 128.0));
-        assert!(lengths(Length::LogNormal { mean: 300.0, sigma: 0.0 }, 50).iter().all(|tokens| *tokens == 300.0));
+        assert!(lengths(TokenLength::Fixed(128), 50).iter().all(|tokens| *tokens == 128.0));
+        assert!(lengths(TokenLength::LogNormal { mean: 300.0, sigma: 0.0 }, 50).iter().all(|tokens| *tokens == 300.0));
     }
 
     #[test]
@@ -352,14 +352,14 @@ mod tests {
     #[test]
     fn a_prompt_is_four_bytes_a_token() {
         for tokens in [1, 4, 5, 6, 162, 5000] {
-            let workload = Workload { prompt: Length::Fixed(tokens), ..Workload::default() };
+            let workload = Workload { prompt: TokenLength::Fixed(tokens), ..Workload::default() };
             assert_eq!(workload.draw(3).prompt().len(), 4 * tokens as usize);
         }
     }
 
     #[test]
     fn no_two_prompts_share_their_opening() {
-        let workload = Workload { prompt: Length::Fixed(5), ..Workload::default() };
+        let workload = Workload { prompt: TokenLength::Fixed(5), ..Workload::default() };
         let prompts: HashSet<String> = (0..20_000).map(|id| workload.draw(id).prompt()).collect();
         assert_eq!(prompts.len(), 20_000);
         assert_ne!(workload.draw(0).prompt()[..4], workload.draw(1).prompt()[..4]);
@@ -374,10 +374,10 @@ mod tests {
     #[test]
     fn a_length_is_read_as_it_is_written() {
         for text in ["128", "lognormal:162,0.7"] {
-            assert_eq!(text.parse::<Length>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<TokenLength>().unwrap().to_string(), text);
         }
         for wrong in ["", "0", "-3", "lognormal:", "lognormal:0,1", "lognormal:10,9", "lognormal:NaN,1", "normal:3,1"] {
-            assert!(wrong.parse::<Length>().is_err(), "{wrong}");
+            assert!(wrong.parse::<TokenLength>().is_err(), "{wrong}");
         }
     }
 }

@@ -50,7 +50,7 @@ impl BucketSettings {
 
 /// One account's books. Arrays are indexed by the enumerations' `index()`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Books {
+pub struct AccountStats {
     pub offered: [u64; Priority::COUNT],
     pub admitted: [u64; Priority::COUNT],
     pub shed: [[u64; ShedReason::COUNT]; Priority::COUNT],
@@ -93,7 +93,7 @@ pub struct Books {
     pub limited_gaps: u64,
 }
 
-impl Books {
+impl AccountStats {
     /// Empty books.
     pub fn new(bounds: &BucketSettings) -> Self {
         let buckets = |bounds: &Bounds| Buckets::new(bounds);

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ledger::Account;
-use super::line::{BATCH, BATCH_AGE, Line, Stage};
+use super::line::{BATCH, BATCH_AGE, RecordStage, RequestRecord};
 use super::outcome::{CodeClass, Outcome, OverheadStage, Priority, RetryReason, ShedReason};
-use super::report::Caption;
+use super::report::ReportContext;
 use super::shard::Shard;
 use super::timeline::Usage;
 use crate::time::Timestamp;
@@ -21,7 +21,7 @@ use crate::time::Timestamp;
 /// boxed, because an entry is handed on several times before the first byte of a request leaves.
 pub struct Entry {
     shard: Arc<Shard>,
-    line: Box<Line>,
+    line: Box<RequestRecord>,
 }
 
 /// What is known of a request when it arrives.
@@ -49,7 +49,7 @@ pub struct Arrival {
 
 /// How an admitted request ended.
 #[derive(Clone, Copy, Debug)]
-pub struct End {
+pub struct EntryEnd {
     pub outcome: Outcome,
     /// Class of what was sent to the client.
     pub code: CodeClass,
@@ -62,7 +62,7 @@ impl Entry {
     /// A request has arrived.
     pub fn offer(shard: &Arc<Shard>, account: Account, priority: Priority, arrival: Arrival) -> Self {
         let mut state = shard.lock();
-        let line = Line::open(shard, &mut state, account, priority, arrival);
+        let line = RequestRecord::open(shard, &mut state, account, priority, arrival);
         line.enter_queue(&mut state);
         drop(state);
         Self { shard: shard.clone(), line }
@@ -71,7 +71,7 @@ impl Entry {
     /// A request has arrived and is dispatched at `at`, without a queue between: `offer` and `admit` in one step.
     pub fn admitted(shard: &Arc<Shard>, account: Account, priority: Priority, arrival: Arrival, at: Timestamp) -> Self {
         let mut state = shard.lock();
-        let mut line = Line::open(shard, &mut state, account, priority, arrival);
+        let mut line = RequestRecord::open(shard, &mut state, account, priority, arrival);
         line.admit(&mut state, at);
         drop(state);
         Self { shard: shard.clone(), line }
@@ -79,7 +79,7 @@ impl Entry {
 
     /// Queued => InFlight: dispatched at `at`.
     pub fn admit(&mut self, at: Timestamp) {
-        if self.line.state != Stage::Queued {
+        if self.line.state != RecordStage::Queued {
             return;
         }
         let mut state = self.shard.lock();
@@ -89,7 +89,7 @@ impl Entry {
 
     /// Another backend than the one it was offered to takes it over, from the queue. In the sum over all backends nothing moves.
     pub fn move_to(&mut self, account: Account, at: Timestamp) {
-        if self.line.state == Stage::Queued && account != self.line.account {
+        if self.line.state == RecordStage::Queued && account != self.line.account {
             self.line.move_to(&self.shard, &mut self.shard.lock(), account, at);
         }
     }
@@ -113,7 +113,7 @@ impl Entry {
     /// The engine does not stream this answer, or (`opaque`) in a coding that is not read: it has no first token to wait for.
     pub fn on_unstreamed(&mut self, opaque: bool) {
         let line = &mut *self.line;
-        let was_pending = std::mem::take(&mut line.stream) && line.state == Stage::Prefill;
+        let was_pending = std::mem::take(&mut line.stream) && line.state == RecordStage::Prefill;
         line.opaque |= opaque;
         if was_pending || opaque {
             let books = &mut self.shard.lock().rows[line.row as usize].1;
@@ -127,11 +127,11 @@ impl Entry {
     /// Nothing is booked of an answer that is not 2xx, nor before dispatch: such events are no tokens.
     pub fn on_emission(&mut self, at: Timestamp, tokens: u32, limited: bool) {
         let line = &mut *self.line;
-        if !matches!(line.state, Stage::Prefill | Stage::Decode) || !matches!(line.status, 0 | 200..=299) {
+        if !matches!(line.state, RecordStage::Prefill | RecordStage::Decode) || !matches!(line.status, 0 | 200..=299) {
             return;
         }
         line.keep(at, tokens, limited);
-        if line.state == Stage::Prefill {
+        if line.state == RecordStage::Prefill {
             line.on_first_token(&self.shard, &mut self.shard.lock(), at);
         } else if usize::from(line.batched) == BATCH || at.since(line.flushed) >= BATCH_AGE {
             line.flush(&self.shard, &mut self.shard.lock(), at);
@@ -139,7 +139,7 @@ impl Entry {
     }
 
     /// Somebody is to be told of the request's end.
-    pub fn caption(&mut self, caption: Option<Box<Caption>>) {
+    pub fn caption(&mut self, caption: Option<Box<ReportContext>>) {
         if caption.is_some() {
             self.line.caption = caption;
         }
@@ -176,12 +176,12 @@ impl Entry {
     /// Queued or InFlight => closed: the client left. After dispatch that is a cancellation.
     pub fn abandon(mut self, at: Timestamp) {
         let code = CodeClass::of_status(self.line.status);
-        let end = End { outcome: Outcome::ClientCancelled, code, at, usage: None };
+        let end = EntryEnd { outcome: Outcome::ClientCancelled, code, at, usage: None };
         self.line.close(&self.shard, &mut self.shard.lock(), end);
     }
 
     /// InFlight => closed.
-    pub fn finish(mut self, end: End) {
+    pub fn finish(mut self, end: EntryEnd) {
         self.line.close(&self.shard, &mut self.shard.lock(), end);
     }
 }
@@ -189,7 +189,7 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         let line = &mut *self.line;
-        if line.state == Stage::Closed {
+        if line.state == RecordStage::Closed {
             return;
         }
         let mut state = self.shard.lock();
@@ -197,7 +197,7 @@ impl Drop for Entry {
         // The last stamp there is: a guard that is dropped has no clock.
         let at = line.last.or(line.timeline.admitted).unwrap_or(line.timeline.arrived);
         let code = CodeClass::of_status(line.status);
-        line.close(&self.shard, &mut state, End { outcome: Outcome::UpstreamError, code, at, usage: None });
+        line.close(&self.shard, &mut state, EntryEnd { outcome: Outcome::UpstreamError, code, at, usage: None });
     }
 }
 
@@ -205,7 +205,7 @@ impl Drop for Entry {
 mod tests {
     use super::super::outcome::{AbandonPhase, Objective};
     use super::super::sample::What;
-    use super::super::tray::Tray;
+    use super::super::tray::SampleBuffer;
     use super::super::{BackendNames, BucketSettings, Ledger, Snapshot};
     use super::*;
     use crate::backend::BackendId;
@@ -243,12 +243,12 @@ mod tests {
         Entry::offer(&ledger.shard(0), account(ledger), Priority::Default, arrival(now))
     }
 
-    fn end(outcome: Outcome, at: Timestamp, output: Option<u64>) -> End {
+    fn end(outcome: Outcome, at: Timestamp, output: Option<u64>) -> EntryEnd {
         let usage = output.map(|output| Usage { input: Some(7), output: Some(output), cached: None });
-        End { outcome, code: CodeClass::Ok2xx, at, usage }
+        EntryEnd { outcome, code: CodeClass::Ok2xx, at, usage }
     }
 
-    fn only(snapshot: &Snapshot) -> &super::super::Books {
+    fn only(snapshot: &Snapshot) -> &super::super::AccountStats {
         snapshot.check().unwrap();
         &snapshot.accounts[0].books
     }
@@ -385,7 +385,7 @@ mod tests {
 
     /// What lies on the first shard's tray, each sample with its stamp in milliseconds and its key counted from the first.
     fn told(ledger: &Ledger) -> Vec<(u64, u64, What)> {
-        let mut trays = [Tray::default()];
+        let mut trays = [SampleBuffer::default()];
         ledger.shard(0).swap(&mut trays);
         assert_eq!(trays[0].lost, 0);
         trays[0].samples.iter().map(|s| (s.at.as_nanos() / 1_000_000, s.request.0, s.what)).collect()
@@ -473,7 +473,7 @@ mod tests {
                     let i = which.index(open.len());
                     match op {
                         3 => open[i].admit(now),
-                        4 => if open[i].line.state != Stage::Queued { open[i].on_emission(now, 2, false) },
+                        4 => if open[i].line.state != RecordStage::Queued { open[i].on_emission(now, 2, false) },
                         5 => drop(open.swap_remove(i)),
                         6 => open.swap_remove(i).shed(ShedReason::QueueFull, now),
                         7 => open.swap_remove(i).abandon(now),

@@ -12,27 +12,27 @@ use super::histogram::{Bounds, Buckets};
 
 /// One stream's inter-token gaps, by bucket.
 #[derive(Debug, Default)]
-pub(super) struct Gaps {
+pub(super) struct TokenGaps {
     /// One bucket each of the even and of the odd ones, so that neighbours never drive each other out.
     near: [Near; 2],
-    places: Option<Box<[Held]>>,
+    places: Option<Box<[HeldGap]>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Near {
     place: u32,
-    held: Held,
+    held: HeldGap,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Held {
+struct HeldGap {
     /// Observations, one a token.
     tokens: u32,
     /// Their sum in nanoseconds.
     sum: u64,
 }
 
-impl Gaps {
+impl TokenGaps {
     /// An event of `tokens` tokens after `gap` nanoseconds.
     pub fn add(&mut self, bounds: &Bounds, gap: u64, tokens: u32) {
         let tokens = tokens.max(1);
@@ -40,15 +40,15 @@ impl Gaps {
         let near = &mut self.near[place % 2];
         if near.place as usize != place {
             let place = u32::try_from(place).unwrap_or(u32::MAX);
-            let far = std::mem::replace(near, Near { place, held: Held::default() });
+            let far = std::mem::replace(near, Near { place, held: HeldGap::default() });
             self.put_away(bounds, far);
         }
-        self.near[place % 2].held.add(Held { tokens, sum: gap });
+        self.near[place % 2].held.add(HeldGap { tokens, sum: gap });
     }
 
     fn put_away(&mut self, bounds: &Bounds, near: Near) {
         if near.held.tokens > 0 {
-            let places = self.places.get_or_insert_with(|| vec![Held::default(); bounds.upper().len() + 1].into());
+            let places = self.places.get_or_insert_with(|| vec![HeldGap::default(); bounds.upper().len() + 1].into());
             places[near.place as usize].add(near.held);
         }
     }
@@ -80,7 +80,7 @@ impl Gaps {
     }
 }
 
-impl Held {
+impl HeldGap {
     fn add(&mut self, other: Self) {
         self.tokens = self.tokens.saturating_add(other.tokens);
         self.sum = self.sum.saturating_add(other.sum);
@@ -101,7 +101,7 @@ mod tests {
         Bounds::seconds(&[0.01, 0.02, 0.04])
     }
 
-    fn observed(gaps: Gaps, counted: u64, reported: Option<u64>) -> (Vec<u64>, u128) {
+    fn observed(gaps: TokenGaps, counted: u64, reported: Option<u64>) -> (Vec<u64>, u128) {
         let mut buckets = Buckets::new(&bounds());
         gaps.observe(&mut buckets, counted, reported);
         (buckets.counts().to_vec(), buckets.sum())
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn one_token_an_event_is_exact() {
-        let mut gaps = Gaps::default();
+        let mut gaps = TokenGaps::default();
         for gap in [10_000_000, 10_000_001, 40_000_001] {
             gaps.add(&bounds(), gap, 1);
         }
@@ -120,7 +120,7 @@ mod tests {
     fn whatever_the_order_every_gap_is_in_its_bucket() {
         let values = [5_000_000, 15_000_000, 30_000_000, 50_000_000];
         for order in [[0, 1, 2, 3], [3, 0, 2, 1], [0, 2, 0, 2], [1, 3, 1, 3], [1, 2, 1, 2], [2, 2, 2, 0]] {
-            let (mut gaps, mut expected) = (Gaps::default(), Buckets::new(&bounds()));
+            let (mut gaps, mut expected) = (TokenGaps::default(), Buckets::new(&bounds()));
             for i in order.into_iter().cycle().take(400) {
                 gaps.add(&bounds(), values[i], 1);
                 expected.record(values[i]);
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn two_neighbours_by_turns_allocate_nothing_and_a_third_bucket_does() {
-        let mut gaps = Gaps::default();
+        let mut gaps = TokenGaps::default();
         (0..100).for_each(|i| gaps.add(&bounds(), if i % 2 == 0 { 19_999_999 } else { 20_000_001 }, 1));
         assert!(gaps.places.is_none());
         gaps.add(&bounds(), 1, 1);
@@ -141,14 +141,14 @@ mod tests {
 
     #[test]
     fn an_event_of_three_tokens_after_30_ms_is_three_times_10_ms() {
-        let mut gaps = Gaps::default();
+        let mut gaps = TokenGaps::default();
         gaps.add(&bounds(), 30_000_000, 3);
         assert_eq!(observed(gaps, 4, Some(4)), (vec![3, 0, 0, 0], 30_000_000));
     }
 
     #[test]
     fn usage_above_the_events_scales_the_gaps_at_the_end() {
-        let mut gaps = Gaps::default();
+        let mut gaps = TokenGaps::default();
         gaps.add(&bounds(), 30_000_000, 1);
         gaps.add(&bounds(), 30_000_000, 1);
         assert_eq!(observed(gaps, 3, Some(9)), (vec![6, 0, 0, 0], 60_000_000));
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_scale_that_is_no_whole_number_keeps_the_count_over_many_buckets() {
-        let mut gaps = Gaps::default();
+        let mut gaps = TokenGaps::default();
         for gap in [5_000_000, 15_000_000, 30_000_000, 50_000_000] {
             gaps.add(&bounds(), gap, 1);
         }
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn usage_below_the_events_is_not_believed() {
-        let mut gaps = Gaps::default();
+        let mut gaps = TokenGaps::default();
         gaps.add(&bounds(), 30_000_000, 1);
         assert_eq!(observed(gaps, 2, Some(1)), (vec![0, 0, 1, 0], 30_000_000));
     }

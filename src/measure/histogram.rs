@@ -9,12 +9,12 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bounds {
     upper: Arc<[u64]>,
-    unit: Unit,
+    unit: BoundUnit,
 }
 
 /// What a bound counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
+pub enum BoundUnit {
     /// Nanoseconds inside, seconds outside.
     Seconds,
     /// Tokens inside and outside.
@@ -44,12 +44,12 @@ impl Bounds {
     /// Bounds in seconds; sorted, rounded to nanoseconds, duplicates and what is not a positive finite number left out.
     pub fn seconds(upper: &[f64]) -> Self {
         let nanos = upper.iter().filter(|s| s.is_finite() && **s > 0.0).map(|s| (s * 1e9).round() as u64);
-        Self::new(nanos.collect(), Unit::Seconds)
+        Self::new(nanos.collect(), BoundUnit::Seconds)
     }
 
     /// Bounds in tokens; sorted, duplicates left out.
     pub fn tokens(upper: &[u64]) -> Self {
-        Self::new(upper.to_vec(), Unit::Tokens)
+        Self::new(upper.to_vec(), BoundUnit::Tokens)
     }
 
     /// The same bounds with one more, unless it is there already. `bound` in nanoseconds or tokens.
@@ -63,7 +63,7 @@ impl Bounds {
     }
 
     /// What they count.
-    pub fn unit(&self) -> Unit {
+    pub fn unit(&self) -> BoundUnit {
         self.unit
     }
 
@@ -72,7 +72,7 @@ impl Bounds {
         self.upper.partition_point(|bound| *bound < value)
     }
 
-    fn new(mut upper: Vec<u64>, unit: Unit) -> Self {
+    fn new(mut upper: Vec<u64>, unit: BoundUnit) -> Self {
         upper.retain(|bound| *bound > 0);
         upper.sort_unstable();
         upper.dedup();
@@ -81,8 +81,8 @@ impl Bounds {
 
     fn outward(&self, value: f64) -> f64 {
         match self.unit {
-            Unit::Seconds => value / 1e9,
-            Unit::Tokens => value,
+            BoundUnit::Seconds => value / 1e9,
+            BoundUnit::Tokens => value,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Arrival, End, Entry};
+use super::entry::{Arrival, Entry, EntryEnd};
 use super::ledger::{Account, BackendNames, Ledger};
 use super::outcome::{CodeClass, Outcome, OverheadStage, Priority, RetryReason, ShedReason};
 use super::timeline::{Timeline, Usage};
@@ -18,19 +18,19 @@ use crate::time::Timestamp;
 /// One line of a journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Line {
+pub enum JournalLine {
     /// A request that was closed.
-    Request(Box<Record>),
+    Request(Box<JournalRecord>),
     /// A backend's state changed: `{"transition":{…}}`.
     Transition {
         /// The change.
-        transition: Turn,
+        transition: StateTransition,
     },
 }
 
 /// A change of a backend's state, in the words of the estimate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Turn {
+pub struct StateTransition {
     /// As in the labels of the metrics.
     pub backend: Cow<'static, str>,
     /// Nanoseconds of the process's clock.
@@ -45,7 +45,7 @@ pub struct Turn {
 
 /// One closed request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+pub struct JournalRecord {
     /// As in the labels of the metrics.
     pub backend: Box<str>,
     pub model: Box<str>,
@@ -66,16 +66,16 @@ pub struct Record {
     pub retries: [u64; RetryReason::COUNT],
     pub overhead: [Option<u64>; OverheadStage::COUNT],
     /// Content events in order.
-    pub emissions: Vec<Emission>,
+    pub emissions: Vec<EmissionRecord>,
     /// There were more emissions than a record holds.
     pub truncated: bool,
-    pub verdict: Verdict,
+    pub verdict: JournalVerdict,
 }
 
 /// One content event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "(u64, u32, u8)", into = "(u64, u32, u8)")]
-pub struct Emission {
+pub struct EmissionRecord {
     /// Nanoseconds since the event before; 0 for the first, whose time is `timeline.first_token`.
     pub gap: u64,
     pub tokens: u32,
@@ -86,26 +86,26 @@ pub struct Emission {
 /// What became of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "end")]
-pub enum Verdict {
+pub enum JournalVerdict {
     Shed { reason: ShedReason },
     Abandoned,
     Finished { outcome: Outcome, code: CodeClass, usage: Option<Usage> },
 }
 
-impl From<(u64, u32, u8)> for Emission {
+impl From<(u64, u32, u8)> for EmissionRecord {
     fn from((gap, tokens, limited): (u64, u32, u8)) -> Self {
         Self { gap, tokens, limited: limited != 0 }
     }
 }
 
-impl From<Emission> for (u64, u32, u8) {
-    fn from(emission: Emission) -> Self {
+impl From<EmissionRecord> for (u64, u32, u8) {
+    fn from(emission: EmissionRecord) -> Self {
         (emission.gap, emission.tokens, u8::from(emission.limited))
     }
 }
 
 /// The backends that `records` name, in the order of their first request: those of a ledger to replay them into.
-pub fn backends(records: &[Record]) -> Vec<BackendNames> {
+pub fn backends(records: &[JournalRecord]) -> Vec<BackendNames> {
     let mut backends: Vec<BackendNames> = Vec::new();
     for record in records {
         if !backends.iter().any(|known| *known.name == *record.backend) {
@@ -117,14 +117,14 @@ pub fn backends(records: &[Record]) -> Vec<BackendNames> {
 
 /// Books `records` again, event by event in the order of time, into `ledger`. A record of a backend that it does not know is
 /// left out.
-pub fn replay(records: &[Record], ledger: &Ledger) {
+pub fn replay(records: &[JournalRecord], ledger: &Ledger) {
     let shard = ledger.shard(0);
     let accounts: Vec<Option<Account>> =
         records.iter().map(|record| ledger.account(&record.backend, &record.model)).collect();
     let mut entries: Vec<Option<Entry>> = records.iter().map(|_| None).collect();
-    let mut due: BinaryHeap<Due> =
-        records.iter().enumerate().map(|(i, r)| Due::new(r.timeline.arrived, i, 0)).collect();
-    while let Some(Event { at, record: i, step }) = due.pop().map(|due| due.0.0) {
+    let mut due: BinaryHeap<QueuedEvent> =
+        records.iter().enumerate().map(|(i, r)| QueuedEvent::new(r.timeline.arrived, i, 0)).collect();
+    while let Some(JournalEvent { at, record: i, step }) = due.pop().map(|due| due.0.0) {
         let record = &records[i];
         let entry = &mut entries[i];
         match step {
@@ -152,11 +152,11 @@ pub fn replay(records: &[Record], ledger: &Ledger) {
             }
         }
         let next = record.next(step, at);
-        due.push(Due::new(next.0, i, next.1));
+        due.push(QueuedEvent::new(next.0, i, next.1));
     }
 }
 
-impl Record {
+impl JournalRecord {
     /// The event behind `step`: 0 arrival, 1 admission, 2… emissions, then the end.
     fn next(&self, step: usize, at: Timestamp) -> (Timestamp, usize) {
         let end = (self.timeline.ended.unwrap_or(at).max(at), usize::MAX);
@@ -193,14 +193,14 @@ impl Record {
 
     fn close(&self, entry: Entry, at: Timestamp) {
         match self.verdict {
-            Verdict::Shed { reason } => entry.shed(reason, at),
-            Verdict::Abandoned => entry.abandon(at),
-            Verdict::Finished { outcome, code, usage } => entry.finish(End { outcome, code, at, usage }),
+            JournalVerdict::Shed { reason } => entry.shed(reason, at),
+            JournalVerdict::Abandoned => entry.abandon(at),
+            JournalVerdict::Finished { outcome, code, usage } => entry.finish(EntryEnd { outcome, code, at, usage }),
         }
     }
 }
 
-fn arrival(record: &Record, ledger: &Ledger) -> Arrival {
+fn arrival(record: &JournalRecord, ledger: &Ledger) -> Arrival {
     Arrival {
         at: record.timeline.arrived,
         stream: record.stream,
@@ -216,18 +216,18 @@ fn arrival(record: &Record, ledger: &Ledger) -> Arrival {
 
 /// An event of a record, earliest first in a `BinaryHeap`.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Due(std::cmp::Reverse<Event>);
+struct QueuedEvent(std::cmp::Reverse<JournalEvent>);
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Event {
+struct JournalEvent {
     at: Timestamp,
     record: usize,
     step: usize,
 }
 
-impl Due {
+impl QueuedEvent {
     fn new(at: Timestamp, record: usize, step: usize) -> Self {
-        Self(std::cmp::Reverse(Event { at, record, step }))
+        Self(std::cmp::Reverse(JournalEvent { at, record, step }))
     }
 }
 
@@ -241,7 +241,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::mpsc::sync_channel;
 
-    fn ledger(journal: Option<std::sync::mpsc::SyncSender<Line>>) -> Arc<Ledger> {
+    fn ledger(journal: Option<std::sync::mpsc::SyncSender<JournalLine>>) -> Arc<Ledger> {
         let names = [BackendNames { name: "gpu-0".into(), model_name: Some("m".into()) }];
         Ledger::new(1, &names, Slo::default(), BucketSettings::default(), journal)
     }
@@ -277,11 +277,11 @@ mod tests {
         let tokens: u64 = gaps.iter().map(|(_, tokens, _)| u64::from(*tokens)).sum();
         let usage =
             ending.is_multiple_of(2).then_some(Usage { input: Some(5), output: Some(tokens * 2), cached: None });
-        entry.finish(End { outcome, code: CodeClass::Ok2xx, at: at(now + 7), usage });
+        entry.finish(EntryEnd { outcome, code: CodeClass::Ok2xx, at: at(now + 7), usage });
     }
 
-    fn requests_of(lines: Vec<Line>) -> Vec<Record> {
-        let request = |line| if let Line::Request(record) = line { Some(*record) } else { None };
+    fn requests_of(lines: Vec<JournalLine>) -> Vec<JournalRecord> {
+        let request = |line| if let JournalLine::Request(record) = line { Some(*record) } else { None };
         lines.into_iter().filter_map(request).collect()
     }
 
@@ -295,8 +295,8 @@ mod tests {
                 one(&first, *start, gaps, *ending);
             }
             let now = Timestamp::from_nanos(30_000_000_000);
-            let lines: Vec<Line> = records.try_iter().collect();
-            let read: Vec<Line> =
+            let lines: Vec<JournalLine> = records.try_iter().collect();
+            let read: Vec<JournalLine> =
                 lines.iter().map(|line| serde_json::from_str(&serde_json::to_string(line).unwrap()).unwrap()).collect();
             let (records, read) = (requests_of(lines), requests_of(read));
             prop_assert_eq!(records.len(), requests.len());
@@ -313,17 +313,17 @@ mod tests {
     #[test]
     fn a_change_of_state_is_a_line_of_its_own_and_no_request() {
         let text = r#"{"transition":{"backend":"gpu-0","at":5,"from":"healthy","to":"saturated","reason":"x"}}"#;
-        let line: Line = serde_json::from_str(text).unwrap();
-        assert!(matches!(&line, Line::Transition { transition } if transition.to == "saturated"));
+        let line: JournalLine = serde_json::from_str(text).unwrap();
+        assert!(matches!(&line, JournalLine::Transition { transition } if transition.to == "saturated"));
         assert_eq!(serde_json::to_string(&line).unwrap(), text);
-        assert!(serde_json::from_str::<Record>(text).is_err());
+        assert!(serde_json::from_str::<JournalRecord>(text).is_err());
     }
 
     #[test]
     fn a_record_speaks_of_names_and_one_of_a_stranger_is_left_out() {
         let (sink, records) = sync_channel(1);
         one(&ledger(Some(sink)), 0, &[], 2);
-        let mut records: Vec<Record> = requests_of(records.try_iter().collect());
+        let mut records: Vec<JournalRecord> = requests_of(records.try_iter().collect());
         let line = serde_json::to_value(&records[0]).unwrap();
         assert_eq!((line["backend"].as_str(), line["model"].as_str()), (Some("gpu-0"), Some("m")));
         records[0].backend = "gpu-9".into();

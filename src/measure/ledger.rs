@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::books::BucketSettings;
 use super::fnv::FewMap;
-use super::journal::Line;
+use super::journal::JournalLine;
 use super::shard::Shard;
 use super::snapshot::Snapshot;
 use crate::backend::{BackendId, ModelId};
@@ -36,13 +36,13 @@ pub struct BackendNames {
 /// The books of the process.
 pub struct Ledger {
     shards: Box<[Arc<Shard>]>,
-    names: Arc<Names>,
+    names: Arc<AccountNames>,
     slo: Arc<InForce>,
     overflow: AtomicU64,
 }
 
 /// What the indices of an account stand for; shared with the shards, whose journal speaks of names.
-pub(super) struct Names {
+pub(super) struct AccountNames {
     /// By place; a place without a backend has none.
     backends: ArcSwap<Vec<Option<BackendNames>>>,
     models: RwLock<Models>,
@@ -61,7 +61,7 @@ impl Ledger {
         backends: &[BackendNames],
         slo: Slo,
         bounds: BucketSettings,
-        journal: Option<SyncSender<Line>>,
+        journal: Option<SyncSender<JournalLine>>,
     ) -> Arc<Self> {
         let bounds = bounds.with_objectives(&slo);
         let mut models = Models::default();
@@ -71,7 +71,7 @@ impl Ledger {
             models.add(&label(name));
         }
         let seated = ArcSwap::from_pointee(backends.iter().cloned().map(Some).collect());
-        let names = Arc::new(Names { backends: seated, models: RwLock::new(models) });
+        let names = Arc::new(AccountNames { backends: seated, models: RwLock::new(models) });
         let slo = Arc::new(InForce::new(slo));
         let shards = (0..workers.max(1) as u64).map(|place| {
             Shard::new(place, backends.len(), bounds.clone(), slo.clone(), journal.clone(), names.clone())
@@ -206,7 +206,7 @@ impl Ledger {
     }
 }
 
-impl Names {
+impl AccountNames {
     /// The name of a backend, as in labels.
     pub fn backend(&self, backend: BackendId) -> Arc<str> {
         let seated = self.backends.load();

@@ -5,27 +5,27 @@
 
 use std::time::Duration;
 
-use super::entry::{Arrival, End};
-use super::gaps::Gaps;
-use super::journal::{Emission, Record, Verdict as Written};
+use super::entry::{Arrival, EntryEnd};
+use super::gaps::TokenGaps;
+use super::journal::{EmissionRecord, JournalRecord, JournalVerdict as Written};
 use super::ledger::Account;
 use super::outcome::{
     AbandonPhase, CodeClass, Direction, NoTokenReason, Objective, Outcome, OverheadStage, Phase, Priority, QueueExit,
     RetryReason, ShedReason, TokenSource, Verdict,
 };
-use super::report::{CLIENT_LEFT, Caption, Closed, Report};
+use super::report::{CLIENT_LEFT, Closed, ReportContext, RequestReport};
 use super::sample::{RequestKey, Sample, What};
-use super::shard::{Shard, State};
+use super::shard::{Shard, ShardState};
 use super::timeline::{Timeline, Usage};
-use super::tray::Tray;
-use super::window::{Event, Latency};
+use super::tray::SampleBuffer;
+use super::window::{LatencyKind, WindowEvent};
 use crate::slo::Slo;
 use crate::time::Timestamp;
 
 /// All that is known of one request. In the order written, because streams are many and their lines are seldom in a cache:
 /// an emission touches the first 64 bytes and its place in the batch, and a batch is booked with the 64 behind them.
 #[repr(C)]
-pub(super) struct Line {
+pub(super) struct RequestRecord {
     /// The last emission; the timeline learns of it at the end.
     pub last: Option<Timestamp>,
     pub flushed: Timestamp,
@@ -35,9 +35,9 @@ pub(super) struct Line {
     pub key: RequestKey,
     pub row: u32,
     pub status: u16,
-    pub state: Stage,
+    pub state: RecordStage,
     pub batched: u8,
-    gaps: Gaps,
+    gaps: TokenGaps,
     /// Tokens that the backend had delivered when this stream was last flushed.
     delivered: u64,
     pub account: Account,
@@ -45,7 +45,7 @@ pub(super) struct Line {
     /// A stream was asked for, and so far none was denied.
     pub stream: bool,
     pub opaque: bool,
-    batch: [Pending; BATCH],
+    batch: [PendingStamps; BATCH],
     pub timeline: Timeline,
     /// Nanoseconds of weir's own work; 0: not taken.
     pub overhead: [u64; OverheadStage::COUNT],
@@ -54,11 +54,11 @@ pub(super) struct Line {
     dialect: &'static str,
     assembled: bool,
     /// Who is told of the end; nobody, where no one asked.
-    pub caption: Option<Box<Caption>>,
+    pub caption: Option<Box<ReportContext>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum RecordStage {
     Queued,
     Prefill,
     Decode,
@@ -66,7 +66,7 @@ pub(super) enum Stage {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Pending {
+struct PendingStamps {
     /// Nanoseconds since the event before; for the first event 0.
     gap: u64,
     tokens: u32,
@@ -76,16 +76,22 @@ struct Pending {
 pub(super) struct Journalled {
     arrival: Arrival,
     pub retries: [u64; RetryReason::COUNT],
-    emissions: Vec<Emission>,
+    emissions: Vec<EmissionRecord>,
     truncated: bool,
 }
 
-impl Line {
+impl RequestRecord {
     /// A line that is offered, and neither queued nor in flight yet.
-    pub fn open(shard: &Shard, state: &mut State, account: Account, priority: Priority, arrival: Arrival) -> Box<Self> {
+    pub fn open(
+        shard: &Shard,
+        state: &mut ShardState,
+        account: Account,
+        priority: Priority,
+        arrival: Arrival,
+    ) -> Box<Self> {
         let row = state.place(account, &shard.bounds);
         state.rows[row as usize].1.offered[priority.index()] += 1;
-        count(state, account, Event::Offered, arrival.at, 1);
+        count(state, account, WindowEvent::Offered, arrival.at, 1);
         let key = shard.make_key(state);
         let prompt = arrival.prompt_tokens.map(short);
         tell(state, account, key, arrival.at, What::Offered { prompt, stream: arrival.stream, priority });
@@ -104,15 +110,15 @@ impl Line {
             key,
             row,
             status: 0,
-            state: Stage::Queued,
+            state: RecordStage::Queued,
             batched: 0,
-            gaps: Gaps::default(),
+            gaps: TokenGaps::default(),
             delivered: 0,
             account,
             priority,
             stream: arrival.stream,
             opaque: false,
-            batch: [Pending::default(); BATCH],
+            batch: [PendingStamps::default(); BATCH],
             timeline: Timeline::new(arrival.at),
             overhead: Default::default(),
             slo_ttft: arrival.slo_ttft,
@@ -123,14 +129,14 @@ impl Line {
         })
     }
 
-    pub fn enter_queue(&self, state: &mut State) {
+    pub fn enter_queue(&self, state: &mut ShardState) {
         let books = &mut state.rows[self.row as usize].1;
         books.queued[self.priority.index()] += 1;
         *books.waiting.entry(self.timeline.arrived).or_default() += 1;
         books.oldest_queued = books.waiting.keys().next().copied();
     }
 
-    pub fn leave_queue(&self, state: &mut State) {
+    pub fn leave_queue(&self, state: &mut ShardState) {
         let arrived = self.timeline.arrived;
         let books = &mut state.rows[self.row as usize].1;
         books.queued[self.priority.index()] -= 1;
@@ -144,7 +150,7 @@ impl Line {
     }
 
     /// Queued => Queued, elsewhere.
-    pub fn move_to(&mut self, shard: &Shard, state: &mut State, account: Account, at: Timestamp) {
+    pub fn move_to(&mut self, shard: &Shard, state: &mut ShardState, account: Account, at: Timestamp) {
         self.leave_queue(state);
         state.rows[self.row as usize].1.moved[Direction::Out.index()] += 1;
         tell(state, self.account, self.key, at, What::Left { shed: false });
@@ -161,15 +167,15 @@ impl Line {
     }
 
     /// (nothing | Queued) => InFlight.
-    pub fn admit(&mut self, state: &mut State, at: Timestamp) {
-        self.state = Stage::Prefill;
+    pub fn admit(&mut self, state: &mut ShardState, at: Timestamp) {
+        self.state = RecordStage::Prefill;
         self.timeline.admitted = Some(at);
         let books = &mut state.rows[self.row as usize].1;
         books.queue_wait[QueueExit::Admitted.index()].record(nanos(Some(at.since(self.timeline.arrived))));
         books.admitted[self.priority.index()] += 1;
         books.in_flight[Phase::Prefill.index()] += 1;
         books.pending += u64::from(self.stream);
-        count(state, self.account, Event::Admitted, at, 1);
+        count(state, self.account, WindowEvent::Admitted, at, 1);
         tell(state, self.account, self.key, at, What::Admitted);
     }
 
@@ -182,29 +188,29 @@ impl Line {
             None => 0,
         };
         if let Some(journal) = &mut self.journal {
-            journal.keep(Emission { gap, tokens, limited });
+            journal.keep(EmissionRecord { gap, tokens, limited });
         }
-        self.batch[usize::from(self.batched)] = Pending { gap, tokens, limited };
+        self.batch[usize::from(self.batched)] = PendingStamps { gap, tokens, limited };
         self.batched += 1;
     }
 
-    pub fn shed(&mut self, shard: &Shard, state: &mut State, reason: ShedReason, at: Timestamp) {
+    pub fn shed(&mut self, shard: &Shard, state: &mut ShardState, reason: ShedReason, at: Timestamp) {
         if self.leave_unserved(state, QueueExit::Shed, at) {
             let books = &mut state.rows[self.row as usize].1;
             books.shed[self.priority.index()][reason.index()] += 1;
             books.slo[Objective::Availability.index()][Verdict::Missed.index()] += 1;
-            count(state, self.account, Event::Shed, at, 1);
+            count(state, self.account, WindowEvent::Shed, at, 1);
             tell(state, self.account, self.key, at, What::Left { shed: reason.is_congestion() });
             self.write(shard, state, Written::Shed { reason });
         } else {
             let code = if self.status == 0 { CodeClass::Server5xx } else { CodeClass::of_status(self.status) };
-            self.close(shard, state, End { outcome: Outcome::Deadline, code, at, usage: None });
+            self.close(shard, state, EntryEnd { outcome: Outcome::Deadline, code, at, usage: None });
         }
     }
 
     /// Prefill => Decode.
-    pub fn on_first_token(&mut self, shard: &Shard, state: &mut State, at: Timestamp) {
-        self.state = Stage::Decode;
+    pub fn on_first_token(&mut self, shard: &Shard, state: &mut ShardState, at: Timestamp) {
+        self.state = RecordStage::Decode;
         self.timeline.first_token = Some(at);
         let books = &mut state.rows[self.row as usize].1;
         books.in_flight[Phase::Prefill.index()] -= 1;
@@ -214,8 +220,8 @@ impl Line {
         let upstream = nanos(self.timeline.upstream_ttft());
         books.ttft[usize::from(self.stream && !self.assembled)].record(ttft);
         books.upstream_ttft.record(upstream);
-        observe(state, self.account, Latency::Ttft, at, ttft, 1);
-        observe(state, self.account, Latency::UpstreamTtft, at, upstream, 1);
+        observe(state, self.account, LatencyKind::Ttft, at, ttft, 1);
+        observe(state, self.account, LatencyKind::UpstreamTtft, at, upstream, 1);
         if let Some(backend) = state.backends.get_mut(usize::from(self.account.backend.0)) {
             backend.decoding += 1;
             self.delivered = backend.delivered;
@@ -224,7 +230,7 @@ impl Line {
     }
 
     /// What is collected goes into the books.
-    pub fn flush(&mut self, shard: &Shard, state: &mut State, at: Timestamp) {
+    pub fn flush(&mut self, shard: &Shard, state: &mut ShardState, at: Timestamp) {
         let batch = &self.batch[..usize::from(std::mem::take(&mut self.batched))];
         self.flushed = at;
         let tokens = batch.iter().fold(0_u32, |sum, pending| sum.saturating_add(pending.tokens));
@@ -239,10 +245,10 @@ impl Line {
             books.gap.record(pending.gap);
             self.gaps.add(&shard.bounds.itl, pending.gap, pending.tokens);
         }
-        count(state, self.account, Event::Tokens, at, tokens);
+        count(state, self.account, WindowEvent::Tokens, at, tokens);
         for pending in batch.iter().skip(usize::from(first_is_first)).filter(|pending| !pending.limited) {
             let share = pending.gap / u64::from(pending.tokens.max(1));
-            observe(state, self.account, Latency::Itl, at, share, pending.tokens.max(1));
+            observe(state, self.account, LatencyKind::Itl, at, share, pending.tokens.max(1));
         }
         let Some(backend) = state.backends.get_mut(usize::from(self.account.backend.0)) else { return };
         tell_emissions(&mut backend.tray, self.key, self.last, batch);
@@ -262,12 +268,12 @@ impl Line {
         }
     }
 
-    pub fn close(&mut self, shard: &Shard, state: &mut State, end: End) {
-        if !matches!(self.state, Stage::Prefill | Stage::Decode) {
+    pub fn close(&mut self, shard: &Shard, state: &mut ShardState, end: EntryEnd) {
+        if !matches!(self.state, RecordStage::Prefill | RecordStage::Decode) {
             return self.abandon_in_queue(shard, state, end.at);
         }
         self.flush(shard, state, end.at);
-        let decoding = std::mem::replace(&mut self.state, Stage::Closed) == Stage::Decode;
+        let decoding = std::mem::replace(&mut self.state, RecordStage::Closed) == RecordStage::Decode;
         (self.timeline.last_token, self.timeline.ended) = (self.last, Some(end.at));
         let phase = if decoding { Phase::Decode } else { Phase::Prefill };
         let books = &mut state.rows[self.row as usize].1;
@@ -288,9 +294,9 @@ impl Line {
         }
         self.book_tokens(state, end);
         self.judge(shard.slo.now(), state, end);
-        observe(state, self.account, Latency::E2e, end.at, took, 1);
+        observe(state, self.account, LatencyKind::E2e, end.at, took, 1);
         if end.outcome == Outcome::Completed {
-            count(state, self.account, Event::Completed, end.at, 1);
+            count(state, self.account, WindowEvent::Completed, end.at, 1);
         }
         if let Some(backend) = state.backends.get_mut(usize::from(self.account.backend.0)).filter(|_| decoding) {
             backend.decoding -= 1;
@@ -308,7 +314,7 @@ impl Line {
     }
 
     /// Totals by usage where it is believable, else by what was counted on the stream.
-    fn book_tokens(&mut self, state: &mut State, end: End) {
+    fn book_tokens(&mut self, state: &mut ShardState, end: EntryEnd) {
         let usage = end.usage.unwrap_or_default();
         let reported = usage.output.filter(|output| *output >= self.events);
         let output = reported.unwrap_or(self.counted);
@@ -329,11 +335,11 @@ impl Line {
         }
         // What was counted live is in the window already; the rest of what is reported comes with the end.
         let rest = u32::try_from(output.saturating_sub(self.counted)).unwrap_or(u32::MAX);
-        count(state, self.account, Event::Tokens, end.at, rest);
+        count(state, self.account, WindowEvent::Tokens, end.at, rest);
     }
 
     /// The table "SLO judgement" of metrics.md section 4.
-    fn judge(&self, slo: Slo, state: &mut State, end: End) {
+    fn judge(&self, slo: Slo, state: &mut ShardState, end: EntryEnd) {
         let served = end.outcome == Outcome::Completed && end.code == CodeClass::Ok2xx;
         let books = &mut state.rows[self.row as usize].1;
         let mut verdict = |objective: Objective, met: bool| {
@@ -365,7 +371,7 @@ impl Line {
         }
     }
 
-    fn abandon_in_queue(&mut self, shard: &Shard, state: &mut State, at: Timestamp) {
+    fn abandon_in_queue(&mut self, shard: &Shard, state: &mut ShardState, at: Timestamp) {
         if self.leave_unserved(state, QueueExit::Abandoned, at) {
             state.rows[self.row as usize].1.abandoned[AbandonPhase::Queue.index()] += 1;
             tell(state, self.account, self.key, at, What::Left { shed: false });
@@ -374,11 +380,11 @@ impl Line {
     }
 
     /// Queued => Closed. `false`: it was not queued, and nothing changed.
-    fn leave_unserved(&mut self, state: &mut State, exit: QueueExit, at: Timestamp) -> bool {
-        if self.state != Stage::Queued {
+    fn leave_unserved(&mut self, state: &mut ShardState, exit: QueueExit, at: Timestamp) -> bool {
+        if self.state != RecordStage::Queued {
             return false;
         }
-        self.state = Stage::Closed;
+        self.state = RecordStage::Closed;
         self.timeline.ended = Some(at);
         self.leave_queue(state);
         let waited = nanos(Some(at.since(self.timeline.arrived)));
@@ -386,12 +392,12 @@ impl Line {
         true
     }
 
-    fn write(&mut self, shard: &Shard, state: &mut State, verdict: Written) {
+    fn write(&mut self, shard: &Shard, state: &mut ShardState, verdict: Written) {
         if let Some(caption) = self.caption.take() {
             caption.close(|caption| self.report(shard, caption, verdict));
         }
         let Some(journal) = self.journal.take() else { return };
-        shard.journal(state, || Record {
+        shard.journal(state, || JournalRecord {
             backend: (*shard.names.backend(self.account.backend)).into(),
             model: (*shard.names.model(self.account.model)).into(),
             priority: self.priority,
@@ -412,9 +418,9 @@ impl Line {
     }
 }
 
-impl Line {
+impl RequestRecord {
     /// What is told of it, in words instead of indices.
-    fn report(&self, shard: &Shard, caption: Caption, verdict: Written) -> Report {
+    fn report(&self, shard: &Shard, caption: ReportContext, verdict: Written) -> RequestReport {
         let (closed, usage) = match verdict {
             Written::Shed { reason } => (Closed::Shed(reason), None),
             Written::Abandoned => (Closed::Abandoned, None),
@@ -428,7 +434,7 @@ impl Line {
         };
         let (stalls, retries) = (caption.stalls, caption.retries);
         let (request_id, span) = caption.into_names();
-        Report {
+        RequestReport {
             request_id,
             span,
             backend_id: self.account.backend,
@@ -454,7 +460,7 @@ impl Line {
 }
 
 impl Journalled {
-    fn keep(&mut self, emission: Emission) {
+    fn keep(&mut self, emission: EmissionRecord) {
         if !self.arrival.trace {
             return;
         }
@@ -466,14 +472,14 @@ impl Journalled {
     }
 }
 
-fn count(state: &mut State, account: Account, event: Event, at: Timestamp, n: u32) {
+fn count(state: &mut ShardState, account: Account, event: WindowEvent, at: Timestamp, n: u32) {
     if let Some(backend) = state.backends.get_mut(usize::from(account.backend.0)).filter(|_| n > 0) {
         backend.window.count(event, at, n);
     }
 }
 
 /// A batch as samples: its gaps counted back from the last emission.
-fn tell_emissions(tray: &mut Tray, request: RequestKey, last: Option<Timestamp>, batch: &[Pending]) {
+fn tell_emissions(tray: &mut SampleBuffer, request: RequestKey, last: Option<Timestamp>, batch: &[PendingStamps]) {
     if !tray.is_open() {
         return;
     }
@@ -486,7 +492,7 @@ fn tell_emissions(tray: &mut Tray, request: RequestKey, last: Option<Timestamp>,
     }));
 }
 
-fn tell(state: &mut State, account: Account, request: RequestKey, at: Timestamp, what: What) {
+fn tell(state: &mut ShardState, account: Account, request: RequestKey, at: Timestamp, what: What) {
     if let Some(backend) = state.backends.get_mut(usize::from(account.backend.0)) {
         backend.tray.put(Sample { at, request, what });
     }
@@ -496,7 +502,7 @@ fn short(tokens: u64) -> u32 {
     u32::try_from(tokens).unwrap_or(u32::MAX)
 }
 
-fn observe(state: &mut State, account: Account, latency: Latency, at: Timestamp, nanos: u64, n: u32) {
+fn observe(state: &mut ShardState, account: Account, latency: LatencyKind, at: Timestamp, nanos: u64, n: u32) {
     if let Some(backend) = state.backends.get_mut(usize::from(account.backend.0)) {
         backend.window.observe(latency, at, nanos, n);
     }

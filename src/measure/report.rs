@@ -10,17 +10,17 @@ use super::timeline::Timeline;
 use crate::backend::BackendId;
 
 /// Who is told of closed requests. Called inside the books' critical section: to be handed on, never worked on.
-pub trait Reports: Send + Sync {
+pub trait ReportSink: Send + Sync {
     /// A request was closed.
-    fn closed(&self, report: Box<Report>);
+    fn closed(&self, report: Box<RequestReport>);
 
     /// A request that is not in the books has ended.
-    fn unbooked(&self, report: Unbooked);
+    fn unbooked(&self, report: UnmeasuredRequest);
 }
 
 /// What a request carries for its report.
-pub struct Caption {
-    to: Arc<dyn Reports>,
+pub struct ReportContext {
+    to: Arc<dyn ReportSink>,
     request_id: Box<str>,
     span: Option<SpanIds>,
     pub(super) told: u16,
@@ -44,7 +44,7 @@ pub struct SpanIds {
 
 /// One closed request.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Report {
+pub struct RequestReport {
     pub request_id: Box<str>,
     pub span: Option<SpanIds>,
     pub backend_id: BackendId,
@@ -76,7 +76,7 @@ pub enum Closed {
 
 /// A request that is not in the books: no inference, or malformed.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Unbooked {
+pub struct UnmeasuredRequest {
     /// Absent where the head could not be read.
     pub request_id: Option<Box<str>>,
     /// Absent where none was asked.
@@ -87,14 +87,14 @@ pub struct Unbooked {
     pub took: Option<std::time::Duration>,
 }
 
-impl Caption {
+impl ReportContext {
     /// For a request called `request_id`.
-    pub fn new(to: Arc<dyn Reports>, request_id: Box<str>, span: Option<SpanIds>) -> Box<Self> {
+    pub fn new(to: Arc<dyn ReportSink>, request_id: Box<str>, span: Option<SpanIds>) -> Box<Self> {
         Box::new(Self { to, request_id, span, told: 0, stalls: 0, retries: 0 })
     }
 
     /// The request was closed; `rest` is what the books know.
-    pub(super) fn close(self, rest: impl FnOnce(Self) -> Report) {
+    pub(super) fn close(self, rest: impl FnOnce(Self) -> RequestReport) {
         let to = self.to.clone();
         to.closed(Box::new(rest(self)));
     }

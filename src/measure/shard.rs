@@ -3,13 +3,13 @@
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::books::{Books, BucketSettings};
+use super::books::{AccountStats, BucketSettings};
 use super::fnv::FewMap;
-use super::journal::{Line, Record};
-use super::ledger::{Account, Names};
+use super::journal::{JournalLine, JournalRecord};
+use super::ledger::{Account, AccountNames};
 use super::outcome::MalformedReason;
 use super::sample::RequestKey;
-use super::tray::Tray;
+use super::tray::SampleBuffer;
 use super::window::Window;
 use crate::backend::{BackendId, ModelId};
 use crate::slo::InForce;
@@ -18,22 +18,22 @@ use crate::slo::InForce;
 pub struct Shard {
     /// Its place among the shards; the upper part of its requests' keys.
     place: u64,
-    state: Mutex<State>,
+    state: Mutex<ShardState>,
     pub(super) bounds: BucketSettings,
     pub(super) slo: Arc<InForce>,
-    journal: Option<SyncSender<Line>>,
-    pub(super) names: Arc<Names>,
+    journal: Option<SyncSender<JournalLine>>,
+    pub(super) names: Arc<AccountNames>,
 }
 
 /// What is under the lock.
-pub(super) struct State {
-    pub rows: Vec<(Account, Books)>,
+pub(super) struct ShardState {
+    pub rows: Vec<(Account, AccountStats)>,
     /// Rows of backends that are gone; nobody's line points there, and their account is [`NOBODY`].
     vacant: Vec<u32>,
     places: FewMap<Account, u32>,
     /// Requests offered, ever.
     keys: u64,
-    pub backends: Vec<Backend>,
+    pub backends: Vec<BackendAccounts>,
     pub malformed: [u64; MalformedReason::COUNT],
     /// Entries dropped without an explicit end.
     pub dropped: u64,
@@ -43,12 +43,12 @@ pub(super) struct State {
 
 /// What is kept per backend.
 #[derive(Clone)]
-pub(super) struct Backend {
+pub(super) struct BackendAccounts {
     pub window: Window,
     /// Tokens that streams of this backend have delivered, ever.
     pub delivered: u64,
     pub decoding: u64,
-    pub tray: Tray,
+    pub tray: SampleBuffer,
 }
 
 impl Shard {
@@ -57,11 +57,11 @@ impl Shard {
         backends: usize,
         bounds: BucketSettings,
         slo: Arc<InForce>,
-        journal: Option<SyncSender<Line>>,
-        names: Arc<Names>,
+        journal: Option<SyncSender<JournalLine>>,
+        names: Arc<AccountNames>,
     ) -> Arc<Self> {
-        let backends = (0..backends).map(|_| Backend::new()).collect();
-        let state = State {
+        let backends = (0..backends).map(|_| BackendAccounts::new()).collect();
+        let state = ShardState {
             rows: Vec::new(),
             vacant: Vec::new(),
             places: FewMap::default(),
@@ -88,9 +88,9 @@ impl Shard {
     pub(super) fn seat(&self, backend: BackendId) {
         let (mut state, place) = (self.lock(), usize::from(backend.0));
         while state.backends.len() <= place {
-            state.backends.push(Backend::new());
+            state.backends.push(BackendAccounts::new());
         }
-        state.backends[place] = Backend::new();
+        state.backends[place] = BackendAccounts::new();
     }
 
     /// Requests of this backend that are queued or in flight.
@@ -103,38 +103,38 @@ impl Shard {
     /// Forgets the books of a backend that has nothing open.
     pub(super) fn vacate(&self, backend: BackendId) {
         let mut state = self.lock();
-        let State { rows, vacant, places, .. } = &mut *state;
+        let ShardState { rows, vacant, places, .. } = &mut *state;
         for (row, (account, books)) in
             rows.iter_mut().enumerate().filter(|(_, (account, _))| account.backend == backend)
         {
             places.remove(account);
             *account = NOBODY;
-            *books = Books::new(&self.bounds);
+            *books = AccountStats::new(&self.bounds);
             vacant.push(u32::try_from(row).unwrap_or(u32::MAX));
         }
     }
 
     /// Takes the samples since the last call, one tray a backend in the configuration's order, in exchange for `trays`.
-    pub fn swap(&self, trays: &mut [Tray]) {
+    pub fn swap(&self, trays: &mut [SampleBuffer]) {
         let mut state = self.lock();
         state.backends.iter_mut().zip(trays).for_each(|(backend, tray)| backend.tray.swap(tray));
     }
 
     /// The next request's key, unique in the process.
-    pub(super) fn make_key(&self, state: &mut State) -> RequestKey {
+    pub(super) fn make_key(&self, state: &mut ShardState) -> RequestKey {
         state.keys += 1;
         RequestKey(self.place << 48 | state.keys)
     }
 
     /// A poisoned lock is taken all the same: every transition is a few additions, and a panic cannot leave half of one.
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, ShardState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Hands a record to the journal without ever waiting for it.
-    pub(super) fn journal(&self, state: &mut State, record: impl FnOnce() -> Record) {
+    pub(super) fn journal(&self, state: &mut ShardState, record: impl FnOnce() -> JournalRecord) {
         let Some(sink) = &self.journal else { return };
-        match sink.try_send(Line::Request(Box::new(record()))) {
+        match sink.try_send(JournalLine::Request(Box::new(record()))) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => state.unjournalled += 1,
         }
@@ -145,7 +145,7 @@ impl Shard {
     }
 }
 
-impl State {
+impl ShardState {
     /// Row of `account`.
     pub fn place(&mut self, account: Account, bounds: &BucketSettings) -> u32 {
         let Self { rows, vacant, places, .. } = self;
@@ -154,15 +154,15 @@ impl State {
                 rows[row as usize].0 = account;
                 return row;
             }
-            rows.push((account, Books::new(bounds)));
+            rows.push((account, AccountStats::new(bounds)));
             u32::try_from(rows.len() - 1).unwrap_or(u32::MAX)
         })
     }
 }
 
-impl Backend {
+impl BackendAccounts {
     fn new() -> Self {
-        Self { window: Window::new(), delivered: 0, decoding: 0, tray: Tray::default() }
+        Self { window: Window::new(), delivered: 0, decoding: 0, tray: SampleBuffer::default() }
     }
 }
 

@@ -3,11 +3,11 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::books::Books;
+use super::books::AccountStats;
 use super::ledger::Account;
 use super::outcome::MalformedReason;
-use super::shard::State;
-use super::window::{View, Window};
+use super::shard::ShardState;
+use super::window::{Window, WindowView};
 use crate::backend::{BackendId, ModelId};
 use crate::time::Timestamp;
 
@@ -22,7 +22,7 @@ pub struct Snapshot {
     /// The model that each is configured to serve, for families that describe a backend; `unknown` without one.
     pub served: Vec<Arc<str>>,
     /// The last minute of each backend.
-    pub recent: Vec<View>,
+    pub recent: Vec<WindowView>,
     /// In the order of backend and model.
     pub accounts: Vec<AccountBooks>,
     pub malformed: [u64; MalformedReason::COUNT],
@@ -41,13 +41,13 @@ pub struct AccountBooks {
     pub account: Account,
     pub backend: Arc<str>,
     pub model: Arc<str>,
-    pub books: Books,
+    pub books: AccountStats,
 }
 
 impl Deref for AccountBooks {
-    type Target = Books;
+    type Target = AccountStats;
 
-    fn deref(&self) -> &Books {
+    fn deref(&self) -> &AccountStats {
         &self.books
     }
 }
@@ -71,7 +71,7 @@ impl Snapshot {
     }
 
     /// Adds one shard, under its lock.
-    pub(super) fn add(&mut self, state: &State, name: impl Fn(ModelId) -> Arc<str>) {
+    pub(super) fn add(&mut self, state: &ShardState, name: impl Fn(ModelId) -> Arc<str>) {
         for (account, books) in &state.rows {
             // Of a backend that is gone.
             let Ok(place) = self.places.binary_search(&account.backend) else { continue };

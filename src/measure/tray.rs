@@ -7,7 +7,7 @@ use super::sample::Sample;
 
 /// Samples of one backend on one shard.
 #[derive(Clone, Debug, Default)]
-pub struct Tray {
+pub struct SampleBuffer {
     /// In the order in which they were booked, which is not quite the order of their stamps.
     pub samples: Vec<Sample>,
     /// Samples that found no room since the last swap.
@@ -15,7 +15,7 @@ pub struct Tray {
     open: bool,
 }
 
-impl Tray {
+impl SampleBuffer {
     /// Lays a sample down, or counts it as lost.
     pub(super) fn put(&mut self, sample: Sample) {
         if !self.open {
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_before_the_first_swap() {
-        let (mut tray, mut empty) = (Tray::default(), Tray::default());
+        let (mut tray, mut empty) = (SampleBuffer::default(), SampleBuffer::default());
         tray.put(sample(TOKEN));
         tray.swap(&mut empty);
         assert_eq!((empty.samples.len(), empty.lost), (0, 0));
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_full_tray_loses_emissions_first_and_counts_them() {
-        let (mut tray, mut empty) = (Tray::default(), Tray::default());
+        let (mut tray, mut empty) = (SampleBuffer::default(), SampleBuffer::default());
         tray.swap(&mut empty);
         (0..ROOM / 16).for_each(|_| tray.put_emissions([sample(TOKEN); 16].into_iter()));
         assert_eq!((tray.samples.len(), tray.lost), (EMISSIONS, (ROOM - EMISSIONS) as u64));
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_swapped_tray_uses_its_memory_again() {
-        let (mut tray, mut empty) = (Tray::default(), Tray::default());
+        let (mut tray, mut empty) = (SampleBuffer::default(), SampleBuffer::default());
         tray.swap(&mut empty);
         (0..100).for_each(|_| tray.put(sample(TOKEN)));
         tray.swap(&mut empty);

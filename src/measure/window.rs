@@ -33,7 +33,7 @@ pub struct Quantiles {
 
 /// What a second counts.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Event {
+pub(super) enum WindowEvent {
     Offered,
     Admitted,
     Completed,
@@ -43,7 +43,7 @@ pub(super) enum Event {
 
 /// Which latency.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Latency {
+pub(super) enum LatencyKind {
     Ttft,
     UpstreamTtft,
     Itl,
@@ -54,7 +54,7 @@ pub(super) enum Latency {
 #[derive(Clone, Debug)]
 pub(super) struct Window {
     seconds: Box<[Second; RING]>,
-    slots: [Slot; SLOTS],
+    slots: [SecondSlot; SLOTS],
     first: Option<Timestamp>,
 }
 
@@ -66,14 +66,14 @@ struct Second {
 }
 
 #[derive(Clone, Debug, Default)]
-struct Slot {
+struct SecondSlot {
     tag: u64,
     latencies: [LogHistogram; LATENCIES],
 }
 
 /// What a window shows at one moment.
 #[derive(Clone, Debug, Default)]
-pub struct View {
+pub struct WindowView {
     pub rates_10s: Rates,
     pub rates_60s: Rates,
     pub ttft: Option<Quantiles>,
@@ -88,7 +88,7 @@ impl Window {
     }
 
     /// `n` events at `now`.
-    pub fn count(&mut self, event: Event, now: Timestamp, n: u32) {
+    pub fn count(&mut self, event: WindowEvent, now: Timestamp, n: u32) {
         self.first.get_or_insert(now);
         let tag = second(now) + 1;
         let slot = &mut self.seconds[tag as usize % RING];
@@ -104,7 +104,7 @@ impl Window {
     }
 
     /// `n` observations of `nanos` at `now`.
-    pub fn observe(&mut self, latency: Latency, now: Timestamp, nanos: u64, n: u32) {
+    pub fn observe(&mut self, latency: LatencyKind, now: Timestamp, nanos: u64, n: u32) {
         let tag = second(now) / SLOT_SECONDS + 1;
         let slot = &mut self.slots[tag as usize % SLOTS];
         if slot.tag != tag {
@@ -137,14 +137,14 @@ impl Window {
     }
 
     /// What it shows at `now`.
-    pub fn view(&self, now: Timestamp) -> View {
-        View {
+    pub fn view(&self, now: Timestamp) -> WindowView {
+        WindowView {
             rates_10s: self.rates(now, 10),
             rates_60s: self.rates(now, 60),
-            ttft: self.quantiles(now, Latency::Ttft),
-            upstream_ttft: self.quantiles(now, Latency::UpstreamTtft),
-            itl: self.quantiles(now, Latency::Itl),
-            e2e: self.quantiles(now, Latency::E2e),
+            ttft: self.quantiles(now, LatencyKind::Ttft),
+            upstream_ttft: self.quantiles(now, LatencyKind::UpstreamTtft),
+            itl: self.quantiles(now, LatencyKind::Itl),
+            e2e: self.quantiles(now, LatencyKind::E2e),
         }
     }
 
@@ -164,17 +164,17 @@ impl Window {
         }
         let elapsed = now.since(first).max(Duration::from_secs(1)).as_secs_f64();
         let over = elapsed.min(span as f64);
-        let rate = |event: Event| sums[event as usize] / over;
+        let rate = |event: WindowEvent| sums[event as usize] / over;
         Rates {
-            offered: rate(Event::Offered),
-            admitted: rate(Event::Admitted),
-            completed: rate(Event::Completed),
-            shed: rate(Event::Shed),
-            output_tokens: rate(Event::Tokens),
+            offered: rate(WindowEvent::Offered),
+            admitted: rate(WindowEvent::Admitted),
+            completed: rate(WindowEvent::Completed),
+            shed: rate(WindowEvent::Shed),
+            output_tokens: rate(WindowEvent::Tokens),
         }
     }
 
-    fn quantiles(&self, now: Timestamp, latency: Latency) -> Option<Quantiles> {
+    fn quantiles(&self, now: Timestamp, latency: LatencyKind) -> Option<Quantiles> {
         let current = second(now) / SLOT_SECONDS + 1;
         let mut all = LogHistogram::new();
         for slot in self.slots.iter().filter(|slot| slot.tag != 0 && slot.tag + (SLOTS as u64) > current) {
@@ -209,7 +209,7 @@ mod tests {
     fn a_steady_rate_is_read_as_it_is_whenever_one_looks() {
         let mut window = Window::new();
         for i in 0..3000 {
-            window.count(Event::Offered, at(i * 50), 1);
+            window.count(WindowEvent::Offered, at(i * 50), 1);
         }
         for look in [149_960, 150_010, 150_290] {
             let view = window.view(at(look));
@@ -222,7 +222,7 @@ mod tests {
     fn before_the_window_is_full_the_rate_is_over_the_time_since_the_first_event() {
         let mut window = Window::new();
         for i in 0..40 {
-            window.count(Event::Completed, at(100_000 + i * 50), 1);
+            window.count(WindowEvent::Completed, at(100_000 + i * 50), 1);
         }
         assert!((window.view(at(102_000)).rates_60s.completed - 20.0).abs() < 0.1);
     }
@@ -230,8 +230,8 @@ mod tests {
     #[test]
     fn what_is_older_than_the_window_is_forgotten() {
         let mut window = Window::new();
-        window.count(Event::Offered, at(0), 600);
-        window.observe(Latency::Ttft, at(0), 5_000_000, 10);
+        window.count(WindowEvent::Offered, at(0), 600);
+        window.observe(LatencyKind::Ttft, at(0), 5_000_000, 10);
         assert!(window.view(at(5_000)).ttft.is_some());
         let view = window.view(at(61_000));
         assert_eq!(view.rates_10s.offered, 0.0);
@@ -243,11 +243,11 @@ mod tests {
     fn two_shards_add_up() {
         let (mut a, mut b) = (Window::new(), Window::new());
         for i in 0..200 {
-            a.count(Event::Tokens, at(i * 100), 3);
-            b.count(Event::Tokens, at(i * 100), 2);
+            a.count(WindowEvent::Tokens, at(i * 100), 3);
+            b.count(WindowEvent::Tokens, at(i * 100), 2);
         }
-        a.observe(Latency::Itl, at(19_000), 10_000_000, 1);
-        b.observe(Latency::Itl, at(19_000), 30_000_000, 9);
+        a.observe(LatencyKind::Itl, at(19_000), 10_000_000, 1);
+        b.observe(LatencyKind::Itl, at(19_000), 30_000_000, 9);
         a.merge(&b);
         let view = a.view(at(20_000));
         assert!((view.rates_10s.output_tokens - 50.0).abs() < 1.0);

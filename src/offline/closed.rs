@@ -5,7 +5,7 @@
 
 use super::points::{Point, Points};
 use super::say::Say;
-use super::verdict::{Band, Judged, Jump, Kind, Standing, Verdict};
+use super::verdict::{Band, JudgedLevel, Jump, Standing, Verdict, VerdictKind};
 
 /// Finds the first level of the plateau, or says why there is none.
 pub fn judge(points: &Points) -> Verdict {
@@ -17,17 +17,17 @@ pub fn judge(points: &Points) -> Verdict {
         (verdict.sat_lo, verdict.sat_hi) = (lo, hi);
         verdict.evidence.push(refusal);
     } else if let (Some(knee), Some(first)) = (knee, levels.first()) {
-        verdict.kind = if knee == 0 { Kind::LeftCensored } else { Kind::Interval };
+        verdict.kind = if knee == 0 { VerdictKind::LeftCensored } else { VerdictKind::Interval };
         verdict.sat_lo = knee.checked_sub(1).map(|place| levels[place].load);
         verdict.sat_hi = Some(levels[knee].load);
         if knee == 0 {
             verdict.evidence.push(Say::AlwaysSaturated { lowest: first.load });
         }
     } else if let Some(last) = levels.last() {
-        verdict.kind = Kind::RightCensored;
+        verdict.kind = VerdictKind::RightCensored;
         verdict.sat_lo = Some(last.load);
     }
-    let saturated_from = if verdict.kind == Kind::Noisy { None } else { knee };
+    let saturated_from = if verdict.kind == VerdictKind::Noisy { None } else { knee };
     verdict.levels = judged(points, saturated_from);
     describe(points, saturated_from, &mut verdict);
     verdict
@@ -102,9 +102,9 @@ fn dip_then_rise(levels: &[Point]) -> Option<(usize, f64, f64)> {
     })
 }
 
-fn judged(points: &Points, saturated_from: Option<usize>) -> Vec<Judged> {
+fn judged(points: &Points, saturated_from: Option<usize>) -> Vec<JudgedLevel> {
     let base = points.usable.iter().filter_map(|point| point.ttft).min_by(f64::total_cmp);
-    let level = |(place, point): (usize, &Point)| Judged {
+    let level = |(place, point): (usize, &Point)| JudgedLevel {
         index: point.index,
         load: point.load,
         served: Some(point.read),
@@ -113,10 +113,10 @@ fn judged(points: &Points, saturated_from: Option<usize>) -> Vec<Judged> {
         goodput: None,
         standing: if saturated_from.is_some_and(|from| place >= from) { Standing::Saturated } else { Standing::Good },
     };
-    let mut levels: Vec<Judged> = points.usable.iter().enumerate().map(level).collect();
+    let mut levels: Vec<JudgedLevel> = points.usable.iter().enumerate().map(level).collect();
     for (index, load) in &points.left_out {
         let standing = Standing::LeftOut;
-        levels.push(Judged {
+        levels.push(JudgedLevel {
             index: *index,
             load: *load,
             served: None,
@@ -138,7 +138,7 @@ fn describe(points: &Points, saturated_from: Option<usize>, verdict: &mut Verdic
     if let Some(knee) = saturated_from {
         plateau(points, knee, verdict);
     }
-    if let (Kind::RightCensored, [.., before, last]) = (verdict.kind, &levels[..]) {
+    if let (VerdictKind::RightCensored, [.., before, last]) = (verdict.kind, &levels[..]) {
         let gain = last.served / before.served - 1.0;
         verdict.evidence.push(Say::StillRising { from: before.load, to: last.load, gain });
         verdict.evidence.push(Say::NeverSaturated { highest: last.load });
@@ -213,17 +213,17 @@ const MOST_LENGTHS: f64 = 1.6;
 
 #[cfg(test)]
 mod tests {
-    use super::super::sweep::{Counts, Latency, Level, Load, Sweep, Throughput};
+    use super::super::sweep::{LatencySummary, Level, LevelLoad, OutcomeCounts, Sweep, Throughput};
     use super::super::verdict;
     use super::*;
 
     /// Concurrency and throughput.
     fn judged(levels: &[(f64, f64)]) -> Verdict {
         let level = |(held, served): &(f64, f64)| Level {
-            load: Load::Concurrency(*held),
-            counts: Counts { completed: Some(10.0 * held), ..Counts::default() },
+            load: LevelLoad::Concurrency(*held),
+            counts: OutcomeCounts { completed: Some(10.0 * held), ..OutcomeCounts::default() },
             whole: Throughput { requests: Some(*served), ..Throughput::default() },
-            ttft: Latency { p50: Some(0.1 + held / 1000.0), ..Latency::default() },
+            ttft: LatencySummary { p50: Some(0.1 + held / 1000.0), ..LatencySummary::default() },
             ..Level::default()
         };
         verdict(&Sweep { levels: levels.iter().map(level).collect(), ..Sweep::default() })
@@ -232,34 +232,34 @@ mod tests {
     #[test]
     fn the_first_level_of_the_plateau_is_saturated() {
         let found = judged(&[(4.0, 1.0), (8.0, 1.9), (16.0, 3.0), (32.0, 3.1), (64.0, 3.05)]);
-        assert_eq!((found.kind, found.sat_lo, found.sat_hi), (Kind::Interval, Some(8.0), Some(16.0)));
+        assert_eq!((found.kind, found.sat_lo, found.sat_hi), (VerdictKind::Interval, Some(8.0), Some(16.0)));
     }
 
     #[test]
     fn a_throughput_that_still_grows_is_right_censored() {
         let found = judged(&[(4.0, 1.0), (8.0, 1.9), (16.0, 3.0), (32.0, 3.4)]);
-        assert_eq!((found.kind, found.sat_lo, found.sat_hi), (Kind::RightCensored, Some(32.0), None));
+        assert_eq!((found.kind, found.sat_lo, found.sat_hi), (VerdictKind::RightCensored, Some(32.0), None));
     }
 
     #[test]
     fn flat_from_the_start_is_left_censored() {
-        assert_eq!(judged(&[(32.0, 3.0), (64.0, 3.1), (128.0, 3.05)]).kind, Kind::LeftCensored);
+        assert_eq!(judged(&[(32.0, 3.0), (64.0, 3.1), (128.0, 3.05)]).kind, VerdictKind::LeftCensored);
     }
 
     #[test]
     fn a_slow_decline_is_retrograde_and_a_sudden_one_is_refused() {
         let slow = judged(&[(16.0, 3.0), (32.0, 5.0), (64.0, 5.2), (128.0, 5.0), (256.0, 4.8), (512.0, 4.6)]);
-        assert_eq!((slow.kind, slow.sat_hi), (Kind::Interval, Some(32.0)));
+        assert_eq!((slow.kind, slow.sat_hi), (VerdictKind::Interval, Some(32.0)));
         assert!(slow.evidence.iter().any(|said| matches!(said, Say::Retrograde { .. })));
         let sudden = judged(&[(16.0, 3.0), (32.0, 5.0), (64.0, 3.2)]);
-        assert!(matches!(sudden.evidence[0], Say::PeakThenFall { .. }) && sudden.kind == Kind::Noisy);
+        assert!(matches!(sudden.evidence[0], Say::PeakThenFall { .. }) && sudden.kind == VerdictKind::Noisy);
     }
 
     #[test]
     fn a_standstill_that_grows_again_is_refused() {
         let found = judged(&[(4.0, 1.0), (8.0, 2.0), (16.0, 2.0), (32.0, 2.6), (64.0, 2.7)]);
         assert!(
-            matches!(found.evidence[0], Say::DipThenRise { .. }) && found.kind == Kind::Noisy,
+            matches!(found.evidence[0], Say::DipThenRise { .. }) && found.kind == VerdictKind::Noisy,
             "{:?}",
             found.evidence
         );
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn one_level_is_no_sweep() {
-        assert_eq!(judged(&[(16.0, 3.0)]).kind, Kind::Noisy);
-        assert_eq!(judged(&[]).kind, Kind::Noisy);
+        assert_eq!(judged(&[(16.0, 3.0)]).kind, VerdictKind::Noisy);
+        assert_eq!(judged(&[]).kind, VerdictKind::Noisy);
     }
 }

@@ -3,18 +3,18 @@
 //!
 //! It holds no text; `report/comparison.rs` has the words.
 
-use super::Judged;
+use super::JudgedSweep;
 use super::fit::{Fit, fit};
-use super::sweep::{Latency, Level};
-use super::verdict::{Band, Judged as Standing, Kind};
+use super::sweep::{LatencySummary, Level};
+use super::verdict::{Band, JudgedLevel as Standing, VerdictKind};
 
 /// What a comparison found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Comparison {
     /// What is compared with.
-    pub base: Side,
+    pub base: ComparedSystem,
     /// What is compared, the one with the most GPUs last; the figures below are of the last.
-    pub candidates: Vec<Side>,
+    pub candidates: Vec<ComparedSystem>,
     /// Capacity of the candidate over that of the base.
     pub speedup: Ratio,
     /// Speed-up over the ratio of GPUs.
@@ -22,7 +22,7 @@ pub struct Comparison {
     /// TTFT at equal shares of each capacity.
     pub latency: Vec<AtShare>,
     /// For two runs of as many GPUs: whether anything changed.
-    pub change: Option<Change>,
+    pub change: Option<BeforeAfter>,
     /// A law of scaling, when there are enough sizes.
     pub fit: Option<Fit>,
     /// What else has to be said.
@@ -33,7 +33,7 @@ pub struct Comparison {
 
 /// One of the systems.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Side {
+pub struct ComparedSystem {
     /// As it was named.
     pub file: String,
     /// The sweep.
@@ -43,7 +43,7 @@ pub struct Side {
     /// The most requests a second, with the plateau's spread and the noise of counting.
     pub capacity: Band,
     /// What its verdict knows.
-    pub kind: Kind,
+    pub kind: VerdictKind,
 }
 
 /// A ratio with its 95 % interval; no upper end when it is a lower bound.
@@ -70,7 +70,7 @@ pub struct AtShare {
 
 /// Before against after.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Change {
+pub struct BeforeAfter {
     /// Throughput after over before.
     pub throughput: Tested,
     /// TTFT after over before, over the levels below saturation that both have.
@@ -110,15 +110,15 @@ pub enum Fact {
 }
 
 /// Holds judged sweeps against a judged base. Files are named as on the command line.
-pub fn compare(base: (&str, &Judged), candidates: &[(&str, &Judged)]) -> Option<Comparison> {
+pub fn compare(base: (&str, &JudgedSweep), candidates: &[(&str, &JudgedSweep)]) -> Option<Comparison> {
     let mut facts = Vec::new();
-    let mut candidates: Vec<(Side, &Judged)> =
-        candidates.iter().map(|(file, judged)| (Side::of(file, judged, &mut facts), *judged)).collect();
+    let mut candidates: Vec<(ComparedSystem, &JudgedSweep)> =
+        candidates.iter().map(|(file, judged)| (ComparedSystem::of(file, judged, &mut facts), *judged)).collect();
     candidates.sort_by(|left, right| left.0.gpus.total_cmp(&right.0.gpus));
-    let (base, before) = (Side::of(base.0, base.1, &mut facts), base.1);
+    let (base, before) = (ComparedSystem::of(base.0, base.1, &mut facts), base.1);
     let (last, after) = candidates.last().cloned()?;
     let refused = refused(&base, before, &candidates);
-    let at_least = last.kind == Kind::RightCensored;
+    let at_least = last.kind == VerdictKind::RightCensored;
     if at_least {
         facts.push(Fact::AtLeast(last.file.clone()));
     }
@@ -143,7 +143,7 @@ pub fn compare(base: (&str, &Judged), candidates: &[(&str, &Judged)]) -> Option<
         speedup,
         efficiency: speedup.over(share),
         latency: latency(before, &base, after, &last),
-        change: (base.gpus == last.gpus).then(|| Change::of(before, after, speedup)),
+        change: (base.gpus == last.gpus).then(|| BeforeAfter::of(before, after, speedup)),
         fit: if refused.is_none() { fit(&sizes) } else { None },
         facts,
         refused,
@@ -152,8 +152,8 @@ pub fn compare(base: (&str, &Judged), candidates: &[(&str, &Judged)]) -> Option<
     })
 }
 
-impl Side {
-    fn of(file: &str, judged: &Judged, facts: &mut Vec<Fact>) -> Self {
+impl ComparedSystem {
+    fn of(file: &str, judged: &JudgedSweep, facts: &mut Vec<Fact>) -> Self {
         let gpus = judged.sweep.environment.gpus;
         if gpus.is_none() {
             facts.push(Fact::GpusAssumed(file.to_owned()));
@@ -173,7 +173,7 @@ impl Side {
 }
 
 /// The most that the run with the largest throughput may hide behind its drain: the tail is given back to it.
-fn undrained(judged: &Judged) -> f64 {
+fn undrained(judged: &JudgedSweep) -> f64 {
     let (tail, assumed) = super::plan::tail(&judged.sweep, &judged.verdict);
     let runs = judged.sweep.levels.iter().filter(|level| !assumed && level.steady.is_none());
     let whole = runs.filter_map(|level| Some((level.best_requests()?, level.counts.completed?)));
@@ -182,29 +182,29 @@ fn undrained(judged: &Judged) -> f64 {
 }
 
 /// 1.96 / √N of the level with the most throughput, at least 1 %.
-fn counting_noise(judged: &Judged) -> f64 {
+fn counting_noise(judged: &JudgedSweep) -> f64 {
     let top = judged.sweep.levels.iter().filter_map(|level| Some((level.best_requests()?, level.counts.completed?)));
     let requests = top.max_by(|left, right| left.0.total_cmp(&right.0)).map(|(_, requests)| requests);
     requests.map_or(LEAST_NOISE, |requests| (1.96 / requests.max(1.0).sqrt()).clamp(LEAST_NOISE, MOST_NOISE))
 }
 
-fn refused(base: &Side, before: &Judged, candidates: &[(Side, &Judged)]) -> Option<Fact> {
+fn refused(base: &ComparedSystem, before: &JudgedSweep, candidates: &[(ComparedSystem, &JudgedSweep)]) -> Option<Fact> {
     let sides = || std::iter::once(base).chain(candidates.iter().map(|(side, _)| side));
-    if let Some(noisy) = sides().find(|side| side.kind == Kind::Noisy) {
+    if let Some(noisy) = sides().find(|side| side.kind == VerdictKind::Noisy) {
         return Some(Fact::Noisy(noisy.file.clone()));
     }
     if let Some(none) = sides().find(|side| side.capacity.middle <= 0.0) {
         return Some(Fact::NoThroughput(none.file.clone()));
     }
     let same_size = candidates.iter().all(|(side, _)| side.gpus == base.gpus);
-    if base.kind == Kind::RightCensored && !same_size {
+    if base.kind == VerdictKind::RightCensored && !same_size {
         return Some(Fact::BaseNeverSaturated(base.file.clone()));
     }
     let worst = candidates.iter().map(|(_, after)| lengths(before, after)).fold(1.0, f64::max);
     (worst > MOST_LENGTHS).then_some(Fact::Lengths(worst))
 }
 
-fn lengths(before: &Judged, after: &Judged) -> f64 {
+fn lengths(before: &JudgedSweep, after: &JudgedSweep) -> f64 {
     match before.sweep.total_tokens().zip(after.sweep.total_tokens()) {
         Some((one, other)) if one > 0.0 && other > 0.0 => (one / other).max(other / one),
         _ => 1.0,
@@ -228,8 +228,8 @@ impl Ratio {
     }
 }
 
-impl Change {
-    fn of(before: &Judged, after: &Judged, speedup: Ratio) -> Self {
+impl BeforeAfter {
+    fn of(before: &JudgedSweep, after: &JudgedSweep, speedup: Ratio) -> Self {
         let throughput = Tested {
             ratio: speedup,
             significant: speedup.excludes_one() && (speedup.value - 1.0).abs() > WORTH,
@@ -239,13 +239,13 @@ impl Change {
     }
 }
 
-fn saturated(judged: &Judged) -> usize {
+fn saturated(judged: &JudgedSweep) -> usize {
     judged.verdict.levels.iter().filter(|level| level.standing == super::verdict::Standing::Saturated).count()
 }
 
 /// The mean of the logarithms of the ratios at equal loads below saturation; its error from each level's own spread and from
 /// how much the levels disagree, whichever is larger.
-fn ttft_change(before: &Judged, after: &Judged) -> Option<Tested> {
+fn ttft_change(before: &JudgedSweep, after: &JudgedSweep) -> Option<Tested> {
     let pairs: Vec<(f64, f64)> = held(before)
         .filter_map(|(load, one)| {
             let (_, other) = held(after).find(|(other, _)| (other / load - 1.0).abs() < SAME_LOAD)?;
@@ -269,12 +269,12 @@ fn ttft_change(before: &Judged, after: &Judged) -> Option<Tested> {
 }
 
 /// Levels below saturation, by load.
-fn held(judged: &Judged) -> impl Iterator<Item = (f64, &Level)> {
+fn held(judged: &JudgedSweep) -> impl Iterator<Item = (f64, &Level)> {
     let good = judged.verdict.levels.iter().filter(|level: &&Standing| level.standing.holds());
     good.filter_map(|level| Some((level.load, judged.sweep.levels.get(level.index)?)))
 }
 
-fn figure(ttft: &Latency) -> Option<f64> {
+fn figure(ttft: &LatencySummary) -> Option<f64> {
     ttft.mean.or(ttft.p50).filter(|ttft| *ttft > 0.0)
 }
 
@@ -298,7 +298,12 @@ fn student(values: usize) -> f64 {
 }
 
 /// TTFT of both at the shares of capacity that both were measured around, interpolated in the logarithm of the time.
-fn latency(before: &Judged, base: &Side, after: &Judged, candidate: &Side) -> Vec<AtShare> {
+fn latency(
+    before: &JudgedSweep,
+    base: &ComparedSystem,
+    after: &JudgedSweep,
+    candidate: &ComparedSystem,
+) -> Vec<AtShare> {
     let one = curve(before, base.capacity.middle);
     let other = curve(after, candidate.capacity.middle);
     SHARES
@@ -308,7 +313,7 @@ fn latency(before: &Judged, base: &Side, after: &Judged, candidate: &Side) -> Ve
 }
 
 /// (load over capacity, TTFT), ascending, up to the first saturated level.
-fn curve(judged: &Judged, capacity: f64) -> Vec<(f64, f64)> {
+fn curve(judged: &JudgedSweep, capacity: f64) -> Vec<(f64, f64)> {
     let verdict = &judged.verdict;
     let whole = if verdict.closed { verdict.sat_hi } else { Some(capacity) };
     let Some(whole) = whole.filter(|whole| *whole > 0.0) else { return Vec::new() };

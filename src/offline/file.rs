@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::Lang;
 use super::report;
-use super::sweep::{Latency, Level, Load, Start, Sweep};
+use super::sweep::{LatencySummary, Level, LevelLoad, Start, Sweep};
 use super::verdict::Verdict;
 
 /// What `sweep.json` says it is.
@@ -56,9 +56,9 @@ fn level(level: &Level) -> Value {
 fn vllm(level: &Level) -> Map<String, Value> {
     let mut keys = Map::new();
     let (rate, held) = match level.load {
-        Load::Rate(rate) => (json!(rate), json!(level.cap)),
-        Load::Concurrency(held) => (json!("inf"), json!(held)),
-        Load::Burst => (json!("inf"), Value::Null),
+        LevelLoad::Rate(rate) => (json!(rate), json!(level.cap)),
+        LevelLoad::Concurrency(held) => (json!("inf"), json!(held)),
+        LevelLoad::Burst => (json!("inf"), Value::Null),
     };
     let mut put = |key: &str, value: Value| keys.insert(key.to_owned(), value);
     put("request_rate", rate);
@@ -79,13 +79,13 @@ fn vllm(level: &Level) -> Map<String, Value> {
     keys
 }
 
-const fn figures(times: Latency) -> [(&'static str, Option<f64>); 4] {
+const fn figures(times: LatencySummary) -> [(&'static str, Option<f64>); 4] {
     [("mean", times.mean), ("p50", times.p50), ("p90", times.p90), ("p99", times.p99)]
 }
 
-type Column = (&'static str, fn(&Sweep, &Level) -> String);
+type CsvColumn = (&'static str, fn(&Sweep, &Level) -> String);
 
-const COLUMNS: [Column; 37] = [
+const COLUMNS: [CsvColumn; 37] = [
     ("sweep_id", |sweep, _| quoted(&sweep.id)),
     ("tool", |sweep, _| quoted(sweep.environment.tool.as_deref().unwrap_or_default())),
     ("engine", |sweep, _| quoted(sweep.environment.engine.as_deref().unwrap_or_default())),
@@ -93,7 +93,7 @@ const COLUMNS: [Column; 37] = [
     ("gpu", |sweep, _| quoted(sweep.environment.gpu.as_deref().unwrap_or_default())),
     ("gpus", |sweep, _| field(sweep.environment.gpus)),
     ("load_kind", |_, level| {
-        if matches!(level.load, Load::Concurrency(_)) { "concurrency" } else { "rate" }.to_owned()
+        if matches!(level.load, LevelLoad::Concurrency(_)) { "concurrency" } else { "rate" }.to_owned()
     }),
     ("load", |_, level| field(level.load.value())),
     ("request_throughput", |_, level| field(level.whole.requests)),

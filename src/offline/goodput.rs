@@ -1,7 +1,7 @@
 //! Goodput under an SLO: read where the source has it, bounded from quantiles where it has those.
 
 use super::say::Say;
-use super::sweep::{Latency, Level, Sweep};
+use super::sweep::{LatencySummary, Level, Sweep};
 use super::verdict::Verdict;
 
 /// Adds each level's goodput, and a sentence on the most of it, when there is an SLO.
@@ -27,7 +27,7 @@ pub fn add(sweep: &Sweep, verdict: &mut Verdict) {
 ///
 /// Between two quantiles the share is interpolated in the logarithm of the time. Below the lowest known quantile it is
 /// taken as that quantile's share at most, scaled down in the same way.
-pub fn share_within(times: &Latency, limit: f64) -> Option<f64> {
+pub fn share_within(times: &LatencySummary, limit: f64) -> Option<f64> {
     let known: Vec<(f64, f64)> = [(0.5, times.p50), (0.9, times.p90), (0.99, times.p99)]
         .into_iter()
         .filter_map(|(share, time)| Some((share, time.filter(|time| *time > 0.0)?)))
@@ -56,8 +56,8 @@ impl Level {
 mod tests {
     use super::*;
 
-    fn times(p50: f64, p90: f64, p99: f64) -> Latency {
-        Latency { mean: None, p50: Some(p50), p90: Some(p90), p99: Some(p99) }
+    fn times(p50: f64, p90: f64, p99: f64) -> LatencySummary {
+        LatencySummary { mean: None, p50: Some(p50), p90: Some(p90), p99: Some(p99) }
     }
 
     #[test]
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_mean_alone_tells_no_share() {
-        assert_eq!(share_within(&Latency { mean: Some(0.1), ..Latency::default() }, 1.0), None);
-        assert_eq!(share_within(&Latency::default(), 1.0), None);
+        assert_eq!(share_within(&LatencySummary { mean: Some(0.1), ..LatencySummary::default() }, 1.0), None);
+        assert_eq!(share_within(&LatencySummary::default(), 1.0), None);
     }
 }

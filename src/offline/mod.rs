@@ -38,25 +38,25 @@ mod open;
 mod points;
 mod round;
 
-pub use report::{Format, Lang};
+pub use report::{Lang, ReportFormat};
 pub use verdict::verdict;
 
 use import::Problem;
 use sweep::{Objectives, Sweep};
-use verdict::{Kind, Verdict};
+use verdict::{Verdict, VerdictKind};
 
 /// Sweeps with their verdicts, and what could not be read.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Analysis {
     /// In the order in which they were found.
-    pub sweeps: Vec<Judged>,
+    pub sweeps: Vec<JudgedSweep>,
     /// One sentence each.
     pub problems: Vec<Problem>,
 }
 
 /// A sweep and what is said of it.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Judged {
+pub struct JudgedSweep {
     /// What was measured.
     pub sweep: Sweep,
     /// What it means.
@@ -66,7 +66,7 @@ pub struct Judged {
 impl Analysis {
     /// Judges every sweep.
     pub fn of(sweeps: Vec<Sweep>) -> Self {
-        let judge = |sweep: Sweep| Judged { verdict: verdict(&sweep), sweep };
+        let judge = |sweep: Sweep| JudgedSweep { verdict: verdict(&sweep), sweep };
         Self { sweeps: sweeps.into_iter().map(judge).collect(), problems: Vec::new() }
     }
 
@@ -78,6 +78,6 @@ impl Analysis {
 
     /// No sweep supports an answer: exit status 3.
     pub fn refused(&self) -> bool {
-        self.sweeps.iter().all(|judged| judged.verdict.kind == Kind::Noisy)
+        self.sweeps.iter().all(|judged| judged.verdict.kind == VerdictKind::Noisy)
     }
 }

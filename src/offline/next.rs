@@ -5,17 +5,17 @@ use super::points::{Point, Points};
 use super::round::{nice, nice_between};
 use super::say::Say;
 use super::sweep::Sweep;
-use super::verdict::{Kind, Verdict};
+use super::verdict::{Verdict, VerdictKind};
 
 /// The next levels and what should be changed about the measurement.
 pub fn after(sweep: &Sweep, points: &Points, verdict: &Verdict) -> Vec<Say> {
     let mut next = Vec::new();
     match (verdict.kind, verdict.sat_lo, verdict.sat_hi) {
-        (Kind::Interval, Some(lo), Some(hi)) => next.extend(within(lo, hi, verdict.closed)),
-        (Kind::RightCensored, Some(lo), _) => {
+        (VerdictKind::Interval, Some(lo), Some(hi)) => next.extend(within(lo, hi, verdict.closed)),
+        (VerdictKind::RightCensored, Some(lo), _) => {
             next.push(Say::Higher { loads: vec![nice(1.5 * lo), nice(2.0 * lo), nice(3.0 * lo)] })
         }
-        (Kind::LeftCensored, _, Some(hi)) => next.push(lower(hi, verdict)),
+        (VerdictKind::LeftCensored, _, Some(hi)) => next.push(lower(hi, verdict)),
         _ => next.extend(again(points, verdict)),
     }
     if points.cold {
@@ -82,7 +82,7 @@ pub fn requests_for(tail: f64, rate: f64, share: f64) -> f64 {
 
 /// The same experiment on four times the GPUs, where the baseline is known.
 fn scale(sweep: &Sweep, verdict: &Verdict) -> Option<Say> {
-    if verdict.kind != Kind::Interval || verdict.closed {
+    if verdict.kind != VerdictKind::Interval || verdict.closed {
         return None;
     }
     let gpus = MORE_GPUS * sweep.environment.gpus.unwrap_or(1.0);

@@ -7,19 +7,19 @@
 use super::drain::{ASSUMED_REQUESTS, Tail};
 use super::points::{Point, Points};
 use super::say::Say;
-use super::verdict::{Band, Judged, Jump, Kind, Standing, Verdict};
+use super::verdict::{Band, JudgedLevel, Jump, Standing, Verdict, VerdictKind};
 
 /// Judges the levels from the lowest up, each against those below it and the throughputs above it.
 pub fn judge(points: &Points) -> Verdict {
     let levels = &points.usable;
     let mut verdict = Verdict::default();
-    let findings = Findings::of_all(levels);
+    let findings = LevelFindings::of_all(levels);
     verdict.levels = findings.iter().zip(levels).map(|(finding, point)| finding.judged(point)).collect();
     for (index, load) in &points.left_out {
         verdict.levels.push(left_out(*index, *load));
     }
     verdict.levels.sort_by(|left, right| left.load.total_cmp(&right.load));
-    let first_bad = findings.iter().position(Findings::saturated);
+    let first_bad = findings.iter().position(LevelFindings::saturated);
     let last_good = findings.iter().rposition(|finding| !finding.saturated());
     decide(points, &findings, first_bad, last_good, &mut verdict);
     describe(points, &findings, first_bad, &mut verdict);
@@ -28,7 +28,7 @@ pub fn judge(points: &Points) -> Verdict {
 
 fn decide(
     points: &Points,
-    findings: &[Findings],
+    findings: &[LevelFindings],
     first_bad: Option<usize>,
     last_good: Option<usize>,
     verdict: &mut Verdict,
@@ -47,12 +47,12 @@ fn decide(
             (verdict.sat_lo, verdict.sat_hi) = (last_good.map(load), first_bad.map(load));
         }
         (Some(good), Some(bad)) => {
-            verdict.kind = Kind::Interval;
+            verdict.kind = VerdictKind::Interval;
             (verdict.sat_lo, verdict.sat_hi) = (Some(load(good)), Some(load(bad)));
             verdict.jump = jump(points, good, bad);
         }
         (Some(good), None) => {
-            verdict.kind = Kind::RightCensored;
+            verdict.kind = VerdictKind::RightCensored;
             verdict.sat_lo = Some(load(good));
         }
         (None, Some(bad)) if levels.len() == 1 => {
@@ -60,7 +60,7 @@ fn decide(
             verdict.sat_hi = Some(load(bad));
         }
         (None, Some(bad)) => {
-            verdict.kind = Kind::LeftCensored;
+            verdict.kind = VerdictKind::LeftCensored;
             verdict.sat_hi = Some(load(bad));
         }
     }
@@ -73,7 +73,7 @@ fn decide(
     }
 }
 
-fn describe(points: &Points, findings: &[Findings], first_bad: Option<usize>, verdict: &mut Verdict) {
+fn describe(points: &Points, findings: &[LevelFindings], first_bad: Option<usize>, verdict: &mut Verdict) {
     let levels = &points.usable;
     let below = &levels[..first_bad.unwrap_or(levels.len())];
     let mut evidence = Vec::new();
@@ -92,14 +92,14 @@ fn describe(points: &Points, findings: &[Findings], first_bad: Option<usize>, ve
     } else if let Some(last) = levels.last() {
         evidence.push(Say::NeverSaturated { highest: last.load });
     }
-    if let (None, Some(first), Kind::LeftCensored) = (verdict.sat_lo, levels.first(), verdict.kind) {
+    if let (None, Some(first), VerdictKind::LeftCensored) = (verdict.sat_lo, levels.first(), verdict.kind) {
         evidence.insert(0, Say::AlwaysSaturated { lowest: first.load });
     }
     verdict.evidence.extend(evidence);
 }
 
 /// The sentences that convict the first saturated level.
-fn conviction(points: &Points, finding: &Findings, bad: usize) -> Vec<Say> {
+fn conviction(points: &Points, finding: &LevelFindings, bad: usize) -> Vec<Say> {
     let point = &points.usable[bad];
     let mut said = Vec::new();
     if finding.short || bad == 0 || finding.over {
@@ -153,14 +153,14 @@ fn jump(points: &Points, good: usize, bad: usize) -> Option<Jump> {
     (good > 0.0).then(|| Jump { good, bad, ratio: bad / good, figure: points.figure })
 }
 
-const fn left_out(index: usize, load: f64) -> Judged {
+const fn left_out(index: usize, load: f64) -> JudgedLevel {
     let standing = Standing::LeftOut;
-    Judged { index, load, served: None, best: None, ttft_ratio: None, goodput: None, standing }
+    JudgedLevel { index, load, served: None, best: None, ttft_ratio: None, goodput: None, standing }
 }
 
 /// What one level shows.
 #[derive(Clone, Copy, Debug)]
-struct Findings {
+struct LevelFindings {
     /// The best throughput that a server which keeps up could show in this run.
     best: f64,
     /// The highest capacity that all throughputs allow.
@@ -189,7 +189,7 @@ struct Findings {
     above_saturation: bool,
 }
 
-impl Findings {
+impl LevelFindings {
     fn of_all(levels: &[Point]) -> Vec<Self> {
         let mut tail = Tail::UNKNOWN;
         let mut base: Option<f64> = None;
@@ -254,13 +254,13 @@ impl Findings {
         !self.late && !self.short && !is_unsettled(point)
     }
 
-    fn judged(&self, point: &Point) -> Judged {
+    fn judged(&self, point: &Point) -> JudgedLevel {
         let standing = match (self.saturated(), self.late) {
             (true, _) => Standing::Saturated,
             (false, true) => Standing::AtCapacity,
             (false, false) => Standing::Good,
         };
-        Judged {
+        JudgedLevel {
             index: point.index,
             load: point.load,
             served: Some(point.served),
@@ -372,24 +372,24 @@ const MOST_LENGTHS: f64 = 1.6;
 
 #[cfg(test)]
 mod tests {
-    use super::super::sweep::{Counts, Latency, Level, Load, Sweep, Throughput};
+    use super::super::sweep::{LatencySummary, Level, LevelLoad, OutcomeCounts, Sweep, Throughput};
     use super::super::verdict;
     use super::*;
 
     /// Load, served, TTFT in seconds and end to end; 600 requests each.
     fn judged(levels: &[(f64, f64, f64, f64)]) -> Verdict {
         let level = |(load, served, ttft, e2e): &(f64, f64, f64, f64)| Level {
-            load: Load::Rate(*load),
-            counts: Counts { completed: Some(600.0), ..Counts::default() },
+            load: LevelLoad::Rate(*load),
+            counts: OutcomeCounts { completed: Some(600.0), ..OutcomeCounts::default() },
             whole: Throughput { requests: Some(*served), ..Throughput::default() },
-            ttft: Latency { mean: Some(*ttft), ..Latency::default() },
-            e2e: Latency { mean: Some(*e2e), ..Latency::default() },
+            ttft: LatencySummary { mean: Some(*ttft), ..LatencySummary::default() },
+            e2e: LatencySummary { mean: Some(*e2e), ..LatencySummary::default() },
             ..Level::default()
         };
         verdict(&Sweep { levels: levels.iter().map(level).collect(), ..Sweep::default() })
     }
 
-    fn ends(verdict: &Verdict) -> (Kind, Option<f64>, Option<f64>) {
+    fn ends(verdict: &Verdict) -> (VerdictKind, Option<f64>, Option<f64>) {
         (verdict.kind, verdict.sat_lo, verdict.sat_hi)
     }
 
@@ -397,7 +397,7 @@ mod tests {
     fn a_plateau_with_a_wait_is_saturation() {
         let found =
             judged(&[(5.0, 4.8, 0.08, 3.0), (10.0, 9.3, 0.1, 3.6), (20.0, 12.4, 6.9, 12.0), (40.0, 12.6, 14.0, 19.0)]);
-        assert_eq!(ends(&found), (Kind::Interval, Some(10.0), Some(20.0)));
+        assert_eq!(ends(&found), (VerdictKind::Interval, Some(10.0), Some(20.0)));
     }
 
     #[test]
@@ -405,14 +405,14 @@ mod tests {
         // 600 / (600 / R + 6): nobody waits, the runs get shorter and their drain larger.
         let found =
             judged(&[(5.0, 4.76, 0.08, 3.0), (10.0, 9.09, 0.08, 3.1), (20.0, 16.7, 0.1, 3.3), (40.0, 28.6, 0.12, 3.6)]);
-        assert_eq!(ends(&found), (Kind::RightCensored, Some(40.0), None), "{:?}", found.levels);
+        assert_eq!(ends(&found), (VerdictKind::RightCensored, Some(40.0), None), "{:?}", found.levels);
     }
 
     #[test]
     fn a_late_first_token_alone_is_at_capacity_and_not_past_it() {
         let found =
             judged(&[(5.0, 4.9, 0.03, 1.0), (10.0, 9.8, 0.04, 1.1), (17.0, 16.6, 0.12, 1.4), (30.0, 17.2, 6.0, 8.0)]);
-        assert_eq!(ends(&found), (Kind::Interval, Some(17.0), Some(30.0)));
+        assert_eq!(ends(&found), (VerdictKind::Interval, Some(17.0), Some(30.0)));
         assert_eq!(found.levels[2].standing, Standing::AtCapacity);
     }
 
@@ -420,19 +420,19 @@ mod tests {
     fn a_few_long_answers_at_the_end_are_no_backlog() {
         // The tail of the last level is 26 s, yet its answers take no longer: it is one straggler.
         let found = judged(&[(5.0, 4.8, 0.05, 3.0), (10.0, 9.3, 0.05, 3.1), (15.0, 9.1, 0.05, 3.1)]);
-        assert_eq!(found.kind, Kind::RightCensored, "{:?}", found.levels);
+        assert_eq!(found.kind, VerdictKind::RightCensored, "{:?}", found.levels);
     }
 
     #[test]
     fn every_level_in_a_queue_is_left_censored() {
         let found = judged(&[(20.0, 12.3, 7.0, 12.0), (30.0, 12.5, 11.0, 16.0), (60.0, 12.4, 17.0, 22.0)]);
-        assert_eq!(ends(&found), (Kind::LeftCensored, None, Some(20.0)));
+        assert_eq!(ends(&found), (VerdictKind::LeftCensored, None, Some(20.0)));
     }
 
     #[test]
     fn a_higher_load_that_is_plainly_served_refuses_the_sweep() {
         let found = judged(&[(5.0, 4.9, 0.05, 2.0), (10.0, 5.5, 9.0, 12.0), (20.0, 19.2, 0.06, 2.1)]);
-        assert_eq!(found.kind, Kind::Noisy);
+        assert_eq!(found.kind, VerdictKind::Noisy);
         assert!(matches!(found.evidence[0], Say::Contradiction { good: 20.0, bad: 10.0 }), "{:?}", found.evidence);
     }
 }

@@ -6,11 +6,11 @@ use super::drain::ASSUMED_REQUESTS;
 use super::next::requests_for;
 use super::round::{nice, nice_between, tidy};
 use super::sweep::Sweep;
-use super::verdict::{Kind, Verdict};
+use super::verdict::{Verdict, VerdictKind};
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Wish {
+pub struct PlanRequest {
     /// GPUs of the next system.
     pub gpus: f64,
     /// GPUs of the baseline, when its file does not say it.
@@ -29,7 +29,7 @@ pub struct Wish {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// What it rests on.
-    pub baseline: Baseline,
+    pub baseline: PlanBaseline,
     /// GPUs of the next system.
     pub gpus: f64,
     /// Capacity if it scales perfectly, requests a second.
@@ -50,7 +50,7 @@ pub struct Plan {
 
 /// What a plan rests on.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Baseline {
+pub struct PlanBaseline {
     /// As it was named.
     pub file: String,
     /// Of the baseline.
@@ -77,12 +77,12 @@ pub struct PlannedLevel {
     /// The largest share by which a whole-run reading lies below the truth.
     pub bias: f64,
     /// Why it is there.
-    pub why: Why,
+    pub why: LevelPurpose,
 }
 
 /// Why a level is in a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum LevelPurpose {
     /// Well below: the base of TTFT and of the tail.
     Base,
     /// Below the expected capacity.
@@ -119,8 +119,8 @@ pub enum NoPlan {
 ///
 /// # Errors
 /// [`NoPlan`], when the baseline does not carry one.
-pub fn plan(sweep: &Sweep, verdict: &Verdict, wish: &Wish) -> Result<Plan, NoPlan> {
-    if verdict.kind == Kind::Noisy {
+pub fn plan(sweep: &Sweep, verdict: &Verdict, wish: &PlanRequest) -> Result<Plan, NoPlan> {
+    if verdict.kind == VerdictKind::Noisy {
         return Err(NoPlan::Noisy(sweep.id.clone(), "repeat it first, as `weir analyze` says"));
     }
     let capacity = verdict.most.requests.ok_or_else(|| NoPlan::NoThroughput(sweep.id.clone()))?;
@@ -137,11 +137,11 @@ pub fn plan(sweep: &Sweep, verdict: &Verdict, wish: &Wish) -> Result<Plan, NoPla
         output_tokens: tokens.map(|tokens| tokens * levels.iter().map(|level| level.requests).sum::<f64>()),
         prompts_included: sweep.output_tokens().is_none(),
     };
-    let baseline = Baseline {
+    let baseline = PlanBaseline {
         file: wish.file.clone(),
         gpus: baseline_gpus,
         capacity,
-        at_least: verdict.kind == Kind::RightCensored,
+        at_least: verdict.kind == VerdictKind::RightCensored,
         tail,
         tail_assumed,
     };
@@ -199,10 +199,10 @@ fn level(rate: f64, send: f64, tail: f64, ideal: f64, expected: f64) -> PlannedL
     let requests = (rate * send).ceil();
     let served = rate.min(expected);
     let why = match rate {
-        rate if rate <= 0.5 * ideal => Why::Base,
-        rate if rate < expected => Why::Below,
-        rate if rate <= ideal => Why::Knee,
-        _ => Why::Above,
+        rate if rate <= 0.5 * ideal => LevelPurpose::Base,
+        rate if rate < expected => LevelPurpose::Below,
+        rate if rate <= ideal => LevelPurpose::Knee,
+        _ => LevelPurpose::Above,
     };
     let duration = requests / served + tail;
     PlannedLevel { rate, requests, duration, bias: tail / duration, why }
@@ -225,7 +225,7 @@ pub fn tail(sweep: &Sweep, verdict: &Verdict) -> (f64, bool) {
     }
 }
 
-fn commands(wish: &Wish, rates: &[f64], send: f64, sweep: &Sweep) -> Vec<String> {
+fn commands(wish: &PlanRequest, rates: &[f64], send: f64, sweep: &Sweep) -> Vec<String> {
     let rates = rates.iter().map(|rate| rate.to_string()).collect::<Vec<_>>().join(",");
     let slo = wish.slo_ttft.map(|slo| format!(" --slo-ttft {}ms", (1e3 * slo).round())).unwrap_or_default();
     let model = sweep

@@ -3,7 +3,7 @@
 //! What cannot be used is left out here, with the reason. It judges nothing.
 
 use super::say::Say;
-use super::sweep::{Level, Load, Start, Sweep};
+use super::sweep::{Level, LevelLoad, Start, Sweep};
 use super::verdict::Figure;
 
 /// The usable levels in the order of their loads, and what was said while they were picked.
@@ -75,9 +75,9 @@ impl Points {
 
     fn add(&mut self, index: usize, level: &Level, closed: bool, by_tokens: bool) {
         let load = match level.load {
-            Load::Rate(rate) if !closed => rate,
-            Load::Concurrency(held) => held,
-            Load::Rate(_) | Load::Burst => {
+            LevelLoad::Rate(rate) if !closed => rate,
+            LevelLoad::Concurrency(held) => held,
+            LevelLoad::Rate(_) | LevelLoad::Burst => {
                 self.limits.push(Say::Burst { requests: level.counts.completed, served: level.best_requests() });
                 return;
             }
@@ -126,7 +126,7 @@ impl Points {
 
     /// TTFT in the figure all have; end-to-end times where none is there.
     fn latency(&self, level: &Level) -> Option<f64> {
-        let of = |latency: &super::sweep::Latency| match self.figure {
+        let of = |latency: &super::sweep::LatencySummary| match self.figure {
             Figure::Mean => latency.mean.or(latency.p50),
             Figure::Median => latency.p50.or(latency.mean),
         };

@@ -55,7 +55,7 @@ pub struct Objectives {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Level {
     /// What was asked for.
-    pub load: Load,
+    pub load: LevelLoad,
     /// The most requests that the client would have in flight, where it had a cap.
     pub cap: Option<f64>,
     /// Requests a second that really went out.
@@ -65,23 +65,23 @@ pub struct Level {
     /// First send to last send, seconds.
     pub send_duration: Option<f64>,
     /// How many requests, and how they ended.
-    pub counts: Counts,
+    pub counts: OutcomeCounts,
     /// Over the whole run.
     pub whole: Throughput,
     /// Over the steady window, where there was one.
-    pub steady: Option<Steady>,
+    pub steady: Option<SteadyWindow>,
     /// Time to first token, from `ttft_from`.
-    pub ttft: Latency,
+    pub ttft: LatencySummary,
     /// What TTFT counts from.
     pub ttft_from: Start,
     /// Gaps between tokens, pooled.
-    pub itl: Latency,
+    pub itl: LatencySummary,
     /// (last token − first token) / (tokens − 1), one value a request.
-    pub tpot: Latency,
+    pub tpot: LatencySummary,
     /// End to end.
-    pub e2e: Latency,
+    pub e2e: LatencySummary,
     /// Intended start to the send.
-    pub schedule_delay: Latency,
+    pub schedule_delay: LatencySummary,
     /// Requests within the objectives, per second.
     pub goodput: Option<f64>,
     /// Mean requests in flight.
@@ -93,13 +93,13 @@ pub struct Level {
     /// The client itself says that it could not offer this load: the level proves nothing about the server.
     pub client_limited: bool,
     /// Where it was read.
-    pub origin: Origin,
+    pub origin: LevelOrigin,
 }
 
 /// What a level asks of the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "kind", content = "value")]
-pub enum Load {
+pub enum LevelLoad {
     /// Open loop: so many requests a second, whatever the server does.
     Rate(f64),
     /// Closed loop: so many in flight; the next is sent when one ends.
@@ -122,7 +122,7 @@ pub enum Start {
 
 /// Requests by how they ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Counts {
+pub struct OutcomeCounts {
     /// All of them.
     pub offered: Option<f64>,
     /// Ended as they should.
@@ -148,7 +148,7 @@ pub struct Throughput {
 
 /// The window from the end of the ramp to the last send.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Steady {
+pub struct SteadyWindow {
     /// Its length, seconds.
     pub length: f64,
     /// What was completed in it.
@@ -157,7 +157,7 @@ pub struct Steady {
 
 /// A distribution of times, seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Latency {
+pub struct LatencySummary {
     /// Arithmetic mean.
     pub mean: Option<f64>,
     /// Median.
@@ -170,7 +170,7 @@ pub struct Latency {
 
 /// Where a level was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Origin {
+pub struct LevelOrigin {
     /// The file, as it was named.
     pub file: String,
     /// The line on which the level begins.
@@ -180,7 +180,7 @@ pub struct Origin {
 impl Sweep {
     /// The number of requests in which it counts its load: a sweep is closed when its first level is.
     pub fn is_closed(&self) -> bool {
-        self.levels.iter().any(|level| matches!(level.load, Load::Concurrency(_)))
+        self.levels.iter().any(|level| matches!(level.load, LevelLoad::Concurrency(_)))
     }
 
     /// Mean output tokens of a request at the level that completed most.
@@ -217,7 +217,7 @@ impl Level {
     }
 }
 
-impl Load {
+impl LevelLoad {
     /// The number by which levels are ordered; none for a burst.
     pub const fn value(self) -> Option<f64> {
         match self {
@@ -227,7 +227,7 @@ impl Load {
     }
 }
 
-impl Latency {
+impl LatencySummary {
     /// Nothing is known of it.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

@@ -14,7 +14,7 @@ use crate::estimate::{Advice, Estimate, advice};
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Verdict {
     /// Which ends of the interval are known.
-    pub kind: Kind,
+    pub kind: VerdictKind,
     /// Loads are requests in flight, not requests a second.
     pub closed: bool,
     /// The last load that is served; in a noisy sweep only where one would look.
@@ -36,7 +36,7 @@ pub struct Verdict {
     /// Values for the engine's own limits; none unless a knee is known.
     pub advice: Vec<Advice>,
     /// Every level in the order of loads.
-    pub levels: Vec<Judged>,
+    pub levels: Vec<JudgedLevel>,
     /// Why.
     pub evidence: Vec<Say>,
     /// What the measurement cannot say.
@@ -47,7 +47,7 @@ pub struct Verdict {
 
 /// Which ends of the saturation interval are known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Kind {
+pub enum VerdictKind {
     /// Both.
     Interval,
     /// Even the lowest level is saturated.
@@ -106,7 +106,7 @@ pub enum Figure {
 
 /// A level and how it was judged.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Judged {
+pub struct JudgedLevel {
     /// Its place in the sweep's own list.
     pub index: usize,
     /// What was asked for.
@@ -159,7 +159,7 @@ impl Verdict {
     }
 }
 
-impl Kind {
+impl VerdictKind {
     /// Its word in files and reports.
     pub const fn word(self) -> &'static str {
         match self {
@@ -174,7 +174,7 @@ impl Kind {
 impl Verdict {
     /// From what was in flight at saturation; the plateau's width, or the two loads around the knee, are its uncertainty.
     fn advise(&self) -> Vec<Advice> {
-        let known = matches!(self.kind, Kind::Interval | Kind::LeftCensored);
+        let known = matches!(self.kind, VerdictKind::Interval | VerdictKind::LeftCensored);
         let (Some(held), Some(band), true) = (self.knee_in_flight, self.plateau, known) else { return Vec::new() };
         let rate = Estimate { value: band.middle, low: band.low, high: band.high };
         let in_flight = match self.throughput_knee {

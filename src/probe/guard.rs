@@ -13,7 +13,7 @@ use crate::time::Timestamp;
 
 /// What the guard sees at one moment. Counts are totals since the process began, of clients alone unless it says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct View {
+pub struct GuardView {
     /// Now.
     pub now: Timestamp,
     /// Time of day, UTC.
@@ -44,7 +44,7 @@ pub struct View {
 
 /// Why a run is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
+pub enum StopReason {
     /// Throughput stopped growing: there is a result.
     Found,
     /// The largest allowed load did not reach the knee.
@@ -78,8 +78,8 @@ pub enum Stop {
 pub struct Guard {
     settings: Settings,
     /// Views of the last [`MEMORY`], oldest first.
-    recent: VecDeque<View>,
-    first: Option<View>,
+    recent: VecDeque<GuardView>,
+    first: Option<GuardView>,
     /// The most requests of clients without a first token before the run: what is usual.
     usual_pending: u64,
     /// The same of those in weir's queues: a gate makes requests wait for moments at any load.
@@ -93,7 +93,7 @@ impl Guard {
     }
 
     /// While nothing has been sent yet: learns what clients do when they are alone. Also says when a run may not begin.
-    pub fn before(&mut self, view: &View) -> Option<Stop> {
+    pub fn before(&mut self, view: &GuardView) -> Option<StopReason> {
         self.usual_pending = self.usual_pending.max(view.pending);
         self.usual_queued = self.usual_queued.max(view.queued);
         self.keep(view);
@@ -101,45 +101,45 @@ impl Guard {
     }
 
     /// During the run. `None`: go on.
-    pub fn during(&mut self, view: &View) -> Option<Stop> {
+    pub fn during(&mut self, view: &GuardView) -> Option<StopReason> {
         self.keep(view);
         self.forbidden(view).or_else(|| self.spent(view)).or_else(|| self.clients_pay(view))
     }
 
-    fn forbidden(&self, view: &View) -> Option<Stop> {
+    fn forbidden(&self, view: &GuardView) -> Option<StopReason> {
         if view.draining {
-            Some(Stop::Draining)
+            Some(StopReason::Draining)
         } else if !self.settings.hours.is_none_or(|hours: Hours| hours.holds(view.time_of_day)) {
-            Some(Stop::Hours)
+            Some(StopReason::Hours)
         } else if view.saturated {
-            Some(Stop::Saturated)
+            Some(StopReason::Saturated)
         } else if view.queued_for > LONGEST_QUEUED || view.queued > UNUSUAL * self.usual_queued + SLACK {
-            Some(Stop::ClientsQueue)
+            Some(StopReason::ClientsQueue)
         } else {
             None
         }
     }
 
-    fn spent(&self, view: &View) -> Option<Stop> {
+    fn spent(&self, view: &GuardView) -> Option<StopReason> {
         let began = self.first.map_or(view.now, |first| first.now);
         if view.tokens >= self.settings.max_tokens {
-            Some(Stop::Tokens)
+            Some(StopReason::Tokens)
         } else if view.now.since(began) >= self.settings.max_duration {
-            Some(Stop::Time)
+            Some(StopReason::Time)
         } else if view.ended >= ENOUGH_ENDED && 4 * view.failed > view.ended {
-            Some(Stop::Fails)
+            Some(StopReason::Fails)
         } else {
             None
         }
     }
 
-    fn clients_pay(&self, view: &View) -> Option<Stop> {
+    fn clients_pay(&self, view: &GuardView) -> Option<StopReason> {
         if self.bursts(view) {
-            Some(Stop::ClientsBurst)
+            Some(StopReason::ClientsBurst)
         } else if view.pending > UNUSUAL * self.usual_pending + SLACK {
-            Some(Stop::ClientsWait)
+            Some(StopReason::ClientsWait)
         } else if self.misses(view) {
-            Some(Stop::ClientsMiss)
+            Some(StopReason::ClientsMiss)
         } else {
             None
         }
@@ -147,7 +147,7 @@ impl Guard {
 
     /// More arrivals in the last moment than the rate of the whole run explains: 4.5 standard deviations of a Poisson count,
     /// which an hour of looking ten times a second does not reach by chance, and some for burstiness.
-    fn bursts(&self, view: &View) -> bool {
+    fn bursts(&self, view: &GuardView) -> bool {
         let Some((first, before)) = self.first.zip(self.since(view, BURST_WINDOW)) else { return false };
         let known = before.now.since(first.now).as_secs_f64();
         if known < LEAST_KNOWN {
@@ -159,17 +159,17 @@ impl Guard {
     }
 
     /// The share of objectives missed lately is above what is allowed and above what it was before.
-    fn misses(&self, view: &View) -> bool {
+    fn misses(&self, view: &GuardView) -> bool {
         let Some(before) = self.since(view, MISS_WINDOW) else { return false };
         let (met, missed) = (view.met - before.met, view.missed - before.missed);
         missed >= LEAST_MISSED && missed as f64 > self.settings.max_missed * (met + missed) as f64
     }
 
-    fn since(&self, view: &View, span: Duration) -> Option<&View> {
+    fn since(&self, view: &GuardView, span: Duration) -> Option<&GuardView> {
         self.recent.iter().rev().find(|past| view.now.since(past.now) >= span)
     }
 
-    fn keep(&mut self, view: &View) {
+    fn keep(&mut self, view: &GuardView) {
         self.first.get_or_insert(*view);
         self.recent.push_back(*view);
         while self.recent.front().is_some_and(|oldest| view.now.since(oldest.now) > MEMORY) {
@@ -178,7 +178,7 @@ impl Guard {
     }
 }
 
-impl Stop {
+impl StopReason {
     /// Its word in answers and metrics.
     pub const fn word(self) -> &'static str {
         match self {
@@ -199,7 +199,7 @@ impl Stop {
     }
 }
 
-impl fmt::Display for Stop {
+impl fmt::Display for StopReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Found => "throughput stopped growing",
@@ -247,9 +247,9 @@ mod tests {
     use super::*;
 
     /// Ten views a second of clients at `rate`, all of them within their objective.
-    fn at(tenths: u64, rate: f64) -> View {
+    fn at(tenths: u64, rate: f64) -> GuardView {
         let offered = (tenths as f64 / 10.0 * rate) as u64;
-        View {
+        GuardView {
             now: Timestamp::ZERO + Duration::from_millis(100 * tenths),
             time_of_day: Duration::from_secs(3 * 3600),
             offered,
@@ -281,34 +281,34 @@ mod tests {
     #[test]
     fn a_burst_of_clients_ends_it_within_a_second() {
         let mut guard = warm(Settings::default());
-        let burst = |tenths: u64| View { offered: at(200, 8.0).offered + 3 * (tenths - 200), ..at(tenths, 8.0) };
+        let burst = |tenths: u64| GuardView { offered: at(200, 8.0).offered + 3 * (tenths - 200), ..at(tenths, 8.0) };
         assert!((50..200).all(|tenths| guard.during(&at(tenths, 8.0)).is_none()));
         let stopped = (200..300).find_map(|tenths| Some((tenths, guard.during(&burst(tenths))?)));
-        assert!(matches!(stopped, Some((200..=210, Stop::ClientsBurst))), "30 a second after 8: {stopped:?}");
+        assert!(matches!(stopped, Some((200..=210, StopReason::ClientsBurst))), "30 a second after 8: {stopped:?}");
     }
 
     #[test]
     fn each_sign_of_clients_paying_ends_it_at_once() {
         let calm = at(60, 8.0);
         for (view, why) in [
-            (View { queued: 5, ..calm }, Stop::ClientsQueue),
-            (View { queued: 1, queued_for: Duration::from_millis(300), ..calm }, Stop::ClientsQueue),
-            (View { pending: 9, ..calm }, Stop::ClientsWait),
-            (View { missed: 3, ..calm }, Stop::ClientsMiss),
-            (View { saturated: true, ..calm }, Stop::Saturated),
-            (View { draining: true, ..calm }, Stop::Draining),
-            (View { tokens: 1_000_000, ..calm }, Stop::Tokens),
-            (View { failed: 3, ended: 10, ..calm }, Stop::Fails),
-            (View { now: Timestamp::ZERO + Duration::from_secs(901), ..calm }, Stop::Time),
+            (GuardView { queued: 5, ..calm }, StopReason::ClientsQueue),
+            (GuardView { queued: 1, queued_for: Duration::from_millis(300), ..calm }, StopReason::ClientsQueue),
+            (GuardView { pending: 9, ..calm }, StopReason::ClientsWait),
+            (GuardView { missed: 3, ..calm }, StopReason::ClientsMiss),
+            (GuardView { saturated: true, ..calm }, StopReason::Saturated),
+            (GuardView { draining: true, ..calm }, StopReason::Draining),
+            (GuardView { tokens: 1_000_000, ..calm }, StopReason::Tokens),
+            (GuardView { failed: 3, ended: 10, ..calm }, StopReason::Fails),
+            (GuardView { now: Timestamp::ZERO + Duration::from_secs(901), ..calm }, StopReason::Time),
         ] {
             assert_eq!(warm(Settings::default()).during(&view), Some(why));
         }
         let moment = Duration::from_millis(100);
         for view in [
-            View { queued: 3, queued_for: moment, ..calm },
-            View { pending: 8, ..calm },
-            View { missed: 1, ..calm },
-            View { failed: 2, ended: 10, ..calm },
+            GuardView { queued: 3, queued_for: moment, ..calm },
+            GuardView { pending: 8, ..calm },
+            GuardView { missed: 1, ..calm },
+            GuardView { failed: 2, ended: 10, ..calm },
         ] {
             assert_eq!(warm(Settings::default()).during(&view), None, "{view:?}");
         }
@@ -320,8 +320,8 @@ mod tests {
         let settings = Settings { hours: Some(hours), ..Settings::default() };
         let mut guard = warm(settings);
         assert_eq!(guard.during(&at(60, 8.0)), None);
-        let later = View { time_of_day: Duration::from_secs(4 * 3600), ..at(61, 8.0) };
-        assert_eq!(guard.during(&later), Some(Stop::Hours));
-        assert_eq!(Guard::new(guard.settings).before(&later), Some(Stop::Hours));
+        let later = GuardView { time_of_day: Duration::from_secs(4 * 3600), ..at(61, 8.0) };
+        assert_eq!(guard.during(&later), Some(StopReason::Hours));
+        assert_eq!(Guard::new(guard.settings).before(&later), Some(StopReason::Hours));
     }
 }

@@ -6,7 +6,7 @@
 
 /// What was seen while a step was held: of clients and run together.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Step {
+pub struct HeldStep {
     /// Synthetic requests in flight that were asked for.
     pub held: u32,
     /// Streams past their first token, mean.
@@ -17,18 +17,18 @@ pub struct Step {
 
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Next {
+pub enum NextStep {
     /// Hold so many in flight.
     Hold(u32),
     /// Throughput stopped growing.
-    Found(Knee),
+    Found(ProbedKnee),
     /// The largest allowed load did not get there.
     NotReached,
 }
 
 /// The load beyond which throughput stops growing.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Knee {
+pub struct ProbedKnee {
     /// Output tokens a second, over the steps of the plateau.
     pub tokens: f64,
     /// The lowest and the highest of them.
@@ -40,7 +40,7 @@ pub struct Knee {
 /// The steps so far.
 #[derive(Clone, Debug)]
 pub struct Ladder {
-    steps: Vec<Step>,
+    steps: Vec<HeldStep>,
     most: u32,
 }
 
@@ -51,20 +51,20 @@ impl Ladder {
     }
 
     /// Books a step.
-    pub fn on_step(&mut self, step: Step) {
+    pub fn on_step(&mut self, step: HeldStep) {
         self.steps.push(step);
     }
 
     /// What to do next; `batch` is what clients alone have in the engine, for the first step.
-    pub fn next(&self, batch: f64) -> Next {
-        let Some(last) = self.steps.last() else { return Next::Hold(self.more(0, batch)) };
+    pub fn next(&self, batch: f64) -> NextStep {
+        let Some(last) = self.steps.last() else { return NextStep::Hold(self.more(0, batch)) };
         if let [.., base, one, other] = self.steps[..]
             && is_flat(&base, &one)
             && is_flat(&base, &other)
         {
-            return Next::Found(Knee::of(&[base, one, other]));
+            return NextStep::Found(ProbedKnee::of(&[base, one, other]));
         }
-        if last.held >= self.most { Next::NotReached } else { Next::Hold(self.more(last.held, last.batch)) }
+        if last.held >= self.most { NextStep::NotReached } else { NextStep::Hold(self.more(last.held, last.batch)) }
     }
 
     /// The most output tokens a second that a step has seen: whatever ends the run, the engine can do that much.
@@ -79,19 +79,19 @@ impl Ladder {
     }
 }
 
-impl Knee {
+impl ProbedKnee {
     /// The step before the plateau has most of it, and the plateau has the most: all that lie close to the best belong to it.
-    fn of(steps: &[Step]) -> Self {
+    fn of(steps: &[HeldStep]) -> Self {
         let best = steps.iter().map(|step| step.tokens).fold(0.0, f64::max);
-        let on_it: Vec<&Step> = steps.iter().filter(|step| step.tokens >= CLOSE * best).collect();
-        let mean = |of: fn(&Step) -> f64| on_it.iter().map(|step| of(step)).sum::<f64>() / on_it.len() as f64;
+        let on_it: Vec<&HeldStep> = steps.iter().filter(|step| step.tokens >= CLOSE * best).collect();
+        let mean = |of: fn(&HeldStep) -> f64| on_it.iter().map(|step| of(step)).sum::<f64>() / on_it.len() as f64;
         let least = on_it.iter().map(|step| step.tokens).fold(best, f64::min);
         Self { tokens: mean(|step| step.tokens), spread: (least, best), batch: mean(|step| step.batch) }
     }
 }
 
 /// More was held and hardly more tokens came: less than an eighth of what a batch that grew in proportion would bring.
-fn is_flat(before: &Step, after: &Step) -> bool {
+fn is_flat(before: &HeldStep, after: &HeldStep) -> bool {
     let more = f64::from(after.held.saturating_sub(before.held)) / before.batch.max(1.0);
     more > 0.0 && after.tokens < before.tokens * (1.0 + (FLAT * more).min(MOST_FLAT))
 }
@@ -109,16 +109,16 @@ mod tests {
     use super::*;
 
     /// An engine whose step takes 13.5 ms and 0.35 ms a sequence, with so many slots, and clients that keep 40 busy.
-    fn step(held: u32, slots: f64) -> Step {
+    fn step(held: u32, slots: f64) -> HeldStep {
         let batch = (40.0 + f64::from(held)).min(slots);
-        Step { held, batch, tokens: batch / (0.0135 + 0.00035 * batch) }
+        HeldStep { held, batch, tokens: batch / (0.0135 + 0.00035 * batch) }
     }
 
-    fn climb(most: u32, slots: f64) -> (Ladder, Next) {
+    fn climb(most: u32, slots: f64) -> (Ladder, NextStep) {
         let mut ladder = Ladder::new(most);
         loop {
             match ladder.next(40.0) {
-                Next::Hold(held) => ladder.on_step(step(held, slots)),
+                NextStep::Hold(held) => ladder.on_step(step(held, slots)),
                 end => return (ladder, end),
             }
         }
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn stops_where_the_batch_is_full() {
         let (ladder, end) = climb(1000, 91.0);
-        let Next::Found(knee) = end else { panic!("{end:?}") };
+        let NextStep::Found(knee) = end else { panic!("{end:?}") };
         let full = step(1000, 91.0);
         assert!((knee.tokens / full.tokens - 1.0).abs() < 0.01 && (knee.batch / 91.0 - 1.0).abs() < 0.03, "{knee:?}");
         assert!(ladder.steps.len() <= 8, "{}", ladder.steps.len());
@@ -137,15 +137,15 @@ mod tests {
     fn one_flat_step_is_not_believed() {
         let mut ladder = Ladder::new(1000);
         ladder.on_step(step(20, 500.0));
-        ladder.on_step(Step { tokens: step(20, 500.0).tokens, ..step(50, 500.0) });
-        assert!(matches!(ladder.next(40.0), Next::Hold(_)));
+        ladder.on_step(HeldStep { tokens: step(20, 500.0).tokens, ..step(50, 500.0) });
+        assert!(matches!(ladder.next(40.0), NextStep::Hold(_)));
         ladder.on_step(step(90, 500.0));
-        assert!(matches!(ladder.next(40.0), Next::Hold(_)), "the third step grew");
+        assert!(matches!(ladder.next(40.0), NextStep::Hold(_)), "the third step grew");
     }
 
     #[test]
     fn a_limit_below_the_knee_is_said() {
         let (ladder, end) = climb(30, 91.0);
-        assert_eq!((end, ladder.steps.last().map(|step| step.held)), (Next::NotReached, Some(30)));
+        assert_eq!((end, ladder.steps.last().map(|step| step.held)), (NextStep::NotReached, Some(30)));
     }
 }

@@ -10,25 +10,25 @@ use http::HeaderMap;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::guard::{Guard, Stop, View};
-use super::ladder::{Knee, Ladder, Next, Step};
+use super::guard::{Guard, GuardView, StopReason};
+use super::ladder::{HeldStep, Ladder, NextStep, ProbedKnee};
 use super::settings::Settings;
-use crate::admission::{Ask, Class, Tenant};
+use crate::admission::{AdmissionRequest, Class, Tenant};
 use crate::backend::BackendId;
-use crate::balance::{Permit, Pool, Refused, Turn};
+use crate::balance::{Acquire, Permit, Pool, Refused};
 use crate::clock::Clock;
-use crate::export::probe::{Ended, ProbeControl, Seen, SeenKnee, Share, Status};
-use crate::load::body::Form;
-use crate::load::client::{Client, GiveUp, Outgoing, Target};
-use crate::load::record::{Outcome, RequestRecord};
-use crate::load::workload::{Length, Workload};
+use crate::export::probe::{ProbeControl, RunSummary, SeenKnee, Status, SyntheticOutcome, SyntheticShare};
+use crate::load::body::BodyTemplate;
+use crate::load::client::{Client, GiveUp, LoadTarget, PreparedRequest};
+use crate::load::record::{LoadOutcome, LoadRecord};
+use crate::load::workload::{TokenLength, Workload};
 use crate::measure::snapshot::Snapshot;
-use crate::measure::{Books, BucketSettings, Buckets, Ledger, Objective, Phase, Verdict};
+use crate::measure::{AccountStats, BucketSettings, Buckets, Ledger, Objective, Phase, Verdict};
 use crate::time::Timestamp;
 
 /// What a run needs of the process it runs in.
 #[derive(Clone)]
-pub struct House {
+pub struct ProbeContext {
     /// The process's clock.
     pub clock: Clock,
     /// Unix time at which it stood at zero.
@@ -47,14 +47,14 @@ pub struct House {
 
 /// Starts and stops runs, one at a time.
 pub struct Prober {
-    house: House,
+    house: ProbeContext,
     settings: Settings,
-    desk: Arc<Desk>,
+    desk: Arc<ProbeProgress>,
 }
 
 /// What a run and those who ask about it share.
 #[derive(Default)]
-struct Desk {
+struct ProbeProgress {
     running: AtomicBool,
     asked_to_stop: AtomicBool,
     held: AtomicU64,
@@ -64,20 +64,20 @@ struct Desk {
     tokens: AtomicU64,
     /// When the next request may be sent.
     next: Mutex<Timestamp>,
-    past: Mutex<Past>,
+    past: Mutex<RunHistory>,
 }
 
 /// What is kept from run to run.
 #[derive(Default)]
-struct Past {
-    backends: Vec<Share>,
-    last: Option<Seen>,
+struct RunHistory {
+    backends: Vec<SyntheticShare>,
+    last: Option<RunSummary>,
 }
 
 impl Prober {
     /// A prober that has never run.
-    pub fn new(house: House, settings: Settings) -> Self {
-        let desk = Desk::default();
+    pub fn new(house: ProbeContext, settings: Settings) -> Self {
+        let desk = ProbeProgress::default();
         desk.past().backends = vec![no_share(); (house.backends)().len()];
         Self { house, settings, desk: Arc::new(desk) }
     }
@@ -89,10 +89,10 @@ impl ProbeControl for Prober {
             return Err("a run is under way".to_owned());
         }
         self.desk.asked_to_stop.store(false, Relaxed);
-        let run = Arc::new(Run { house: self.house.clone(), settings: self.settings, desk: self.desk.clone() });
+        let run = Arc::new(ProbeRun { house: self.house.clone(), settings: self.settings, desk: self.desk.clone() });
         let desk = self.desk.clone();
         let thread = std::thread::Builder::new().name("weir-probe".into()).spawn(move || {
-            let _over = Over(desk);
+            let _over = RunGuard(desk);
             match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime.block_on(run.run()),
                 Err(error) => tracing::error!(%error, "a probe could not begin"),
@@ -122,12 +122,12 @@ impl ProbeControl for Prober {
     }
 }
 
-impl Desk {
-    fn past(&self) -> MutexGuard<'_, Past> {
+impl ProbeProgress {
+    fn past(&self) -> MutexGuard<'_, RunHistory> {
         self.past.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn on_end(&self, backend: BackendId, ended: Ended, ttft: Option<Duration>) {
+    fn on_end(&self, backend: BackendId, ended: SyntheticOutcome, ttft: Option<Duration>) {
         let (mut past, place) = (self.past(), usize::from(backend.0));
         let shares = &mut past.backends;
         shares.resize_with(shares.len().max(place + 1), no_share);
@@ -138,30 +138,30 @@ impl Desk {
     }
 }
 
-fn no_share() -> Share {
-    Share { ended: Default::default(), ttft: Buckets::new(&BucketSettings::default().ttft) }
+fn no_share() -> SyntheticShare {
+    SyntheticShare { ended: Default::default(), ttft: Buckets::new(&BucketSettings::default().ttft) }
 }
 
 /// Says that a run is over, however it ends.
-struct Over(Arc<Desk>);
+struct RunGuard(Arc<ProbeProgress>);
 
-impl Drop for Over {
+impl Drop for RunGuard {
     fn drop(&mut self) {
         self.0.held.store(0, Relaxed);
         self.0.running.store(false, Relaxed);
     }
 }
 
-struct Run {
-    house: House,
+struct ProbeRun {
+    house: ProbeContext,
     settings: Settings,
-    desk: Arc<Desk>,
+    desk: Arc<ProbeProgress>,
 }
 
-impl Run {
+impl ProbeRun {
     async fn run(self: Arc<Self>) {
         tracing::info!("a probe begins");
-        let began = Totals::of(&self.desk);
+        let began = ProbeTotals::of(&self.desk);
         let mut ladder = Ladder::new(self.settings.max_in_flight);
         let (stop, knee) = self.climb(&began, &mut ladder).await;
         tracing::info!(reason = stop.word(), "a probe ended: {stop}");
@@ -170,7 +170,7 @@ impl Run {
     }
 
     /// Watches clients for a while, then holds step after step, until something ends it. With the crew its requests end.
-    async fn climb(self: &Arc<Self>, began: &Totals, ladder: &mut Ladder) -> (Stop, Option<Knee>) {
+    async fn climb(self: &Arc<Self>, began: &ProbeTotals, ladder: &mut Ladder) -> (StopReason, Option<ProbedKnee>) {
         let mut guard = Guard::new(self.settings);
         let alone = match self.watch(LOOK, began, |view| guard.before(view)).await {
             Ok(watched) => watched,
@@ -182,16 +182,16 @@ impl Run {
         };
         loop {
             let held = match ladder.next(alone.batch) {
-                Next::Hold(held) => held,
-                Next::Found(knee) => return (Stop::Found, Some(knee)),
-                Next::NotReached => return (Stop::NotReached, None),
+                NextStep::Hold(held) => held,
+                NextStep::Found(knee) => return (StopReason::Found, Some(knee)),
+                NextStep::NotReached => return (StopReason::NotReached, None),
             };
             let settle = self.settings.step / 3;
             crew.hold(held, settle / 2);
             self.desk.held.store(u64::from(held), Relaxed);
             for (span, counts) in [(settle, false), (self.settings.step - settle, true)] {
                 match self.watch(span, began, |view| guard.during(view)).await {
-                    Ok(Watched { batch, tokens }) if counts => ladder.on_step(Step { held, batch, tokens }),
+                    Ok(Watched { batch, tokens }) if counts => ladder.on_step(HeldStep { held, batch, tokens }),
                     Ok(_) => {}
                     Err(stop) => return (stop, None),
                 }
@@ -203,9 +203,9 @@ impl Run {
     async fn watch(
         &self,
         span: Duration,
-        began: &Totals,
-        mut guard: impl FnMut(&View) -> Option<Stop>,
-    ) -> Result<Watched, Stop> {
+        began: &ProbeTotals,
+        mut guard: impl FnMut(&GuardView) -> Option<StopReason>,
+    ) -> Result<Watched, StopReason> {
         let clock = self.house.clock;
         let (from, mut looks, mut batch) = (clock.now(), 0_u32, 0.0);
         let events_before = self.events(&self.house.ledger.snapshot(from));
@@ -216,7 +216,7 @@ impl Run {
             let now = clock.now();
             let snapshot = self.house.ledger.snapshot(now);
             if self.desk.asked_to_stop.load(Relaxed) {
-                return Err(Stop::Asked);
+                return Err(StopReason::Asked);
             }
             if let Some(stop) = guard(&self.view(&snapshot, began)) {
                 return Err(stop);
@@ -235,19 +235,19 @@ impl Run {
     /// Output tokens so far, of clients and run. Events are counted as they come, usage only at the end: clients' events are
     /// scaled by what usage made of them.
     fn events(&self, snapshot: &Snapshot) -> f64 {
-        let sum = |of: fn(&Books) -> u64| snapshot.accounts.iter().map(|books| of(books)).sum::<u64>() as f64;
+        let sum = |of: fn(&AccountStats) -> u64| snapshot.accounts.iter().map(|books| of(books)).sum::<u64>() as f64;
         let (events, ended) = (sum(|books| books.chunks), sum(|books| books.output_tokens.iter().sum()));
         // What is still on its way has events and no usage yet: a few per cent once thousands have ended.
         let an_event = if events > 0.0 { (ended / events).max(1.0) } else { 1.0 };
         events * an_event + self.desk.tokens.load(Relaxed) as f64
     }
 
-    fn view(&self, snapshot: &Snapshot, began: &Totals) -> View {
-        let sum = |of: fn(&Books) -> u64| snapshot.accounts.iter().map(|books| of(books)).sum::<u64>();
+    fn view(&self, snapshot: &Snapshot, began: &ProbeTotals) -> GuardView {
+        let sum = |of: fn(&AccountStats) -> u64| snapshot.accounts.iter().map(|books| of(books)).sum::<u64>();
         let unix = self.house.epoch + snapshot.at.as_nanos() as f64 / 1e9;
-        let totals = Totals::of(&self.desk).since(began);
+        let totals = ProbeTotals::of(&self.desk).since(began);
         let oldest = snapshot.accounts.iter().filter_map(|books| books.oldest_queued).min();
-        View {
+        GuardView {
             now: snapshot.at,
             time_of_day: Duration::from_secs_f64(unix.max(0.0) % 86_400.0),
             offered: sum(|books| books.offered()),
@@ -265,14 +265,14 @@ impl Run {
     }
 
     /// What is told of the run: the knee in requests of the clients' own length, where that is known.
-    fn seen(&self, stop: Stop, knee: Option<Knee>, best: Option<f64>) -> Seen {
+    fn seen(&self, stop: StopReason, knee: Option<ProbedKnee>, best: Option<f64>) -> RunSummary {
         let now = self.house.clock.now();
         let snapshot = self.house.ledger.snapshot(now);
         let lengths =
             |of: fn(&Buckets) -> f64| snapshot.accounts.iter().map(|books| of(&books.request_output)).sum::<f64>();
         let (count, tokens) = (lengths(|buckets| buckets.count() as f64), lengths(Buckets::sum_outward));
         let length = if count >= ENOUGH_LENGTHS { tokens / count } else { f64::from(self.settings.output_tokens) };
-        Seen {
+        RunSummary {
             stopped: stop.word(),
             sentence: stop.to_string(),
             at_least: best.map(|tokens| tokens / length),
@@ -296,18 +296,19 @@ struct Watched {
 
 /// What runs have used so far.
 #[derive(Clone, Copy)]
-struct Totals {
+struct ProbeTotals {
     tokens: u64,
     failed: u64,
     ended: u64,
 }
 
-impl Totals {
-    fn of(desk: &Desk) -> Self {
+impl ProbeTotals {
+    fn of(desk: &ProbeProgress) -> Self {
         let past = desk.past();
-        let count = |ended: Ended| past.backends.iter().map(|share| share.ended[ended as usize]).sum::<u64>();
-        let failed = count(Ended::Failed) + count(Ended::Refused);
-        Self { tokens: desk.tokens.load(Relaxed), failed, ended: failed + count(Ended::Completed) }
+        let count =
+            |ended: SyntheticOutcome| past.backends.iter().map(|share| share.ended[ended as usize]).sum::<u64>();
+        let failed = count(SyntheticOutcome::Failed) + count(SyntheticOutcome::Refused);
+        Self { tokens: desk.tokens.load(Relaxed), failed, ended: failed + count(SyntheticOutcome::Completed) }
     }
 
     fn since(self, began: &Self) -> Self {
@@ -319,24 +320,27 @@ impl Totals {
 struct Sender {
     url: String,
     client: Client,
-    form: Form,
+    form: BodyTemplate,
 }
 
 /// Those who hold synthetic requests: each sends its next one when the last has ended. Dropping it hangs up on all.
 struct Crew {
-    run: Arc<Run>,
+    run: Arc<ProbeRun>,
     /// By place.
     clients: Arc<[Option<Sender>]>,
     tasks: JoinSet<()>,
 }
 
 impl Crew {
-    async fn new(run: &Arc<Run>) -> Result<Self, Stop> {
+    async fn new(run: &Arc<ProbeRun>) -> Result<Self, StopReason> {
         let mut clients = Vec::new();
         for (backend, url) in (run.house.backends)() {
-            let target = Target::resolve(&url).await.map_err(|_| Stop::Fails)?;
-            let model = target.first_model(Form::default().api).await;
-            let form = Form { model: model.unwrap_or_else(|| Form::default().model), ..Form::default() };
+            let target = LoadTarget::resolve(&url).await.map_err(|_| StopReason::Fails)?;
+            let model = target.first_model(BodyTemplate::default().api).await;
+            let form = BodyTemplate {
+                model: model.unwrap_or_else(|| BodyTemplate::default().model),
+                ..BodyTemplate::default()
+            };
             let place = usize::from(backend.0);
             clients.resize_with(clients.len().max(place + 1), || None);
             let client = Client::new(target, HeaderMap::new(), run.house.clock);
@@ -362,18 +366,18 @@ impl Crew {
     }
 }
 
-impl Run {
+impl ProbeRun {
     /// One synthetic request: its turn, its answer, its end.
     async fn one(&self, clients: &[Option<Sender>]) {
         self.pause().await;
         let (desk, clock) = (&self.desk, self.house.clock);
         let id = desk.sent.fetch_add(1, Relaxed);
-        let lengths = (Length::Fixed(self.settings.input_tokens), Length::Fixed(self.settings.output_tokens));
+        let lengths = (TokenLength::Fixed(self.settings.input_tokens), TokenLength::Fixed(self.settings.output_tokens));
         let draw = Workload { prompt: lengths.0, output: lengths.1, seed: SEED }.draw(id);
         let mut permit = match self.turn().await {
             Ok(permit) => permit,
             Err((backend, wait)) => {
-                desk.on_end(backend, Ended::Refused, None);
+                desk.on_end(backend, SyntheticOutcome::Refused, None);
                 return sleep(wait).await;
             }
         };
@@ -387,8 +391,8 @@ impl Run {
             return sleep(NEWCOMER).await;
         };
         let body = Bytes::from(form.body(&draw));
-        let outgoing = Outgoing { api: form.api, body, give_up: GiveUp::Never, keep_gaps: false };
-        let mut record = RequestRecord::offered(&draw, clock.now());
+        let outgoing = PreparedRequest { api: form.api, body, give_up: GiveUp::Never, keep_gaps: false };
+        let mut record = LoadRecord::offered(&draw, clock.now());
         let mut out = Out::new(desk);
         client
             .exchange_watched(&outgoing, &mut record, |now, tokens| {
@@ -402,27 +406,27 @@ impl Run {
         drop(out);
         permit.end(clock.now());
         let ended = match record.outcome {
-            Outcome::Completed => Ended::Completed,
-            Outcome::Shed { .. } => Ended::Refused,
-            _ => Ended::Failed,
+            LoadOutcome::Completed => SyntheticOutcome::Completed,
+            LoadOutcome::Shed { .. } => SyntheticOutcome::Refused,
+            _ => SyntheticOutcome::Failed,
         };
         desk.on_end(backend, ended, record.ttft_from_send());
-        if record.outcome != Outcome::Completed {
+        if record.outcome != LoadOutcome::Completed {
             sleep(AFTER_A_FAILURE).await;
         }
     }
 
     /// Its turn, as any request of the lowest class has it; `Err`: how long to stay away.
     async fn turn(&self) -> Result<Permit, (BackendId, Duration)> {
-        let ask = Ask {
+        let ask = AdmissionRequest {
             class: Class::Bulk,
             tenant: Tenant(u16::MAX),
-            ..Ask::new(self.house.clock.now(), self.settings.input_tokens as f32)
+            ..AdmissionRequest::new(self.house.clock.now(), self.settings.input_tokens as f32)
         };
         let (backend, refused) = match self.house.pool.arrive(ask, None, self.house.clock.now()) {
-            Turn::Go(permit) => return Ok(permit),
-            Turn::Refused(backend, refused) => (backend, refused),
-            Turn::Wait(mut waiting) => match poll_fn(|cx| waiting.poll(cx)).await {
+            Acquire::Granted(permit) => return Ok(permit),
+            Acquire::Refused(backend, refused) => (backend, refused),
+            Acquire::Queued(mut waiting) => match poll_fn(|cx| waiting.poll(cx)).await {
                 Ok(permit) => return Ok(permit),
                 Err(refused) => (waiting.home(), refused),
             },
@@ -450,12 +454,12 @@ impl Run {
 
 /// Counts a request that is out, until it is dropped.
 struct Out<'a> {
-    desk: &'a Desk,
+    desk: &'a ProbeProgress,
     begun: bool,
 }
 
 impl<'a> Out<'a> {
-    fn new(desk: &'a Desk) -> Self {
+    fn new(desk: &'a ProbeProgress) -> Self {
         desk.in_flight.fetch_add(1, Relaxed);
         Self { desk, begun: false }
     }

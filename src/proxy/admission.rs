@@ -14,7 +14,7 @@ use crate::units::typed;
 /// Who is let in, and in which order. Beside `trust` it matters in mode enforce only.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Admission {
+pub struct AdmissionSettings {
     /// Networks, such as `10.0.0.0/8`, whose priority, tenant and SLO headers are believed; from anybody else these headers are taken off.
     #[schemars(with = "Vec<Network>")]
     pub trust: Vec<IpNet>,
@@ -93,7 +93,7 @@ impl JsonSchema for Network {
     }
 }
 
-impl Admission {
+impl AdmissionSettings {
     /// Whether the peer at `address` is believed.
     pub fn trusts(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
@@ -125,7 +125,7 @@ impl ClassesSettings {
     }
 }
 
-impl Default for Admission {
+impl Default for AdmissionSettings {
     fn default() -> Self {
         Self {
             trust: Vec::new(),
@@ -171,8 +171,9 @@ mod tests {
     #[test]
     fn trust_is_by_network_and_off_by_default() {
         let near = "10.1.2.3".parse().unwrap();
-        assert!(!Admission::default().trusts(near));
-        let admission = Admission { trust: vec!["10.0.0.0/8".parse().unwrap()], ..Admission::default() };
+        assert!(!AdmissionSettings::default().trusts(near));
+        let admission =
+            AdmissionSettings { trust: vec!["10.0.0.0/8".parse().unwrap()], ..AdmissionSettings::default() };
         assert!(admission.trusts(near));
         assert!(admission.trusts("::ffff:10.1.2.3".parse().unwrap()));
         assert!(!admission.trusts("11.0.0.1".parse().unwrap()));
@@ -180,6 +181,6 @@ mod tests {
 
     #[test]
     fn the_defaults_are_the_lines_own() {
-        assert_eq!(Admission::default().settings(), Settings::default());
+        assert_eq!(AdmissionSettings::default().settings(), Settings::default());
     }
 }

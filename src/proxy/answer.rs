@@ -12,10 +12,10 @@ use crate::http1::{
     HeadEnd, OutFraming, Relay, Response, ResponseContext, ResponseHead, Version, finish_response_head, response_head,
 };
 use crate::time::Timestamp;
-use crate::wire::{Dialect, Format};
+use crate::wire::{BodyFormat, Dialect};
 
 /// One answer in transit.
-pub struct Answer {
+pub struct ResponseRelay {
     state: State,
     status: Option<u16>,
     poolable: bool,
@@ -58,14 +58,14 @@ enum State {
 }
 
 /// What one read from the backend amounts to.
-pub struct Heard<'a> {
+pub struct Forward<'a> {
     /// Bytes for the client, in its framing.
     pub out: &'a [u8],
     /// The final head is in `out`: what is left of the request is not wanted any more.
     pub is_final_head: bool,
 }
 
-impl Answer {
+impl ResponseRelay {
     /// An answer that has not begun.
     pub fn new() -> Self {
         let state = State::Head { held: Vec::new(), end: HeadEnd::new(), informational: 0 };
@@ -80,7 +80,7 @@ impl Answer {
         scratch: &'a mut Vec<u8>,
         tap: &mut Tap,
         to: impl FnOnce() -> Recipient<'r>,
-    ) -> Result<Heard<'a>, ()> {
+    ) -> Result<Forward<'a>, ()> {
         match &mut self.state {
             State::Body(relay) => {
                 let fed = relay.feed(read, scratch, |payload| tap.scan(at, payload)).map_err(|_| ())?;
@@ -88,15 +88,15 @@ impl Answer {
                 if relay.ended() {
                     self.state = State::Ended;
                 }
-                Ok(Heard { out: fed.out, is_final_head: false })
+                Ok(Forward { out: fed.out, is_final_head: false })
             }
             State::Assembling(_) => {
                 let whole = self.assemble(at, read, scratch, tap, &to())?;
-                Ok(Heard { out: if whole { scratch } else { &[] }, is_final_head: whole })
+                Ok(Forward { out: if whole { scratch } else { &[] }, is_final_head: whole })
             }
             State::Ended => {
                 self.surplus = true;
-                Ok(Heard { out: &[], is_final_head: false })
+                Ok(Forward { out: &[], is_final_head: false })
             }
             State::Head { held, .. } if held.is_empty() => self.feed_head(at, read, scratch, tap, &to()),
             State::Head { held, .. } => {
@@ -197,14 +197,14 @@ impl Answer {
         scratch: &'a mut Vec<u8>,
         tap: &mut Tap,
         to: &Recipient<'_>,
-    ) -> Result<Heard<'a>, ()> {
+    ) -> Result<Forward<'a>, ()> {
         scratch.clear();
         let mut rest = whole;
         let head = loop {
             let State::Head { held, end, informational } = &mut self.state else { return Err(()) };
             let Some(length) = end.find(rest).map_err(|_| ())? else {
                 *held = rest.to_vec();
-                return Ok(Heard { out: scratch, is_final_head: false });
+                return Ok(Forward { out: scratch, is_final_head: false });
             };
             let (bytes, after) = rest.split_at(length);
             let before = scratch.len();
@@ -232,7 +232,7 @@ impl Answer {
         self.on_final_head(at, &head, scratch, tap, to);
         if matches!(self.state, State::Assembling(_)) {
             let whole = self.assemble(at, rest, scratch, tap, to)?;
-            return Ok(Heard { out: if whole { scratch } else { &[] }, is_final_head: whole });
+            return Ok(Forward { out: if whole { scratch } else { &[] }, is_final_head: whole });
         }
         let mut tail = Vec::new();
         if let State::Body(relay) = &mut self.state {
@@ -245,7 +245,7 @@ impl Answer {
         } else {
             self.surplus |= !rest.is_empty();
         }
-        Ok(Heard { out: scratch, is_final_head: true })
+        Ok(Forward { out: scratch, is_final_head: true })
     }
 
     fn on_final_head(
@@ -259,11 +259,11 @@ impl Answer {
         let relay = Relay::new(head.body, to.version);
         let content_type = head.content_type.clone().map_or(&[][..], |range| &bytes[range]);
         let coding = head.content_encoding.clone().map(|range| &bytes[range]);
-        let format = Format::of(content_type, coding);
+        let format = BodyFormat::of(content_type, coding);
         tap.on_head(at, head.status, format);
         self.poolable = head.keep_alive;
         let has = (head.has_date, head.has_request_id);
-        if let (Some(dialect), 200..=299, Format::Sse | Format::Ndjson) = (to.assembling, head.status, format) {
+        if let (Some(dialect), 200..=299, BodyFormat::Sse | BodyFormat::Ndjson) = (to.assembling, head.status, format) {
             let memory = &to.worker.gateway.memory;
             if let Some(assembling) = Assembling::new(dialect, relay.clone(), std::mem::take(out), has, memory) {
                 self.state = State::Assembling(Box::new(assembling));

@@ -8,21 +8,21 @@ use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use super::claims::Claims;
-use super::gateway::{Phase, Worker, address_text};
-use super::held::{Held, TooMuch};
-use super::outgoing::Outgoing;
-use super::refusal::Refusal;
+use super::claims::TrustedHints;
+use super::gateway::{HookPoint, Worker, address_text};
+use super::held::{BodyBuffer, BodyLimit};
+use super::outgoing::UpstreamRequest;
+use super::refusal::LocalReply;
 use super::request_id::RequestId;
 use super::spans;
 use crate::http1::{ChunkedBody, HeadEnd, Peer, Reject, RequestBody, RequestHead, Version, request_head};
 use crate::measure::SpanIds;
 use crate::time::Timestamp;
 use crate::wire::reassemble::streamed;
-use crate::wire::{Dialect, Endpoint, Family, RequestScanner, RequestShape, Route, is_path, route};
+use crate::wire::{ApiFamily, Dialect, Endpoint, RequestScanner, RequestShape, Route, is_path, route};
 
 /// Who is at the other end of a connection.
-pub(super) struct Caller {
+pub(super) struct ClientPeer {
     address: Box<str>,
     /// What it says of others, and of priorities, is believed.
     trusted: bool,
@@ -30,14 +30,14 @@ pub(super) struct Caller {
 
 /// A request that has arrived whole.
 pub(super) struct Request {
-    pub outgoing: Outgoing,
+    pub outgoing: UpstreamRequest,
     /// What the client said in `Host`.
     pub host: Box<[u8]>,
     pub id: RequestId,
     pub path: PathKind,
     /// `None`: it is not measured.
     pub shape: Option<RequestShape>,
-    pub claims: Claims,
+    pub claims: TrustedHints,
     /// Its place in a trace that is recorded.
     pub span: Option<Box<SpanIds>>,
     /// For its first token; `None`: none.
@@ -66,7 +66,7 @@ pub(super) enum PathKind {
 
 /// How far a request has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(super) enum ReadProgress {
     /// The head is not complete.
     Head,
     /// The client waits for `100 Continue` before it sends the body.
@@ -78,16 +78,16 @@ pub(super) enum Progress {
 }
 
 /// Why a request could not be read.
-pub(super) enum Stop {
+pub(super) enum ReadFailure {
     /// The client left, or never began.
     Silently,
-    Refuse(Refusal, Family),
+    Refuse(LocalReply, ApiFamily),
 }
 
 /// A request that is arriving.
-pub(super) struct Arriving<'c> {
+pub(super) struct RequestReader<'c> {
     worker: &'c Worker,
-    caller: &'c Caller,
+    caller: &'c ClientPeer,
     /// The head so far, when it did not come in one read.
     head: Vec<u8>,
     end: HeadEnd,
@@ -96,16 +96,16 @@ pub(super) struct Arriving<'c> {
     scanner: Option<RequestScanner>,
 }
 
-impl Caller {
+impl ClientPeer {
     /// The caller at `peer`.
     pub fn new(peer: IpAddr, worker: &Worker) -> Self {
         Self { address: address_text(peer).into(), trusted: worker.gateway.trusts(peer) }
     }
 }
 
-impl<'c> Arriving<'c> {
+impl<'c> RequestReader<'c> {
     /// Nothing has come yet.
-    pub fn new(worker: &'c Worker, caller: &'c Caller) -> Self {
+    pub fn new(worker: &'c Worker, caller: &'c ClientPeer) -> Self {
         Self {
             worker,
             caller,
@@ -118,7 +118,7 @@ impl<'c> Arriving<'c> {
     }
 
     /// Takes what was read. What belongs to the next request is appended to `rest`.
-    pub fn feed(&mut self, bytes: &[u8], rest: &mut Vec<u8>) -> Result<Progress, Stop> {
+    pub fn feed(&mut self, bytes: &[u8], rest: &mut Vec<u8>) -> Result<ReadProgress, ReadFailure> {
         if self.request.is_some() {
             return self.take(bytes, rest);
         }
@@ -127,7 +127,7 @@ impl<'c> Arriving<'c> {
                 Some(length) => self.begin(bytes, length, rest),
                 None => {
                     self.head.extend_from_slice(bytes);
-                    Ok(Progress::Head)
+                    Ok(ReadProgress::Head)
                 }
             };
         }
@@ -137,7 +137,7 @@ impl<'c> Arriving<'c> {
             return self.begin(&whole, length, rest);
         }
         self.head = whole;
-        Ok(Progress::Head)
+        Ok(ReadProgress::Head)
     }
 
     /// The head is complete.
@@ -146,28 +146,28 @@ impl<'c> Arriving<'c> {
     }
 
     /// Whose form an error takes.
-    pub fn family(&self) -> Family {
-        self.request.as_ref().map_or(Family::OpenAi, |request| request.path.family())
+    pub fn family(&self) -> ApiFamily {
+        self.request.as_ref().map_or(ApiFamily::OpenAi, |request| request.path.family())
     }
 
     /// The request, once everything was there at `now`.
-    pub fn finish(self, now: Timestamp) -> Result<Request, Stop> {
-        let mut request = self.request.ok_or(Stop::Silently)?;
+    pub fn finish(self, now: Timestamp) -> Result<Request, ReadFailure> {
+        let mut request = self.request.ok_or(ReadFailure::Silently)?;
         request.shape = self.scanner.map(RequestScanner::finish);
         request.arrived = now;
         Ok(request)
     }
 
-    fn head_end(&mut self, received: &[u8]) -> Result<Option<usize>, Stop> {
-        let found = self.end.find(received).map_err(Stop::malformed)?;
+    fn head_end(&mut self, received: &[u8]) -> Result<Option<usize>, ReadFailure> {
+        let found = self.end.find(received).map_err(ReadFailure::malformed)?;
         if found.unwrap_or(received.len()) > self.worker.gateway.limits.load().max_header {
-            return Err(Stop::malformed(Reject::HeadTooLong));
+            return Err(ReadFailure::malformed(Reject::HeadTooLong));
         }
         Ok(found)
     }
 
     /// The head is complete: the first `length` bytes of `received`.
-    fn begin(&mut self, received: &[u8], length: usize, rest: &mut Vec<u8>) -> Result<Progress, Stop> {
+    fn begin(&mut self, received: &[u8], length: usize, rest: &mut Vec<u8>) -> Result<ReadProgress, ReadFailure> {
         let gateway = &*self.worker.gateway;
         let (bytes, body) = received.split_at(length);
         let mut out = Vec::with_capacity(length + ADDED + body.len());
@@ -183,10 +183,10 @@ impl<'c> Arriving<'c> {
             path = PathKind::of(method, target, gateway.passes_metrics.load(Relaxed));
             matches!(path, PathKind::Inference(_))
         };
-        let head = request_head(bytes, &peer, measured, &mut out).map_err(Stop::malformed)?;
-        (gateway.hook)(Phase::Head);
+        let head = request_head(bytes, &peer, measured, &mut out).map_err(ReadFailure::malformed)?;
+        (gateway.hook)(HookPoint::Head);
         if matches!(head.body, RequestBody::Length(n) if n > gateway.limits.load().max_body as u64) {
-            return Err(Stop::Refuse(Refusal::BodyTooLarge, path.family()));
+            return Err(ReadFailure::Refuse(LocalReply::BodyTooLarge, path.family()));
         }
         self.framing = BodyReader::of(head.body);
         if let PathKind::Inference(endpoint) = path {
@@ -195,7 +195,7 @@ impl<'c> Arriving<'c> {
         let expects = head.expect_continue && body.is_empty() && head.body != RequestBody::None;
         let span = gateway.sampling.and_then(|sampling| spans::begin(sampling, head.trace, &mut out));
         self.request = Some(Request { span, ..self.open(bytes, &head, path, out) });
-        if expects { Ok(Progress::Expects) } else { self.take(body, rest) }
+        if expects { Ok(ReadProgress::Expects) } else { self.take(body, rest) }
     }
 
     fn open(&self, bytes: &[u8], head: &RequestHead, path: PathKind, out: Vec<u8>) -> Request {
@@ -203,11 +203,11 @@ impl<'c> Arriving<'c> {
         let value = |range: &Option<Range<usize>>| range.clone().map(|range| &bytes[range]);
         let [priority, tenant, slo] = [&head.priority, &head.tenant, &head.slo_ttft].map(value);
         let rules = gateway.rules.load();
-        let claims = Claims::read(priority, tenant, slo, &rules.tenants);
+        let claims = TrustedHints::read(priority, tenant, slo, &rules.tenants);
         let route = rules.route(&bytes[head.target.clone()]);
         let slo_ttft = route.into_iter().chain(claims.slo_ttft).min();
         Request {
-            outgoing: Outgoing::new(out, Held::new(gateway.limits.load().max_body, &gateway.memory)),
+            outgoing: UpstreamRequest::new(out, BodyBuffer::new(gateway.limits.load().max_body, &gateway.memory)),
             host: head.host.clone().map_or_else(Box::default, |range| bytes[range].into()),
             id: head
                 .request_id
@@ -229,9 +229,9 @@ impl<'c> Arriving<'c> {
     }
 
     /// Bytes behind the head.
-    fn take(&mut self, bytes: &[u8], rest: &mut Vec<u8>) -> Result<Progress, Stop> {
+    fn take(&mut self, bytes: &[u8], rest: &mut Vec<u8>) -> Result<ReadProgress, ReadFailure> {
         let family = self.family();
-        let (Some(request), scanner) = (&mut self.request, &mut self.scanner) else { return Ok(Progress::Head) };
+        let (Some(request), scanner) = (&mut self.request, &mut self.scanner) else { return Ok(ReadProgress::Head) };
         let mut held = Ok(());
         let fed = self.framing.feed(bytes, |payload| {
             if let Some(scanner) = scanner {
@@ -239,10 +239,10 @@ impl<'c> Arriving<'c> {
             }
             held = held.and_then(|()| request.outgoing.hold(payload));
         });
-        let used = fed.map_err(|reject| Stop::Refuse(Refusal::malformed(reject), family))?;
-        held.map_err(|too_much| Stop::Refuse(too_much.into(), family))?;
+        let used = fed.map_err(|reject| ReadFailure::Refuse(LocalReply::malformed(reject), family))?;
+        held.map_err(|too_much| ReadFailure::Refuse(too_much.into(), family))?;
         rest.extend_from_slice(&bytes[used..]);
-        Ok(if self.framing.ended() { Progress::Whole } else { Progress::Body })
+        Ok(if self.framing.ended() { ReadProgress::Whole } else { ReadProgress::Body })
     }
 }
 
@@ -256,7 +256,7 @@ impl Request {
     ///
     /// # Errors
     /// There is no memory for the body that is a little longer now.
-    pub fn ask_for_stream(&mut self) -> Result<(), Refusal> {
+    pub fn ask_for_stream(&mut self) -> Result<(), LocalReply> {
         let Some(shape) = self.shape.as_ref().filter(|shape| !shape.stream) else { return Ok(()) };
         if self.outgoing.body_len() > LONGEST_TURNED {
             return Ok(());
@@ -269,7 +269,7 @@ impl Request {
     }
 
     /// Whose form an answer of ours takes.
-    pub fn family(&self) -> Family {
+    pub fn family(&self) -> ApiFamily {
         self.shape.as_ref().map_or_else(|| self.path.family(), |shape| shape.dialect.family())
     }
 }
@@ -283,26 +283,26 @@ impl PathKind {
         }
     }
 
-    fn family(self) -> Family {
+    fn family(self) -> ApiFamily {
         match self {
             Self::Inference(endpoint) => endpoint.family(),
-            Self::PassThrough | Self::NotHere => Family::OpenAi,
+            Self::PassThrough | Self::NotHere => ApiFamily::OpenAi,
         }
     }
 }
 
-impl Stop {
+impl ReadFailure {
     /// A head that breaks a rule.
     fn malformed(reject: Reject) -> Self {
-        Self::Refuse(Refusal::malformed(reject), Family::OpenAi)
+        Self::Refuse(LocalReply::malformed(reject), ApiFamily::OpenAi)
     }
 }
 
-impl From<TooMuch> for Refusal {
-    fn from(too_much: TooMuch) -> Self {
+impl From<BodyLimit> for LocalReply {
+    fn from(too_much: BodyLimit) -> Self {
         match too_much {
-            TooMuch::Body => Self::BodyTooLarge,
-            TooMuch::Memory => Self::BodyMemory,
+            BodyLimit::Body => Self::BodyTooLarge,
+            BodyLimit::Memory => Self::BodyMemory,
         }
     }
 }

@@ -10,7 +10,7 @@ use super::tap::Tap;
 use crate::http1::Relay;
 use crate::time::Timestamp;
 use crate::wire::Dialect;
-use crate::wire::reassemble::{Assembler, Fault};
+use crate::wire::reassemble::{Assembler, ReassemblyFault};
 
 /// A stream that is being put together.
 pub struct Assembling {
@@ -69,11 +69,11 @@ impl Assembling {
                 *out = body;
                 Ok(200)
             }
-            Err(Fault::Said { status, body }) => {
+            Err(ReassemblyFault::Said { status, body }) => {
                 *out = body;
                 Ok(status)
             }
-            Err(Fault::Broken) => Err(()),
+            Err(ReassemblyFault::Broken) => Err(()),
         }
     }
 

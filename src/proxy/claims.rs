@@ -10,7 +10,7 @@ use crate::admission::{Class, Tenant};
 
 /// A request's claims.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Claims {
+pub struct TrustedHints {
     pub class: Class,
     pub tenant: Tenant,
     /// May tighten the route's objective.
@@ -21,7 +21,7 @@ pub struct Claims {
 #[derive(Debug, Default)]
 pub struct Tenants(RwLock<Vec<Box<[u8]>>>);
 
-impl Claims {
+impl TrustedHints {
     /// From the values of the three fields, as they came.
     pub fn read(priority: Option<&[u8]>, tenant: Option<&[u8]>, slo_ttft: Option<&[u8]>, tenants: &Tenants) -> Self {
         Self {
@@ -97,14 +97,14 @@ mod tests {
     #[test]
     fn what_is_not_understood_counts_as_not_said() {
         let read = |priority: &str, slo: &str| {
-            Claims::read(Some(priority.as_bytes()), None, Some(slo.as_bytes()), &Tenants::default())
+            TrustedHints::read(Some(priority.as_bytes()), None, Some(slo.as_bytes()), &Tenants::default())
         };
         assert_eq!(
             (read("Bulk", "250").class, read("", "250").slo_ttft),
             (Class::Bulk, Some(Duration::from_millis(250)))
         );
         for slo in ["", "0", "-5", "1.5", "3600001", "99999999999999999999", "\u{661}"] {
-            assert_eq!(read("root", slo), Claims::default(), "{slo}");
+            assert_eq!(read("root", slo), TrustedHints::default(), "{slo}");
         }
     }
 }

@@ -13,17 +13,17 @@ use std::time::Duration;
 
 use tokio::sync::futures::Notified;
 
-use super::arriving::{Arriving, Caller, Progress, Request, Stop};
-use super::exchange::Early;
-use super::gateway::{Gateway, Phase, Worker};
+use super::arriving::{ClientPeer, ReadFailure, ReadProgress, Request, RequestReader};
+use super::exchange::ReadAhead;
+use super::gateway::{HookPoint, ProxyState, Worker};
 use super::io::Io;
-use super::refusal::{Addressee, Refusal};
+use super::refusal::{LocalReply, ReplyContext};
 use super::talk::{close_politely, poll_read, write_all};
 use super::timer::Timer;
 use crate::backend::BackendId;
-use crate::measure::Unbooked;
+use crate::measure::UnmeasuredRequest;
 use crate::time::Timestamp;
-use crate::wire::Family;
+use crate::wire::ApiFamily;
 
 /// Serves `client` until it leaves, breaks a rule, or the process stops.
 pub async fn serve<D: Io>(client: &mut D, peer: IpAddr, worker: &Worker) {
@@ -31,13 +31,18 @@ pub async fn serve<D: Io>(client: &mut D, peer: IpAddr, worker: &Worker) {
     let sleep = pin!(tokio::time::sleep(Duration::ZERO));
     let mut timer = Timer::new(clock, sleep);
     let mut stopped = pin!(worker.gateway.drain.stopped());
-    let mut connection =
-        Connection { worker, caller: Caller::new(peer, worker), early: Early::default(), served: 0, now: clock.now() };
+    let mut connection = Connection {
+        worker,
+        caller: ClientPeer::new(peer, worker),
+        early: ReadAhead::default(),
+        served: 0,
+        now: clock.now(),
+    };
     loop {
         match connection.request(client, &mut timer, stopped.as_mut()).await {
-            Next::Request => connection.served += 1,
-            Next::Close => return,
-            Next::ClosePolitely => return Box::pin(close_politely(client, &mut timer, clock.now())).await,
+            AfterRequest::Request => connection.served += 1,
+            AfterRequest::Close => return,
+            AfterRequest::ClosePolitely => return Box::pin(close_politely(client, &mut timer, clock.now())).await,
         }
     }
 }
@@ -45,8 +50,8 @@ pub async fn serve<D: Io>(client: &mut D, peer: IpAddr, worker: &Worker) {
 /// The state of one connection.
 pub(super) struct Connection<'w> {
     pub worker: &'w Worker,
-    caller: Caller,
-    pub early: Early,
+    caller: ClientPeer,
+    pub early: ReadAhead,
     served: u32,
     /// The last reading of the clock, good enough for deadlines.
     pub now: Timestamp,
@@ -54,7 +59,7 @@ pub(super) struct Connection<'w> {
 
 /// What comes after a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(super) enum AfterRequest {
     Request,
     Close,
     /// The client may still be sending: read for a moment, or the reset destroys the answer.
@@ -62,17 +67,22 @@ pub(super) enum Next {
 }
 
 impl Connection<'_> {
-    async fn request<D: Io>(&mut self, client: &mut D, timer: &mut Timer<'_>, stopped: Pin<&mut Notified<'_>>) -> Next {
+    async fn request<D: Io>(
+        &mut self,
+        client: &mut D,
+        timer: &mut Timer<'_>,
+        stopped: Pin<&mut Notified<'_>>,
+    ) -> AfterRequest {
         let mut request = match self.receive(client, timer, stopped).await {
             Ok(request) => request,
-            Err(Stop::Silently) => return Next::Close,
-            Err(Stop::Refuse(refusal, family)) => {
+            Err(ReadFailure::Silently) => return AfterRequest::Close,
+            Err(ReadFailure::Refuse(refusal, family)) => {
                 return Box::pin(self.stop(client, timer, refusal, family)).await;
             }
         };
         let worker = self.worker;
         let _underway = worker.gateway.drain.enter();
-        (worker.gateway.hook)(Phase::Arrived);
+        (worker.gateway.hook)(HookPoint::Arrived);
         match self.pass(client, timer, &mut request).await {
             Ok(next) => next,
             Err(refusal) => Box::pin(self.refuse(client, timer, refusal, &request)).await,
@@ -85,31 +95,33 @@ impl Connection<'_> {
         client: &mut D,
         timer: &mut Timer<'_>,
         mut stopped: Pin<&mut Notified<'_>>,
-    ) -> Result<Request, Stop> {
+    ) -> Result<Request, ReadFailure> {
         let gateway = &*self.worker.gateway;
         let (limits, clock) = (gateway.limits.load_full(), gateway.clock);
-        let mut arriving = Arriving::new(self.worker, &self.caller);
+        let mut arriving = RequestReader::new(self.worker, &self.caller);
         let early = std::mem::take(&mut self.early.bytes);
         let mut begun = !early.is_empty();
         let patience = if begun || self.served == 0 { limits.header_timeout } else { limits.idle_timeout };
         timer.set(self.now + patience);
         if !begun && gateway.drain.has_stopped() {
-            return Err(Stop::Silently);
+            return Err(ReadFailure::Silently);
         }
-        let mut progress = if begun { arriving.feed(&early, &mut self.early.bytes) } else { Ok(Progress::Head) };
+        let mut progress = if begun { arriving.feed(&early, &mut self.early.bytes) } else { Ok(ReadProgress::Head) };
         drop(early);
         let mut body: Option<MinimumRate> = None;
         loop {
             match progress? {
-                Progress::Whole => return arriving.finish(self.now),
-                Progress::Expects => Box::pin(write_all(client, timer, CONTINUE)).await.map_err(|_| Stop::Silently)?,
-                Progress::Head | Progress::Body => {}
+                ReadProgress::Whole => return arriving.finish(self.now),
+                ReadProgress::Expects => {
+                    Box::pin(write_all(client, timer, CONTINUE)).await.map_err(|_| ReadFailure::Silently)?
+                }
+                ReadProgress::Head | ReadProgress::Body => {}
             }
             if body.is_none() && arriving.has_head() {
                 body = Some(MinimumRate { start: self.now, received: 0 });
                 timer.set(self.now + limits.body_timeout);
             }
-            progress = Ok(Progress::Head);
+            progress = Ok(ReadProgress::Head);
             let read = poll_fn(|cx| {
                 let read = poll_read(cx, client, |bytes| {
                     self.now = clock.now();
@@ -128,11 +140,13 @@ impl Connection<'_> {
             });
             match read.await {
                 ReadEnd::Some => {}
-                ReadEnd::Overdue if begun => return Err(Stop::Refuse(Refusal::SlowRequest, arriving.family())),
-                ReadEnd::Overdue | ReadEnd::Closed => return Err(Stop::Silently),
+                ReadEnd::Overdue if begun => {
+                    return Err(ReadFailure::Refuse(LocalReply::SlowRequest, arriving.family()));
+                }
+                ReadEnd::Overdue | ReadEnd::Closed => return Err(ReadFailure::Silently),
             }
-            if matches!(progress, Ok(Progress::Body)) && body.as_ref().is_some_and(|body| !body.is_kept(self.now)) {
-                return Err(Stop::Refuse(Refusal::SlowRequest, arriving.family()));
+            if matches!(progress, Ok(ReadProgress::Body)) && body.as_ref().is_some_and(|body| !body.is_kept(self.now)) {
+                return Err(ReadFailure::Refuse(LocalReply::SlowRequest, arriving.family()));
             }
             if !std::mem::replace(&mut begun, true) {
                 timer.set(self.now + limits.header_timeout);
@@ -143,11 +157,18 @@ impl Connection<'_> {
     // ---- weir's own answers ---------------------------------------------------------------------------------------
 
     /// A request that could not be read.
-    async fn stop<D: Io>(&mut self, client: &mut D, timer: &mut Timer<'_>, refusal: Refusal, family: Family) -> Next {
+    async fn stop<D: Io>(
+        &mut self,
+        client: &mut D,
+        timer: &mut Timer<'_>,
+        refusal: LocalReply,
+        family: ApiFamily,
+    ) -> AfterRequest {
         self.worker.shard.malformed(refusal.status());
         self.refused(None, refusal);
         let date = self.worker.date();
-        let to = Addressee { family, request_id: None, close: true, head_only: false, date: text(&date), queued: None };
+        let to =
+            ReplyContext { family, request_id: None, close: true, head_only: false, date: text(&date), queued: None };
         self.answer(client, timer, &refusal.render(&to), false).await
     }
 
@@ -156,15 +177,15 @@ impl Connection<'_> {
         &mut self,
         client: &mut D,
         timer: &mut Timer<'_>,
-        refusal: Refusal,
+        refusal: LocalReply,
         request: &Request,
-    ) -> Next {
+    ) -> AfterRequest {
         if request.shape.is_none() {
             self.refused(Some(request), refusal);
         }
         let keep = request.keep_alive && !self.early.overflowed;
         let (date, id) = (self.worker.date(), request.id.to_string());
-        let to = Addressee {
+        let to = ReplyContext {
             family: request.family(),
             request_id: Some(&id),
             close: !keep,
@@ -175,18 +196,24 @@ impl Connection<'_> {
         self.answer(client, timer, &refusal.render(&to), keep).await
     }
 
-    async fn answer<D: Io>(&mut self, client: &mut D, timer: &mut Timer<'_>, answer: &[u8], keep: bool) -> Next {
+    async fn answer<D: Io>(
+        &mut self,
+        client: &mut D,
+        timer: &mut Timer<'_>,
+        answer: &[u8],
+        keep: bool,
+    ) -> AfterRequest {
         self.now = self.gateway().clock.now();
         timer.set(self.now + WRITE_PATIENCE);
         match write_all(client, timer, answer).await {
-            Ok(()) if keep => Next::Request,
-            Ok(()) => Next::ClosePolitely,
-            Err(_) => Next::Close,
+            Ok(()) if keep => AfterRequest::Request,
+            Ok(()) => AfterRequest::ClosePolitely,
+            Err(_) => AfterRequest::Close,
         }
     }
 
     /// A request that is in no books was refused.
-    pub(super) fn refused(&self, request: Option<&Request>, refusal: Refusal) {
+    pub(super) fn refused(&self, request: Option<&Request>, refusal: LocalReply) {
         self.unbooked(request, None, refusal.status(), refusal.reason(), None);
     }
 
@@ -202,11 +229,11 @@ impl Connection<'_> {
         let gateway = self.gateway();
         if let (true, Some(reports)) = (gateway.access_log, &gateway.reports) {
             let request_id = request.map(|request| request.id.to_string().into());
-            reports.unbooked(Unbooked { request_id, backend, status, outcome, took });
+            reports.unbooked(UnmeasuredRequest { request_id, backend, status, outcome, took });
         }
     }
 
-    pub(super) fn gateway(&self) -> &Gateway {
+    pub(super) fn gateway(&self) -> &ProxyState {
         &self.worker.gateway
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 
 /// Where the process is on its way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
+pub enum DrainPhase {
     /// Taking requests.
     Serving,
     /// Not ready any more, still taking requests while endpoints propagate.
@@ -26,7 +26,7 @@ pub enum Phase {
 /// The drain's state and what it waits for.
 #[derive(Debug)]
 pub struct Drain {
-    phase: watch::Sender<Phase>,
+    phase: watch::Sender<DrainPhase>,
     /// Grows with each cancelling, so that a drain that was cancelled never acts behind the back of the next one. Written only
     /// while the phase is.
     turn: watch::Sender<u64>,
@@ -40,7 +40,7 @@ impl Drain {
     /// A process that serves.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
-            phase: watch::Sender::new(Phase::Serving),
+            phase: watch::Sender::new(DrainPhase::Serving),
             turn: watch::Sender::new(0),
             exchanges: AtomicUsize::new(0),
             idle: Notify::new(),
@@ -50,30 +50,30 @@ impl Drain {
     }
 
     /// The phase now.
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> DrainPhase {
         *self.phase.borrow()
     }
 
     /// A reader that can wait for a change.
-    pub fn watch(&self) -> watch::Receiver<Phase> {
+    pub fn watch(&self) -> watch::Receiver<DrainPhase> {
         self.phase.subscribe()
     }
 
     /// Leaves, at once: from here on the process is not ready. `false`: it was leaving already.
     pub fn begin(&self) -> bool {
-        self.advance(*self.turn.borrow(), Phase::Leaving)
+        self.advance(*self.turn.borrow(), DrainPhase::Leaving)
     }
 
     /// Runs the drain: leaves, turns lame after `min_delay`, and returns when nothing is in flight or `timeout` is over.
     /// `true`: everything that was in flight has ended. Cancelled by `undrain`, which makes it return `false`.
     pub async fn run(&self, min_delay: Duration, timeout: Duration) -> bool {
         let turn = *self.turn.borrow();
-        self.advance(turn, Phase::Leaving);
+        self.advance(turn, DrainPhase::Leaving);
         tokio::select! {
             () = self.cancelled(turn) => false,
             empty = async {
                 tokio::time::sleep(min_delay).await;
-                self.advance(turn, Phase::Lame);
+                self.advance(turn, DrainPhase::Lame);
                 tokio::time::timeout(timeout.saturating_sub(min_delay), self.empty()).await.is_ok()
             } => empty,
         }
@@ -85,7 +85,7 @@ impl Drain {
         tokio::select! {
             () = self.cancelled(turn) => false,
             () = async {
-                let _ = watch.wait_for(|phase| *phase >= Phase::Lame).await;
+                let _ = watch.wait_for(|phase| *phase >= DrainPhase::Lame).await;
                 self.empty().await;
             } => true,
         }
@@ -103,10 +103,10 @@ impl Drain {
     pub fn undrain(&self) -> bool {
         let mut serves = false;
         self.phase.send_if_modified(|phase| {
-            serves = !self.final_.load(Relaxed) && *phase != Phase::Stopped;
+            serves = !self.final_.load(Relaxed) && *phase != DrainPhase::Stopped;
             if serves {
                 self.turn.send_modify(|turn| *turn += 1);
-                *phase = Phase::Serving;
+                *phase = DrainPhase::Serving;
             }
             serves
         });
@@ -115,7 +115,7 @@ impl Drain {
 
     /// Closes the listeners.
     pub fn stop(&self) {
-        self.phase.send_replace(Phase::Stopped);
+        self.phase.send_replace(DrainPhase::Stopped);
         self.stopped.notify_waiters();
     }
 
@@ -127,7 +127,7 @@ impl Drain {
 
     /// The listeners are closed.
     pub fn has_stopped(&self) -> bool {
-        self.phase() == Phase::Stopped
+        self.phase() == DrainPhase::Stopped
     }
 
     /// Counts one exchange until the guard drops.
@@ -157,7 +157,7 @@ impl Drain {
     }
 
     /// Serving => Leaving => Lame => Stopped; never backwards, and not for a turn that was cancelled.
-    fn advance(&self, turn: u64, to: Phase) -> bool {
+    fn advance(&self, turn: u64, to: DrainPhase) -> bool {
         self.phase.send_if_modified(|phase| {
             let forward = *phase < to && *self.turn.borrow() == turn;
             if forward {
@@ -195,7 +195,7 @@ mod tests {
         let start = tokio::time::Instant::now();
         assert!(drain.run(DELAY, TIMEOUT).await);
         assert_eq!(start.elapsed(), DELAY);
-        assert_eq!(drain.phase(), Phase::Lame);
+        assert_eq!(drain.phase(), DrainPhase::Lame);
     }
 
     #[tokio::test(start_paused = true)]
@@ -232,7 +232,7 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(drain.undrain());
         assert!(!run.await.unwrap());
-        assert_eq!(drain.phase(), Phase::Serving);
+        assert_eq!(drain.phase(), DrainPhase::Serving);
         drain.make_final();
         assert!(!drain.undrain());
     }
@@ -249,10 +249,10 @@ mod tests {
         assert!(drain.undrain() && drain.begin(), "before the first one can see that it was cancelled");
         let second = run(&drain);
         tokio::time::sleep(DELAY * 3 / 4).await;
-        assert_eq!(drain.phase(), Phase::Leaving, "the first one would have turned it lame by now");
+        assert_eq!(drain.phase(), DrainPhase::Leaving, "the first one would have turned it lame by now");
         assert!(!first.await.unwrap());
         assert!(second.await.unwrap());
-        assert_eq!(drain.phase(), Phase::Lame);
+        assert_eq!(drain.phase(), DrainPhase::Lame);
     }
 
     #[tokio::test(start_paused = true)]
@@ -267,7 +267,7 @@ mod tests {
             tokio::time::advance(DELAY).await;
             assert!(drain.undrain());
             run.await.unwrap();
-            assert_eq!(drain.phase(), Phase::Serving);
+            assert_eq!(drain.phase(), DrainPhase::Serving);
         }
     }
 

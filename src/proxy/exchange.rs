@@ -9,13 +9,13 @@ use std::cell::RefCell;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::answer::{Answer, Heard, Recipient};
+use super::answer::{Forward, Recipient, ResponseRelay};
 use super::arriving::Request;
 use super::gateway::Worker;
-use super::health::Vitals;
+use super::health::PassiveHealth;
 use super::io::Io;
 use super::outbox::Outbox;
-use super::settings::Limits;
+use super::settings::ProxyLimits;
 use super::tap::Tap;
 use super::timer::Timer;
 use super::upstream::Target;
@@ -53,22 +53,22 @@ pub enum Break {
 }
 
 /// What an exchange works with and does not own. Made anew for each turn, so that it is no part of a waiting task.
-pub struct Bench<'a, 't> {
+pub struct ExchangeCx<'a, 't> {
     pub worker: &'a Worker,
     /// Where the request goes, and what is known of that backend's health.
     pub target: &'a Target,
     /// As they were when the exchange began.
-    pub limits: &'a Limits,
-    pub vitals: &'a Vitals,
+    pub limits: &'a ProxyLimits,
+    pub vitals: &'a PassiveHealth,
     /// Bytes of the client's that belong to its next request.
-    pub early: &'a mut Early,
+    pub early: &'a mut ReadAhead,
     pub timer: &'a mut Timer<'t>,
     pub request: &'a mut Request,
 }
 
 /// One request and its answer, between `d`, the client, and `u`, the backend.
 pub struct Exchange {
-    answer: Answer,
+    answer: ResponseRelay,
     /// All of the request is written, or no more of it will be.
     asked: bool,
     outbox: Outbox,
@@ -90,7 +90,7 @@ impl Exchange {
     /// An exchange that is about to be dispatched at `now`. Our own work on it, waiting left out, has lasted since `begun`.
     pub fn new(now: Timestamp, begun: Timestamp) -> Self {
         Self {
-            answer: Answer::new(),
+            answer: ResponseRelay::new(),
             asked: false,
             outbox: Outbox::default(),
             unflushed: false,
@@ -115,7 +115,7 @@ impl Exchange {
         d: &mut D,
         u: &mut U,
         tap: &mut Tap,
-        bench: &mut Bench<'_, '_>,
+        bench: &mut ExchangeCx<'_, '_>,
     ) -> Poll<End> {
         WORKBENCH.with_borrow_mut(|work| match self.turn(cx, d, u, tap, bench, work) {
             Ok(()) => Poll::Pending,
@@ -156,7 +156,7 @@ impl Exchange {
         d: &mut D,
         u: &mut U,
         tap: &mut Tap,
-        bench: &mut Bench<'_, '_>,
+        bench: &mut ExchangeCx<'_, '_>,
         work: &mut Work,
     ) -> Result<(), End> {
         work.now = None;
@@ -177,7 +177,7 @@ impl Exchange {
 
     /// Writes what is left of the request. An error is not the end: an early answer may be waiting to be read. Whatever moves
     /// here, the answer is polled after it, so that no other round is needed for it.
-    fn push_request<U: Io>(&mut self, cx: &mut Context<'_>, u: &mut U, tap: &mut Tap, bench: &mut Bench<'_, '_>) {
+    fn push_request<U: Io>(&mut self, cx: &mut Context<'_>, u: &mut U, tap: &mut Tap, bench: &mut ExchangeCx<'_, '_>) {
         if self.asked {
             return;
         }
@@ -199,7 +199,7 @@ impl Exchange {
         d: &mut D,
         u: &mut U,
         tap: &mut Tap,
-        bench: &mut Bench<'_, '_>,
+        bench: &mut ExchangeCx<'_, '_>,
         work: &mut Work,
     ) -> Result<bool, End> {
         if !self.is_receiving() {
@@ -246,7 +246,7 @@ impl Exchange {
         read: &[u8],
         scratch: &mut Vec<u8>,
         tap: &mut Tap,
-        bench: &mut Bench<'_, '_>,
+        bench: &mut ExchangeCx<'_, '_>,
     ) -> Result<(), End> {
         if self.received == 0 {
             tap.on_first_byte(at);
@@ -255,8 +255,8 @@ impl Exchange {
         self.received += read.len() as u64;
         bench.vitals.on_heard(at);
         match self.answer.feed(at, read, scratch, tap, || bench.recipient()) {
-            Ok(Heard { out, is_final_head: false }) => self.send(cx, d, out, bench),
-            Ok(Heard { out, is_final_head: true }) => {
+            Ok(Forward { out, is_final_head: false }) => self.send(cx, d, out, bench),
+            Ok(Forward { out, is_final_head: true }) => {
                 bench.request.outgoing.stop();
                 bench.request.outgoing.release();
                 self.send(cx, d, out, bench)?;
@@ -278,7 +278,7 @@ impl Exchange {
         cx: &mut Context<'_>,
         d: &mut D,
         out: &[u8],
-        bench: &mut Bench<'_, '_>,
+        bench: &mut ExchangeCx<'_, '_>,
     ) -> Result<(), End> {
         if out.is_empty() {
             return Ok(());
@@ -306,7 +306,12 @@ impl Exchange {
         }
     }
 
-    fn drain_outbox<D: Io>(&mut self, cx: &mut Context<'_>, d: &mut D, bench: &mut Bench<'_, '_>) -> Result<bool, End> {
+    fn drain_outbox<D: Io>(
+        &mut self,
+        cx: &mut Context<'_>,
+        d: &mut D,
+        bench: &mut ExchangeCx<'_, '_>,
+    ) -> Result<bool, End> {
         let mut moved = false;
         if !self.outbox.is_empty() {
             moved = self.outbox.drain(cx, d).map_err(|_| End::ClientGone)? > 0;
@@ -331,7 +336,7 @@ impl Exchange {
         cx: &mut Context<'_>,
         d: &mut D,
         tap: &Tap,
-        bench: &mut Bench<'_, '_>,
+        bench: &mut ExchangeCx<'_, '_>,
         work: &mut Work,
     ) -> Result<(), End> {
         if bench.early.half_closed {
@@ -363,7 +368,7 @@ impl Exchange {
         &self,
         cx: &mut Context<'_>,
         tap: &Tap,
-        bench: &mut Bench<'_, '_>,
+        bench: &mut ExchangeCx<'_, '_>,
         now: Option<Timestamp>,
     ) -> Result<(), End> {
         let due = self.due(tap, bench.limits());
@@ -376,7 +381,7 @@ impl Exchange {
     }
 
     /// The first moment at which something will have taken too long.
-    fn due(&self, tap: &Tap, limits: &Limits) -> Timestamp {
+    fn due(&self, tap: &Tap, limits: &ProxyLimits) -> Timestamp {
         let mut due = self.dispatched + STREAM_AGE;
         if let (Some(patience), false) = (self.patience, tap.has_begun()) {
             due = due.min(patience);
@@ -390,7 +395,7 @@ impl Exchange {
         due.min(tap.heard() + limits.stream_stall)
     }
 
-    fn overdue(&self, due: Timestamp, limits: &Limits) -> End {
+    fn overdue(&self, due: Timestamp, limits: &ProxyLimits) -> End {
         if !self.outbox.is_empty() && due == self.taken + limits.write_stall {
             return End::ClientStalled;
         }
@@ -409,12 +414,12 @@ impl Exchange {
     }
 }
 
-impl Bench<'_, '_> {
+impl ExchangeCx<'_, '_> {
     fn now(&self) -> Timestamp {
         self.worker.gateway.clock.now()
     }
 
-    fn limits(&self) -> &Limits {
+    fn limits(&self) -> &ProxyLimits {
         self.limits
     }
 
@@ -435,7 +440,7 @@ impl Bench<'_, '_> {
 
 /// What a client sent ahead of its turn.
 #[derive(Default)]
-pub struct Early {
+pub struct ReadAhead {
     /// The beginning of its next request.
     pub bytes: Vec<u8>,
     /// More came than is kept: the connection cannot carry another request.
@@ -445,7 +450,7 @@ pub struct Early {
     dropped: usize,
 }
 
-impl Early {
+impl ReadAhead {
     /// Keeps a bounded beginning; past it bytes are dropped unparsed, so that a hang-up behind them stays visible.
     /// `false`: so much came that the client cannot mean well.
     pub fn keep(&mut self, bytes: &[u8]) -> bool {

@@ -13,25 +13,25 @@ use tokio::sync::Semaphore;
 
 use super::budget::Budget;
 use super::drain::Drain;
-use super::health::Vitals;
+use super::health::PassiveHealth;
 use super::listener::Addresses;
 use super::request_id::RequestId;
-use super::rules::Rules;
-use super::settings::Limits;
+use super::rules::RequestPolicy;
+use super::settings::ProxyLimits;
 use super::spans::Sampling;
 use super::upstream::{Idle, Targets};
 use crate::balance::Pool;
 use crate::clock::Clock;
-use crate::measure::{Ledger, Reports, Shard};
+use crate::measure::{Ledger, ReportSink, Shard};
 use crate::time::Timestamp;
 
 /// The process-wide side of the data port.
-pub struct Gateway {
+pub struct ProxyState {
     pub clock: Clock,
-    pub limits: ArcSwap<Limits>,
+    pub limits: ArcSwap<ProxyLimits>,
     pub ledger: Arc<Ledger>,
     pub pool: Arc<Pool>,
-    pub rules: ArcSwap<Rules>,
+    pub rules: ArcSwap<RequestPolicy>,
     pub targets: Arc<Targets>,
     pub drain: Arc<Drain>,
     /// Bytes held for clients: request bodies and unsent answers.
@@ -48,21 +48,21 @@ pub struct Gateway {
     /// Spans of measured requests are told to `reports`; `None`: of none.
     pub sampling: Option<Sampling>,
     /// Who is told of the ends of requests.
-    pub reports: Option<Arc<dyn Reports>>,
-    pub facts: Facts,
+    pub reports: Option<Arc<dyn ReportSink>>,
+    pub facts: Counters,
     /// Tells this process from every other weir.
     pub via_id: u64,
     pub retries: RetryBudget,
     /// What traffic has told about each backend.
-    pub vitals: Box<[Vitals]>,
+    pub vitals: Box<[PassiveHealth]>,
     pub addresses: Arc<Addresses>,
     /// Called at each phase of a request. A test makes it panic; in a running process it does nothing.
-    pub hook: fn(Phase),
+    pub hook: fn(HookPoint),
 }
 
 /// Where a request is when `Gateway::hook` is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum HookPoint {
     /// The head was read and is valid.
     Head,
     /// The body is complete and the route is known.
@@ -75,14 +75,14 @@ pub enum Phase {
 
 /// Counters of the data port that belong to no request.
 #[derive(Debug, Default)]
-pub struct Facts {
+pub struct Counters {
     pub open_connections: AtomicU64,
     pub accept_errors: AtomicU64,
     /// Counted by the process's panic hook (`export::logging`), whatever task it was.
     pub panics: Arc<AtomicU64>,
 }
 
-impl Gateway {
+impl ProxyState {
     /// Whether what `peer` says about others is believed. On a socket for both families an IPv4 peer comes as IPv6.
     pub fn trusts(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
@@ -92,7 +92,7 @@ impl Gateway {
 
 /// One worker thread's own things.
 pub struct Worker {
-    pub gateway: Arc<Gateway>,
+    pub gateway: Arc<ProxyState>,
     pub shard: Arc<Shard>,
     pub idle: Idle,
     date: ArcSwap<[u8; 29]>,
@@ -103,7 +103,7 @@ pub struct Worker {
 
 impl Worker {
     /// Worker number `index`. `id_seed` makes request ids differ between processes.
-    pub fn new(gateway: Arc<Gateway>, index: usize, id_seed: u64) -> Arc<Self> {
+    pub fn new(gateway: Arc<ProxyState>, index: usize, id_seed: u64) -> Arc<Self> {
         let shard = gateway.ledger.shard(index);
         let idle = Idle::new(gateway.targets.places());
         // The pseudonym tells it from another weir on the same way; a comment would not do, because any hop may remove it.

@@ -12,16 +12,16 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::drain::Phase;
+use super::drain::DrainPhase;
 use super::exchange::{Break, End};
-use super::gateway::Gateway;
+use super::gateway::ProxyState;
 use super::upstream::Target;
 use crate::backend::BackendId;
 use crate::time::Timestamp;
 
 /// How one backend is asked.
 #[derive(Clone, Debug)]
-pub struct Check {
+pub struct HealthCheck {
     /// Path of the health endpoint, `/health` for most engines.
     pub path: String,
     /// Time between two questions.
@@ -30,7 +30,7 @@ pub struct Check {
     pub timeout: Duration,
 }
 
-impl Vitals {
+impl PassiveHealth {
     /// Another backend stands at this place.
     pub fn reset(&self) {
         self.heard.store(0, Relaxed);
@@ -42,7 +42,7 @@ impl Vitals {
 
 /// What traffic has told about one backend.
 #[derive(Debug, Default)]
-pub struct Vitals {
+pub struct PassiveHealth {
     /// When the backend last sent a byte, in nanoseconds of the gateway's clock; 0: never.
     heard: AtomicU64,
     /// Failures in a row, before any byte of an answer.
@@ -53,7 +53,7 @@ pub struct Vitals {
     ejections: AtomicU32,
 }
 
-impl Vitals {
+impl PassiveHealth {
     /// The backend sent something at `at`.
     pub fn on_heard(&self, at: Timestamp) {
         self.heard.store(at.as_nanos(), Relaxed);
@@ -66,12 +66,12 @@ impl Vitals {
 }
 
 /// A dial failed, and not for want of something on our side.
-pub fn on_dial_failed(gateway: &Gateway, backend: BackendId) {
+pub fn on_dial_failed(gateway: &ProxyState, backend: BackendId) {
     on_failure(gateway, backend, gateway.clock.now());
 }
 
 /// An exchange ended. Only what the backend did without saying a byte counts against it.
-pub fn on_exchange_ended(gateway: &Gateway, backend: BackendId, end: End, received: u64, now: Timestamp) {
+pub fn on_exchange_ended(gateway: &ProxyState, backend: BackendId, end: End, received: u64, now: Timestamp) {
     match end {
         End::Broken(Break::Eof | Break::Reset | Break::Timeout) if received == 0 => on_failure(gateway, backend, now),
         End::Whole => {
@@ -86,7 +86,7 @@ pub fn on_exchange_ended(gateway: &Gateway, backend: BackendId, end: End, receiv
 }
 
 /// Asks one backend for as long as it is one.
-pub async fn watch(gateway: Arc<Gateway>, backend: BackendId, check: Check) {
+pub async fn watch(gateway: Arc<ProxyState>, backend: BackendId, check: HealthCheck) {
     let index = usize::from(backend.0);
     let Some(target) = gateway.targets.of(backend) else { return };
     let vitals = &gateway.vitals[index];
@@ -105,7 +105,7 @@ pub async fn watch(gateway: Arc<Gateway>, backend: BackendId, check: Check) {
         gateway.pool.set_up(backend, up, now);
         judge_silence(&gateway, backend, now);
         tokio::select! {
-            _ = stop.wait_for(|phase| *phase == Phase::Stopped) => return,
+            _ = stop.wait_for(|phase| *phase == DrainPhase::Stopped) => return,
             () = tokio::time::sleep(check.interval) => {}
         }
     }
@@ -113,7 +113,7 @@ pub async fn watch(gateway: Arc<Gateway>, backend: BackendId, check: Check) {
 
 /// Streams that are open, past their first token and listening, and not one of them has heard anything: the engine hangs. A
 /// stream whose client takes nothing does not listen, and its silence says nothing.
-fn judge_silence(gateway: &Gateway, backend: BackendId, now: Timestamp) {
+fn judge_silence(gateway: &ProxyState, backend: BackendId, now: Timestamp) {
     let vitals = &gateway.vitals[usize::from(backend.0)];
     // Whose address has just changed was not heard yet: the streams that listen are those of the old one.
     let heard = Some(vitals.heard()).filter(|heard| *heard > Timestamp::ZERO);
@@ -125,14 +125,14 @@ fn judge_silence(gateway: &Gateway, backend: BackendId, now: Timestamp) {
     }
 }
 
-fn on_failure(gateway: &Gateway, backend: BackendId, now: Timestamp) {
+fn on_failure(gateway: &ProxyState, backend: BackendId, now: Timestamp) {
     let vitals = &gateway.vitals[usize::from(backend.0)];
     if vitals.failures.fetch_add(1, Relaxed) + 1 >= FAILURES {
         eject(gateway, backend, now);
     }
 }
 
-fn eject(gateway: &Gateway, backend: BackendId, now: Timestamp) {
+fn eject(gateway: &ProxyState, backend: BackendId, now: Timestamp) {
     let vitals = &gateway.vitals[usize::from(backend.0)];
     if vitals.ejected_until.load(Relaxed) > now.as_nanos() {
         return;
@@ -146,7 +146,7 @@ fn eject(gateway: &Gateway, backend: BackendId, now: Timestamp) {
 }
 
 /// One question. Anything below 500 is an answer: an engine without a health endpoint says 404 and is alive.
-async fn ask(target: &Target, check: &Check) -> io::Result<()> {
+async fn ask(target: &Target, check: &HealthCheck) -> io::Result<()> {
     let question = async {
         let mut stream = target.connect().await?;
         let host = target.authority.as_deref().unwrap_or(&target.host);

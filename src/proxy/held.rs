@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::budget::{Budget, Charge};
 
 /// The body so far.
-pub struct Held {
+pub struct BodyBuffer {
     /// Those that are full. Most bodies have none.
     full: Vec<Vec<u8>>,
     last: Vec<u8>,
@@ -19,26 +19,26 @@ pub struct Held {
 
 /// Why the body cannot be held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TooMuch {
+pub enum BodyLimit {
     /// Longer than `limits.max_body`: the client's fault, 413.
     Body,
     /// The process's budget is spent: ours, 503.
     Memory,
 }
 
-impl Held {
+impl BodyBuffer {
     /// An empty body that may grow to `limit` bytes.
     pub fn new(limit: usize, budget: &Arc<Budget>) -> Self {
         Self { full: Vec::new(), last: Vec::new(), len: 0, limit, charge: Charge::new(budget) }
     }
 
     /// Appends a copy of `bytes`.
-    pub fn push(&mut self, mut bytes: &[u8]) -> Result<(), TooMuch> {
+    pub fn push(&mut self, mut bytes: &[u8]) -> Result<(), BodyLimit> {
         if bytes.len() > self.limit.saturating_sub(self.len) {
-            return Err(TooMuch::Body);
+            return Err(BodyLimit::Body);
         }
         if !self.charge.add(bytes.len()) {
-            return Err(TooMuch::Memory);
+            return Err(BodyLimit::Memory);
         }
         self.len += bytes.len();
         while !bytes.is_empty() {
@@ -84,7 +84,7 @@ mod tests {
         for (length, read) in [(0, 1), (1, 1), (PIECE, 1000), (PIECE + 1, PIECE), (3 * PIECE, 5000), (200_000, 200_000)]
         {
             let body: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
-            let mut held = Held::new(1 << 20, &budget);
+            let mut held = BodyBuffer::new(1 << 20, &budget);
             body.chunks(read).for_each(|part| held.push(part).unwrap());
             let pieces: Vec<_> = (0..).map_while(|i| held.piece(i)).collect();
             assert!(pieces.iter().rev().skip(1).all(|piece| piece.len() == PIECE));
@@ -97,9 +97,9 @@ mod tests {
     #[test]
     fn a_body_over_its_limit_or_over_the_budget_is_refused_and_one_at_the_limit_is_not() {
         let budget = Arc::new(Budget::new(15));
-        let mut held = Held::new(10, &budget);
+        let mut held = BodyBuffer::new(10, &budget);
         assert_eq!(held.push(&[0; 10]), Ok(()));
-        assert_eq!(held.push(&[0; 1]), Err(TooMuch::Body));
-        assert_eq!(Held::new(10, &budget).push(&[0; 6]), Err(TooMuch::Memory));
+        assert_eq!(held.push(&[0; 1]), Err(BodyLimit::Body));
+        assert_eq!(BodyBuffer::new(10, &budget).push(&[0; 6]), Err(BodyLimit::Memory));
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 
 use super::connection;
-use super::drain::Phase;
+use super::drain::DrainPhase;
 use super::gateway::Worker;
 use super::io::notice_death;
 
@@ -43,7 +43,7 @@ pub async fn accept_loop(listener: TcpListener, worker: Arc<Worker>) {
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = stop.wait_for(|phase| *phase == Phase::Stopped) => break,
+            _ = stop.wait_for(|phase| *phase == DrainPhase::Stopped) => break,
             _ = seconds.tick() => {
                 worker.tick();
                 continue;
@@ -104,7 +104,7 @@ fn serve(
     peer: IpAddr,
     worker: Arc<Worker>,
     permit: OwnedSemaphorePermit,
-    place: Place,
+    place: AddressSlot,
 ) -> impl Future<Output = ()> + Send {
     async move {
         let _places = (&permit, &place);
@@ -161,9 +161,9 @@ impl Addresses {
         self.cap.store(cap.unwrap_or(0), Relaxed);
     }
 
-    fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+    fn enter(self: &Arc<Self>, address: IpAddr) -> Option<AddressSlot> {
         let cap = match self.cap.load(Relaxed) {
-            0 => return Some(Place(None)),
+            0 => return Some(AddressSlot(None)),
             cap => cap,
         };
         let address = match address.to_canonical() {
@@ -176,13 +176,13 @@ impl Addresses {
             return None;
         }
         *count += 1;
-        Some(Place(Some((self.clone(), address))))
+        Some(AddressSlot(Some((self.clone(), address))))
     }
 }
 
-struct Place(Option<(Arc<Addresses>, IpAddr)>);
+struct AddressSlot(Option<(Arc<Addresses>, IpAddr)>);
 
-impl Drop for Place {
+impl Drop for AddressSlot {
     fn drop(&mut self) {
         let Some((addresses, address)) = &self.0 else { return };
         let mut open = addresses.open.lock().unwrap_or_else(PoisonError::into_inner);

@@ -6,18 +6,18 @@
 use std::borrow::Cow;
 use std::task::{Context, Poll};
 
-use super::held::{Held, PIECE, TooMuch};
+use super::held::{BodyBuffer, BodyLimit, PIECE};
 use super::io::Io;
 use crate::http1::finish_request_head;
 
 /// A request to be written, from its first byte again if need be.
-pub struct Outgoing {
+pub struct UpstreamRequest {
     head: Vec<u8>,
     /// Where the part of the head ends that is the same for every backend.
     common: usize,
     /// Length of the prefix that stands before the path.
     prefixed: usize,
-    body: Held,
+    body: BodyBuffer,
     /// Next buffer to write: 0 is `head`, then the body's pieces that are not inside `head`.
     buffer: usize,
     offset: usize,
@@ -33,9 +33,9 @@ enum State {
     Abandoned,
 }
 
-impl Outgoing {
+impl UpstreamRequest {
     /// A request whose rewritten head, without Host and framing, is `head`.
-    pub fn new(head: Vec<u8>, body: Held) -> Self {
+    pub fn new(head: Vec<u8>, body: BodyBuffer) -> Self {
         let common = head.len();
         Self { head, common, prefixed: 0, body, buffer: 0, offset: 0, whole_in_head: false, state: State::Writing }
     }
@@ -44,7 +44,7 @@ impl Outgoing {
     ///
     /// # Errors
     /// See `Held::push`.
-    pub fn hold(&mut self, bytes: &[u8]) -> Result<(), TooMuch> {
+    pub fn hold(&mut self, bytes: &[u8]) -> Result<(), BodyLimit> {
         self.body.push(bytes)
     }
 
@@ -65,7 +65,7 @@ impl Outgoing {
     ///
     /// # Errors
     /// See `Held::push`; the body is then not whole.
-    pub fn replace_body(&mut self, body: &[u8]) -> Result<(), TooMuch> {
+    pub fn replace_body(&mut self, body: &[u8]) -> Result<(), BodyLimit> {
         self.body.clear();
         self.body.push(body)
     }
@@ -173,7 +173,8 @@ mod tests {
     #[test]
     fn each_backends_prefix_takes_the_place_of_the_one_before() {
         let head = |line: &str, prefixes: &[&str]| {
-            let mut outgoing = Outgoing::new(line.as_bytes().to_vec(), Held::new(0, &Arc::new(Budget::new(0))));
+            let mut outgoing =
+                UpstreamRequest::new(line.as_bytes().to_vec(), BodyBuffer::new(0, &Arc::new(Budget::new(0))));
             prefixes.iter().for_each(|prefix| outgoing.address(prefix, b"h", None, true));
             String::from_utf8(outgoing.head).unwrap()
         };

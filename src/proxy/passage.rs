@@ -13,32 +13,32 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 use super::arriving::{PathKind, Request};
-use super::connection::{Connection, Next, WRITE_PATIENCE};
+use super::connection::{AfterRequest, Connection, WRITE_PATIENCE};
 use super::drain;
-use super::exchange::{Bench, Break, End, Exchange};
-use super::gateway::{Gateway, Phase};
+use super::exchange::{Break, End, Exchange, ExchangeCx};
+use super::gateway::{HookPoint, ProxyState};
 use super::health;
 use super::io::Io;
 use super::listener::is_exhausted;
 use super::offering::{account, move_to, offer};
 use super::queueing::{Waited, is_gone};
-use super::refusal::{Refusal, error_event};
+use super::refusal::{LocalReply, error_event};
 use super::rules::priority;
 use super::spans::caption;
 use super::talk::write_all;
 use super::tap::{Ending, Tap};
 use super::timer::Timer;
 use super::upstream::Target;
-use crate::admission::{Ask, Mode};
+use crate::admission::{AdmissionRequest, Mode};
 use crate::backend::BackendId;
-use crate::balance::{Permit, Refused, Turn};
+use crate::balance::{Acquire, Permit, Refused};
 use crate::http1::Version;
 use crate::measure::{Entry, Outcome, RetryReason, ShedReason};
 use crate::time::Timestamp;
 
 /// A connection to a backend, and the books of the request that is about to use it.
-struct Passage {
-    link: Link,
+struct Attempt {
+    link: UpstreamConnection,
     backend: BackendId,
     tap: Tap,
     /// The place of a request that is not measured; else the tap has it.
@@ -46,7 +46,7 @@ struct Passage {
 }
 
 /// A connection to a backend.
-struct Link {
+struct UpstreamConnection {
     stream: TcpStream,
     /// Where it leads.
     target: Arc<Target>,
@@ -61,9 +61,9 @@ struct Link {
 }
 
 /// Why there is no passage.
-enum Barred {
+enum Unserved {
     ClientGone,
-    Refused(Refusal),
+    Refused(LocalReply),
 }
 
 impl Connection<'_> {
@@ -73,34 +73,43 @@ impl Connection<'_> {
         client: &mut D,
         timer: &mut Timer<'_>,
         request: &mut Request,
-    ) -> Result<Next, Refusal> {
+    ) -> Result<AfterRequest, LocalReply> {
         let worker = self.worker;
         let gateway = &*worker.gateway;
         let ask = self.may_ask(request)?;
         let now = gateway.clock.now();
         let turn = match ask {
             Some(ask) => gateway.pool.arrive(ask, None, now),
-            None => gateway.pool.pass(None).map_or(Turn::Refused(BackendId(0), Refused::NoBackend), Turn::Go),
+            None => {
+                gateway.pool.pass(None).map_or(Acquire::Refused(BackendId(0), Refused::NoBackend), Acquire::Granted)
+            }
         };
         let idle = |permit: &Permit| {
             let target = gateway.targets.of(permit.backend())?;
             Some((worker.idle.take(permit.backend(), &target, now)?, target))
         };
         let mut passage = match turn {
-            Turn::Refused(backend, refused) => {
+            Acquire::Refused(backend, refused) => {
                 return Err(self.shed(request, backend, gateway.rules.load().refusal(refused)));
             }
-            Turn::Go(permit) if let Some((stream, target)) = idle(&permit) => {
-                let link = Link { stream, target, reused: true, may_retry: true, since: now, begun: request.arrived };
+            Acquire::Granted(permit) if let Some((stream, target)) = idle(&permit) => {
+                let link = UpstreamConnection {
+                    stream,
+                    target,
+                    reused: true,
+                    may_retry: true,
+                    since: now,
+                    begun: request.arrived,
+                };
                 self.embark(request, link, permit, None, now)
             }
             turn => match Box::pin(self.embark_slowly(client, timer, request, ask, turn, now)).await {
                 Ok(passage) => passage,
-                Err(Barred::ClientGone) => return Ok(Next::Close),
-                Err(Barred::Refused(refusal)) => return Err(refusal),
+                Err(Unserved::ClientGone) => return Ok(AfterRequest::Close),
+                Err(Unserved::Refused(refusal)) => return Err(refusal),
             },
         };
-        (gateway.hook)(Phase::Dispatched);
+        (gateway.hook)(HookPoint::Dispatched);
         let target = passage.link.target.clone();
         let (patience, limits) = (gateway.rules.load().patience(request), gateway.limits.load_full());
         let mut exchange = Exchange::new(passage.link.since, passage.link.begun).with_patience(patience);
@@ -108,7 +117,7 @@ impl Connection<'_> {
             let host = target.authority.as_deref().map_or(&*request.host, str::as_bytes);
             request.outgoing.address(&target.prefix, host, request.id.made(), request.has_length);
             let end = poll_fn(|cx| {
-                let mut bench = Bench {
+                let mut bench = ExchangeCx {
                     worker,
                     target: &target,
                     limits: &limits,
@@ -136,29 +145,29 @@ impl Connection<'_> {
             let now = gateway.clock.now();
             exchange = Exchange::new(now, now).with_patience(patience);
         };
-        (gateway.hook)(Phase::Ended);
+        (gateway.hook)(HookPoint::Ended);
         match self.conclude(request, passage, exchange, end)? {
             Conclusion::Next(next) => Ok(next),
             Conclusion::Broken => {
                 client.break_off();
-                Ok(Next::Close)
+                Ok(AfterRequest::Close)
             }
             Conclusion::Event(event) => Box::pin(self.say(client, timer, &event)).await,
         }
     }
 
     /// Whether the request may ask for a place at all, and what for.
-    fn may_ask(&self, request: &mut Request) -> Result<Option<Ask>, Refusal> {
+    fn may_ask(&self, request: &mut Request) -> Result<Option<AdmissionRequest>, LocalReply> {
         let gateway = self.gateway();
-        let lame = gateway.drain.phase() >= drain::Phase::Lame;
+        let lame = gateway.drain.phase() >= drain::DrainPhase::Lame;
         if lame {
             request.keep_alive = false;
         }
         if matches!(request.path, PathKind::NotHere) {
-            return Err(Refusal::NotHere);
+            return Err(LocalReply::NotHere);
         }
         if lame {
-            return Err(self.shed(request, gateway.pool.first(), Refusal::shed(ShedReason::Draining)));
+            return Err(self.shed(request, gateway.pool.first(), LocalReply::shed(ShedReason::Draining)));
         }
         let rules = gateway.rules.load();
         if rules.reassemble && rules.mode() == Mode::Enforce {
@@ -168,7 +177,7 @@ impl Connection<'_> {
     }
 
     /// Counts a request that is refused before dispatch.
-    fn shed(&self, request: &Request, backend: BackendId, refusal: Refusal) -> Refusal {
+    fn shed(&self, request: &Request, backend: BackendId, refusal: LocalReply) -> LocalReply {
         if let (Some(mut entry), Some(reason)) = (offer(self.worker, request, backend), refusal.shed_reason()) {
             entry.told(refusal.status());
             entry.shed(reason, self.gateway().clock.now());
@@ -180,16 +189,16 @@ impl Connection<'_> {
     fn embark(
         &self,
         request: &Request,
-        link: Link,
+        link: UpstreamConnection,
         permit: Permit,
         entry: Option<Entry>,
         dispatched: Timestamp,
-    ) -> Passage {
+    ) -> Attempt {
         let backend = permit.backend();
         self.gateway().retries.earn();
         let Some(((account, arrival), shape)) = account(self.worker, request, backend).zip(request.shape.as_ref())
         else {
-            return Passage { link, backend, tap: Tap::passing(dispatched), _permit: Some(permit) };
+            return Attempt { link, backend, tap: Tap::passing(dispatched), _permit: Some(permit) };
         };
         let entry = match entry {
             Some(mut entry) => {
@@ -204,7 +213,7 @@ impl Connection<'_> {
             }
         };
         let tap = Tap::measured(entry, permit, shape.dialect, dispatched).with_prompts(shape.prompts);
-        Passage { link, backend, tap, _permit: None }
+        Attempt { link, backend, tap, _permit: None }
     }
 
     // ---- with a wait, or without a pooled connection ---------------------------------------------------------------
@@ -215,20 +224,22 @@ impl Connection<'_> {
         client: &mut D,
         timer: &mut Timer<'_>,
         request: &mut Request,
-        ask: Option<Ask>,
-        mut turn: Turn,
+        ask: Option<AdmissionRequest>,
+        mut turn: Acquire,
         now: Timestamp,
-    ) -> Result<Passage, Barred> {
+    ) -> Result<Attempt, Unserved> {
         let worker = self.worker;
         let gateway = &*worker.gateway;
         let worked = now.since(request.arrived);
         let mut entry: Option<Entry> = None;
-        let mut failed: Option<Refusal> = None;
+        let mut failed: Option<LocalReply> = None;
         loop {
             let permit = match turn {
-                Turn::Go(permit) => permit,
-                Turn::Refused(_, refused) => return Err(refuse(entry, gateway.rules.load().refusal(refused), gateway)),
-                Turn::Wait(waiting) => {
+                Acquire::Granted(permit) => permit,
+                Acquire::Refused(_, refused) => {
+                    return Err(refuse(entry, gateway.rules.load().refusal(refused), gateway));
+                }
+                Acquire::Queued(waiting) => {
                     entry = entry.or_else(|| offer(worker, request, waiting.home()));
                     let longest = ask.map_or(Duration::ZERO, |ask| gateway.rules.load().longest_wait(&ask));
                     let waited = self.wait(client, timer, waiting, request.arrived + longest).await;
@@ -248,7 +259,7 @@ impl Connection<'_> {
                 move_to(worker, request, entry, backend);
             }
             let Some(target) = gateway.targets.of(backend) else {
-                return Err(refuse(booked, Refusal::BackendFailed, gateway));
+                return Err(refuse(booked, LocalReply::BackendFailed, gateway));
             };
             let dialled = match worker.idle.take(backend, &target, dispatched) {
                 Some(stream) => Ok((stream, true)),
@@ -262,7 +273,8 @@ impl Connection<'_> {
             match dialled {
                 Ok((stream, reused)) => {
                     let may_retry = failed.is_none();
-                    let link = Link { stream, target, reused, may_retry, since: now, begun: now - worked };
+                    let link =
+                        UpstreamConnection { stream, target, reused, may_retry, since: now, begun: now - worked };
                     let mut passage = self.embark(request, link, permit, booked, dispatched);
                     if let Some(entry) = passage.tap.entry_mut().filter(|_| !may_retry) {
                         entry.retry(RetryReason::Connect);
@@ -271,7 +283,7 @@ impl Connection<'_> {
                 }
                 Err(ending) => {
                     let refusal =
-                        if ending == Ending::Timeout { Refusal::BackendTimeout } else { Refusal::BackendFailed };
+                        if ending == Ending::Timeout { LocalReply::BackendTimeout } else { LocalReply::BackendFailed };
                     let another = failed.is_none() && gateway.pool.has_another(backend) && gateway.retries.spend(now);
                     if !another {
                         return Err(give_up(request, permit, booked, ending, refusal, (dispatched, now)));
@@ -281,8 +293,8 @@ impl Connection<'_> {
                     turn = match ask {
                         Some(ask) => gateway.pool.arrive(ask, Some(backend), now),
                         None => match gateway.pool.pass(Some(backend)) {
-                            Some(permit) => Turn::Go(permit),
-                            None => return Err(Barred::Refused(refusal)),
+                            Some(permit) => Acquire::Granted(permit),
+                            None => return Err(Unserved::Refused(refusal)),
                         },
                     };
                 }
@@ -334,14 +346,14 @@ impl Connection<'_> {
     fn conclude(
         &mut self,
         request: &Request,
-        passage: Passage,
+        passage: Attempt,
         exchange: Exchange,
         end: End,
-    ) -> Result<Conclusion, Refusal> {
+    ) -> Result<Conclusion, LocalReply> {
         let gateway = &*self.worker.gateway;
         let now = gateway.clock.now();
         self.now = now;
-        let Passage { link, backend, tap, _permit, .. } = passage;
+        let Attempt { link, backend, tap, _permit, .. } = passage;
         health::on_exchange_ended(gateway, backend, end, exchange.received(), now);
         if end == End::Whole && exchange.is_reusable() && request.outgoing.is_written() {
             self.worker.idle.put(backend, link.target, link.stream, now);
@@ -375,7 +387,7 @@ impl Connection<'_> {
         Ok(match event {
             Some(dialect) => {
                 let event = match end {
-                    End::Late => Refusal::Late.event(dialect.family()),
+                    End::Late => LocalReply::Late.event(dialect.family()),
                     _ => error_event(
                         dialect.family(),
                         "api_error",
@@ -388,19 +400,24 @@ impl Connection<'_> {
                     Version::V10 => event,
                 })
             }
-            None if keeps => Conclusion::Next(Next::Request),
-            None if end == End::Whole => Conclusion::Next(Next::ClosePolitely),
+            None if keeps => Conclusion::Next(AfterRequest::Request),
+            None if end == End::Whole => Conclusion::Next(AfterRequest::ClosePolitely),
             // Without chunks or a length, only a reset tells this from a whole answer.
             None if broken && request.version == Version::V10 => Conclusion::Broken,
-            None => Conclusion::Next(Next::Close),
+            None => Conclusion::Next(AfterRequest::Close),
         })
     }
 
     /// The last words of an answer that the backend broke off.
-    async fn say<D: Io>(&mut self, client: &mut D, timer: &mut Timer<'_>, event: &str) -> Result<Next, Refusal> {
+    async fn say<D: Io>(
+        &mut self,
+        client: &mut D,
+        timer: &mut Timer<'_>,
+        event: &str,
+    ) -> Result<AfterRequest, LocalReply> {
         timer.set(self.now + WRITE_PATIENCE);
         let _ = write_all(client, timer, event.as_bytes()).await;
-        Ok(Next::Close)
+        Ok(AfterRequest::Close)
     }
 
     /// What was relayed without being measured has ended.
@@ -412,7 +429,7 @@ impl Connection<'_> {
     }
 }
 
-impl Passage {
+impl Attempt {
     /// The pooled connection was closed before it could say anything, and nothing was tried again yet. A backend that breaks
     /// off later than `STALE_WITHIN` had the request and may have worked on it: trying again could do the work twice.
     fn is_stale(&self, exchange: &Exchange, end: End, now: Timestamp) -> bool {
@@ -422,32 +439,32 @@ impl Passage {
 }
 
 /// What a client is told of an end before any of the answer was sent; `None`: there is nothing to tell.
-fn refusal_of(end: End) -> Option<Refusal> {
+fn refusal_of(end: End) -> Option<LocalReply> {
     match end {
         End::Whole | End::ClientGone | End::ClientStalled => None,
-        End::Late => Some(Refusal::Late),
-        End::Broken(Break::Timeout) => Some(Refusal::BackendTimeout),
-        End::Broken(Break::Protocol) => Some(Refusal::BadAnswer),
-        End::Broken(Break::Memory) => Some(Refusal::BodyMemory),
-        End::Broken(Break::Eof | Break::Reset) => Some(Refusal::BackendFailed),
+        End::Late => Some(LocalReply::Late),
+        End::Broken(Break::Timeout) => Some(LocalReply::BackendTimeout),
+        End::Broken(Break::Protocol) => Some(LocalReply::BadAnswer),
+        End::Broken(Break::Memory) => Some(LocalReply::BodyMemory),
+        End::Broken(Break::Eof | Break::Reset) => Some(LocalReply::BackendFailed),
     }
 }
 
 /// Refused in the queue.
-fn refuse(entry: Option<Entry>, refusal: Refusal, gateway: &Gateway) -> Barred {
+fn refuse(entry: Option<Entry>, refusal: LocalReply, gateway: &ProxyState) -> Unserved {
     if let (Some(mut entry), Some(reason)) = (entry, refusal.shed_reason()) {
         entry.told(refusal.status());
         entry.shed(reason, gateway.clock.now());
     }
-    Barred::Refused(refusal)
+    Unserved::Refused(refusal)
 }
 
 /// The client is gone before dispatch.
-fn leave(entry: Option<Entry>, gateway: &Gateway) -> Barred {
+fn leave(entry: Option<Entry>, gateway: &ProxyState) -> Unserved {
     if let Some(entry) = entry {
         entry.abandon(gateway.clock.now());
     }
-    Barred::ClientGone
+    Unserved::ClientGone
 }
 
 /// The backend could not be reached, and nobody else is asked.
@@ -456,14 +473,14 @@ fn give_up(
     permit: Permit,
     entry: Option<Entry>,
     ending: Ending,
-    refusal: Refusal,
+    refusal: LocalReply,
     (dispatched, now): (Timestamp, Timestamp),
-) -> Barred {
+) -> Unserved {
     if let Some((mut entry, shape)) = entry.zip(request.shape.as_ref()) {
         entry.admit(dispatched);
         Tap::measured(entry, permit, shape.dialect, now).close(ending, Some(refusal.status()), now);
     }
-    Barred::Refused(refusal)
+    Unserved::Refused(refusal)
 }
 
 /// A connection that was closed already says so within a round trip; this is one of a bad day.
@@ -471,7 +488,7 @@ const STALE_WITHIN: Duration = Duration::from_secs(1);
 
 /// What is left to be done for the client.
 enum Conclusion {
-    Next(Next),
+    Next(AfterRequest),
     /// An event of ours, framed.
     Event(String),
     /// That the answer is not whole.

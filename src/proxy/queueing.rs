@@ -7,11 +7,11 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use super::connection::Connection;
-use super::exchange::Early;
+use super::exchange::ReadAhead;
 use super::io::Io;
 use super::talk::poll_read;
 use super::timer::Timer;
-use crate::balance::{Permit, Refused, Waiting};
+use crate::balance::{Permit, QueueWait, Refused};
 use crate::time::Timestamp;
 
 /// How a wait ended.
@@ -27,7 +27,7 @@ impl Connection<'_> {
         &mut self,
         client: &mut D,
         timer: &mut Timer<'_>,
-        mut waiting: Waiting,
+        mut waiting: QueueWait,
         deadline: Timestamp,
     ) -> Waited {
         let half_close = self.gateway().limits.load().half_close;
@@ -57,7 +57,7 @@ impl Connection<'_> {
 }
 
 /// Whether the client has hung up. Bytes ahead of their turn do not end the watch: a hang-up may follow them.
-pub(super) fn is_gone<D: Io>(cx: &mut Context<'_>, client: &mut D, early: &mut Early, half_close: bool) -> bool {
+pub(super) fn is_gone<D: Io>(cx: &mut Context<'_>, client: &mut D, early: &mut ReadAhead, half_close: bool) -> bool {
     while !early.half_closed {
         let mut borne = true;
         match poll_read(cx, client, |bytes| borne = early.keep(bytes)) {

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use crate::http1::Reject;
 use crate::measure::ShedReason;
-use crate::wire::Family;
+use crate::wire::ApiFamily;
 
 /// What weir has to say instead of an engine's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum LocalReply {
     /// Refused before dispatch; to come back after so many seconds.
     Shed { reason: ShedReason, status: u16, retry_after: u16 },
     /// Given up after dispatch: no first token within the request's objective.
@@ -34,7 +34,7 @@ pub enum Refusal {
     NotHere,
 }
 
-impl Refusal {
+impl LocalReply {
     /// For a head or a body that breaks a rule.
     pub fn malformed(reject: Reject) -> Self {
         Self::Malformed { status: reject.status(), sentence: reject.sentence() }
@@ -67,7 +67,7 @@ impl Refusal {
     }
 
     /// The whole answer, head and body.
-    pub fn render(self, to: &Addressee<'_>) -> Vec<u8> {
+    pub fn render(self, to: &ReplyContext<'_>) -> Vec<u8> {
         let status = self.status();
         let body = self.body(to.family);
         let mut out = Vec::with_capacity(320 + body.len());
@@ -153,21 +153,21 @@ impl Refusal {
     }
 
     /// The event that ends a stream which has begun already.
-    pub fn event(self, family: Family) -> String {
+    pub fn event(self, family: ApiFamily) -> String {
         error_event(family, self.kind(), self.sentence(), self.reason())
     }
 
     /// The body in the caller's dialect. Sentences and reasons are ours and need no escaping.
-    fn body(self, family: Family) -> String {
+    fn body(self, family: ApiFamily) -> String {
         body(family, self.kind(), self.sentence(), self.reason())
     }
 }
 
 /// To whom an answer goes, and how.
 #[derive(Clone, Copy, Debug)]
-pub struct Addressee<'a> {
+pub struct ReplyContext<'a> {
     /// Whose form the body takes.
-    pub family: Family,
+    pub family: ApiFamily,
     /// The request's id, when the head was good enough to have one.
     pub request_id: Option<&'a str>,
     /// The connection ends after this answer.
@@ -183,23 +183,23 @@ pub struct Addressee<'a> {
 /// The event that tells a client of a stream that the backend died in the middle of it.
 ///
 /// Written only between two events; never followed by the dialect's terminator.
-pub fn error_event(family: Family, kind: &str, sentence: &str, code: &str) -> String {
+pub fn error_event(family: ApiFamily, kind: &str, sentence: &str, code: &str) -> String {
     let data = body(family, kind, sentence, code);
     match family {
-        Family::Anthropic => format!("event: error\ndata: {data}\n\n"),
-        Family::Ollama => format!("{data}\n"),
-        Family::OpenAi | Family::Tgi => format!("data: {data}\n\n"),
+        ApiFamily::Anthropic => format!("event: error\ndata: {data}\n\n"),
+        ApiFamily::Ollama => format!("{data}\n"),
+        ApiFamily::OpenAi | ApiFamily::Tgi => format!("data: {data}\n\n"),
     }
 }
 
-fn body(family: Family, kind: &str, sentence: &str, code: &str) -> String {
+fn body(family: ApiFamily, kind: &str, sentence: &str, code: &str) -> String {
     match family {
-        Family::OpenAi => {
+        ApiFamily::OpenAi => {
             format!(r#"{{"error":{{"message":"{sentence}","type":"{kind}","param":null,"code":"{code}"}}}}"#)
         }
-        Family::Anthropic => format!(r#"{{"type":"error","error":{{"type":"{kind}","message":"{sentence}"}}}}"#),
-        Family::Ollama => format!(r#"{{"error":"{sentence}"}}"#),
-        Family::Tgi => {
+        ApiFamily::Anthropic => format!(r#"{{"type":"error","error":{{"type":"{kind}","message":"{sentence}"}}}}"#),
+        ApiFamily::Ollama => format!(r#"{{"error":"{sentence}"}}"#),
+        ApiFamily::Tgi => {
             let kind = if kind == "overloaded_error" { "overloaded" } else { kind };
             format!(r#"{{"error":"{sentence}","error_type":"{kind}"}}"#)
         }
@@ -237,29 +237,29 @@ fn status_line(status: u16) -> &'static str {
 mod tests {
     use super::*;
 
-    const ALL: [Refusal; 13] = [
-        Refusal::Shed { reason: ShedReason::NoBackend, status: 503, retry_after: 1 },
-        Refusal::Shed { reason: ShedReason::Draining, status: 503, retry_after: 1 },
-        Refusal::Shed { reason: ShedReason::Saturated, status: 429, retry_after: 7 },
-        Refusal::Shed { reason: ShedReason::Deadline, status: 529, retry_after: 60 },
-        Refusal::Late,
-        Refusal::Malformed { status: 400, sentence: "a sentence" },
-        Refusal::BodyTooLarge,
-        Refusal::BodyMemory,
-        Refusal::SlowRequest,
-        Refusal::BackendFailed,
-        Refusal::BackendTimeout,
-        Refusal::BadAnswer,
-        Refusal::NotHere,
+    const ALL: [LocalReply; 13] = [
+        LocalReply::Shed { reason: ShedReason::NoBackend, status: 503, retry_after: 1 },
+        LocalReply::Shed { reason: ShedReason::Draining, status: 503, retry_after: 1 },
+        LocalReply::Shed { reason: ShedReason::Saturated, status: 429, retry_after: 7 },
+        LocalReply::Shed { reason: ShedReason::Deadline, status: 529, retry_after: 60 },
+        LocalReply::Late,
+        LocalReply::Malformed { status: 400, sentence: "a sentence" },
+        LocalReply::BodyTooLarge,
+        LocalReply::BodyMemory,
+        LocalReply::SlowRequest,
+        LocalReply::BackendFailed,
+        LocalReply::BackendTimeout,
+        LocalReply::BadAnswer,
+        LocalReply::NotHere,
     ];
 
-    fn to(family: Family) -> Addressee<'static> {
-        Addressee { family, request_id: Some("r-1"), close: false, head_only: false, date: "", queued: None }
+    fn to(family: ApiFamily) -> ReplyContext<'static> {
+        ReplyContext { family, request_id: Some("r-1"), close: false, head_only: false, date: "", queued: None }
     }
 
     #[test]
     fn every_refusal_is_one_well_framed_answer_with_a_json_body_in_every_dialect() {
-        for family in [Family::OpenAi, Family::Anthropic, Family::Ollama, Family::Tgi] {
+        for family in [ApiFamily::OpenAi, ApiFamily::Anthropic, ApiFamily::Ollama, ApiFamily::Tgi] {
             for refusal in ALL {
                 let text = String::from_utf8(refusal.render(&to(family))).unwrap();
                 let (head, body) = text.split_once("\r\n\r\n").unwrap();
@@ -273,22 +273,22 @@ mod tests {
 
     #[test]
     fn a_shed_request_is_told_when_to_come_back_and_a_malformed_one_is_not() {
-        let shed = String::from_utf8(Refusal::shed(ShedReason::NoBackend).render(&to(Family::OpenAi))).unwrap();
+        let shed = String::from_utf8(LocalReply::shed(ShedReason::NoBackend).render(&to(ApiFamily::OpenAi))).unwrap();
         assert!(shed.starts_with("HTTP/1.1 503 ") && shed.contains("retry-after: 1\r\n"));
         assert!(shed.contains("x-weir-shed-reason: no_backend\r\n"));
-        let bad = String::from_utf8(Refusal::BodyTooLarge.render(&to(Family::OpenAi))).unwrap();
+        let bad = String::from_utf8(LocalReply::BodyTooLarge.render(&to(ApiFamily::OpenAi))).unwrap();
         assert!(bad.starts_with("HTTP/1.1 413 ") && !bad.contains("retry-after"));
     }
 
     #[test]
     fn the_answer_to_a_head_request_has_no_body() {
-        let answer = Refusal::BackendFailed.render(&Addressee { head_only: true, ..to(Family::OpenAi) });
+        let answer = LocalReply::BackendFailed.render(&ReplyContext { head_only: true, ..to(ApiFamily::OpenAi) });
         assert!(answer.ends_with(b"\r\n\r\n"));
     }
 
     #[test]
     fn an_error_event_never_carries_a_terminator() {
-        for family in [Family::OpenAi, Family::Anthropic, Family::Ollama, Family::Tgi] {
+        for family in [ApiFamily::OpenAi, ApiFamily::Anthropic, ApiFamily::Ollama, ApiFamily::Tgi] {
             let event = error_event(family, "api_error", "the backend went away", "backend_failed");
             assert!(event.ends_with('\n') && !event.contains("[DONE]"));
         }

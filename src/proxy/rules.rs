@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::arriving::Request;
-use super::claims::{Claims, Tenants};
-use super::refusal::Refusal;
-use crate::admission::{Ask, Class, Mode, Shed};
+use super::claims::{Tenants, TrustedHints};
+use super::refusal::LocalReply;
+use crate::admission::{AdmissionRequest, Class, Mode, Shed};
 use crate::balance::Refused;
 use crate::measure::{Priority, ShedReason};
 use crate::time::Timestamp;
@@ -16,7 +16,7 @@ use crate::wire::is_path;
 
 /// The rules of the data port.
 #[derive(Debug)]
-pub struct Rules {
+pub struct RequestPolicy {
     /// For the first token, of requests whose route has no objective of its own.
     pub slo_ttft: Option<Duration>,
     /// Objectives of routes, by path; `None` is none.
@@ -33,7 +33,7 @@ pub struct Rules {
     enforcing: Arc<AtomicBool>,
 }
 
-impl Rules {
+impl RequestPolicy {
     /// Rules with one objective for all routes.
     pub fn new(mode: Mode, slo_ttft: Option<Duration>) -> Self {
         Self {
@@ -72,10 +72,10 @@ impl Rules {
     }
 
     /// What a measured request asks the lines for.
-    pub(super) fn ask(&self, request: &Request) -> Option<Ask> {
+    pub(super) fn ask(&self, request: &Request) -> Option<AdmissionRequest> {
         let shape = request.shape.as_ref()?;
-        let Claims { class, tenant, .. } = request.claims;
-        Some(Ask {
+        let TrustedHints { class, tenant, .. } = request.claims;
+        Some(AdmissionRequest {
             arrived: request.arrived,
             prompt: shape.prompt_tokens_estimate().unwrap_or(UNKNOWN_PROMPT) as f32,
             bytes: u32::try_from(request.outgoing.body_len()).unwrap_or(u32::MAX),
@@ -87,7 +87,7 @@ impl Rules {
     }
 
     /// How long one may wait that arrived now.
-    pub(super) fn longest_wait(&self, ask: &Ask) -> Duration {
+    pub(super) fn longest_wait(&self, ask: &AdmissionRequest) -> Duration {
         ask.slo.unwrap_or(self.max_wait)
     }
 
@@ -99,10 +99,10 @@ impl Rules {
     }
 
     /// A line's refusal, as it is told to the client.
-    pub(super) fn refusal(&self, refused: Refused) -> Refusal {
+    pub(super) fn refusal(&self, refused: Refused) -> LocalReply {
         match refused {
-            Refused::NoBackend => Refusal::shed(ShedReason::NoBackend),
-            Refused::Shed(Shed { reason, retry_after }) => Refusal::Shed {
+            Refused::NoBackend => LocalReply::shed(ShedReason::NoBackend),
+            Refused::Shed(Shed { reason, retry_after }) => LocalReply::Shed {
                 reason: shed_reason(reason),
                 status: self.shed_status,
                 retry_after: u16::try_from(retry_after.as_secs()).unwrap_or(u16::MAX).max(1),

@@ -14,7 +14,7 @@ use crate::units::typed;
 
 /// One inference server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Backend {
+pub struct BackendSettings {
     /// The value of the label `backend`: letters, digits, `.`, `_` and `-`, at most 63, unique.
     pub name: String,
     /// Where it listens.
@@ -160,7 +160,7 @@ impl Default for Health {
 /// What one caller, and all of them together, may take.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Limits {
+pub struct ProxyLimits {
     /// Open client connections. What is over the limit waits in the kernel until another one ends.
     #[schemars(range(min = 1))]
     pub max_connections: usize,
@@ -213,7 +213,7 @@ pub struct Limits {
     pub half_close: bool,
 }
 
-impl Default for Limits {
+impl Default for ProxyLimits {
     fn default() -> Self {
         Self {
             max_connections: 10_000,

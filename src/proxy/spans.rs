@@ -5,7 +5,7 @@
 use super::arriving::Request;
 use super::gateway::Worker;
 use crate::http1::{SAMPLED, Trace, TraceParent, push_traceparent};
-use crate::measure::{Caption, SpanIds};
+use crate::measure::{ReportContext, SpanIds};
 
 /// Which of the traces that begin here are recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,12 +42,12 @@ pub(super) fn begin(sampling: Sampling, trace: Trace, out: &mut Vec<u8>) -> Opti
 }
 
 /// What a measured request carries, if anybody wants to be told of it.
-pub(super) fn caption(worker: &Worker, request: &Request) -> Option<Box<Caption>> {
+pub(super) fn caption(worker: &Worker, request: &Request) -> Option<Box<ReportContext>> {
     let gateway = &*worker.gateway;
     let to = gateway.reports.as_ref()?;
     let span = request.span.as_deref().copied();
     let wanted = gateway.access_log || span.is_some();
-    wanted.then(|| Caption::new(to.clone(), request.id.to_string().into(), span))
+    wanted.then(|| ReportContext::new(to.clone(), request.id.to_string().into(), span))
 }
 
 /// An id of zeros means none.

@@ -4,9 +4,9 @@
 //! delays, changes or keeps a byte.
 
 use crate::balance::Permit;
-use crate::measure::{CodeClass, End, Entry, Outcome};
+use crate::measure::{CodeClass, Entry, EntryEnd, Outcome};
 use crate::time::Timestamp;
-use crate::wire::{Dialect, Format, Reading, StreamScanner};
+use crate::wire::{BodyFormat, Dialect, StreamReading, StreamScanner};
 
 /// What listens to one answer.
 pub struct Tap {
@@ -16,7 +16,7 @@ pub struct Tap {
     dialect: Option<Dialect>,
     /// Prompts of the request.
     prompts: u32,
-    format: Format,
+    format: BodyFormat,
     lag: Lag,
     /// What was asked for has begun: a stream's first token, or the first byte of another body.
     begun: bool,
@@ -49,7 +49,7 @@ impl Tap {
             scanner: None,
             dialect: None,
             prompts: 1,
-            format: Format::Opaque,
+            format: BodyFormat::Opaque,
             lag: Lag::None,
             begun: false,
             heard: now,
@@ -70,7 +70,7 @@ impl Tap {
     }
 
     /// The final head came. Only what was served (2xx) is read for tokens.
-    pub fn on_head(&mut self, at: Timestamp, status: u16, format: Format) {
+    pub fn on_head(&mut self, at: Timestamp, status: u16, format: BodyFormat) {
         self.heard = at;
         let Some(entry) = &mut self.entry else { return };
         entry.on_head(at, status);
@@ -80,8 +80,8 @@ impl Tap {
         if let (Some(dialect), 200..=299) = (self.dialect, status) {
             self.format = format;
             self.scanner = Some(StreamScanner::new(dialect, format).with_prompts(self.prompts));
-            if !matches!(format, Format::Sse | Format::Ndjson) {
-                entry.on_unstreamed(format == Format::Opaque);
+            if !matches!(format, BodyFormat::Sse | BodyFormat::Ndjson) {
+                entry.on_unstreamed(format == BodyFormat::Opaque);
                 if let Some(permit) = &mut self.permit {
                     permit.on_unstreamed(at);
                 }
@@ -99,7 +99,7 @@ impl Tap {
             return;
         };
         let limited = self.lag != Lag::None;
-        let events = matches!(self.format, Format::Sse | Format::Ndjson);
+        let events = matches!(self.format, BodyFormat::Sse | BodyFormat::Ndjson);
         let (mut emissions, mut tokens) = (0_u32, 0_u32);
         scanner.feed(payload, |emission| {
             entry.on_emission(at, emission.tokens, limited);
@@ -155,7 +155,7 @@ impl Tap {
 
     /// The answer is a stream of events, so that silence can be told from slowness.
     pub fn has_events(&self) -> bool {
-        self.scanner.is_some() && matches!(self.format, Format::Sse | Format::Ndjson)
+        self.scanner.is_some() && matches!(self.format, BodyFormat::Sse | BodyFormat::Ndjson)
     }
 
     /// The stream's own end was seen: what follows cannot change the outcome.
@@ -192,7 +192,7 @@ impl Tap {
             output: usage.output,
             cached: usage.cached,
         });
-        entry.finish(End { outcome, code: code(status), at, usage });
+        entry.finish(EntryEnd { outcome, code: code(status), at, usage });
         if let Some(permit) = self.permit.take() {
             permit.end(at);
         }
@@ -218,7 +218,7 @@ pub enum Ending {
 }
 
 /// The outcome, from the framing's end and the stream's own words (dialects.md 2.4 and 2.5).
-fn judge(ending: Ending, status: Option<u16>, reading: Option<&Reading>, events: bool) -> Outcome {
+fn judge(ending: Ending, status: Option<u16>, reading: Option<&StreamReading>, events: bool) -> Outcome {
     let failed = status.is_some_and(|status| status >= 500 || status == 429);
     let said_error = reading.is_some_and(|reading| reading.error.is_some());
     let terminated = reading.is_some_and(|reading| reading.terminated);
@@ -254,8 +254,8 @@ fn code(status: Option<u16>) -> CodeClass {
 mod tests {
     use super::*;
 
-    fn reading(terminated: bool, finished: bool) -> Reading {
-        Reading { terminated, finished, ..Reading::default() }
+    fn reading(terminated: bool, finished: bool) -> StreamReading {
+        StreamReading { terminated, finished, ..StreamReading::default() }
     }
 
     #[test]

@@ -6,15 +6,15 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::outcome::{Moment, Outcome};
+use super::outcome::{Observation, SimulationOutcome};
 use super::scenario::{Scenario, Subject};
 use super::truth::{Flow, Truth};
-use crate::estimate::{Estimate, Knee, State};
+use crate::estimate::{Estimate, Knee, SaturationState};
 use crate::time::Timestamp;
 
 /// What is drawn.
 #[derive(Clone, Copy, Debug)]
-pub struct Chart<'a> {
+pub struct SimulationChart<'a> {
     /// What was played.
     pub scenario: &'a Scenario,
     /// With which engine.
@@ -22,12 +22,12 @@ pub struct Chart<'a> {
     /// And which seed.
     pub seed: u64,
     /// What came out.
-    pub outcome: &'a Outcome,
+    pub outcome: &'a SimulationOutcome,
     /// The truth of each segment.
     pub truths: &'a [Truth],
 }
 
-impl Chart<'_> {
+impl SimulationChart<'_> {
     /// The drawing.
     pub fn svg(&self) -> String {
         let seconds = self.outcome.moments.last().map_or(1.0, |last| second(last.at));
@@ -53,8 +53,12 @@ impl Chart<'_> {
         let capacity = self.truths.iter().map(|truth| truth.best.requests_per_second).fold(0.0, f64::max);
         let highest = offered.iter().map(|point| point.1).fold(0.0, f64::max);
         // A flash crowd would flatten everything else: what is above three times the capacity is cut off.
-        let plot =
-            Plot { top: 66.0, height: 250.0, seconds, most: (1.1 * highest).clamp(1.25 * capacity, 3.0 * capacity) };
+        let plot = ChartPanel {
+            top: 66.0,
+            height: 250.0,
+            seconds,
+            most: (1.1 * highest).clamp(1.25 * capacity, 3.0 * capacity),
+        };
         plot.frame(canvas, "requests per second", highest);
         self.band(canvas, &plot, |knee| knee.requests_per_second);
         // Where everybody is admitted the two lie upon each other: the broad pale line and the dashes both stay visible.
@@ -78,15 +82,15 @@ impl Chart<'_> {
     }
 
     fn states(&self, canvas: &mut Canvas, seconds: f64) {
-        let plot = Plot { top: 352.0, height: 22.0, seconds, most: 1.0 };
+        let plot = ChartPanel { top: 352.0, height: 22.0, seconds, most: 1.0 };
         canvas.text(LEFT - 8.0, plot.top + 15.0, Anchor::End, 12, INK, "state");
-        let mut began = (0.0, State::Unknown);
+        let mut began = (0.0, SaturationState::Unknown);
         let changes = self.outcome.transitions.iter().map(|change| (second(change.at), change.to));
-        for (at, state) in changes.chain([(seconds, State::Unknown)]) {
+        for (at, state) in changes.chain([(seconds, SaturationState::Unknown)]) {
             canvas.rect(plot.x(began.0), plot.top, plot.x(at) - plot.x(began.0), plot.height, shade(began.1), 1.0);
             began = (at, state);
         }
-        for (number, state) in State::ALL.into_iter().enumerate() {
+        for (number, state) in SaturationState::ALL.into_iter().enumerate() {
             let (x, y) = (RIGHT + 14.0, plot.top - 20.0 + 15.0 * number as f64);
             canvas.rect(x, y - 8.0, 18.0, 9.0, shade(state), 1.0);
             canvas.text(x + 26.0, y, Anchor::Start, 12, INK, state.word());
@@ -94,15 +98,19 @@ impl Chart<'_> {
     }
 
     fn in_flight(&self, canvas: &mut Canvas, seconds: f64) {
-        let of = |count: fn(&Moment) -> u64| -> Vec<(f64, f64)> {
+        let of = |count: fn(&Observation) -> u64| -> Vec<(f64, f64)> {
             self.outcome.moments.iter().map(|moment| (second(moment.at), count(moment) as f64)).collect()
         };
         let decoding = of(|moment| moment.reading.in_flight.saturating_sub(moment.reading.pending));
         let pending = of(|moment| moment.reading.pending);
         let decodes = self.truths.iter().map(|truth| truth.best.decodes).fold(0.0, f64::max);
         let highest = decoding.iter().chain(&pending).map(|point| point.1).fold(0.0, f64::max);
-        let plot =
-            Plot { top: 410.0, height: 170.0, seconds, most: (1.1 * highest).clamp(1.3 * decodes, 3.0 * decodes) };
+        let plot = ChartPanel {
+            top: 410.0,
+            height: 170.0,
+            seconds,
+            most: (1.1 * highest).clamp(1.3 * decodes, 3.0 * decodes),
+        };
         plot.frame(canvas, "requests in flight", highest);
         self.band(canvas, &plot, |knee| knee.in_flight);
         plot.line(canvas, &pending, PENDING, 1.5, "");
@@ -121,7 +129,7 @@ impl Chart<'_> {
         (20.0 / slowest).ceil().clamp(1.0, 30.0) as usize
     }
 
-    fn rate(&self, bin: usize, count: fn(&Moment) -> u64) -> Vec<(f64, f64)> {
+    fn rate(&self, bin: usize, count: fn(&Observation) -> u64) -> Vec<(f64, f64)> {
         let mut before = (0.0, 0);
         let mut points = Vec::new();
         for moment in self.outcome.moments.iter().skip(bin - 1).step_by(bin) {
@@ -137,12 +145,12 @@ impl Chart<'_> {
     }
 
     /// The knee's line, broken where it is not known.
-    fn known(&self, canvas: &mut Canvas, plot: &Plot, of: fn(&Knee) -> f64) {
+    fn known(&self, canvas: &mut Canvas, plot: &ChartPanel, of: fn(&Knee) -> f64) {
         let points: Vec<(f64, f64)> = self.knees().map(|(at, knee)| (at, knee.map_or(f64::NAN, of))).collect();
         plot.line(canvas, &points, KNEE, 2.0, "");
     }
 
-    fn band(&self, canvas: &mut Canvas, plot: &Plot, of: fn(&Knee) -> Estimate) {
+    fn band(&self, canvas: &mut Canvas, plot: &ChartPanel, of: fn(&Knee) -> Estimate) {
         let points: Vec<(f64, Option<Estimate>)> = self.knees().map(|(at, knee)| (at, knee.map(of))).collect();
         for part in points.split(|point| point.1.is_none()).filter(|part| part.len() > 1) {
             let edge = |end: fn(Estimate) -> f64| part.iter().filter_map(move |(at, e)| Some((*at, end((*e)?))));
@@ -156,7 +164,7 @@ impl Chart<'_> {
     }
 
     /// A step for each segment: what an ungated engine keeps up.
-    fn truth(&self, canvas: &mut Canvas, plot: &Plot, of: fn(&Flow) -> f64) {
+    fn truth(&self, canvas: &mut Canvas, plot: &ChartPanel, of: fn(&Flow) -> f64) {
         let mut points = Vec::new();
         for (number, truth) in self.truths.iter().enumerate() {
             let from = self.scenario.begins(number);
@@ -169,11 +177,11 @@ impl Chart<'_> {
 
     fn predictions(&self) -> Vec<(f64, f64)> {
         let value =
-            |moment: &Moment| moment.reading.prediction.as_ref().map_or(f64::NAN, |p| p.requests_per_second.value);
+            |moment: &Observation| moment.reading.prediction.as_ref().map_or(f64::NAN, |p| p.requests_per_second.value);
         self.outcome.moments.iter().map(|moment| (second(moment.at), value(moment))).collect()
     }
 
-    fn alarms(&self, canvas: &mut Canvas, plot: &Plot) {
+    fn alarms(&self, canvas: &mut Canvas, plot: &ChartPanel) {
         for at in self.outcome.alarms(Duration::ZERO, Duration::MAX) {
             let x = plot.x(at.as_secs_f64());
             canvas.path(&format!("M{x:.1} {:.1}V{:.1}", plot.top, plot.top + plot.height), ALARM, 1.2, "1 3");
@@ -183,14 +191,14 @@ impl Chart<'_> {
 }
 
 /// A part of the drawing with its own scale: seconds to the right, something from 0 to `most` upwards.
-struct Plot {
+struct ChartPanel {
     top: f64,
     height: f64,
     seconds: f64,
     most: f64,
 }
 
-impl Plot {
+impl ChartPanel {
     fn x(&self, seconds: f64) -> f64 {
         LEFT + (RIGHT - LEFT) * seconds / self.seconds
     }
@@ -336,13 +344,13 @@ fn second(at: Timestamp) -> f64 {
     at.since(Timestamp::ZERO).as_secs_f64()
 }
 
-fn shade(state: State) -> &'static str {
+fn shade(state: SaturationState) -> &'static str {
     match state {
-        State::Unknown => "#d5d8dc",
-        State::Healthy => "#a9d8a5",
-        State::Approaching => "#f7dc6f",
-        State::Saturated => "#e06c5c",
-        State::Recovering => "#8fbbe8",
+        SaturationState::Unknown => "#d5d8dc",
+        SaturationState::Healthy => "#a9d8a5",
+        SaturationState::Approaching => "#f7dc6f",
+        SaturationState::Saturated => "#e06c5c",
+        SaturationState::Recovering => "#8fbbe8",
     }
 }
 
@@ -376,7 +384,7 @@ mod tests {
         let scenario = Scenario::parse("step", text).unwrap();
         let subject = &scenario.engines[0];
         let (outcome, truths) = perform(&scenario, subject, &mut Truths::kept(), NonZeroUsize::MIN, 1);
-        Chart { scenario: &scenario, subject, seed: 1, outcome: &outcome, truths: &truths }.svg()
+        SimulationChart { scenario: &scenario, subject, seed: 1, outcome: &outcome, truths: &truths }.svg()
     }
 
     #[test]
@@ -409,7 +417,7 @@ mod tests {
 
     #[test]
     fn a_line_breaks_where_nothing_is_known() {
-        let plot = Plot { top: 0.0, height: 100.0, seconds: 10.0, most: 10.0 };
+        let plot = ChartPanel { top: 0.0, height: 100.0, seconds: 10.0, most: 10.0 };
         let mut canvas = Canvas::new();
         plot.line(&mut canvas, &[(0.0, f64::NAN), (1.0, 5.0), (2.0, 6.0), (3.0, f64::NAN), (4.0, 50.0)], INK, 1.0, "");
         assert!(canvas.0.contains("d=\"M148.0 50.0L226.0 40.0M382.0 0.0\""), "{}", canvas.0);

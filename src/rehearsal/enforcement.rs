@@ -20,18 +20,18 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::scenario::Fault;
+use super::scenario::ScenarioFault;
 use crate::admission::{Class, Mode, Settings, Tenant};
-use crate::control::Policy;
+use crate::control::ControlPolicy;
 
 /// How a rehearsal's gate is driven.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Enforcement {
     /// Whether anybody is held back.
-    pub mode: Told,
+    pub mode: ModeChoice,
     /// Which rule makes the limits.
-    pub policy: Rule,
+    pub policy: PolicyChoice,
     /// Of a static limit: times the engine's best concurrency.
     pub limit: f64,
     /// Whether there is a queue.
@@ -47,7 +47,7 @@ pub struct Enforcement {
 /// [`Mode`], as a file says it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Told {
+pub enum ModeChoice {
     /// [`Mode::Observe`].
     #[default]
     Observe,
@@ -58,7 +58,7 @@ pub enum Told {
 /// [`Policy`], without the figures that only the engine's truth tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Rule {
+pub enum PolicyChoice {
     /// [`Policy::FirstTokenWindow`].
     #[default]
     FirstTokenWindow,
@@ -104,8 +104,8 @@ pub enum Retry {
 impl Default for Enforcement {
     fn default() -> Self {
         Self {
-            mode: Told::Observe,
-            policy: Rule::FirstTokenWindow,
+            mode: ModeChoice::Observe,
+            policy: PolicyChoice::FirstTokenWindow,
             limit: 1.0,
             queue: true,
             late_abort: true,
@@ -119,21 +119,21 @@ impl Enforcement {
     /// Whether anybody is held back.
     pub const fn mode(&self) -> Mode {
         match self.mode {
-            Told::Observe => Mode::Observe,
-            Told::Enforce => Mode::Enforce,
+            ModeChoice::Observe => Mode::Observe,
+            ModeChoice::Enforce => Mode::Enforce,
         }
     }
 
     /// The rule, at an engine that is best driven with `concurrency` requests in flight.
-    pub fn policy(&self, concurrency: f64) -> Policy {
+    pub fn policy(&self, concurrency: f64) -> ControlPolicy {
         match self.policy {
-            Rule::FirstTokenWindow => Policy::FirstTokenWindow,
-            Rule::Static => Policy::Static((self.limit * concurrency).round().max(1.0) as u32),
-            Rule::Aimd => Policy::Aimd,
-            Rule::Gradient2 => Policy::Gradient2,
-            Rule::Vegas => Policy::Vegas,
-            Rule::EnvoyGradient => Policy::EnvoyGradient,
-            Rule::None => Policy::None,
+            PolicyChoice::FirstTokenWindow => ControlPolicy::FirstTokenWindow,
+            PolicyChoice::Static => ControlPolicy::Static((self.limit * concurrency).round().max(1.0) as u32),
+            PolicyChoice::Aimd => ControlPolicy::Aimd,
+            PolicyChoice::Gradient2 => ControlPolicy::Gradient2,
+            PolicyChoice::Vegas => ControlPolicy::Vegas,
+            PolicyChoice::EnvoyGradient => ControlPolicy::EnvoyGradient,
+            PolicyChoice::None => ControlPolicy::None,
         }
     }
 
@@ -153,10 +153,10 @@ impl Clients {
         (pick(&classes, class).unwrap_or_default(), Tenant(pick(&tenants, tenant).unwrap_or_default()))
     }
 
-    pub(super) fn check(&self) -> Result<(), Fault> {
+    pub(super) fn check(&self) -> Result<(), ScenarioFault> {
         let mut parts = self.classes.values().chain(&self.tenants);
         if parts.any(|part| !(part.is_finite() && *part > 0.0)) {
-            return Err(Fault::new("clients", "a part is a number above zero"));
+            return Err(ScenarioFault::new("clients", "a part is a number above zero"));
         }
         Ok(())
     }
@@ -190,7 +190,7 @@ mod tests {
     fn without_a_queue_nobody_may_wait() {
         let told: Enforcement = toml::from_str("mode = \"enforce\"\nqueue = false\npolicy = \"static\"").unwrap();
         assert_eq!(told.settings().max_requests, 0);
-        assert_eq!(told.policy(40.0), Policy::Static(40));
+        assert_eq!(told.policy(40.0), ControlPolicy::Static(40));
         assert!(toml::from_str::<Enforcement>("modus = \"enforce\"").is_err());
     }
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::scenario::{Fault, Segment, Until, named};
+use super::scenario::{ScenarioFault, Segment, Until, named};
 use crate::admission::Class;
 
 /// One thing that must come out.
@@ -287,8 +287,13 @@ impl Of {
 
 impl ExpectationFile {
     /// Checked against the scenario it stands in.
-    pub(super) fn mean(&self, number: usize, segments: &[Segment], engines: &[&str]) -> Result<Expectation, Fault> {
-        let fault = |key: &str, why: String| Err(Fault::new(format!("expect {number}: {key}"), why));
+    pub(super) fn mean(
+        &self,
+        number: usize,
+        segments: &[Segment],
+        engines: &[&str],
+    ) -> Result<Expectation, ScenarioFault> {
+        let fault = |key: &str, why: String| Err(ScenarioFault::new(format!("expect {number}: {key}"), why));
         let Some(segment) = segments.get(self.segment) else {
             return fault("segment", format!("there is no segment {}: they count from 0", self.segment));
         };
@@ -326,7 +331,7 @@ impl ExpectationFile {
         })
     }
 
-    fn concerned(&self, number: usize, engines: &[&str]) -> Result<Vec<String>, Fault> {
+    fn concerned(&self, number: usize, engines: &[&str]) -> Result<Vec<String>, ScenarioFault> {
         let mut concerned = Vec::new();
         for name in &self.engines {
             if engines.contains(&name.as_str()) {
@@ -338,7 +343,7 @@ impl ExpectationFile {
             let before = concerned.len();
             concerned.extend(known.map(str::to_owned));
             if concerned.len() == before {
-                return Err(Fault::new(
+                return Err(ScenarioFault::new(
                     format!("expect {number}: engines"),
                     format!("{name} is none of the scenario's engines"),
                 ));

@@ -7,19 +7,19 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
-use super::outcome::Outcome;
+use super::outcome::SimulationOutcome;
 use super::play::TICK;
-use super::watch::Watch;
-use crate::admission::{Mode, Pressure};
-use crate::control::{Control, Policy};
+use super::watch::ObservedEstimator;
+use crate::admission::{GateStats, Mode};
+use crate::control::{Control, ControlPolicy};
 use crate::estimate::Settings;
-use crate::measure::journal::{Record, Verdict};
+use crate::measure::journal::{JournalRecord, JournalVerdict};
 use crate::measure::{self, CodeClass, RequestKey, Sample, What};
 use crate::time::Timestamp;
 
 /// Replays the records of each backend through an estimator of its own; backends in the order of their names.
-pub fn replay<'a>(records: &'a [Record], settings: &Settings) -> BTreeMap<&'a str, Outcome> {
-    let mut backends: BTreeMap<&str, Vec<&Record>> = BTreeMap::new();
+pub fn replay<'a>(records: &'a [JournalRecord], settings: &Settings) -> BTreeMap<&'a str, SimulationOutcome> {
+    let mut backends: BTreeMap<&str, Vec<&JournalRecord>> = BTreeMap::new();
     for record in records {
         backends.entry(&record.backend).or_default().push(record);
     }
@@ -30,48 +30,54 @@ pub fn replay<'a>(records: &'a [Record], settings: &Settings) -> BTreeMap<&'a st
 ///
 /// Records come in the order of their ends, but for what several workers close at once: an end far before the one before
 /// it is another process's.
-pub fn lives(records: &[Record]) -> impl Iterator<Item = &[Record]> {
+pub fn lives(records: &[JournalRecord]) -> impl Iterator<Item = &[JournalRecord]> {
     records.chunk_by(|earlier, later| {
-        let end = |record: &Record| record.timeline.ended.unwrap_or(record.timeline.arrived);
+        let end = |record: &JournalRecord| record.timeline.ended.unwrap_or(record.timeline.arrived);
         end(earlier).since(end(later)) < RESTART
     })
 }
 
-fn watch(records: &[&Record], settings: &Settings) -> Outcome {
+fn watch(records: &[&JournalRecord], settings: &Settings) -> SimulationOutcome {
     let mut samples = Samples::new(records).peekable();
     // Ticks fall on whole tenths of a second of the journal's clock.
     let first = samples.peek().map_or(0, |first| first.at.as_nanos());
     let mut now = Timestamp::from_nanos(first - first % TICK.as_nanos() as u64);
-    let mut watch = Watch::new(settings.clone(), Control::new(Policy::FirstTokenWindow, settings.slo_ttft), None, now);
+    let mut watch = ObservedEstimator::new(
+        settings.clone(),
+        Control::new(ControlPolicy::FirstTokenWindow, settings.slo_ttft),
+        None,
+        now,
+    );
     for sample in samples {
         while now + TICK <= sample.at {
             now = now + TICK;
-            watch.on_tick(&Pressure::default(), Mode::Observe, now);
+            watch.on_tick(&GateStats::default(), Mode::Observe, now);
         }
         watch.on_sample(&sample);
     }
-    watch.on_tick(&Pressure::default(), Mode::Observe, now + TICK);
+    watch.on_tick(&GateStats::default(), Mode::Observe, now + TICK);
     watch.outcome
 }
 
 /// The samples of several records in the order of time; of one instant, in the order of the file.
 struct Samples<'a> {
-    records: &'a [&'a Record],
+    records: &'a [&'a JournalRecord],
     /// Each record's next event.
-    due: BinaryHeap<Reverse<Due>>,
+    due: BinaryHeap<Reverse<ReplayEvent>>,
 }
 
 /// An event of a record: `step` 0 is its arrival, 1 its admission, from 2 on its emissions and then its end.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Due {
+struct ReplayEvent {
     at: Timestamp,
     record: usize,
     step: usize,
 }
 
 impl<'a> Samples<'a> {
-    fn new(records: &'a [&'a Record]) -> Self {
-        let arrival = |(record, of): (usize, &&Record)| Reverse(Due { at: of.timeline.arrived, record, step: 0 });
+    fn new(records: &'a [&'a JournalRecord]) -> Self {
+        let arrival =
+            |(record, of): (usize, &&JournalRecord)| Reverse(ReplayEvent { at: of.timeline.arrived, record, step: 0 });
         Self { records, due: records.iter().enumerate().map(arrival).collect() }
     }
 }
@@ -80,17 +86,17 @@ impl Iterator for Samples<'_> {
     type Item = Sample;
 
     fn next(&mut self) -> Option<Sample> {
-        let Reverse(Due { at, record: number, step }) = self.due.pop()?;
+        let Reverse(ReplayEvent { at, record: number, step }) = self.due.pop()?;
         let record = self.records[number];
         if let Some((at, step)) = following(record, at, step) {
-            self.due.push(Reverse(Due { at, record: number, step }));
+            self.due.push(Reverse(ReplayEvent { at, record: number, step }));
         }
         Some(Sample { at, request: RequestKey(number as u64), what: what(record, step) })
     }
 }
 
 /// The event after `step`, which was at `at`; `None` after the last. Time never runs backwards within a record.
-fn following(record: &Record, at: Timestamp, step: usize) -> Option<(Timestamp, usize)> {
+fn following(record: &JournalRecord, at: Timestamp, step: usize) -> Option<(Timestamp, usize)> {
     let end = last(record);
     let ended = record.timeline.ended.unwrap_or(at).max(at);
     if step == end {
@@ -108,11 +114,11 @@ fn following(record: &Record, at: Timestamp, step: usize) -> Option<(Timestamp, 
 }
 
 /// The number of a record's last event.
-fn last(record: &Record) -> usize {
+fn last(record: &JournalRecord) -> usize {
     2 + record.emissions.len()
 }
 
-fn what(record: &Record, step: usize) -> What {
+fn what(record: &JournalRecord, step: usize) -> What {
     match step {
         0 => {
             What::Offered { prompt: record.prompt_tokens.map(tokens), stream: record.stream, priority: record.priority }
@@ -126,12 +132,12 @@ fn what(record: &Record, step: usize) -> What {
     }
 }
 
-fn end(record: &Record) -> What {
+fn end(record: &JournalRecord) -> What {
     if record.timeline.admitted.is_none() {
-        let shed = matches!(record.verdict, Verdict::Shed { reason } if reason.is_congestion());
+        let shed = matches!(record.verdict, JournalVerdict::Shed { reason } if reason.is_congestion());
         return What::Left { shed };
     }
-    let Verdict::Finished { outcome, code, usage } = record.verdict else {
+    let JournalVerdict::Finished { outcome, code, usage } = record.verdict else {
         return What::Finished { completed: false, input: None, output: None, cached: None };
     };
     let usage = usage.unwrap_or_default();
@@ -153,21 +159,27 @@ const RESTART: Duration = Duration::from_secs(5);
 #[cfg(test)]
 mod tests {
     use super::super::Scenario;
-    use super::super::play::{Stage, play_aloud, settings};
+    use super::super::play::{ReplicaStage, play_aloud, settings};
     use super::*;
-    use crate::estimate::State;
-    use crate::measure::journal::Emission;
+    use crate::estimate::SaturationState;
+    use crate::measure::journal::EmissionRecord;
     use crate::measure::{Priority, ShedReason, Timeline};
 
     fn at(ms: u64) -> Timestamp {
         Timestamp::ZERO + Duration::from_millis(ms)
     }
 
-    fn record(arrived: u64, admitted: Option<u64>, emissions: &[u64], ended: u64, verdict: Verdict) -> Record {
+    fn record(
+        arrived: u64,
+        admitted: Option<u64>,
+        emissions: &[u64],
+        ended: u64,
+        verdict: JournalVerdict,
+    ) -> JournalRecord {
         let first_token = emissions.first().map(|&ms| at(ms));
         let gap = |pair: &[u64]| Duration::from_millis(pair[1] - pair[0]).as_nanos() as u64;
         let gaps = std::iter::once(0).chain(emissions.windows(2).map(gap));
-        Record {
+        JournalRecord {
             backend: "gpu-0".into(),
             model: "m".into(),
             priority: Priority::Default,
@@ -187,18 +199,21 @@ mod tests {
             choices: 1,
             retries: Default::default(),
             overhead: Default::default(),
-            emissions: gaps.take(emissions.len()).map(|gap| Emission { gap, tokens: 1, limited: false }).collect(),
+            emissions: gaps
+                .take(emissions.len())
+                .map(|gap| EmissionRecord { gap, tokens: 1, limited: false })
+                .collect(),
             truncated: false,
             verdict,
         }
     }
 
-    fn completed() -> Verdict {
-        Verdict::Finished { outcome: measure::Outcome::Completed, code: CodeClass::Ok2xx, usage: None }
+    fn completed() -> JournalVerdict {
+        JournalVerdict::Finished { outcome: measure::Outcome::Completed, code: CodeClass::Ok2xx, usage: None }
     }
 
-    fn told(records: &[Record]) -> Vec<(u64, u64, What)> {
-        let records: Vec<&Record> = records.iter().collect();
+    fn told(records: &[JournalRecord]) -> Vec<(u64, u64, What)> {
+        let records: Vec<&JournalRecord> = records.iter().collect();
         let millis = |sample: &Sample| sample.at.since(Timestamp::ZERO).as_millis() as u64;
         Samples::new(&records).map(|sample| (millis(&sample), sample.request.0, sample.what)).collect()
     }
@@ -229,16 +244,16 @@ mod tests {
     fn a_clock_that_starts_again_is_another_process() {
         let ended = |ms| record(ms, Some(ms), &[], ms, completed());
         let records = [ended(7_000), ended(9_000), ended(8_500), ended(100), ended(300)];
-        assert_eq!(lives(&records).map(<[Record]>::len).collect::<Vec<_>>(), [3, 2]);
+        assert_eq!(lives(&records).map(<[JournalRecord]>::len).collect::<Vec<_>>(), [3, 2]);
     }
 
     #[test]
     fn what_was_never_dispatched_leaves_and_what_broke_off_is_not_completed() {
-        let shed = Verdict::Shed { reason: ShedReason::Saturated };
+        let shed = JournalVerdict::Shed { reason: ShedReason::Saturated };
         assert_eq!(told(&[record(0, None, &[], 9, shed)])[1], (9, 0, What::Left { shed: true }));
-        let abandoned = told(&[record(0, None, &[], 9, Verdict::Abandoned)]);
+        let abandoned = told(&[record(0, None, &[], 9, JournalVerdict::Abandoned)]);
         assert_eq!(abandoned[1], (9, 0, What::Left { shed: false }));
-        let broken = told(&[record(0, Some(1), &[], 9, Verdict::Abandoned)]);
+        let broken = told(&[record(0, Some(1), &[], 9, JournalVerdict::Abandoned)]);
         assert!(matches!(broken[2], (9, 0, What::Finished { completed: false, .. })));
     }
 
@@ -250,13 +265,13 @@ mod tests {
         let scenario = Scenario::parse("step", text).unwrap();
         let subject = &scenario.engines[0];
         let mut heard = Vec::new();
-        let stage = Stage { scenario: &scenario, subject, units: &[1.0, 1.0], concurrency: 1.0 };
+        let stage = ReplicaStage { scenario: &scenario, subject, units: &[1.0, 1.0], concurrency: 1.0 };
         let outcome = play_aloud(stage, 1, |sample| heard.push(*sample));
         let records = as_records(&heard);
         let replayed = &replay(&records, &settings(subject, scenario.sight.limits))["gpu-0"];
-        assert!(outcome.transitions.iter().any(|change| change.to == State::Saturated));
+        assert!(outcome.transitions.iter().any(|change| change.to == SaturationState::Saturated));
         assert_eq!(replayed.transitions, outcome.transitions);
-        let knee = |outcome: &Outcome| {
+        let knee = |outcome: &SimulationOutcome| {
             let known = outcome.moments.iter().filter_map(|moment| moment.reading.knee.clone().ok());
             known.map(|knee| knee.requests_per_second.value).next_back().unwrap()
         };
@@ -264,8 +279,8 @@ mod tests {
         assert!((knee(replayed) / knee(&outcome) - 1.0).abs() < 0.01, "{} {}", knee(replayed), knee(&outcome));
     }
 
-    fn as_records(samples: &[Sample]) -> Vec<Record> {
-        let mut records: BTreeMap<RequestKey, Record> = BTreeMap::new();
+    fn as_records(samples: &[Sample]) -> Vec<JournalRecord> {
+        let mut records: BTreeMap<RequestKey, JournalRecord> = BTreeMap::new();
         for Sample { at, request, what } in samples.iter().copied() {
             if let What::Offered { prompt, .. } = what {
                 let mut offered = record(0, None, &[], 0, completed());
@@ -278,7 +293,7 @@ mod tests {
                 What::Admitted => record.timeline.admitted = Some(at),
                 What::Emission { tokens, limited } => {
                     let gap = record.timeline.last_token.map_or(0, |last| at.since(last).as_nanos() as u64);
-                    record.emissions.push(Emission { gap, tokens, limited });
+                    record.emissions.push(EmissionRecord { gap, tokens, limited });
                     record.timeline.first_token.get_or_insert(at);
                     record.timeline.last_token = Some(at);
                 }

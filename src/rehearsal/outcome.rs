@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use super::machine::Lengths;
 use crate::admission::{Class, Tenant};
-use crate::estimate::{Reading, State, Transition};
+use crate::estimate::{Reading, SaturationState, Transition};
 use crate::time::Timestamp;
 
 /// Everything that a verdict or a chart needs.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Outcome {
+pub struct SimulationOutcome {
     /// One a second, from the first second on.
-    pub moments: Vec<Moment>,
+    pub moments: Vec<Observation>,
     /// Changes of state, in order.
     pub transitions: Vec<Transition>,
     /// Every request that arrived, in order of arrival.
@@ -22,7 +22,7 @@ pub struct Outcome {
 
 /// A reading, and the counts that go with it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Moment {
+pub struct Observation {
     /// When.
     pub at: Timestamp,
     /// What the estimator said.
@@ -60,9 +60,9 @@ pub struct Served {
     pub retry: Option<(usize, u32)>,
 }
 
-impl Outcome {
+impl SimulationOutcome {
     /// The reading of that moment: the last one not after it.
-    pub fn at(&self, at: Duration) -> Option<&Moment> {
+    pub fn at(&self, at: Duration) -> Option<&Observation> {
         let at = Timestamp::ZERO + at;
         let after = self.moments.partition_point(|moment| moment.at <= at);
         after.checked_sub(1).map(|last| &self.moments[last])
@@ -72,7 +72,9 @@ impl Outcome {
     pub fn alarms(&self, from: Duration, to: Duration) -> impl Iterator<Item = Duration> {
         self.transitions
             .iter()
-            .filter(|transition| transition.to == State::Saturated && transition.from != State::Saturated)
+            .filter(|transition| {
+                transition.to == SaturationState::Saturated && transition.from != SaturationState::Saturated
+            })
             .map(|transition| transition.at.since(Timestamp::ZERO))
             .filter(move |at| (from..to).contains(at))
     }

@@ -9,11 +9,11 @@ use rand_chacha::ChaCha8Rng;
 
 use super::enforcement::Retry;
 use super::machine::{Lengths, Machine, submit};
-use super::outcome::{Outcome, Served};
+use super::outcome::{Served, SimulationOutcome};
 use super::scenario::{LimitsShown, Scenario, Subject};
-use super::traffic::{self, Purpose, Request};
-use super::watch::Watch;
-use crate::admission::{Ask, Call, Limits, Line, Mode, Offered, Slot};
+use super::traffic::{self, DrawKind, SimulatedRequest};
+use super::watch::ObservedEstimator;
+use crate::admission::{AdmissionRequest, BackendQueue, Dequeued, Limits, Mode, Offered, Slot};
 use crate::control::{Control, Shadow};
 use crate::engine::model::Engine;
 use crate::estimate::{EngineLimits, Settings};
@@ -22,7 +22,7 @@ use crate::time::Timestamp;
 
 /// One engine of a scenario.
 #[derive(Clone, Copy, Debug)]
-pub struct Stage<'a> {
+pub struct ReplicaStage<'a> {
     /// What is played.
     pub scenario: &'a Scenario,
     /// With which engine.
@@ -34,12 +34,12 @@ pub struct Stage<'a> {
 }
 
 /// Plays one scenario with one engine and one seed.
-pub fn play(stage: Stage<'_>, seed: u64) -> Outcome {
+pub fn play(stage: ReplicaStage<'_>, seed: u64) -> SimulationOutcome {
     play_aloud(stage, seed, |_| {})
 }
 
 /// The same, with somebody who hears every sample that the estimator is told.
-pub fn play_aloud(stage: Stage<'_>, seed: u64, hear: impl FnMut(&Sample)) -> Outcome {
+pub fn play_aloud(stage: ReplicaStage<'_>, seed: u64, hear: impl FnMut(&Sample)) -> SimulationOutcome {
     let requests = traffic::draw(stage.scenario, &stage.subject.machine, stage.units, seed);
     let mut rehearsal = Rehearsal::new(stage, requests, seed, hear);
     while let Some(event) = rehearsal.next() {
@@ -65,7 +65,7 @@ pub(super) fn settings(subject: &Subject, shown: LimitsShown) -> Settings {
 
 /// Something that happens. At one instant they happen in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Event {
+enum SimulationEvent {
     /// A step of a replica ends.
     Step { replica: usize },
     /// A dispatched request reaches its replica.
@@ -81,30 +81,30 @@ enum Event {
 }
 
 struct Rehearsal<'a, H> {
-    stage: Stage<'a>,
+    stage: ReplicaStage<'a>,
     now: Timestamp,
     /// Those drawn, and behind them those that came back.
-    requests: Vec<Request>,
+    requests: Vec<SimulatedRequest>,
     drawn: usize,
     /// How many of the drawn have arrived.
     arrived: usize,
     returning: BinaryHeap<Reverse<(Timestamp, usize)>>,
     retries: ChaCha8Rng,
-    line: Line<usize>,
+    line: BackendQueue<usize>,
     limits: Limits,
     /// Of each request that was dispatched and is not over.
     slots: Vec<Option<Slot>>,
     deadlines: BinaryHeap<Reverse<(Timestamp, usize)>>,
-    fleet: Fleet,
-    watch: Watch,
+    fleet: Replicas,
+    watch: ObservedEstimator,
     hear: H,
     /// The segment that `now` lies in.
     segment: usize,
 }
 
 impl<'a, H: FnMut(&Sample)> Rehearsal<'a, H> {
-    fn new(stage: Stage<'a>, requests: Vec<Request>, seed: u64, hear: H) -> Self {
-        let Stage { scenario, subject, .. } = stage;
+    fn new(stage: ReplicaStage<'a>, requests: Vec<SimulatedRequest>, seed: u64, hear: H) -> Self {
+        let ReplicaStage { scenario, subject, .. } = stage;
         let enforcement = &scenario.control;
         let control = Control::new(enforcement.policy(stage.concurrency), subject.slo_ttft);
         let shadow =
@@ -117,13 +117,13 @@ impl<'a, H: FnMut(&Sample)> Rehearsal<'a, H> {
             requests,
             arrived: 0,
             returning: BinaryHeap::new(),
-            retries: traffic::dice(seed, Purpose::Retries),
-            line: Line::new(enforcement.settings()),
+            retries: traffic::dice(seed, DrawKind::Retries),
+            line: BackendQueue::new(enforcement.settings()),
             limits: Limits::new(enforcement.mode()),
             slots: Vec::new(),
             deadlines: BinaryHeap::new(),
-            fleet: Fleet::new(&subject.machine, scenario.replicas, scenario.delay, seed),
-            watch: Watch::new(settings, control, shadow, Timestamp::ZERO),
+            fleet: Replicas::new(&subject.machine, scenario.replicas, scenario.delay, seed),
+            watch: ObservedEstimator::new(settings, control, shadow, Timestamp::ZERO),
             hear,
             segment: 0,
         };
@@ -133,11 +133,12 @@ impl<'a, H: FnMut(&Sample)> Rehearsal<'a, H> {
     }
 
     /// What happens next, with `now` set to its time; `None` when the rehearsal is over.
-    fn next(&mut self) -> Option<Event> {
-        let arrives = self.requests[..self.drawn].get(self.arrived).map(|request| (request.arrives, Event::Arrival));
-        let returns = self.returning.peek().map(|Reverse((at, _))| (*at, Event::Return));
-        let deadline = self.deadlines.peek().map(|Reverse((at, _))| (*at, Event::Deadline));
-        let tick = (Timestamp::ZERO + TICK * (self.watch.ticks() as u32 + 1), Event::Tick);
+    fn next(&mut self) -> Option<SimulationEvent> {
+        let arrives =
+            self.requests[..self.drawn].get(self.arrived).map(|request| (request.arrives, SimulationEvent::Arrival));
+        let returns = self.returning.peek().map(|Reverse((at, _))| (*at, SimulationEvent::Return));
+        let deadline = self.deadlines.peek().map(|Reverse((at, _))| (*at, SimulationEvent::Deadline));
+        let tick = (Timestamp::ZERO + TICK * (self.watch.ticks() as u32 + 1), SimulationEvent::Tick);
         let earliest = [self.fleet.next_step(), self.fleet.next_delivery(), arrives, returns, deadline];
         let (at, event) = earliest.into_iter().flatten().fold(tick, Ord::min);
         if self.is_over(at) {
@@ -156,26 +157,26 @@ impl<'a, H: FnMut(&Sample)> Rehearsal<'a, H> {
         }
     }
 
-    fn on(&mut self, event: Event) {
+    fn on(&mut self, event: SimulationEvent) {
         while self.segment + 1 < self.stage.scenario.segments.len()
             && self.now.since(Timestamp::ZERO) >= self.stage.scenario.begins(self.segment + 1)
         {
             self.enter_segment(self.segment + 1);
         }
         match event {
-            Event::Step { replica } => self.on_step(replica),
-            Event::Delivery => self.fleet.deliver(self.now),
-            Event::Arrival => {
+            SimulationEvent::Step { replica } => self.on_step(replica),
+            SimulationEvent::Delivery => self.fleet.deliver(self.now),
+            SimulationEvent::Arrival => {
                 self.arrived += 1;
                 self.on_arrival(self.arrived - 1);
             }
-            Event::Return => {
+            SimulationEvent::Return => {
                 if let Some(Reverse((_, number))) = self.returning.pop() {
                     self.on_arrival(number);
                 }
             }
-            Event::Deadline => self.on_deadline(),
-            Event::Tick => self.on_tick(),
+            SimulationEvent::Deadline => self.on_deadline(),
+            SimulationEvent::Tick => self.on_tick(),
         }
         self.advance();
     }
@@ -187,7 +188,7 @@ impl<'a, H: FnMut(&Sample)> Rehearsal<'a, H> {
     }
 
     fn on_arrival(&mut self, number: usize) {
-        let Request { lengths, seen, class, tenant, retry, .. } = self.requests[number];
+        let SimulatedRequest { lengths, seen, class, tenant, retry, .. } = self.requests[number];
         let served = Served {
             arrived: self.now,
             lengths,
@@ -208,7 +209,7 @@ impl<'a, H: FnMut(&Sample)> Rehearsal<'a, H> {
         self.tell(number, What::Offered { prompt: seen, stream: true, priority: Priority::Default });
         let prompt = self.watch.prompt(seen) as f32;
         let slo = Some(self.stage.subject.slo_ttft);
-        let ask = Ask { arrived: self.now, prompt, bytes: 0, class, tenant, slo, streamed: true };
+        let ask = AdmissionRequest { arrived: self.now, prompt, bytes: 0, class, tenant, slo, streamed: true };
         match self.line.offer(&self.limits, ask, || number, self.now) {
             Offered::Dispatched(slot) => self.on_dispatch(number, slot),
             Offered::Queued(_) => {}
@@ -222,8 +223,8 @@ impl<'a, H: FnMut(&Sample)> Rehearsal<'a, H> {
         self.line.advance(&self.limits, self.now, &mut |number, call| calls.push((number, call)));
         for (number, call) in calls {
             match call {
-                Call::Dispatch(slot) => self.on_dispatch(number, slot),
-                Call::Shed(shed) => self.on_shed(number, shed.retry_after),
+                Dequeued::Dispatch(slot) => self.on_dispatch(number, slot),
+                Dequeued::Shed(shed) => self.on_shed(number, shed.retry_after),
             }
         }
     }
@@ -276,7 +277,7 @@ impl<'a, H: FnMut(&Sample)> Rehearsal<'a, H> {
             return;
         }
         let arrives = self.now + wait;
-        self.requests.push(Request { arrives, retry: Some((first, tries + 1)), ..request });
+        self.requests.push(SimulatedRequest { arrives, retry: Some((first, tries + 1)), ..request });
         self.returning.push(Reverse((arrives, self.requests.len() - 1)));
     }
 
@@ -328,7 +329,7 @@ impl<'a, H: FnMut(&Sample)> Rehearsal<'a, H> {
         self.watch.on_sample(&sample);
     }
 
-    fn outcome(mut self) -> Outcome {
+    fn outcome(mut self) -> SimulationOutcome {
         self.watch.outcome.ended = self.now;
         self.watch.outcome
     }
@@ -344,7 +345,7 @@ fn finished(lengths: Lengths, usage: bool) -> What {
 }
 
 /// The replicas behind the one address, dealt to in turn, and what is on its way to them.
-struct Fleet {
+struct Replicas {
     replicas: Vec<Replica>,
     /// Replicas that are given requests: the first so many. The others finish what they have.
     live: usize,
@@ -359,7 +360,7 @@ struct Replica {
     due: Option<Timestamp>,
 }
 
-impl Fleet {
+impl Replicas {
     fn new(machine: &Machine, replicas: u32, delay: Duration, seed: u64) -> Self {
         let replica = |number| Replica { engine: machine.engine(seed ^ u64::from(number) << 32), due: None };
         Self {
@@ -408,17 +409,17 @@ impl Fleet {
         replica.due = replica.engine.begin_step().map(|step| now + step.duration);
     }
 
-    fn finish_step(&mut self, replica: usize) -> &[crate::engine::model::Emission] {
+    fn finish_step(&mut self, replica: usize) -> &[crate::engine::model::StepYield] {
         self.replicas[replica].engine.finish_step()
     }
 
-    fn next_step(&self) -> Option<(Timestamp, Event)> {
-        let due = |(replica, state): (usize, &Replica)| Some((state.due?, Event::Step { replica }));
+    fn next_step(&self) -> Option<(Timestamp, SimulationEvent)> {
+        let due = |(replica, state): (usize, &Replica)| Some((state.due?, SimulationEvent::Step { replica }));
         self.replicas.iter().enumerate().filter_map(due).min()
     }
 
-    fn next_delivery(&self) -> Option<(Timestamp, Event)> {
-        self.on_the_way.front().map(|delivery| (delivery.0, Event::Delivery))
+    fn next_delivery(&self) -> Option<(Timestamp, SimulationEvent)> {
+        self.on_the_way.front().map(|delivery| (delivery.0, SimulationEvent::Delivery))
     }
 }
 
@@ -430,15 +431,18 @@ pub(super) const TICK: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
-    use super::super::scenario::{Segment, Unit};
+    use super::super::scenario::{LevelUnit, Segment};
     use super::*;
 
-    fn outcome(head: &str, segments: &str, seed: u64) -> Outcome {
+    fn outcome(head: &str, segments: &str, seed: u64) -> SimulationOutcome {
         let text = format!("about = \"x\"\nseeds = [1]\n{head}\n{segments}");
         let scenario = Scenario::parse("test", &text).unwrap();
-        let unit = |segment: &Segment| if segment.unit == Unit::Requests { 1.0 } else { 5.126 };
+        let unit = |segment: &Segment| if segment.unit == LevelUnit::Requests { 1.0 } else { 5.126 };
         let units: Vec<f64> = scenario.segments.iter().map(unit).collect();
-        play(Stage { scenario: &scenario, subject: &scenario.engines[0], units: &units, concurrency: 16.0 }, seed)
+        play(
+            ReplicaStage { scenario: &scenario, subject: &scenario.engines[0], units: &units, concurrency: 16.0 },
+            seed,
+        )
     }
 
     const STEP: &str = "[[segment]]\nseconds = 20\nload = 0.3\n[[segment]]\nseconds = 30\nload = 2.0\n";

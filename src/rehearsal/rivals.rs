@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 
-use super::enforcement::{Enforcement, Rule, Told};
+use super::enforcement::{Enforcement, ModeChoice, PolicyChoice};
 use super::expectation::{Measure, Of};
-use super::runner::{Choice, rehearse};
+use super::runner::{Selection, rehearse};
 use super::scenario::Scenario;
 use super::truth::Truths;
 
@@ -25,39 +25,39 @@ pub struct Rivals {
 #[derive(Clone, Copy, Debug)]
 struct Way {
     name: &'static str,
-    rule: Rule,
+    rule: PolicyChoice,
     /// Whether it has the queue and the late abort.
     borrows: bool,
-    mode: Told,
+    mode: ModeChoice,
     limit: f64,
 }
 
-const fn way(name: &'static str, rule: Rule, borrows: bool) -> Way {
-    Way { name, rule, borrows, mode: Told::Enforce, limit: 1.0 }
+const fn way(name: &'static str, rule: PolicyChoice, borrows: bool) -> Way {
+    Way { name, rule, borrows, mode: ModeChoice::Enforce, limit: 1.0 }
 }
 
 const WAYS: &[Way] = &[
-    way("first_token_window", Rule::FirstTokenWindow, true),
-    Way { mode: Told::Observe, ..way("no gate", Rule::None, false) },
-    way("static", Rule::Static, false),
-    Way { limit: 2.0, ..way("static x2", Rule::Static, false) },
-    way("aimd", Rule::Aimd, false),
-    way("gradient2", Rule::Gradient2, false),
-    way("vegas", Rule::Vegas, false),
-    way("envoy", Rule::EnvoyGradient, false),
-    way("queue alone +", Rule::None, true),
-    way("static +", Rule::Static, true),
-    Way { limit: 2.0, ..way("static x2 +", Rule::Static, true) },
-    Way { limit: 0.5, ..way("static x0.5 +", Rule::Static, true) },
-    way("aimd +", Rule::Aimd, true),
-    way("gradient2 +", Rule::Gradient2, true),
-    way("vegas +", Rule::Vegas, true),
-    way("envoy +", Rule::EnvoyGradient, true),
+    way("first_token_window", PolicyChoice::FirstTokenWindow, true),
+    Way { mode: ModeChoice::Observe, ..way("no gate", PolicyChoice::None, false) },
+    way("static", PolicyChoice::Static, false),
+    Way { limit: 2.0, ..way("static x2", PolicyChoice::Static, false) },
+    way("aimd", PolicyChoice::Aimd, false),
+    way("gradient2", PolicyChoice::Gradient2, false),
+    way("vegas", PolicyChoice::Vegas, false),
+    way("envoy", PolicyChoice::EnvoyGradient, false),
+    way("queue alone +", PolicyChoice::None, true),
+    way("static +", PolicyChoice::Static, true),
+    Way { limit: 2.0, ..way("static x2 +", PolicyChoice::Static, true) },
+    Way { limit: 0.5, ..way("static x0.5 +", PolicyChoice::Static, true) },
+    way("aimd +", PolicyChoice::Aimd, true),
+    way("gradient2 +", PolicyChoice::Gradient2, true),
+    way("vegas +", PolicyChoice::Vegas, true),
+    way("envoy +", PolicyChoice::EnvoyGradient, true),
 ];
 
 impl Rivals {
     /// Plays them all.
-    pub fn compare(scenarios: &[Scenario], choice: &Choice, truths: &mut Truths, threads: NonZeroUsize) -> Self {
+    pub fn compare(scenarios: &[Scenario], choice: &Selection, truths: &mut Truths, threads: NonZeroUsize) -> Self {
         let mut rivals = Self::default();
         for (number, way) in WAYS.iter().enumerate() {
             let played: Vec<Scenario> = scenarios.iter().map(|scenario| way.applied(scenario)).collect();
@@ -144,7 +144,7 @@ mod tests {
         let text = "about = \"x\"\nengines = [\"slots16\"]\nseeds = [1]\n[[segment]]\nseconds = 60\nload = 2.0\n\
             [[expect]]\nmeasure = \"goodput\"\nat_least = 0\n";
         let scenarios = [Scenario::parse("overload", text).unwrap()];
-        let rivals = Rivals::compare(&scenarios, &Choice::default(), &mut Truths::kept(), NonZeroUsize::MIN);
+        let rivals = Rivals::compare(&scenarios, &Selection::default(), &mut Truths::kept(), NonZeroUsize::MIN);
         let of = |number| rivals.cells[&(number, "overload".to_owned(), "slots16".to_owned())];
         assert!(of(0) > 0.9 && of(1) < 0.3, "{} {}", of(0), of(1));
         let page = rivals.page();

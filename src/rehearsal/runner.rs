@@ -5,12 +5,12 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
-use super::enforcement::{Enforcement, Told};
+use super::enforcement::{Enforcement, ModeChoice};
 use super::expectation::Expectation;
 use super::machine::Machine;
-use super::outcome::Outcome;
-use super::play::{Stage, play};
-use super::scenario::{Scenario, Segment, Subject, Unit};
+use super::outcome::SimulationOutcome;
+use super::play::{ReplicaStage, play};
+use super::scenario::{LevelUnit, Scenario, Segment, Subject};
 use super::truth::{Truth, Truths};
 use super::verdict::{Evidence, across};
 
@@ -38,7 +38,7 @@ impl Finding<'_> {
 
 /// Which of the scenarios' engines and seeds are played; the default is all.
 #[derive(Clone, Debug, Default)]
-pub struct Choice {
+pub struct Selection {
     /// Names of engines; empty is all.
     pub engines: Vec<String>,
     /// These in place of the file's.
@@ -51,7 +51,7 @@ pub struct Choice {
 /// thread was first.
 pub fn rehearse<'a>(
     scenarios: &'a [Scenario],
-    choice: &Choice,
+    choice: &Selection,
     truths: &mut Truths,
     threads: NonZeroUsize,
 ) -> Vec<Finding<'a>> {
@@ -62,11 +62,11 @@ pub fn rehearse<'a>(
         .collect();
     complete(truths, &pairs, threads);
     let known = &*truths;
-    let mut runs: Vec<Run<'_>> = Vec::new();
+    let mut runs: Vec<SimulationRun<'_>> = Vec::new();
     for (pair, (scenario, subject)) in pairs.iter().enumerate() {
         let (truths, units) = against(scenario, subject, known);
         let seeds = choice.seeds.as_ref().unwrap_or(&scenario.seeds);
-        runs.extend(seeds.iter().map(|&seed| Run {
+        runs.extend(seeds.iter().map(|&seed| SimulationRun {
             pair,
             scenario,
             subject,
@@ -104,11 +104,11 @@ pub fn perform(
     truths: &mut Truths,
     threads: NonZeroUsize,
     seed: u64,
-) -> (Outcome, Vec<Truth>) {
+) -> (SimulationOutcome, Vec<Truth>) {
     complete(truths, &[(scenario, subject)], threads);
     let (truths, units) = against(scenario, subject, truths);
     let concurrency = concurrency(scenario, &truths);
-    (play(Stage { scenario, subject, units: &units, concurrency }, seed), truths)
+    (play(ReplicaStage { scenario, subject, units: &units, concurrency }, seed), truths)
 }
 
 /// Computes the truths that `pairs` need and `truths` lacks.
@@ -155,9 +155,9 @@ fn against(scenario: &Scenario, subject: &Subject, truths: &Truths) -> (Vec<Trut
     let of_segment = |segment: &Segment| {
         let truth = truths.of(&segment.machine(&subject.machine))?.scaled(segment.slowdown, live(segment));
         let unit = match segment.unit {
-            Unit::Requests => 1.0,
-            Unit::Capacity => own?.best.requests_per_second,
-            Unit::OwnCapacity => truth.best.requests_per_second,
+            LevelUnit::Requests => 1.0,
+            LevelUnit::Capacity => own?.best.requests_per_second,
+            LevelUnit::OwnCapacity => truth.best.requests_per_second,
         };
         Some((truth, unit))
     };
@@ -170,7 +170,7 @@ fn concurrency(scenario: &Scenario, truths: &[Truth]) -> f64 {
 }
 
 /// One engine, one seed.
-struct Run<'a> {
+struct SimulationRun<'a> {
     pair: usize,
     scenario: &'a Scenario,
     subject: &'a Subject,
@@ -179,16 +179,16 @@ struct Run<'a> {
     units: Vec<f64>,
 }
 
-impl Run<'_> {
+impl SimulationRun<'_> {
     /// The value of every expectation that concerns the engine.
     fn values(&self) -> Vec<Option<f64>> {
         let (scenario, subject, units) = (self.scenario, self.subject, self.units.as_slice());
-        let stage = Stage { scenario, subject, units, concurrency: concurrency(scenario, &self.truths) };
+        let stage = ReplicaStage { scenario, subject, units, concurrency: concurrency(scenario, &self.truths) };
         let outcome = play(stage, self.seed);
         let twin = self.has_twin().then(|| {
-            let control = Enforcement { mode: Told::Observe, ..scenario.control };
+            let control = Enforcement { mode: ModeChoice::Observe, ..scenario.control };
             let scenario = Scenario { control, ..scenario.clone() };
-            play(Stage { scenario: &scenario, ..stage }, self.seed)
+            play(ReplicaStage { scenario: &scenario, ..stage }, self.seed)
         });
         let evidence = Evidence {
             scenario: self.scenario,
@@ -260,7 +260,7 @@ mod tests {
         let goodput = |bar: &str| {
             let scenarios = scenario(&format!("[[expect]]\nmeasure = \"goodput\"\n{bar}\n"));
             let mut truths = Truths::kept();
-            let findings = rehearse(&scenarios, &Choice::default(), &mut truths, TWO);
+            let findings = rehearse(&scenarios, &Selection::default(), &mut truths, TWO);
             assert_eq!(findings.iter().map(|finding| finding.engine).collect::<Vec<_>>(), ["slots16", "thrash"]);
             assert!(findings.iter().all(|finding| finding.seeds.len() == 2));
             findings.iter().map(Finding::is_met).collect::<Vec<_>>()
@@ -274,7 +274,7 @@ mod tests {
         let scenarios = scenario("[[expect]]\nmeasure = \"ttft\"\nat_most = 1\n");
         let seeds = |threads| {
             let mut truths = Truths::kept();
-            rehearse(&scenarios, &Choice::default(), &mut truths, threads)
+            rehearse(&scenarios, &Selection::default(), &mut truths, threads)
                 .into_iter()
                 .map(|f| f.seeds)
                 .collect::<Vec<_>>()
@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn engines_and_seeds_can_be_picked() {
-        let choice = Choice { engines: vec!["thrash".into()], seeds: Some(vec![8]) };
+        let choice = Selection { engines: vec!["thrash".into()], seeds: Some(vec![8]) };
         let scenarios = scenario("[[expect]]\nmeasure = \"ttft\"\nat_most = 1\n");
         let findings = rehearse(&scenarios, &choice, &mut Truths::kept(), TWO);
         assert_eq!(findings.len(), 1);

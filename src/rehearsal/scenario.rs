@@ -32,7 +32,7 @@ use super::enforcement::{Clients, Enforcement};
 use super::expectation::{Expectation, ExpectationFile};
 use super::machine::{Cache, Machine};
 use crate::engine::model::{Params, Quirks};
-use crate::engine::profile::{PROFILES, Profile, Setup, Workload};
+use crate::engine::profile::{PROFILES, Profile, ProfileWorkload, Setup};
 use crate::load::schedule::Arrivals;
 
 /// A rehearsal to be run: for every engine and every seed.
@@ -81,9 +81,9 @@ pub struct Segment {
     /// How long.
     pub until: Until,
     /// How much, at its beginning and at its end.
-    pub level: Level,
+    pub level: LevelRamp,
     /// What the level counts in.
-    pub unit: Unit,
+    pub unit: LevelUnit,
     /// Law of the gaps.
     pub arrivals: Arrivals,
     /// Factor on the mean prompt.
@@ -107,7 +107,7 @@ pub enum Until {
 
 /// What a level counts in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
+pub enum LevelUnit {
     /// Requests per second.
     Requests,
     /// The capacity for the scenario's mix, at the engine's usual speed, with all replicas.
@@ -119,7 +119,7 @@ pub enum Unit {
 /// A load or a rate, and where it goes in a straight line.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(try_from = "toml::Value")]
-pub struct Level {
+pub struct LevelRamp {
     /// At the beginning.
     pub from: f64,
     /// At the end.
@@ -186,9 +186,9 @@ impl Scenario {
     /// # Errors
     /// [`BadScenario`], one sentence that names the place.
     pub fn parse(name: &str, text: &str) -> Result<Self, BadScenario> {
-        let file: File = toml::from_str(text)
+        let file: ScenarioFile = toml::from_str(text)
             .map_err(|error| BadScenario::Shape { name: name.to_owned(), why: shape(text, &error) })?;
-        file.mean(name).map_err(|Fault { place, why }| BadScenario::Value { name: name.to_owned(), place, why })
+        file.mean(name).map_err(|ScenarioFault { place, why }| BadScenario::Value { name: name.to_owned(), place, why })
     }
 
     /// When segment `number` begins.
@@ -220,7 +220,7 @@ impl Segment {
     }
 }
 
-impl Level {
+impl LevelRamp {
     /// Both ends times `factor`.
     pub fn times(self, factor: f64) -> Self {
         Self { from: self.from * factor, to: self.to * factor }
@@ -233,7 +233,7 @@ impl Default for Sight {
     }
 }
 
-impl TryFrom<toml::Value> for Level {
+impl TryFrom<toml::Value> for LevelRamp {
     type Error = &'static str;
 
     fn try_from(value: toml::Value) -> Result<Self, Self::Error> {
@@ -252,7 +252,7 @@ impl TryFrom<toml::Value> for Level {
 /// The file as typed.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct ScenarioFile {
     about: String,
     #[serde(default)]
     engines: Vec<String>,
@@ -299,7 +299,7 @@ struct EngineFile {
     /// Seconds.
     slo_ttft: f64,
     params: Params,
-    workload: Workload,
+    workload: ProfileWorkload,
 }
 
 #[derive(Debug, Deserialize)]
@@ -307,8 +307,8 @@ struct EngineFile {
 struct SegmentFile {
     seconds: Option<f64>,
     requests: Option<u64>,
-    load: Option<Level>,
-    rate: Option<Level>,
+    load: Option<LevelRamp>,
+    rate: Option<LevelRamp>,
     /// Load is a multiple of the capacity in this very segment, not of the scenario's.
     #[serde(default)]
     own: bool,
@@ -324,19 +324,19 @@ struct SegmentFile {
 }
 
 /// Where and what.
-pub(super) struct Fault {
+pub(super) struct ScenarioFault {
     pub place: String,
     pub why: String,
 }
 
-impl Fault {
+impl ScenarioFault {
     pub(super) fn new(place: impl Into<String>, why: impl Into<String>) -> Self {
         Self { place: place.into(), why: why.into() }
     }
 }
 
-impl File {
-    fn mean(self, name: &str) -> Result<Scenario, Fault> {
+impl ScenarioFile {
+    fn mean(self, name: &str) -> Result<Scenario, ScenarioFault> {
         let subject = |name: &str, setup: Setup, slo_ttft| Subject {
             name: name.to_owned(),
             machine: Machine { setup: self.mix.applied(setup), quirks: self.quirks, cache: self.cache },
@@ -351,10 +351,10 @@ impl File {
             engines.push(subject(&own.name, Setup { params: own.params, workload: own.workload }, slo_ttft));
         }
         if engines.is_empty() {
-            return Err(Fault::new("engines", "name at least one"));
+            return Err(ScenarioFault::new("engines", "name at least one"));
         }
         if self.seeds.is_empty() || self.replicas == 0 || self.segment.is_empty() {
-            return Err(Fault::new("seeds, replicas, segment", "need at least one each"));
+            return Err(ScenarioFault::new("seeds, replicas, segment", "need at least one each"));
         }
         self.clients.check()?;
         let last = self.segment.len() - 1;
@@ -390,7 +390,7 @@ impl File {
 
 impl MixFile {
     fn applied(&self, mut setup: Setup) -> Setup {
-        let Workload { prompt, output } = &mut setup.workload;
+        let ProfileWorkload { prompt, output } = &mut setup.workload;
         prompt.sigma = self.prompt_sigma.unwrap_or(prompt.sigma);
         output.sigma = self.output_sigma.unwrap_or(output.sigma);
         setup
@@ -398,8 +398,8 @@ impl MixFile {
 }
 
 impl SegmentFile {
-    fn mean(&self, number: usize, last: bool, replicas: u32) -> Result<Segment, Fault> {
-        let fault = |key: &str, why: &str| Err(Fault::new(format!("segment {number}: {key}"), why));
+    fn mean(&self, number: usize, last: bool, replicas: u32) -> Result<Segment, ScenarioFault> {
+        let fault = |key: &str, why: &str| Err(ScenarioFault::new(format!("segment {number}: {key}"), why));
         let until = match (self.seconds, self.requests) {
             (Some(seconds), None) => Until::Elapsed(span(&format!("segment {number}: seconds"), seconds)?),
             (None, Some(count)) if last => Until::Requests(count),
@@ -407,9 +407,9 @@ impl SegmentFile {
             _ => return fault("seconds", "give either seconds or requests"),
         };
         let (level, unit) = match (self.load, self.rate) {
-            (Some(load), None) if self.own => (load, Unit::OwnCapacity),
-            (Some(load), None) => (load, Unit::Capacity),
-            (None, Some(rate)) if !self.own => (rate, Unit::Requests),
+            (Some(load), None) if self.own => (load, LevelUnit::OwnCapacity),
+            (Some(load), None) => (load, LevelUnit::Capacity),
+            (None, Some(rate)) if !self.own => (rate, LevelUnit::Requests),
             _ => return fault("load", "give either load or rate"),
         };
         if matches!(until, Until::Requests(_)) && level.from != level.to {
@@ -436,7 +436,7 @@ impl SegmentFile {
 }
 
 /// The profiles that `names` stand for; a group stands for several.
-pub(super) fn named(names: &[String]) -> Result<Vec<&'static Profile>, Fault> {
+pub(super) fn named(names: &[String]) -> Result<Vec<&'static Profile>, ScenarioFault> {
     let mut profiles = Vec::new();
     for name in names {
         match name.as_str() {
@@ -444,18 +444,19 @@ pub(super) fn named(names: &[String]) -> Result<Vec<&'static Profile>, Fault> {
             "holdout" => profiles.extend(&PROFILES[SEVEN..ELEVEN]),
             "untuned" => profiles.extend(&PROFILES[ELEVEN..]),
             name => {
-                profiles.push(Profile::named(name).map_err(|unknown| Fault::new("engines", unknown.to_string()))?);
+                profiles
+                    .push(Profile::named(name).map_err(|unknown| ScenarioFault::new("engines", unknown.to_string()))?);
             }
         }
     }
     Ok(profiles)
 }
 
-fn span(place: &str, seconds: f64) -> Result<Duration, Fault> {
+fn span(place: &str, seconds: f64) -> Result<Duration, ScenarioFault> {
     Duration::try_from_secs_f64(seconds)
         .ok()
         .filter(|span| *span <= LONGEST)
-        .ok_or_else(|| Fault::new(place, "a time is a number of seconds from 0 to 100,000"))
+        .ok_or_else(|| ScenarioFault::new(place, "a time is a number of seconds from 0 to 100,000"))
 }
 
 /// The parser's first line, and where it happened.
@@ -498,7 +499,7 @@ mod tests {
         assert_eq!(scenario.begins(1), Duration::from_secs(60));
         assert_eq!(scenario.length(), Duration::from_secs(70));
         let ramp = scenario.segments[1];
-        assert_eq!((ramp.level, ramp.unit), (Level { from: 2.0, to: 4.0 }, Unit::Requests));
+        assert_eq!((ramp.level, ramp.unit), (LevelRamp { from: 2.0, to: 4.0 }, LevelUnit::Requests));
         assert_eq!(ramp.arrivals, Arrivals::with_cv(3.0).unwrap());
         assert_eq!(scenario.sight, Sight::default());
     }

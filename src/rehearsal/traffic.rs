@@ -7,14 +7,14 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
 use super::machine::{Lengths, Machine};
-use super::scenario::{Level, Scenario, Segment, Sight, Until};
+use super::scenario::{LevelRamp, Scenario, Segment, Sight, Until};
 use crate::admission::{Class, Tenant};
 use crate::load::schedule::{Extent, Rate, schedule};
 use crate::time::Timestamp;
 
 /// One request that will arrive.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Request {
+pub struct SimulatedRequest {
     /// When.
     pub arrives: Timestamp,
     /// How long it really is.
@@ -32,10 +32,10 @@ pub struct Request {
 /// All requests of `scenario`, in order. `units` are what each segment's level counts in, in requests per second.
 ///
 /// Four independent streams of dice, so that a change to one law does not change what the others draw.
-pub fn draw(scenario: &Scenario, machine: &Machine, units: &[f64], seed: u64) -> Vec<Request> {
-    let mut lengths = dice(seed, Purpose::Lengths);
-    let mut sight = dice(seed, Purpose::Sight);
-    let mut clients = dice(seed, Purpose::Clients);
+pub fn draw(scenario: &Scenario, machine: &Machine, units: &[f64], seed: u64) -> Vec<SimulatedRequest> {
+    let mut lengths = dice(seed, DrawKind::Lengths);
+    let mut sight = dice(seed, DrawKind::Sight);
+    let mut clients = dice(seed, DrawKind::Clients);
     let mut requests = Vec::new();
     let mut begins = Timestamp::ZERO;
     for (number, (segment, &unit)) in scenario.segments.iter().zip(units).enumerate() {
@@ -44,7 +44,7 @@ pub fn draw(scenario: &Scenario, machine: &Machine, units: &[f64], seed: u64) ->
             let lengths = machine.draw(&mut lengths);
             let seen = see(lengths.prompt, scenario.sight, &mut sight);
             let (class, tenant) = scenario.clients.draw(clients.random(), clients.random());
-            requests.push(Request { arrives: begins + start, lengths, seen, class, tenant, retry: None });
+            requests.push(SimulatedRequest { arrives: begins + start, lengths, seen, class, tenant, retry: None });
         }
         begins = begins + segment.length();
     }
@@ -56,7 +56,7 @@ pub fn draw(scenario: &Scenario, machine: &Machine, units: &[f64], seed: u64) ->
 /// A ramp is a time change: gaps are drawn at rate 1 and laid out along the integral of the rate, so their law (Poisson,
 /// CV) holds at every moment of it.
 fn arrivals(segment: &Segment, unit: f64, seed: u64) -> Vec<Duration> {
-    let Level { from, to } = segment.level.times(unit);
+    let LevelRamp { from, to } = segment.level.times(unit);
     match segment.until {
         Until::Requests(count) => {
             let starts = schedule(segment.arrivals, Rate::ONE, Extent::Count(count), seed);
@@ -88,14 +88,14 @@ fn see(prompt: u32, sight: Sight, dice: &mut ChaCha8Rng) -> Option<u32> {
 
 /// What dice are thrown for.
 #[derive(Clone, Copy)]
-pub(super) enum Purpose {
+pub(super) enum DrawKind {
     Lengths = 1,
     Sight = 2,
     Clients = 3,
     Retries = 4,
 }
 
-pub(super) fn dice(seed: u64, purpose: Purpose) -> ChaCha8Rng {
+pub(super) fn dice(seed: u64, purpose: DrawKind) -> ChaCha8Rng {
     let mut dice = ChaCha8Rng::seed_from_u64(seed);
     dice.set_stream(purpose as u64);
     dice
@@ -111,14 +111,14 @@ mod tests {
     use super::*;
     use crate::engine::profile::Profile;
 
-    fn requests(toml: &str, seed: u64) -> Vec<Request> {
+    fn requests(toml: &str, seed: u64) -> Vec<SimulatedRequest> {
         let text = format!("about = \"x\"\nengines = [\"slots16\"]\nseeds = [1]\n{toml}");
         let scenario = Scenario::parse("test", &text).unwrap();
         let units = vec![10.0; scenario.segments.len()];
         draw(&scenario, &Machine::plain(Profile::named("slots16").unwrap().setup), &units, seed)
     }
 
-    fn within(requests: &[Request], from: u64, to: u64) -> f64 {
+    fn within(requests: &[SimulatedRequest], from: u64, to: u64) -> f64 {
         let bounds = Timestamp::ZERO + Duration::from_secs(from)..Timestamp::ZERO + Duration::from_secs(to);
         requests.iter().filter(|request| bounds.contains(&request.arrives)).count() as f64
     }
@@ -147,10 +147,11 @@ mod tests {
         let text = "[[segment]]\nseconds = 500\nload = 1.0\n[[segment]]\nseconds = 500\nload = 1.0\noutput = 2.0\n";
         let requests = requests(text, 5);
         let half = Timestamp::ZERO + Duration::from_secs(500);
-        let mean = |part: &[Request]| {
+        let mean = |part: &[SimulatedRequest]| {
             part.iter().map(|request| f64::from(request.lengths.output)).sum::<f64>() / part.len() as f64
         };
-        let (before, after): (Vec<Request>, Vec<Request>) = requests.iter().partition(|request| request.arrives < half);
+        let (before, after): (Vec<SimulatedRequest>, Vec<SimulatedRequest>) =
+            requests.iter().partition(|request| request.arrives < half);
         let ratio = mean(&after) / mean(&before);
         assert!((ratio - 2.0).abs() < 0.1, "{ratio}");
     }

@@ -63,7 +63,7 @@ impl Truth {
         let slots = machine.setup.params.max_num_seqs.get();
         let curve = curve(machine, (3 * slots).min(MOST_CLIENTS));
         let near = curve.iter().fold((1, 0.0), |best, point| if point.1 > best.1 { *point } else { best });
-        let long = Extent::long(near.1);
+        let long = LoopExtent::long(near.1);
         let (clients, best) = [0.9, 1.0, 1.12]
             .map(|factor| ((f64::from(near.0) * factor) as u32).max(1))
             .map(|clients| (clients, closed_loop(machine, clients, long)))
@@ -131,11 +131,11 @@ impl Flow {
 
 /// How long a closed loop goes on after its warm-up.
 #[derive(Clone, Copy, Debug)]
-struct Extent {
+struct LoopExtent {
     seconds: f64,
 }
 
-impl Extent {
+impl LoopExtent {
     /// Enough to compare two numbers of clients that share their dice.
     fn short(requests_per_second: f64) -> Self {
         Self { seconds: (10_000.0 / requests_per_second.max(1e-9)).clamp(60.0, 4_000.0) }
@@ -152,7 +152,7 @@ fn curve(machine: &Machine, most: u32) -> Vec<(u32, f64)> {
     let mut clients = 1;
     let mut guess = 1.0;
     while clients <= most {
-        let flow = closed_loop(machine, clients, Extent::short(guess));
+        let flow = closed_loop(machine, clients, LoopExtent::short(guess));
         guess = flow.requests_per_second;
         points.push((clients, guess));
         clients = ((f64::from(clients) * 1.12) as u32).max(clients + 1);
@@ -171,7 +171,7 @@ fn clients_at(level: f64, curve: &[(u32, f64)]) -> f64 {
 }
 
 /// Keeps `clients` requests in the engine, drawn from its law. The first fifth of the time does not count.
-fn closed_loop(machine: &Machine, clients: u32, extent: Extent) -> Flow {
+fn closed_loop(machine: &Machine, clients: u32, extent: LoopExtent) -> Flow {
     let mut dice = ChaCha8Rng::seed_from_u64(11);
     let warm = Duration::from_secs_f64(extent.seconds / 4.0);
     let length = Duration::from_secs_f64(extent.seconds);
@@ -262,10 +262,10 @@ mod tests {
         for name in ["slots16", "thrash"] {
             let machine = machine(name);
             let truth = kept.of(&machine).unwrap();
-            let flow = closed_loop(&machine, truth.clients, Extent { seconds: 3_000.0 });
+            let flow = closed_loop(&machine, truth.clients, LoopExtent { seconds: 3_000.0 });
             let error = flow.requests_per_second / truth.best.requests_per_second - 1.0;
             assert!(error.abs() < 0.03, "{name}: {:.2} % apart", error * 100.0);
-            let ungated = closed_loop(&machine, MOST_CLIENTS, Extent { seconds: 3_000.0 });
+            let ungated = closed_loop(&machine, MOST_CLIENTS, LoopExtent { seconds: 3_000.0 });
             let error = ungated.requests_per_second / truth.ungated.requests_per_second - 1.0;
             assert!(error.abs() < 0.03, "{name} ungated: {:.2} % apart", error * 100.0);
         }

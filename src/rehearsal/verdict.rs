@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::expectation::{Expectation, Measure, Of};
 use super::experience::Experience;
 use super::machine::{Lengths, Machine};
-use super::outcome::{Moment, Outcome};
+use super::outcome::{Observation, SimulationOutcome};
 use super::scenario::{Scenario, Segment, Until};
 use super::truth::{self, Truth};
 use crate::time::Timestamp;
@@ -14,9 +14,9 @@ use crate::time::Timestamp;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Evidence<'a> {
     pub scenario: &'a Scenario,
-    pub outcome: &'a Outcome,
+    pub outcome: &'a SimulationOutcome,
     /// What came out without a gate, if that is asked for.
-    pub twin: Option<&'a Outcome>,
+    pub twin: Option<&'a SimulationOutcome>,
     pub machine: &'a Machine,
     /// Of every segment's mix, speed and replicas.
     pub truths: &'a [Truth],
@@ -135,7 +135,7 @@ impl Evidence<'_> {
         Some(truth::of_sample(self.machine, &started)? * replicas / segment.slowdown)
     }
 
-    fn experience<'b>(&self, expectation: &'b Expectation, outcome: &'b Outcome) -> Experience<'b> {
+    fn experience<'b>(&self, expectation: &'b Expectation, outcome: &'b SimulationOutcome) -> Experience<'b> {
         let begins = self.scenario.begins(expectation.segment);
         let to = begins + self.segment(expectation).length();
         let from = (begins + SETTLING).min(to);
@@ -158,13 +158,13 @@ impl Evidence<'_> {
     }
 
     /// How much a counter grew within `[from, to]`.
-    fn grown(&self, from: Duration, to: Duration, counter: impl Fn(&Moment) -> u64) -> f64 {
+    fn grown(&self, from: Duration, to: Duration, counter: impl Fn(&Observation) -> u64) -> f64 {
         let count = |at| self.outcome.at(at).map_or(0, &counter);
         count(to).saturating_sub(count(from)) as f64
     }
 
     /// Seconds from `from` to the first reading in which a counter had grown.
-    fn first_growth(&self, from: Duration, to: Duration, counter: impl Fn(&Moment) -> u64) -> Option<f64> {
+    fn first_growth(&self, from: Duration, to: Duration, counter: impl Fn(&Observation) -> u64) -> Option<f64> {
         let before = self.outcome.at(from).map_or(0, &counter);
         let grown = self
             .outcome
@@ -236,7 +236,7 @@ fn outside(value: f64, range: &std::ops::RangeInclusive<f64>) -> f64 {
     (value - range.end()).max(range.start() - value)
 }
 
-fn speed_changes(moment: &Moment) -> u64 {
+fn speed_changes(moment: &Observation) -> u64 {
     moment.reading.speed_changes.slower + moment.reading.speed_changes.faster
 }
 

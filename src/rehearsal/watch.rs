@@ -1,14 +1,14 @@
 //! The estimator with somebody who looks at it: told samples, ticked, read once a second.
 
-use super::outcome::{Moment, Outcome};
-use crate::admission::{Limits, Mode, Pressure};
+use super::outcome::{Observation, SimulationOutcome};
+use crate::admission::{GateStats, Limits, Mode};
 use crate::control::{Control, Shadow, turn};
 use crate::estimate::{Estimator, Settings};
 use crate::measure::{Sample, What};
 use crate::time::Timestamp;
 
 /// An estimator, and what has come out of it so far.
-pub(super) struct Watch {
+pub(super) struct ObservedEstimator {
     estimator: Estimator,
     control: Control,
     shadow: Option<Shadow>,
@@ -16,12 +16,13 @@ pub(super) struct Watch {
     offered: u64,
     admitted: u64,
     completed: u64,
-    pub outcome: Outcome,
+    pub outcome: SimulationOutcome,
 }
 
-impl Watch {
+impl ObservedEstimator {
     pub fn new(settings: Settings, control: Control, shadow: Option<Shadow>, now: Timestamp) -> Self {
-        let outcome = Outcome { moments: Vec::new(), transitions: Vec::new(), requests: Vec::new(), ended: now };
+        let outcome =
+            SimulationOutcome { moments: Vec::new(), transitions: Vec::new(), requests: Vec::new(), ended: now };
         Self {
             estimator: Estimator::new(settings, now),
             control,
@@ -49,7 +50,7 @@ impl Watch {
     }
 
     /// A tenth of a second is over: what may be dispatched from now on. On a whole second of the clock a reading is kept.
-    pub fn on_tick(&mut self, pressure: &Pressure, mode: Mode, now: Timestamp) -> Limits {
+    pub fn on_tick(&mut self, pressure: &GateStats, mode: Mode, now: Timestamp) -> Limits {
         self.ticks += 1;
         let limits = turn(&mut self.estimator, &mut self.control, pressure, mode, now);
         if let Some(shadow) = &mut self.shadow {
@@ -58,7 +59,7 @@ impl Watch {
         self.outcome.transitions.extend(self.estimator.transitions());
         self.outcome.ended = now;
         if now.as_nanos().is_multiple_of(READING_EVERY) {
-            self.outcome.moments.push(Moment {
+            self.outcome.moments.push(Observation {
                 at: now,
                 reading: self.estimator.reading(),
                 would_shed: self.shadow.as_ref().map_or(0, |shadow| shadow.would_shed().total()),

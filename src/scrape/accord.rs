@@ -3,7 +3,7 @@
 //! The two counts are never taken at the same instant, so one read proves nothing: only what `PERSISTENT` reads in a row say
 //! counts. It holds no log and no clock.
 
-use super::table::Report;
+use super::table::MetricsReport;
 
 /// How the engine's count stands to ours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub struct Judge {
 
 impl Judge {
     /// One read. `Some` when the verdict changed.
-    pub fn on_read(&mut self, report: &Report, own: Own) -> Option<Accord> {
+    pub fn on_read(&mut self, report: &MetricsReport, own: Own) -> Option<Accord> {
         let found = verdict(report, own);
         self.streak = if found == self.candidate { self.streak.saturating_add(1) } else { 1 };
         self.candidate = found;
@@ -65,13 +65,13 @@ impl Judge {
 }
 
 /// Requests that the engine has beyond ours; negative when it has fewer.
-pub fn excess(report: &Report, own: Own) -> Option<f64> {
+pub fn excess(report: &MetricsReport, own: Own) -> Option<f64> {
     let total = report.running? + report.waiting().unwrap_or(0.0);
     let (least, most) = (f64::from(own.before.min(own.after)), f64::from(own.before.max(own.after)));
     Some(if total > most { total - most } else { (total - least).min(0.0) })
 }
 
-fn verdict(report: &Report, own: Own) -> Accord {
+fn verdict(report: &MetricsReport, own: Own) -> Accord {
     let Some(excess) = excess(report, own) else { return Accord::Unjudged };
     let (least, most) = (f64::from(own.before.min(own.after)), f64::from(own.before.max(own.after)));
     if excess >= (MORE * most).max(FEW) {
@@ -96,11 +96,11 @@ const LESS: f64 = 0.25;
 mod tests {
     use super::*;
 
-    fn says(running: f64, waiting: Option<f64>) -> Report {
-        Report { running: Some(running), waiting: [None, None, waiting], ..Report::default() }
+    fn says(running: f64, waiting: Option<f64>) -> MetricsReport {
+        MetricsReport { running: Some(running), waiting: [None, None, waiting], ..MetricsReport::default() }
     }
 
-    fn after(reads: u32, report: &Report, own: u32) -> Accord {
+    fn after(reads: u32, report: &MetricsReport, own: u32) -> Accord {
         let mut judge = Judge::default();
         for _ in 0..reads {
             judge.on_read(report, Own { before: own, after: own });
@@ -147,6 +147,6 @@ mod tests {
 
     #[test]
     fn an_engine_that_does_not_count_is_not_judged() {
-        assert_eq!(after(9, &Report { kv_usage: Some(0.4), ..Report::default() }, 10), Accord::Unjudged);
+        assert_eq!(after(9, &MetricsReport { kv_usage: Some(0.4), ..MetricsReport::default() }, 10), Accord::Unjudged);
     }
 }

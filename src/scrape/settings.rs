@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 /// The engine behind a backend, as far as its own metrics go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Engine {
+pub enum EngineKind {
     /// Found out by the names of its metrics.
     #[default]
     Auto,
@@ -33,7 +33,7 @@ pub enum Engine {
     Custom,
 }
 
-impl Engine {
+impl EngineKind {
     /// The word in the file and in the label `engine`.
     pub const fn as_str(self) -> &'static str {
         match self {

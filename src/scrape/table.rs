@@ -4,16 +4,16 @@
 //! Counts are summed over the ranks of a parallel engine (`engine`, `dp_rank`, `tp_rank`), shares of memory averaged.
 //! The names are those of metrics.md section 7; here is no HTTP and no judgement.
 
-use super::settings::{Engine, Series, Spec};
-use super::text::{self, Line};
+use super::settings::{EngineKind, Series, Spec};
+use super::text::{self, SeriesLine};
 
 /// What one exposition says.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Report {
+pub struct MetricsReport {
     /// Requests that the engine works on.
     pub running: Option<f64>,
     /// Requests that wait inside the engine, by reason.
-    pub waiting: [Option<f64>; Reason::COUNT],
+    pub waiting: [Option<f64>; WaitingReason::COUNT],
     /// Share of KV memory in use, 0 to 1.
     pub kv_usage: Option<f64>,
     /// Room for tokens in KV memory.
@@ -24,7 +24,7 @@ pub struct Report {
 
 /// Why requests wait inside an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub enum WaitingReason {
     /// No slot or no memory is free: congestion.
     Capacity,
     /// An adapter budget or a KV transfer: no congestion.
@@ -33,7 +33,7 @@ pub enum Reason {
     All,
 }
 
-impl Reason {
+impl WaitingReason {
     pub const ALL: [Self; 3] = [Self::Capacity, Self::Deferred, Self::All];
     pub const COUNT: usize = Self::ALL.len();
 
@@ -51,7 +51,7 @@ impl Reason {
     }
 }
 
-impl Report {
+impl MetricsReport {
     /// Everything that waits, whatever for; `None` when the engine does not say.
     pub fn waiting(&self) -> Option<f64> {
         self.waiting.iter().flatten().copied().reduce(|a, b| a + b)
@@ -64,8 +64,8 @@ impl Report {
 
 /// The series of one engine, and what each of them means.
 #[derive(Clone, Debug)]
-pub struct Table {
-    pub engine: Engine,
+pub struct SeriesTable {
+    pub engine: EngineKind,
     /// In order of preference: of several with one meaning, the first that the exposition holds counts.
     rows: Vec<(Meaning, Spec)>,
 }
@@ -73,7 +73,7 @@ pub struct Table {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Meaning {
     Running,
-    Waiting(Reason),
+    Waiting(WaitingReason),
     KvUsage,
     KvTokens,
     /// KV memory in blocks, and the tokens of one block.
@@ -86,22 +86,22 @@ enum Meaning {
 
 /// What the samples of one row came to.
 #[derive(Clone, Copy, Debug, Default)]
-struct Tally {
+struct RowTally {
     sum: f64,
     samples: u32,
 }
 
-impl Table {
+impl SeriesTable {
     /// The table of `engine` with `series` in place of its own; `None` for an engine that has no table.
-    pub fn of(engine: Engine, series: &Series) -> Option<Self> {
+    pub fn of(engine: EngineKind, series: &Series) -> Option<Self> {
         let mut rows: Vec<(Meaning, Spec)> = match engine {
-            Engine::Auto | Engine::None => return None,
-            Engine::Custom => Vec::new(),
+            EngineKind::Auto | EngineKind::None => return None,
+            EngineKind::Custom => Vec::new(),
             known => built_in(known).into_iter().map(|(meaning, typed)| (meaning, spec(typed))).collect(),
         };
         let own = [
             (Meaning::Running, &series.running),
-            (Meaning::Waiting(Reason::All), &series.waiting),
+            (Meaning::Waiting(WaitingReason::All), &series.waiting),
             (Meaning::KvUsage, &series.kv_usage),
         ];
         for (meaning, spec) in own.into_iter().filter_map(|(meaning, spec)| Some((meaning, spec.clone()?))) {
@@ -112,14 +112,14 @@ impl Table {
     }
 
     /// The engine whose names an exposition uses. TGI is never found this way: it is archived, and configured or nothing.
-    pub fn recognise(body: &[u8]) -> Option<Engine> {
-        let found = |line: Line<'_>| PREFIXES.iter().find(|(prefix, _)| line.name.starts_with(prefix));
+    pub fn recognise(body: &[u8]) -> Option<EngineKind> {
+        let found = |line: SeriesLine<'_>| PREFIXES.iter().find(|(prefix, _)| line.name.starts_with(prefix));
         text::lines(body).find_map(found).map(|(_, engine)| *engine)
     }
 
     /// Reads an exposition; `None` when it holds none of the table's series.
-    pub fn read(&self, body: &[u8]) -> Option<Report> {
-        let mut tallies = vec![Tally::default(); self.rows.len()];
+    pub fn read(&self, body: &[u8]) -> Option<MetricsReport> {
+        let mut tallies = vec![RowTally::default(); self.rows.len()];
         for line in text::lines(body) {
             for ((meaning, spec), tally) in self.rows.iter().zip(&mut tallies) {
                 if spec.name == line.name {
@@ -131,23 +131,23 @@ impl Table {
         (!report.is_empty()).then_some(report)
     }
 
-    fn sum_up(&self, tallies: &[Tally]) -> Report {
+    fn sum_up(&self, tallies: &[RowTally]) -> MetricsReport {
         let first = |wanted: Meaning| {
             let mut found = self.rows.iter().zip(tallies).filter(|((meaning, _), _)| *meaning == wanted);
             found.find(|(_, tally)| tally.samples > 0).map(|(_, tally)| *tally)
         };
         let count = |meaning| first(meaning).map(|tally| tally.sum);
-        let mut waiting = Reason::ALL.map(|reason| count(Meaning::Waiting(reason)));
-        if waiting[Reason::Capacity.index()].is_some() {
-            waiting[Reason::All.index()] = None;
+        let mut waiting = WaitingReason::ALL.map(|reason| count(Meaning::Waiting(reason)));
+        if waiting[WaitingReason::Capacity.index()].is_some() {
+            waiting[WaitingReason::All.index()] = None;
         }
         let blocks = count(Meaning::KvBlocks).zip(first(Meaning::BlockTokens));
         let from_blocks = blocks.map(|(blocks, each)| blocks * each.mean());
         let kv_tokens = count(Meaning::CacheInfo).or(count(Meaning::KvTokens)).or(from_blocks);
-        Report {
+        MetricsReport {
             running: count(Meaning::Running),
             waiting,
-            kv_usage: first(Meaning::KvUsage).map(Tally::mean).filter(|share| *share <= 1.0),
+            kv_usage: first(Meaning::KvUsage).map(RowTally::mean).filter(|share| *share <= 1.0),
             kv_tokens: kv_tokens.filter(|tokens| *tokens >= 1.0),
             max_num_seqs: count(Meaning::MostSequences).filter(|slots| *slots >= 1.0),
         }
@@ -161,8 +161,8 @@ impl Meaning {
     }
 }
 
-impl Tally {
-    fn add(&mut self, meaning: Meaning, spec: &Spec, line: Line<'_>) {
+impl RowTally {
+    fn add(&mut self, meaning: Meaning, spec: &Spec, line: SeriesLine<'_>) {
         let Some(sample) = line.sample() else { return };
         let carries = |(label, value): &(String, String)| sample.labels.get(label).is_some_and(|found| found == *value);
         let value = match meaning {
@@ -191,53 +191,56 @@ fn spec(typed: &str) -> Spec {
 }
 
 /// How the names of each engine begin.
-const PREFIXES: [(&str, Engine); 5] = [
-    ("vllm:", Engine::Vllm),
-    ("sglang:", Engine::Sglang),
-    ("trtllm_", Engine::TrtllmServe),
-    ("nv_trt_llm_", Engine::Triton),
-    ("llamacpp:", Engine::Llamacpp),
+const PREFIXES: [(&str, EngineKind); 5] = [
+    ("vllm:", EngineKind::Vllm),
+    ("sglang:", EngineKind::Sglang),
+    ("trtllm_", EngineKind::TrtllmServe),
+    ("nv_trt_llm_", EngineKind::Triton),
+    ("llamacpp:", EngineKind::Llamacpp),
 ];
 
-fn built_in(engine: Engine) -> Vec<(Meaning, &'static str)> {
+fn built_in(engine: EngineKind) -> Vec<(Meaning, &'static str)> {
     use Meaning as M;
     match engine {
-        Engine::Vllm => vec![
+        EngineKind::Vllm => vec![
             (M::Running, "vllm:num_requests_running"),
-            (M::Waiting(Reason::Capacity), "vllm:num_requests_waiting_by_reason{reason=capacity}"),
-            (M::Waiting(Reason::Deferred), "vllm:num_requests_waiting_by_reason{reason=deferred}"),
-            (M::Waiting(Reason::All), "vllm:num_requests_waiting"),
+            (M::Waiting(WaitingReason::Capacity), "vllm:num_requests_waiting_by_reason{reason=capacity}"),
+            (M::Waiting(WaitingReason::Deferred), "vllm:num_requests_waiting_by_reason{reason=deferred}"),
+            (M::Waiting(WaitingReason::All), "vllm:num_requests_waiting"),
             (M::KvUsage, "vllm:kv_cache_usage_perc"),
             (M::KvUsage, "vllm:gpu_cache_usage_perc"),
             (M::CacheInfo, "vllm:cache_config_info"),
         ],
-        Engine::Sglang => vec![
+        EngineKind::Sglang => vec![
             (M::Running, "sglang:num_running_reqs"),
-            (M::Waiting(Reason::All), "sglang:num_queue_reqs"),
+            (M::Waiting(WaitingReason::All), "sglang:num_queue_reqs"),
             (M::KvUsage, "sglang:token_usage"),
             (M::KvTokens, "sglang:max_total_num_tokens"),
         ],
-        Engine::TrtllmServe => vec![
+        EngineKind::TrtllmServe => vec![
             (M::Running, "trtllm_num_requests_running"),
-            (M::Waiting(Reason::All), "trtllm_num_requests_waiting"),
+            (M::Waiting(WaitingReason::All), "trtllm_num_requests_waiting"),
             (M::KvUsage, "trtllm_kv_cache_utilization"),
             (M::MostSequences, "trtllm_max_num_active_requests"),
         ],
-        Engine::Triton => vec![
+        EngineKind::Triton => vec![
             (M::Running, "nv_trt_llm_request_metrics{request_type=scheduled}"),
-            (M::Waiting(Reason::All), "nv_trt_llm_request_metrics{request_type=waiting}"),
+            (M::Waiting(WaitingReason::All), "nv_trt_llm_request_metrics{request_type=waiting}"),
             (M::KvUsage, "nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=fraction}"),
             (M::KvBlocks, "nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=max}"),
             (M::BlockTokens, "nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=tokens_per}"),
             (M::MostSequences, "nv_trt_llm_request_metrics{request_type=max}"),
         ],
-        Engine::Llamacpp => {
-            vec![(M::Running, "llamacpp:requests_processing"), (M::Waiting(Reason::All), "llamacpp:requests_deferred")]
+        EngineKind::Llamacpp => {
+            vec![
+                (M::Running, "llamacpp:requests_processing"),
+                (M::Waiting(WaitingReason::All), "llamacpp:requests_deferred"),
+            ]
         }
-        Engine::Tgi => {
-            vec![(M::Running, "tgi_batch_current_size"), (M::Waiting(Reason::All), "tgi_queue_size")]
+        EngineKind::Tgi => {
+            vec![(M::Running, "tgi_batch_current_size"), (M::Waiting(WaitingReason::All), "tgi_queue_size")]
         }
-        Engine::Auto | Engine::None | Engine::Custom => Vec::new(),
+        EngineKind::Auto | EngineKind::None | EngineKind::Custom => Vec::new(),
     }
 }
 
@@ -245,8 +248,8 @@ fn built_in(engine: Engine) -> Vec<(Meaning, &'static str)> {
 mod tests {
     use super::*;
 
-    fn read(engine: Engine, text: &str) -> Option<Report> {
-        Table::of(engine, &Series::default()).unwrap().read(text.as_bytes())
+    fn read(engine: EngineKind, text: &str) -> Option<MetricsReport> {
+        SeriesTable::of(engine, &Series::default()).unwrap().read(text.as_bytes())
     }
 
     const VLLM: &str = "\
@@ -260,7 +263,7 @@ vllm:kv_cache_usage_perc{engine=\"1\",model_name=\"m\"} 0.4
 
     #[test]
     fn counts_are_summed_over_ranks_and_shares_averaged() {
-        let report = read(Engine::Vllm, VLLM).unwrap();
+        let report = read(EngineKind::Vllm, VLLM).unwrap();
         assert_eq!(report.running, Some(7.0));
         assert!((report.kv_usage.unwrap() - 0.3).abs() < 1e-12);
         assert_eq!(report.waiting, [None, None, Some(9.0)], "without the sister family the total is all there is");
@@ -272,7 +275,7 @@ vllm:kv_cache_usage_perc{engine=\"1\",model_name=\"m\"} 0.4
 vllm:num_requests_waiting_by_reason{engine=\"0\",reason=\"capacity\"} 5.0
 vllm:num_requests_waiting_by_reason{engine=\"0\",reason=\"deferred\"} 4.0
 ";
-        let report = read(Engine::Vllm, &[VLLM, by_reason].concat()).unwrap();
+        let report = read(EngineKind::Vllm, &[VLLM, by_reason].concat()).unwrap();
         assert_eq!(report.waiting, [Some(5.0), Some(4.0), None]);
         assert_eq!(report.waiting(), Some(9.0));
     }
@@ -281,40 +284,40 @@ vllm:num_requests_waiting_by_reason{engine=\"0\",reason=\"deferred\"} 4.0
     fn a_family_whose_name_merely_begins_alike_is_not_taken() {
         let alike = "vllm:num_requests_running_max 99\nvllm:num_requests_waiting_by_reason_total{reason=\"capacity\"} 9\n\
                      sglang:num_running_reqs 1\nmy_vllm:num_requests_running 5\n";
-        assert_eq!(read(Engine::Vllm, alike), None);
+        assert_eq!(read(EngineKind::Vllm, alike), None);
     }
 
     #[test]
     fn the_size_of_kv_memory_is_read_where_the_engine_tells_it() {
         let info = |labels: &str| format!("vllm:cache_config_info{{{labels}}} 1.0\n");
         let blocks = info("block_size=\"16\",num_gpu_blocks=\"661\",cache_dtype=\"auto\"");
-        assert_eq!(read(Engine::Vllm, &blocks).unwrap().kv_tokens, Some(10_576.0));
+        assert_eq!(read(EngineKind::Vllm, &blocks).unwrap().kv_tokens, Some(10_576.0));
         let tokens = info("block_size=\"16\",num_gpu_blocks=\"None\",kv_cache_size_tokens=\"10500\"");
-        assert_eq!(read(Engine::Vllm, &tokens).unwrap().kv_tokens, Some(10_500.0));
-        assert_eq!(read(Engine::Vllm, &info("block_size=\"16\",num_gpu_blocks=\"None\"")), None);
+        assert_eq!(read(EngineKind::Vllm, &tokens).unwrap().kv_tokens, Some(10_500.0));
+        assert_eq!(read(EngineKind::Vllm, &info("block_size=\"16\",num_gpu_blocks=\"None\"")), None);
         let triton = "nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=\"tokens_per\",model=\"m\"} 64\n\
                       nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=\"max\",model=\"m\"} 100\n\
                       nv_trt_llm_request_metrics{model=\"m\",request_type=\"max\"} 48\n";
-        let report = read(Engine::Triton, triton).unwrap();
+        let report = read(EngineKind::Triton, triton).unwrap();
         assert_eq!((report.kv_tokens, report.max_num_seqs), (Some(6400.0), Some(48.0)));
     }
 
     #[test]
     fn nonsense_values_are_no_report() {
         for value in ["NaN", "-1", "+Inf", "many"] {
-            assert_eq!(read(Engine::Llamacpp, &format!("llamacpp:requests_processing {value}\n")), None, "{value}");
+            assert_eq!(read(EngineKind::Llamacpp, &format!("llamacpp:requests_processing {value}\n")), None, "{value}");
         }
-        assert_eq!(read(Engine::Sglang, "sglang:token_usage 37\n"), None, "a percentage is no share");
+        assert_eq!(read(EngineKind::Sglang, "sglang:token_usage 37\n"), None, "a percentage is no share");
     }
 
     #[test]
     fn the_names_say_which_engine_it_is() {
-        let of = |text: &str| Table::recognise(text.as_bytes());
-        assert_eq!(of(VLLM), Some(Engine::Vllm));
-        assert_eq!(of("python_info 1\nsglang:token_usage 0.1\n"), Some(Engine::Sglang));
-        assert_eq!(of("trtllm_num_requests_running 1"), Some(Engine::TrtllmServe));
-        assert_eq!(of("nv_gpu_utilization 1\nnv_trt_llm_request_metrics{} 1"), Some(Engine::Triton));
-        assert_eq!(of("llamacpp:requests_processing 1"), Some(Engine::Llamacpp));
+        let of = |text: &str| SeriesTable::recognise(text.as_bytes());
+        assert_eq!(of(VLLM), Some(EngineKind::Vllm));
+        assert_eq!(of("python_info 1\nsglang:token_usage 0.1\n"), Some(EngineKind::Sglang));
+        assert_eq!(of("trtllm_num_requests_running 1"), Some(EngineKind::TrtllmServe));
+        assert_eq!(of("nv_gpu_utilization 1\nnv_trt_llm_request_metrics{} 1"), Some(EngineKind::Triton));
+        assert_eq!(of("llamacpp:requests_processing 1"), Some(EngineKind::Llamacpp));
         assert_eq!(of("tgi_queue_size 1\nweir_mode 1\nvllm_x 1\n# TYPE vllm:x gauge"), None);
     }
 
@@ -322,10 +325,10 @@ vllm:num_requests_waiting_by_reason{engine=\"0\",reason=\"deferred\"} 4.0
     fn configured_series_replace_the_built_in_ones_and_only_those() {
         let own = Series { waiting: Some("my_queue{pool=a}".parse().unwrap()), ..Series::default() };
         let text = format!("{VLLM}my_queue{{pool=\"a\"}} 2\nmy_queue{{pool=\"b\"}} 50\n");
-        let report = Table::of(Engine::Vllm, &own).unwrap().read(text.as_bytes()).unwrap();
+        let report = SeriesTable::of(EngineKind::Vllm, &own).unwrap().read(text.as_bytes()).unwrap();
         assert_eq!((report.running, report.waiting), (Some(7.0), [None, None, Some(2.0)]));
-        let report = Table::of(Engine::Custom, &own).unwrap().read(text.as_bytes()).unwrap();
+        let report = SeriesTable::of(EngineKind::Custom, &own).unwrap().read(text.as_bytes()).unwrap();
         assert_eq!((report.running, report.waiting()), (None, Some(2.0)));
-        assert!(Table::of(Engine::None, &own).is_none() && Table::of(Engine::Auto, &own).is_none());
+        assert!(SeriesTable::of(EngineKind::None, &own).is_none() && SeriesTable::of(EngineKind::Auto, &own).is_none());
     }
 }

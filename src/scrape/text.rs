@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 /// One sample line.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sample<'a> {
+pub struct MetricSample<'a> {
     /// The name as written, suffix included.
     pub name: &'a str,
     /// What stands between the braces.
@@ -23,18 +23,18 @@ pub struct Labels<'a>(&'a str);
 
 /// A line whose name is known and whose rest is not yet read, so that lines of no interest cost no more than their name.
 #[derive(Clone, Copy, Debug)]
-pub struct Line<'a> {
+pub struct SeriesLine<'a> {
     /// The name as written.
     pub name: &'a str,
     rest: &'a str,
 }
 
 /// The lines of an exposition that begin with a name.
-pub fn lines(body: &[u8]) -> impl Iterator<Item = Line<'_>> {
-    body.split(|byte| *byte == b'\n').filter(|line| line.len() <= LONGEST_LINE).filter_map(Line::read)
+pub fn lines(body: &[u8]) -> impl Iterator<Item = SeriesLine<'_>> {
+    body.split(|byte| *byte == b'\n').filter(|line| line.len() <= LONGEST_LINE).filter_map(SeriesLine::read)
 }
 
-impl<'a> Line<'a> {
+impl<'a> SeriesLine<'a> {
     fn read(line: &'a [u8]) -> Option<Self> {
         let line = std::str::from_utf8(line).ok()?.trim_matches([' ', '\t', '\r']);
         let length = line.bytes().position(|byte| !is_name_byte(byte)).unwrap_or(line.len());
@@ -44,7 +44,7 @@ impl<'a> Line<'a> {
     }
 
     /// The whole sample; `None` when what follows the name is not labels and a value.
-    pub fn sample(self) -> Option<Sample<'a>> {
+    pub fn sample(self) -> Option<MetricSample<'a>> {
         let rest = self.rest.trim_start();
         let (labels, rest) = match rest.strip_prefix('{') {
             Some(inside) => {
@@ -56,7 +56,7 @@ impl<'a> Line<'a> {
             None => return None,
         };
         let value = rest.split_whitespace().next()?.parse().ok()?;
-        Some(Sample { name: self.name, labels: Labels(labels), value })
+        Some(MetricSample { name: self.name, labels: Labels(labels), value })
     }
 }
 
@@ -130,8 +130,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn read(text: &str) -> Vec<Sample<'_>> {
-        lines(text.as_bytes()).filter_map(Line::sample).collect()
+    fn read(text: &str) -> Vec<MetricSample<'_>> {
+        lines(text.as_bytes()).filter_map(SeriesLine::sample).collect()
     }
 
     fn one(text: &str) -> Option<(String, f64)> {
@@ -175,7 +175,7 @@ mod tests {
         fn no_bytes_make_it_panic(body in prop::collection::vec(prop_oneof![
             Just(b'"'), Just(b'{'), Just(b'}'), Just(b'\\'), Just(b'\n'), Just(b'='), Just(b' '), Just(b'a'), any::<u8>()
         ], 0..200)) {
-            for sample in lines(&body).filter_map(Line::sample) {
+            for sample in lines(&body).filter_map(SeriesLine::sample) {
                 let _ = sample.labels.get("a");
             }
         }

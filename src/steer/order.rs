@@ -12,7 +12,7 @@ use crate::time::Timestamp;
 
 /// One backend's samples on their way to the estimate.
 #[derive(Debug)]
-pub struct Order {
+pub struct ReorderBuffer {
     held: Vec<Sample>,
     /// Everything up to here has been released.
     edge: Timestamp,
@@ -22,7 +22,7 @@ pub struct Order {
     patience: Patience,
 }
 
-impl Order {
+impl ReorderBuffer {
     /// Nothing was told before `now`.
     pub fn new(now: Timestamp) -> Self {
         Self { held: Vec::new(), edge: now, taken: now, late: 0, patience: Patience::new(now) }
@@ -130,14 +130,14 @@ mod tests {
         Sample { at: at(ms), request: RequestKey(1), what: What::Emission { tokens: 1, limited: false } }
     }
 
-    fn released(order: &mut Order, now: Timestamp) -> Vec<u64> {
+    fn released(order: &mut ReorderBuffer, now: Timestamp) -> Vec<u64> {
         let edge = order.settled(now);
         order.release(edge).map(|sample| sample.at.as_nanos() / 1_000_000).collect()
     }
 
     #[test]
     fn what_is_told_out_of_order_comes_out_in_order() {
-        let mut order = Order::new(at(0));
+        let mut order = ReorderBuffer::new(at(0));
         order.take_in([emission(90), emission(20), emission(40)].iter(), at(100));
         assert_eq!(released(&mut order, at(100)), [20]);
         order.take_in([emission(150), emission(60), emission(110)].iter(), at(200));
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn what_comes_too_late_is_told_at_the_edge_and_counted() {
-        let mut order = Order::new(at(0));
+        let mut order = ReorderBuffer::new(at(0));
         order.take_in([].iter(), at(1000));
         assert_eq!(released(&mut order, at(1000)), [0_u64; 0]);
         order.take_in([emission(500), emission(1050)].iter(), at(1200));
@@ -157,9 +157,9 @@ mod tests {
 
     #[test]
     fn long_silences_make_it_wait_longer_and_short_ones_again_less() {
-        let mut order = Order::new(at(0));
+        let mut order = ReorderBuffer::new(at(0));
         let mut now = 0_u64;
-        let mut run = |order: &mut Order, delay: u64, ticks: u64| {
+        let mut run = |order: &mut ReorderBuffer, delay: u64, ticks: u64| {
             for _ in 0..ticks {
                 now += 100;
                 // Told `delay` after the swap that should have had them.
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_few_stalled_streams_do_not_make_it_wait() {
-        let mut order = Order::new(at(0));
+        let mut order = ReorderBuffer::new(at(0));
         for tick in 1..=200_u64 {
             let now = tick * 100;
             let mut samples: Vec<Sample> = (0..500).map(|_| emission(now - 50)).collect();
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn the_edge_never_goes_back() {
-        let mut order = Order::new(at(0));
+        let mut order = ReorderBuffer::new(at(0));
         order.take_in([emission(90)].iter(), at(100));
         let edge = order.settled(at(100));
         released(&mut order, at(100));

@@ -12,20 +12,20 @@ use crate::measure::{Priority, Sample, ShedReason as Reason};
 use crate::time::Timestamp;
 
 /// By class and reason, as the books count.
-pub type WouldShed = [[u64; Reason::COUNT]; Priority::COUNT];
+pub type WouldShedCounts = [[u64; Reason::COUNT]; Priority::COUNT];
 
 /// The shadow of the moment, and the count of all.
 #[derive(Debug)]
-pub(super) struct Shadow {
+pub(super) struct ShadowMode {
     settings: Settings,
     slo_ttft: Duration,
     now: Option<control::Shadow>,
-    before: WouldShed,
+    before: WouldShedCounts,
 }
 
-impl Shadow {
+impl ShadowMode {
     pub fn new(settings: Settings, slo_ttft: Duration) -> Self {
-        Self { settings, slo_ttft, now: None, before: WouldShed::default() }
+        Self { settings, slo_ttft, now: None, before: WouldShedCounts::default() }
     }
 
     /// Counts on by other settings.
@@ -56,7 +56,7 @@ impl Shadow {
     }
 
     /// Ever.
-    pub fn counts(&self) -> WouldShed {
+    pub fn counts(&self) -> WouldShedCounts {
         let mut counts = self.before;
         let Some(shadow) = &self.now else { return counts };
         let seen = shadow.would_shed();

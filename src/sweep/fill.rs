@@ -2,14 +2,14 @@
 //!
 //! Only translation: every figure is the summary's. What a summary does not know is absent.
 
-use super::search::{self, Seen, Worth};
+use super::search::{self, LevelObservation, Worth};
 use crate::load::summary::{LevelSummary, Punctuality, Spread};
-use crate::offline::sweep::{Counts, Latency, Level, Load, Start, Steady, Throughput};
+use crate::offline::sweep::{LatencySummary, Level, LevelLoad, OutcomeCounts, Start, SteadyWindow, Throughput};
 
 /// The level as the search sees it.
-pub fn seen(load: search::Load, level: &LevelSummary, streamed: bool) -> Seen {
+pub fn seen(load: search::SearchLoad, level: &LevelSummary, streamed: bool) -> LevelObservation {
     let steady = level.steady;
-    Seen {
+    LevelObservation {
         load,
         served: steady.map_or(level.request_throughput, |steady| steady.request_throughput),
         completed: steady.map_or(level.counts.completed, |steady| steady.completed),
@@ -36,7 +36,7 @@ pub fn worth(level: &LevelSummary) -> Worth {
 }
 
 /// The level as the reports see it.
-pub fn level(load: Load, level: &LevelSummary) -> Level {
+pub fn level(load: LevelLoad, level: &LevelSummary) -> Level {
     let counts = level.counts;
     let mean =
         |tokens_a_second: f64| (level.request_throughput > 0.0).then(|| tokens_a_second / level.request_throughput);
@@ -45,7 +45,7 @@ pub fn level(load: Load, level: &LevelSummary) -> Level {
         achieved_rate: level.achieved_rate,
         duration: Some(level.duration),
         send_duration: level.achieved_rate.map(|rate| counts.offered.saturating_sub(1) as f64 / rate),
-        counts: Counts {
+        counts: OutcomeCounts {
             offered: Some(counts.offered as f64),
             completed: Some(counts.completed as f64),
             failed: Some((counts.errors + counts.truncated + counts.client_limited) as f64),
@@ -53,7 +53,7 @@ pub fn level(load: Load, level: &LevelSummary) -> Level {
             unfinished: Some(counts.unfinished as f64),
         },
         whole: throughput(level.request_throughput, level.output_token_throughput, level.total_token_throughput),
-        steady: level.steady.map(|steady| Steady {
+        steady: level.steady.map(|steady| SteadyWindow {
             length: steady.length,
             throughput: throughput(
                 steady.request_throughput,
@@ -80,9 +80,9 @@ fn throughput(requests: f64, output: f64, total: f64) -> Throughput {
     Throughput { requests: Some(requests), output_tokens: Some(output), total_tokens: Some(total) }
 }
 
-fn latency(spread: &Spread) -> Latency {
+fn latency(spread: &Spread) -> LatencySummary {
     let known = |value: f64| (spread.count > 0).then_some(value);
-    Latency { mean: known(spread.mean), p50: known(spread.p50), p90: known(spread.p90), p99: known(spread.p99) }
+    LatencySummary { mean: known(spread.mean), p50: known(spread.p50), p90: known(spread.p90), p99: known(spread.p99) }
 }
 
 /// Share of requests that may fail before a level says more about the failures than about the load.

@@ -14,17 +14,17 @@ use serde::{Deserialize, Serialize};
 
 use super::fill;
 use super::search;
-use crate::load::record::RequestRecord;
+use crate::load::record::LoadRecord;
 use crate::load::summary::LevelSummary;
 use crate::load::times::LevelTimes;
 use crate::offline::import::Problem;
-use crate::offline::sweep::{Environment, Load, Objectives, Sweep};
+use crate::offline::sweep::{Environment, LevelLoad, Objectives, Sweep};
 use crate::slo::Slo;
 use crate::time::Timestamp;
 
 /// Which part of a sweep a folder holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Part {
+pub struct SweepPart {
     /// Its number, from 0.
     pub index: u32,
     /// How many there are.
@@ -37,7 +37,7 @@ pub struct Part {
 
 /// What a `sweep.json` says of a level beside its figures.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Kept {
+pub struct LevelNotes {
     /// Its number in `requests.jsonl`, from 1.
     pub number: usize,
     /// When its clock stood at zero, microseconds of Unix time.
@@ -48,13 +48,13 @@ pub struct Kept {
 
 /// A folder that was read.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Folder {
+pub struct PartFolder {
     /// Where it is, for sentences.
     pub name: String,
     /// What it says of itself.
     pub file: PartFile,
     /// Its requests by the number of their level.
-    pub requests: BTreeMap<usize, Vec<RequestRecord>>,
+    pub requests: BTreeMap<usize, Vec<LoadRecord>>,
 }
 
 /// The keys of a part's `sweep.json` that merging needs.
@@ -65,7 +65,7 @@ pub struct PartFile {
     /// What a good request is.
     pub slo: Option<Objectives>,
     /// Which part it is.
-    pub part: Part,
+    pub part: SweepPart,
     /// Its levels.
     pub levels: Vec<PartLevel>,
 }
@@ -75,7 +75,7 @@ pub struct PartFile {
 pub struct PartLevel {
     /// What a level keeps.
     #[serde(flatten)]
-    pub kept: Kept,
+    pub kept: LevelNotes,
     /// The part could not offer its share.
     #[serde(default)]
     pub client_limited: bool,
@@ -83,15 +83,15 @@ pub struct PartLevel {
 
 /// A level of all parts together.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Level {
+pub struct MergedLevel {
     /// What was asked for.
-    pub load: Load,
+    pub load: LevelLoad,
     /// All requests on one clock, in the order of their intended starts.
-    pub records: Vec<RequestRecord>,
+    pub records: Vec<LoadRecord>,
     /// What they come to.
     pub summary: LevelSummary,
     /// Number, start and histograms.
-    pub kept: Kept,
+    pub kept: LevelNotes,
     /// One part could not offer its share, or the parts did not run together.
     pub proves_nothing: bool,
 }
@@ -102,7 +102,7 @@ pub struct Merged {
     /// As reports want it.
     pub sweep: Sweep,
     /// With what reports do not want.
-    pub levels: Vec<Level>,
+    pub levels: Vec<MergedLevel>,
 }
 
 /// Folders among `paths`, through and through, that hold a part.
@@ -120,7 +120,7 @@ pub fn find(paths: &[PathBuf]) -> Vec<PathBuf> {
 ///
 /// # Errors
 /// A file cannot be read or is not what `weir sweep --parts` writes; the sentence names it.
-pub fn read(folder: &Path) -> Result<Folder, Problem> {
+pub fn read(folder: &Path) -> Result<PartFolder, Problem> {
     let wrong = |name: &str, line: Option<usize>, what: String| Problem {
         file: folder.join(name).display().to_string(),
         line: line.and_then(|line| u32::try_from(line).ok()),
@@ -131,19 +131,19 @@ pub fn read(folder: &Path) -> Result<Folder, Problem> {
         .map_err(|why| wrong(SWEEP, Some(why.line()), format!("expected a part of a sweep: {why}")))?;
     let lines =
         File::open(folder.join(REQUESTS)).map_err(|why| wrong(REQUESTS, None, format!("cannot be read ({why})")))?;
-    let mut requests: BTreeMap<usize, Vec<RequestRecord>> = BTreeMap::new();
+    let mut requests: BTreeMap<usize, Vec<LoadRecord>> = BTreeMap::new();
     for (number, line) in BufReader::new(lines).lines().enumerate() {
         let line = line.map_err(|why| wrong(REQUESTS, Some(number + 1), format!("cannot be read ({why})")))?;
-        let line: Line = serde_json::from_str(&line)
+        let line: PartLine = serde_json::from_str(&line)
             .map_err(|why| wrong(REQUESTS, Some(number + 1), format!("expected a request: {why}")))?;
         requests.entry(line.level).or_default().push(line.record);
     }
-    Ok(Folder { name: folder.display().to_string(), file, requests })
+    Ok(PartFolder { name: folder.display().to_string(), file, requests })
 }
 
 /// Puts parts of the same command together; what cannot be is told.
-pub fn merge(folders: Vec<Folder>) -> (Vec<Merged>, Vec<Problem>) {
-    let mut groups: BTreeMap<(String, u32), Vec<Folder>> = BTreeMap::new();
+pub fn merge(folders: Vec<PartFolder>) -> (Vec<Merged>, Vec<Problem>) {
+    let mut groups: BTreeMap<(String, u32), Vec<PartFolder>> = BTreeMap::new();
     for folder in folders {
         let command = folder.file.environment.command.clone().unwrap_or_default();
         groups.entry((command, folder.file.part.of)).or_default().push(folder);
@@ -162,7 +162,7 @@ pub fn merge(folders: Vec<Folder>) -> (Vec<Merged>, Vec<Problem>) {
     (merged, problems)
 }
 
-fn one(parts: &[Folder]) -> Result<(Merged, Vec<Problem>), Problem> {
+fn one(parts: &[PartFolder]) -> Result<(Merged, Vec<Problem>), Problem> {
     let first = parts.first().ok_or_else(|| said("", "no part at all".to_owned()))?;
     let part = &first.file.part;
     for (expected, folder) in (0..).zip(parts) {
@@ -210,7 +210,7 @@ fn one(parts: &[Folder]) -> Result<(Merged, Vec<Problem>), Problem> {
     Ok((Merged { sweep, levels }, problems))
 }
 
-fn level(parts: &[Folder], number: usize, load: f64) -> Result<Level, Problem> {
+fn level(parts: &[PartFolder], number: usize, load: f64) -> Result<MergedLevel, Problem> {
     let none = Vec::new();
     let mut shares = Vec::with_capacity(parts.len());
     for folder in parts {
@@ -246,12 +246,18 @@ fn level(parts: &[Folder], number: usize, load: f64) -> Result<Level, Problem> {
     summary.itl = histograms.itl.spread();
     let limited = shares.iter().any(|(level, _)| level.client_limited);
     let proves_nothing = limited || too_far_apart(parts, number, &summary).is_some();
-    let load = if closed { Load::Concurrency(load) } else { Load::Rate(load) };
-    Ok(Level { load, records, summary, kept: Kept { number, began_unix_us: began, histograms }, proves_nothing })
+    let load = if closed { LevelLoad::Concurrency(load) } else { LevelLoad::Rate(load) };
+    Ok(MergedLevel {
+        load,
+        records,
+        summary,
+        kept: LevelNotes { number, began_unix_us: began, histograms },
+        proves_nothing,
+    })
 }
 
 /// How far the beginnings of a level lie apart, where that is too far.
-fn too_far_apart(parts: &[Folder], number: usize, summary: &LevelSummary) -> Option<Duration> {
+fn too_far_apart(parts: &[PartFolder], number: usize, summary: &LevelSummary) -> Option<Duration> {
     let levels = || parts.iter().flat_map(|folder| &folder.file.levels).filter(|level| level.kept.number == number);
     let began = || levels().map(|level| level.kept.began_unix_us);
     let apart = Duration::from_micros(began().max()? - began().min()?);
@@ -260,9 +266,9 @@ fn too_far_apart(parts: &[Folder], number: usize, summary: &LevelSummary) -> Opt
 }
 
 /// The same request on a clock that was started so much earlier.
-fn later(record: &RequestRecord, late: Duration) -> RequestRecord {
+fn later(record: &LoadRecord, late: Duration) -> LoadRecord {
     let shift = |at: Option<Timestamp>| at.map(|at| at + late);
-    RequestRecord {
+    LoadRecord {
         intended: record.intended + late,
         sent: shift(record.sent),
         first_byte: shift(record.first_byte),
@@ -274,10 +280,12 @@ fn later(record: &RequestRecord, late: Duration) -> RequestRecord {
 }
 
 /// This part's share of a load: an equal one of a rate, whole clients of a closed loop, the first parts taking what is over.
-pub fn share(load: search::Load, index: u32, of: u32) -> search::Load {
+pub fn share(load: search::SearchLoad, index: u32, of: u32) -> search::SearchLoad {
     match load {
-        search::Load::Open(rate) => search::Load::Open(rate / f64::from(of)),
-        search::Load::Closed(clients) => search::Load::Closed(clients / of + u32::from(index < clients % of)),
+        search::SearchLoad::Open(rate) => search::SearchLoad::Open(rate / f64::from(of)),
+        search::SearchLoad::Closed(clients) => {
+            search::SearchLoad::Closed(clients / of + u32::from(index < clients % of))
+        }
     }
 }
 
@@ -299,7 +307,7 @@ fn search_in(path: &Path, depth: u32, found: &mut Vec<PathBuf>) {
 fn is_part(folder: &Path) -> bool {
     #[derive(Deserialize)]
     struct Says {
-        part: Option<Part>,
+        part: Option<SweepPart>,
     }
     let text = fs::read(folder.join(SWEEP)).unwrap_or_default();
     serde_json::from_slice::<Says>(&text).is_ok_and(|says| says.part.is_some())
@@ -314,10 +322,10 @@ fn said(file: &str, what: String) -> Problem {
 }
 
 #[derive(Deserialize)]
-struct Line {
+struct PartLine {
     level: usize,
     #[serde(flatten)]
-    record: RequestRecord,
+    record: LoadRecord,
 }
 
 const SWEEP: &str = "sweep.json";

@@ -12,21 +12,21 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::fill;
-use super::search::{Found, Load, Search, Step, Trial, Why};
-use crate::load::client::Target;
-use crate::load::runner::{Level, LevelRun, Pace, Progress, run_level};
+use super::search::{Search, SearchEnd, SearchLoad, SearchResult, SearchStep, Trial};
+use crate::load::client::LoadTarget;
+use crate::load::runner::{LevelProgress, LevelRun, LoadLevel, Pacing, run_level};
 use crate::load::schedule::{Arrivals, Extent, Rate};
 use crate::load::summary::LevelSummary;
 
 /// A sweep to run.
 #[derive(Clone, Debug)]
-pub struct Order {
+pub struct SweepJob {
     /// Everything of a level but its load and its length.
-    pub level: Level,
+    pub level: LoadLevel,
     /// The law of the gaps of open levels; a level whose listing has times plays those.
     pub arrivals: Arrivals,
     /// Which levels.
-    pub plan: Plan,
+    pub plan: LevelPlan,
     /// The length of every level that was asked for, if it was.
     pub extent: Option<Extent>,
     /// When levels begin, where several processes are to send at once.
@@ -44,24 +44,24 @@ pub struct Timetable {
 
 /// Which levels to run.
 #[derive(Clone, Debug)]
-pub enum Plan {
+pub enum LevelPlan {
     /// These, in this order.
-    Given(Vec<Load>),
+    Given(Vec<SearchLoad>),
     /// Those that the search asks for.
     Auto(Search),
 }
 
 /// What whoever watches is told.
 #[derive(Debug)]
-pub enum Event<'a> {
+pub enum SweepEvent<'a> {
     /// Some requests that are not counted.
     WarmUp,
     /// A level begins: its number from 1, the number of levels where it is known, and what it asks for.
     Begin { number: usize, of: Option<usize>, trial: Trial },
     /// How far it has come; a few times a second.
-    Progress(&'a Progress),
+    Progress(&'a LevelProgress),
     /// It is over.
-    End { number: usize, load: Load, run: &'a LevelRun, cut: Option<Cut> },
+    End { number: usize, load: SearchLoad, run: &'a LevelRun, cut: Option<Cut> },
     /// The target still works off what the level left.
     CoolDown,
 }
@@ -79,9 +79,9 @@ pub enum Cut {
 
 /// A level that was run. Its requests are gone: whoever wants them takes them from [`Event::End`].
 #[derive(Clone, Debug)]
-pub struct Done {
+pub struct CompletedLevel {
     /// What it asked for.
-    pub load: Load,
+    pub load: SearchLoad,
     /// What it came to.
     pub summary: LevelSummary,
     /// Whether it was ended early.
@@ -92,20 +92,20 @@ pub struct Done {
 #[derive(Clone, Debug)]
 pub struct Swept {
     /// The levels, in the order in which they were run.
-    pub levels: Vec<Done>,
+    pub levels: Vec<CompletedLevel>,
     /// Why there are no more.
-    pub end: End,
+    pub end: SweepEnd,
     /// What the search found, when there was one.
     pub search: Option<Search>,
 }
 
 /// Why there are no more levels.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum End {
+pub enum SweepEnd {
     /// All that were asked for.
     Complete,
     /// The search says so.
-    Search(Why),
+    Search(SearchEnd),
     /// The caller wanted an end.
     Interrupted,
     /// Nothing is answered: warm-up failed.
@@ -113,28 +113,33 @@ pub enum End {
 }
 
 /// Runs the sweep on the current runtime, until `stop` holds true.
-pub async fn run(target: &Target, order: Order, stop: watch::Receiver<bool>, mut on: impl FnMut(Event<'_>)) -> Swept {
-    let mut sweep = Running { target, order, stop, levels: Vec::new(), usual_ttft: Duration::ZERO };
-    on(Event::WarmUp);
+pub async fn run(
+    target: &LoadTarget,
+    order: SweepJob,
+    stop: watch::Receiver<bool>,
+    mut on: impl FnMut(SweepEvent<'_>),
+) -> Swept {
+    let mut sweep = RunningLevel { target, order, stop, levels: Vec::new(), usual_ttft: Duration::ZERO };
+    on(SweepEvent::WarmUp);
     let end = if sweep.warm_up().await { sweep.run(&mut on).await } else { sweep.unanswered() };
     let search = match sweep.order.plan {
-        Plan::Auto(search) => Some(search),
-        Plan::Given(_) => None,
+        LevelPlan::Auto(search) => Some(search),
+        LevelPlan::Given(_) => None,
     };
     Swept { levels: sweep.levels, end, search }
 }
 
-struct Running<'a> {
-    target: &'a Target,
-    order: Order,
+struct RunningLevel<'a> {
+    target: &'a LoadTarget,
+    order: SweepJob,
     stop: watch::Receiver<bool>,
-    levels: Vec<Done>,
+    levels: Vec<CompletedLevel>,
     /// TTFT of a request that is alone.
     usual_ttft: Duration,
 }
 
-impl Running<'_> {
-    async fn run(&mut self, on: &mut impl FnMut(Event<'_>)) -> End {
+impl RunningLevel<'_> {
+    async fn run(&mut self, on: &mut impl FnMut(SweepEvent<'_>)) -> SweepEnd {
         loop {
             let (trial, of) = match self.next() {
                 Ok(next) => next,
@@ -143,21 +148,21 @@ impl Running<'_> {
             let number = self.levels.len() + 1;
             self.wait_for_its_time().await;
             if self.is_stopped() {
-                return End::Interrupted;
+                return SweepEnd::Interrupted;
             }
-            on(Event::Begin { number, of, trial });
+            on(SweepEvent::Begin { number, of, trial });
             let (run, cut) = self.level(number, trial, on).await;
-            on(Event::End { number, load: trial.load, run: &run, cut });
-            if let Plan::Auto(search) = &mut self.order.plan {
+            on(SweepEvent::End { number, load: trial.load, run: &run, cut });
+            if let LevelPlan::Auto(search) = &mut self.order.plan {
                 search.on_level(fill::seen(trial.load, &run.summary, self.order.level.form.stream));
             }
             let left = run.summary.counts.unfinished > 0;
-            self.levels.push(Done { load: trial.load, summary: run.summary, cut });
+            self.levels.push(CompletedLevel { load: trial.load, summary: run.summary, cut });
             if self.is_stopped() {
-                return End::Interrupted;
+                return SweepEnd::Interrupted;
             }
             if left {
-                on(Event::CoolDown);
+                on(SweepEvent::CoolDown);
                 self.cool_down().await;
             }
         }
@@ -174,22 +179,22 @@ impl Running<'_> {
     }
 
     /// The next level and how many there will be.
-    fn next(&self) -> Result<(Trial, Option<usize>), End> {
+    fn next(&self) -> Result<(Trial, Option<usize>), SweepEnd> {
         match &self.order.plan {
-            Plan::Given(loads) => {
-                let load = loads.get(self.levels.len()).ok_or(End::Complete)?;
+            LevelPlan::Given(loads) => {
+                let load = loads.get(self.levels.len()).ok_or(SweepEnd::Complete)?;
                 Ok((Trial { load: *load, requests: usual_requests(*load) }, Some(loads.len())))
             }
-            Plan::Auto(search) => match search.next() {
-                Step::Try(trial) => Ok((trial, None)),
-                Step::Stop(why) => Err(End::Search(why)),
+            LevelPlan::Auto(search) => match search.next() {
+                SearchStep::Try(trial) => Ok((trial, None)),
+                SearchStep::Stop(why) => Err(SweepEnd::Search(why)),
             },
         }
     }
 
-    async fn level(&self, number: usize, trial: Trial, on: &mut impl FnMut(Event<'_>)) -> (LevelRun, Option<Cut>) {
+    async fn level(&self, number: usize, trial: Trial, on: &mut impl FnMut(SweepEvent<'_>)) -> (LevelRun, Option<Cut>) {
         let level = self.level_of(number, trial);
-        let mut watch = Watch::new(trial, self.order.extent.is_none(), self.knee());
+        let mut watch = LevelWatch::new(trial, self.order.extent.is_none(), self.knee());
         let (enough, cut) = (Notify::new(), Cell::new(None));
         let ended = async {
             tokio::select! {
@@ -198,7 +203,7 @@ impl Running<'_> {
             }
         };
         let run = run_level(self.target, &level, ended, |progress| {
-            on(Event::Progress(progress));
+            on(SweepEvent::Progress(progress));
             if let Some(why) = watch.on_progress(progress) {
                 cut.set(Some(why));
                 enough.notify_one();
@@ -208,7 +213,7 @@ impl Running<'_> {
         (run, cut.get())
     }
 
-    fn level_of(&self, number: usize, trial: Trial) -> Level {
+    fn level_of(&self, number: usize, trial: Trial) -> LoadLevel {
         let mut level = self.order.level.clone();
         // Other prompts at every level: a prefix cache must find nothing that the workload did not put there.
         level.workload.seed = level.workload.seed.wrapping_add(number as u64);
@@ -217,14 +222,16 @@ impl Running<'_> {
         level
     }
 
-    fn pace(&self, load: Load) -> Pace {
+    fn pace(&self, load: SearchLoad) -> Pacing {
         match load {
-            Load::Closed(clients) => Pace::Closed { workers: NonZeroU32::new(clients).unwrap_or(NonZeroU32::MIN) },
-            Load::Open(rate) => {
+            SearchLoad::Closed(clients) => {
+                Pacing::Closed { workers: NonZeroU32::new(clients).unwrap_or(NonZeroU32::MIN) }
+            }
+            SearchLoad::Open(rate) => {
                 // Rates come from the command line or the search, and both know only positive ones.
                 let rate = Rate::new(rate).unwrap_or(Rate::ONE);
                 let recorded = self.order.level.listing.as_ref().is_some_and(|listing| listing.rate().is_some());
-                if recorded { Pace::Trace { rate } } else { Pace::Open { arrivals: self.order.arrivals, rate } }
+                if recorded { Pacing::Trace { rate } } else { Pacing::Open { arrivals: self.order.arrivals, rate } }
             }
         }
     }
@@ -253,15 +260,15 @@ impl Running<'_> {
     async fn alone(&self, requests: u64) -> LevelRun {
         let mut level = self.order.level.clone();
         level.workload.seed = !level.workload.seed;
-        level.pace = Pace::Closed { workers: NonZeroU32::MIN };
+        level.pace = Pacing::Closed { workers: NonZeroU32::MIN };
         level.extent = Extent::Count(requests);
         run_level(self.target, &level, stopped(self.stop.clone()), |_| {}).await
     }
 
-    fn knee(&self) -> Option<Found> {
+    fn knee(&self) -> Option<SearchResult> {
         match &self.order.plan {
-            Plan::Auto(search) => search.found(),
-            Plan::Given(_) => None,
+            LevelPlan::Auto(search) => search.found(),
+            LevelPlan::Given(_) => None,
         }
     }
 
@@ -269,28 +276,28 @@ impl Running<'_> {
         *self.stop.borrow()
     }
 
-    fn unanswered(&self) -> End {
-        if self.is_stopped() { End::Interrupted } else { End::NoAnswer }
+    fn unanswered(&self) -> SweepEnd {
+        if self.is_stopped() { SweepEnd::Interrupted } else { SweepEnd::NoAnswer }
     }
 }
 
 /// Looks whether a level that is under way can still prove anything.
-struct Watch {
+struct LevelWatch {
     open: bool,
     may_be_cut: bool,
-    knee: Option<Found>,
+    knee: Option<SearchResult>,
     planned: u64,
     /// In flight at a third of what was sent so far, kept as (sent, in flight).
     history: Vec<(u64, u64)>,
 }
 
-impl Watch {
-    fn new(trial: Trial, may_be_cut: bool, knee: Option<Found>) -> Self {
-        let open = matches!(trial.load, Load::Open(_));
+impl LevelWatch {
+    fn new(trial: Trial, may_be_cut: bool, knee: Option<SearchResult>) -> Self {
+        let open = matches!(trial.load, SearchLoad::Open(_));
         Self { open, may_be_cut, knee, planned: trial.requests, history: Vec::new() }
     }
 
-    fn on_progress(&mut self, progress: &Progress) -> Option<Cut> {
+    fn on_progress(&mut self, progress: &LevelProgress) -> Option<Cut> {
         let ended = progress.ended;
         let lost = ended.errors + ended.truncated + ended.client_limited;
         if ended.offered >= ENOUGH_ENDED && lost as f64 > MOST_LOST * ended.offered as f64 {
@@ -301,7 +308,7 @@ impl Watch {
     }
 
     /// Half of the level is over, and what is in flight has doubled since a third of that and lies far above the knee.
-    fn piles_up(&self, progress: &Progress) -> bool {
+    fn piles_up(&self, progress: &LevelProgress) -> bool {
         let now = progress.in_flight();
         let batch = self.knee.map_or(now as f64 / 3.0, |knee| knee.in_flight);
         let before = self.history.iter().find(|(sent, _)| *sent >= progress.sent / 3).map_or(now, |(_, held)| *held);
@@ -314,10 +321,10 @@ impl Watch {
 }
 
 /// Requests of a level whose length nobody named: a minute of an open one.
-fn usual_requests(load: Load) -> u64 {
+fn usual_requests(load: SearchLoad) -> u64 {
     match load {
-        Load::Open(rate) => ((60.0 * rate) as u64).clamp(200, 20_000),
-        Load::Closed(clients) => 5 * u64::from(clients) + 100,
+        SearchLoad::Open(rate) => ((60.0 * rate) as u64).clamp(200, 20_000),
+        SearchLoad::Closed(clients) => 5 * u64::from(clients) + 100,
     }
 }
 

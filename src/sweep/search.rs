@@ -11,14 +11,14 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Trial {
     /// What it asks of the server.
-    pub load: Load,
+    pub load: SearchLoad,
     /// Requests it takes to say anything.
     pub requests: u64,
 }
 
 /// What a level asks of the server.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Load {
+pub enum SearchLoad {
     /// So many requests in flight.
     Closed(u32),
     /// So many requests a second.
@@ -27,9 +27,9 @@ pub enum Load {
 
 /// What a level said. Rates are per second, times in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Seen {
+pub struct LevelObservation {
     /// What it asked for.
-    pub load: Load,
+    pub load: SearchLoad,
     /// Completions a second in the steady window, or over the whole run when there was none.
     pub served: f64,
     /// Completions that `served` rests on.
@@ -61,16 +61,16 @@ pub enum Worth {
 
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Step {
+pub enum SearchStep {
     /// Run this level.
     Try(Trial),
     /// Nothing more.
-    Stop(Why),
+    Stop(SearchEnd),
 }
 
 /// Why a search ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Why {
+pub enum SearchEnd {
     /// The interval is narrow enough.
     Narrow {
         /// The last rate that is served as it comes.
@@ -90,7 +90,7 @@ pub enum Why {
 
 /// What a search found.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Found {
+pub struct SearchResult {
     /// Requests a second at best, over the levels of the plateau.
     pub capacity: f64,
     /// What the engine's batch held on the plateau; in flight where answers do not stream.
@@ -102,7 +102,7 @@ pub struct Found {
 /// A search under way.
 #[derive(Clone, Debug)]
 pub struct Search {
-    seen: Vec<Seen>,
+    seen: Vec<LevelObservation>,
     most_levels: usize,
     requests: Option<u64>,
     slo_ttft: Option<f64>,
@@ -116,16 +116,16 @@ impl Search {
     }
 
     /// Books a level.
-    pub fn on_level(&mut self, seen: Seen) {
+    pub fn on_level(&mut self, seen: LevelObservation) {
         self.seen.push(seen);
     }
 
     /// Which level to run next.
-    pub fn next(&self) -> Step {
+    pub fn next(&self) -> SearchStep {
         match self.seen.last().map(|seen| seen.worth) {
-            Some(Worth::ClientLimited) => return Step::Stop(Why::ClientLimited),
-            Some(Worth::Failed) => return Step::Stop(Why::Failed),
-            _ if self.seen.len() >= self.most_levels => return Step::Stop(Why::MostLevels),
+            Some(Worth::ClientLimited) => return SearchStep::Stop(SearchEnd::ClientLimited),
+            Some(Worth::Failed) => return SearchStep::Stop(SearchEnd::Failed),
+            _ if self.seen.len() >= self.most_levels => return SearchStep::Stop(SearchEnd::MostLevels),
             _ => {}
         }
         let Some(top) = self.top() else { return self.next_rung() };
@@ -136,23 +136,28 @@ impl Search {
     }
 
     /// What is known, once the closed loop has found the plateau.
-    pub fn found(&self) -> Option<Found> {
+    pub fn found(&self) -> Option<SearchResult> {
         let top = self.top()?;
         let full = || self.seen.iter().filter(|level| level.decides() && self.is_full(level));
         let best = full().map(|level| level.served).max_by(f64::total_cmp)?;
         // The plateau is the levels that cannot be told from the best, weighed by what they rest on.
         let plateau = || full().filter(|level| level.served >= PLATEAU * best);
         let weight: f64 = plateau().map(|level| level.completed as f64).sum();
-        let mean =
-            |of: fn(&Seen) -> f64| plateau().map(|level| of(level) * level.completed as f64).sum::<f64>() / weight;
-        Some(Found { capacity: mean(|level| level.served), in_flight: mean(Seen::batch), overloaded: top.served })
+        let mean = |of: fn(&LevelObservation) -> f64| {
+            plateau().map(|level| of(level) * level.completed as f64).sum::<f64>() / weight
+        };
+        Some(SearchResult {
+            capacity: mean(|level| level.served),
+            in_flight: mean(LevelObservation::batch),
+            overloaded: top.served,
+        })
     }
 
     /// The interval between the last rate that is served and the first that is not, as far as known.
     pub fn interval(&self) -> (Option<f64>, Option<f64>) {
         let rates = |saturated: bool| {
-            let of = move |level: &Seen| match level.load {
-                Load::Open(rate) if self.piles_up(level) == saturated => Some(rate),
+            let of = move |level: &LevelObservation| match level.load {
+                SearchLoad::Open(rate) if self.piles_up(level) == saturated => Some(rate),
                 _ => None,
             };
             self.seen.iter().filter_map(of)
@@ -164,7 +169,7 @@ impl Search {
     }
 
     /// Whether requests pile up at this open level.
-    pub fn piles_up(&self, level: &Seen) -> bool {
+    pub fn piles_up(&self, level: &LevelObservation) -> bool {
         let (early, late) = level.drift;
         // What was left over, as a share of what came: the first and the last third lie two thirds of the level apart.
         let left_over = (late - early) * level.served / (2.0 / 3.0 * level.offered.max(1) as f64);
@@ -172,21 +177,22 @@ impl Search {
         grows || self.slo_ttft.is_some_and(|slo| late > slo)
     }
 
-    fn next_rung(&self) -> Step {
+    fn next_rung(&self) -> SearchStep {
         match self.closed_levels().last() {
             None => self.closed(1, FEW),
-            Some(Seen { load: Load::Closed(clients), .. }) if *clients >= MOST_CLIENTS => {
-                Step::Stop(Why::NeverSaturated(*clients))
+            Some(LevelObservation { load: SearchLoad::Closed(clients), .. }) if *clients >= MOST_CLIENTS => {
+                SearchStep::Stop(SearchEnd::NeverSaturated(*clients))
             }
-            Some(Seen { load: Load::Closed(clients), .. }) => self.closed(clients * RUNG, FEW),
-            Some(_) => Step::Stop(Why::MostLevels),
+            Some(LevelObservation { load: SearchLoad::Closed(clients), .. }) => self.closed(clients * RUNG, FEW),
+            Some(_) => SearchStep::Stop(SearchEnd::MostLevels),
         }
     }
 
     /// The first rung that brought no more than the one below, or only made requests wait.
-    fn top(&self) -> Option<Seen> {
-        let rungs: Vec<Seen> = self.seen.iter().copied().filter(|level| level.clients().is_some_and(is_rung)).collect();
-        let full = |pair: &[Seen]| {
+    fn top(&self) -> Option<LevelObservation> {
+        let rungs: Vec<LevelObservation> =
+            self.seen.iter().copied().filter(|level| level.clients().is_some_and(is_rung)).collect();
+        let full = |pair: &[LevelObservation]| {
             let gained = pair[1].served / pair[0].served;
             let waits = pair[1].batch() < BUSY * pair[1].in_flight && pair[1].ttft > WAITS * rungs[0].ttft;
             gained < GAIN || waits
@@ -195,7 +201,7 @@ impl Search {
     }
 
     /// A number of clients that says more about the best throughput; none when that is known well enough.
-    fn next_near_the_peak(&self, top: &Seen) -> Option<u32> {
+    fn next_near_the_peak(&self, top: &LevelObservation) -> Option<u32> {
         let levels = self.closed_levels();
         let deciding = || levels.iter().filter(|level| level.decides() && *level != top);
         let untried = |clients: u32| deciding().chain([top]).all(|level| level.is_far_from(clients)).then_some(clients);
@@ -204,14 +210,16 @@ impl Search {
         }
         let best = (0..levels.len()).max_by(|a, b| levels[*a].served.total_cmp(&levels[*b].served))?;
         let most = levels[best];
-        let in_vain = |level: &Seen| top.batch() > BUSIER * level.batch() && top.served < FALLS * level.served;
+        let in_vain =
+            |level: &LevelObservation| top.batch() > BUSIER * level.batch() && top.served < FALLS * level.served;
         let falls = most.served > FALLS * top.served || levels.iter().any(in_vain);
         if !falls || deciding().count() >= MOST_BETWEEN {
             return None;
         }
         let (below, above) = (levels.get(best.checked_sub(1)?)?, levels.get(best + 1)?);
-        let halfway =
-            |a: &Seen, b: &Seen| Some((f64::from(a.clients()?) * f64::from(b.clients()?)).sqrt().round() as u32);
+        let halfway = |a: &LevelObservation, b: &LevelObservation| {
+            Some((f64::from(a.clients()?) * f64::from(b.clients()?)).sqrt().round() as u32)
+        };
         // Whoever waits already is past the peak.
         let past = most.drift.1 > PAST_PEAK * below.drift.1;
         let sides = [halfway(below, &most)?, halfway(&most, above)?];
@@ -219,47 +227,48 @@ impl Search {
         untried(first).or_else(|| untried(second))
     }
 
-    fn next_rate(&self, top: &Seen) -> Step {
-        let Some(found) = self.found() else { return Step::Stop(Why::MostLevels) };
+    fn next_rate(&self, top: &LevelObservation) -> SearchStep {
+        let Some(found) = self.found() else { return SearchStep::Stop(SearchEnd::MostLevels) };
         let rate = match self.interval() {
             (None, None) => BELOW * found.capacity.min(top.served),
             (None, Some(hi)) => LOWER * hi,
             (Some(lo), None) => (ABOVE * found.capacity).max(HIGHER * lo),
             (Some(lo), Some(hi)) if hi - lo <= NARROW * f64::midpoint(lo, hi) => {
-                return Step::Stop(Why::Narrow { lo, hi });
+                return SearchStep::Stop(SearchEnd::Narrow { lo, hi });
             }
             (Some(lo), Some(hi)) => f64::midpoint(lo, hi),
         };
         let requests = ((ENOUGH_BATCHES * found.in_flight) as u64 + EVIDENCE).min(MOST_REQUESTS);
-        Step::Try(Trial { load: Load::Open(rate), requests: self.of_those_that_decide(requests) })
+        SearchStep::Try(Trial { load: SearchLoad::Open(rate), requests: self.of_those_that_decide(requests) })
     }
 
-    fn closed(&self, clients: u32, evidence: u64) -> Step {
+    fn closed(&self, clients: u32, evidence: u64) -> SearchStep {
         let requests = 3 * u64::from(clients) + evidence;
         let requests = if evidence == FEW { requests } else { self.of_those_that_decide(requests) };
-        Step::Try(Trial { load: Load::Closed(clients), requests })
+        SearchStep::Try(Trial { load: SearchLoad::Closed(clients), requests })
     }
 
     fn of_those_that_decide(&self, requests: u64) -> u64 {
         self.requests.unwrap_or(requests)
     }
 
-    fn closed_levels(&self) -> Vec<Seen> {
-        let mut levels: Vec<Seen> = self.seen.iter().copied().filter(|level| level.clients().is_some()).collect();
-        levels.sort_by_key(Seen::clients);
+    fn closed_levels(&self) -> Vec<LevelObservation> {
+        let mut levels: Vec<LevelObservation> =
+            self.seen.iter().copied().filter(|level| level.clients().is_some()).collect();
+        levels.sort_by_key(LevelObservation::clients);
         levels
     }
 
-    fn is_full(&self, level: &Seen) -> bool {
+    fn is_full(&self, level: &LevelObservation) -> bool {
         level.clients().is_some() || self.piles_up(level)
     }
 }
 
-impl Seen {
+impl LevelObservation {
     fn clients(&self) -> Option<u32> {
         match self.load {
-            Load::Closed(clients) => Some(clients),
-            Load::Open(_) => None,
+            SearchLoad::Closed(clients) => Some(clients),
+            SearchLoad::Open(_) => None,
         }
     }
 
@@ -278,7 +287,7 @@ impl Seen {
     }
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for SearchEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Narrow { lo, hi } => {
@@ -366,22 +375,22 @@ mod tests {
     use super::*;
 
     /// A server of `slots` places, each answer a second long.
-    fn seen(trial: Trial, slots: f64) -> Seen {
+    fn seen(trial: Trial, slots: f64) -> LevelObservation {
         let (served, in_flight, wait) = match trial.load {
-            Load::Closed(clients) => {
+            SearchLoad::Closed(clients) => {
                 let served = f64::from(clients).min(slots);
                 (served, f64::from(clients), f64::from(clients) / served - 1.0)
             }
-            Load::Open(rate) => {
+            SearchLoad::Open(rate) => {
                 let left = (rate / slots - 1.0).max(0.0) * trial.requests as f64 / slots;
                 (rate.min(slots), rate.min(slots) + left / 2.0, left)
             }
         };
         let drift = match trial.load {
-            Load::Open(_) => (0.1 + wait / 6.0, 0.1 + wait * 5.0 / 6.0),
-            Load::Closed(_) => (0.1 + wait, 0.1 + wait),
+            SearchLoad::Open(_) => (0.1 + wait / 6.0, 0.1 + wait * 5.0 / 6.0),
+            SearchLoad::Closed(_) => (0.1 + wait, 0.1 + wait),
         };
-        Seen {
+        LevelObservation {
             load: trial.load,
             served,
             completed: trial.requests,
@@ -394,16 +403,16 @@ mod tests {
         }
     }
 
-    fn search(slots: f64, change: impl Fn(usize, &mut Seen)) -> (Search, Why) {
+    fn search(slots: f64, change: impl Fn(usize, &mut LevelObservation)) -> (Search, SearchEnd) {
         let mut search = Search::new(12, None, None);
         loop {
             match search.next() {
-                Step::Try(trial) => {
+                SearchStep::Try(trial) => {
                     let mut level = seen(trial, slots);
                     change(search.seen.len(), &mut level);
                     search.on_level(level);
                 }
-                Step::Stop(why) => return (search, why),
+                SearchStep::Stop(why) => return (search, why),
             }
         }
     }
@@ -413,43 +422,43 @@ mod tests {
         let (search, why) = search(40.0, |_, _| {});
         let found = search.found().unwrap();
         assert!((found.capacity / 40.0 - 1.0).abs() < 0.01 && (found.in_flight / 40.0 - 1.0).abs() < 0.05, "{found:?}");
-        let Why::Narrow { lo, hi } = why else { panic!("{why:?}") };
+        let SearchEnd::Narrow { lo, hi } = why else { panic!("{why:?}") };
         assert!(lo <= 40.0 && 40.0 < hi && hi - lo < 4.2, "{lo} {hi}");
     }
 
     #[test]
     fn a_server_without_a_limit_is_never_called_saturated() {
         let (search, why) = search(1e9, |_, _| {});
-        assert_eq!(why, Why::NeverSaturated(MOST_CLIENTS));
+        assert_eq!(why, SearchEnd::NeverSaturated(MOST_CLIENTS));
         assert_eq!((search.found(), search.interval()), (None, (None, None)));
     }
 
     #[test]
     fn a_client_that_cannot_offer_more_ends_the_search() {
-        let limited = |number, level: &mut Seen| {
+        let limited = |number, level: &mut LevelObservation| {
             if number == 3 {
                 level.worth = Worth::ClientLimited;
             }
         };
         let (search, why) = search(1e9, limited);
-        assert_eq!((why, search.seen.len()), (Why::ClientLimited, 4));
+        assert_eq!((why, search.seen.len()), (SearchEnd::ClientLimited, 4));
     }
 
     #[test]
     fn a_server_that_fails_under_load_ends_the_search() {
-        let failing = |number, level: &mut Seen| {
+        let failing = |number, level: &mut LevelObservation| {
             if number == 5 {
                 level.worth = Worth::Failed;
             }
         };
-        assert_eq!(search(40.0, failing).1, Why::Failed);
+        assert_eq!(search(40.0, failing).1, SearchEnd::Failed);
     }
 
     #[test]
     fn an_objective_that_is_broken_is_the_knee_even_where_nothing_piles_up() {
         let mut strict = Search::new(12, None, Some(0.05));
         let mut lax = Search::new(12, None, Some(5.0));
-        let level = seen(Trial { load: Load::Open(10.0), requests: 500 }, 40.0);
+        let level = seen(Trial { load: SearchLoad::Open(10.0), requests: 500 }, 40.0);
         strict.on_level(level);
         lax.on_level(level);
         assert_eq!((strict.interval(), lax.interval()), ((None, Some(10.0)), (Some(10.0), None)));
@@ -458,20 +467,20 @@ mod tests {
     #[test]
     fn a_wait_that_stays_as_it_is_piles_nothing_up() {
         let search = Search::new(12, None, None);
-        let level = seen(Trial { load: Load::Open(40.0), requests: 500 }, 40.0);
-        assert!(!search.piles_up(&Seen { drift: (2.0, 2.6), ..level }), "long, and no longer at the end");
-        assert!(search.piles_up(&Seen { drift: (0.2, 2.6), ..level }));
+        let level = seen(Trial { load: SearchLoad::Open(40.0), requests: 500 }, 40.0);
+        assert!(!search.piles_up(&LevelObservation { drift: (2.0, 2.6), ..level }), "long, and no longer at the end");
+        assert!(search.piles_up(&LevelObservation { drift: (0.2, 2.6), ..level }));
     }
 
     #[test]
     fn named_requests_are_those_of_the_levels_that_decide() {
         let mut search = Search::new(12, Some(3000), None);
-        let Step::Try(first) = search.next() else { panic!("no first level") };
-        assert_eq!(first, Trial { load: Load::Closed(1), requests: 63 });
+        let SearchStep::Try(first) = search.next() else { panic!("no first level") };
+        assert_eq!(first, Trial { load: SearchLoad::Closed(1), requests: 63 });
         for clients in [1, 4, 16, 64, 256] {
-            search.on_level(seen(Trial { load: Load::Closed(clients), requests: 100 }, 40.0));
+            search.on_level(seen(Trial { load: SearchLoad::Closed(clients), requests: 100 }, 40.0));
         }
-        let Step::Try(next) = search.next() else { panic!("no more levels") };
-        assert_eq!(next, Trial { load: Load::Closed(40), requests: 3000 });
+        let SearchStep::Try(next) = search.next() else { panic!("no more levels") };
+        assert_eq!(next, Trial { load: SearchLoad::Closed(40), requests: 3000 });
     }
 }

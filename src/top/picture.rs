@@ -17,12 +17,12 @@ pub struct Picture {
     /// What a batch client is advised.
     pub suggested_in_flight: Option<f64>,
     pub retry_after: u64,
-    pub backends: Vec<Backend>,
+    pub backends: Vec<BackendPicture>,
 }
 
 /// One backend.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Backend {
+pub struct BackendPicture {
     pub name: String,
     pub up: bool,
     pub state: String,
@@ -64,18 +64,18 @@ impl Picture {
             retry_after: saturation["retry_after_s"].as_u64().unwrap_or_default(),
             backends: backends
                 .iter()
-                .map(|now| Backend::of(now, knee_of(&now["name"]).unwrap_or(&Value::Null)))
+                .map(|now| BackendPicture::of(now, knee_of(&now["name"]).unwrap_or(&Value::Null)))
                 .collect(),
         })
     }
 
     /// The least headroom of all backends that have one.
     pub fn headroom(&self) -> Option<f64> {
-        self.backends.iter().filter_map(Backend::headroom).min_by(f64::total_cmp)
+        self.backends.iter().filter_map(BackendPicture::headroom).min_by(f64::total_cmp)
     }
 }
 
-impl Backend {
+impl BackendPicture {
     fn of(now: &Value, known: &Value) -> Self {
         let (rates, saturation, knee) = (&now["rates_10s"], &now["saturation"], &known["knee"]);
         let quantiles = |of: &Value| [of["p50"].as_f64(), of["p99"].as_f64()];
@@ -155,7 +155,8 @@ mod tests {
 
     #[test]
     fn headroom_is_what_the_demand_leaves_and_never_below_none() {
-        let of = |demand| Backend { demand_ratio: Some(demand), ..Backend::default() }.headroom().unwrap();
+        let of =
+            |demand| BackendPicture { demand_ratio: Some(demand), ..BackendPicture::default() }.headroom().unwrap();
         assert_eq!((of(0.25), of(1.6)), (0.75, 0.0));
     }
 

@@ -12,7 +12,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Paragraph, Row, Sparkline, Table, Wrap};
 
 use super::Trouble;
-use super::picture::{Backend, Picture};
+use super::picture::{BackendPicture, Picture};
 use super::wording::{number, percent, seconds, span};
 
 /// Everything that is shown.
@@ -24,13 +24,13 @@ pub struct Screen {
     /// What went wrong, and how many times in a row.
     silence: Option<(String, u64)>,
     chosen: usize,
-    past: HashMap<String, Past>,
+    past: HashMap<String, BackendHistory>,
     turns: VecDeque<String>,
 }
 
 /// One backend's last minutes, oldest first, in thousandths: what a sparkline takes is whole numbers.
 #[derive(Debug, Default)]
-struct Past {
+struct BackendHistory {
     state: String,
     offered: VecDeque<u64>,
     completed: VecDeque<u64>,
@@ -130,7 +130,7 @@ impl Screen {
     }
 
     fn table(&self, area: Rect) -> Table<'_> {
-        let columns: Vec<&Column> = COLUMNS.iter().filter(|column| column.from <= area.width).collect();
+        let columns: Vec<&TableColumn> = COLUMNS.iter().filter(|column| column.from <= area.width).collect();
         // The chosen row is in sight, whatever number of rows there are.
         let first = (self.chosen + 1).saturating_sub(MOST_ROWS);
         let shown = self.picture.backends.iter().enumerate().skip(first).take(MOST_ROWS);
@@ -147,7 +147,7 @@ impl Screen {
         Table::new(rows, widths).header(Row::new(heads).style(faint())).column_spacing(1)
     }
 
-    fn draw_backend(&self, frame: &mut Frame<'_>, area: Rect, backend: &Backend) {
+    fn draw_backend(&self, frame: &mut Frame<'_>, area: Rect, backend: &BackendPicture) {
         let block = Block::new().borders(Borders::TOP).title(format!(" {} ", backend.name));
         let inside = block.inner(area);
         frame.render_widget(block, area);
@@ -201,8 +201,8 @@ impl Screen {
     }
 }
 
-impl Past {
-    fn on_second(&mut self, backend: &Backend) {
+impl BackendHistory {
+    fn on_second(&mut self, backend: &BackendPicture) {
         self.state.clone_from(&backend.state);
         let kept = [
             (&mut self.offered, backend.offered),
@@ -219,18 +219,18 @@ impl Past {
 }
 
 /// One column of the table, shown from a width of the terminal on.
-struct Column {
+struct TableColumn {
     name: &'static str,
     width: u16,
     from: u16,
-    of: fn(&Backend) -> String,
+    of: fn(&BackendPicture) -> String,
 }
 
-const fn column(name: &'static str, width: u16, from: u16, of: fn(&Backend) -> String) -> Column {
-    Column { name, width, from, of }
+const fn column(name: &'static str, width: u16, from: u16, of: fn(&BackendPicture) -> String) -> TableColumn {
+    TableColumn { name, width, from, of }
 }
 
-const COLUMNS: [Column; 10] = [
+const COLUMNS: [TableColumn; 10] = [
     column("state", 18, 0, |b| {
         let down = if b.up { "" } else { " DOWN" };
         format!("{} {}{down}", sign(&b.state), b.state)
@@ -246,7 +246,7 @@ const COLUMNS: [Column; 10] = [
     column("queue", 6, 115, |b| b.queue.to_string()),
 ];
 
-fn knee_of(backend: &Backend) -> String {
+fn knee_of(backend: &BackendPicture) -> String {
     match (backend.knee, backend.predicted) {
         (Some([value, low, high]), _) => format!(
             "knee {} ({} to {}) req/s, {} in flight",
@@ -263,7 +263,7 @@ fn knee_of(backend: &Backend) -> String {
     }
 }
 
-fn work_of(backend: &Backend) -> String {
+fn work_of(backend: &BackendPicture) -> String {
     let mut work = format!(
         "{} in flight, {} of them without a first token · queue {}",
         backend.in_flight, backend.pending, backend.queue
@@ -279,11 +279,11 @@ fn work_of(backend: &Backend) -> String {
     work
 }
 
-fn reason(backend: &Backend) -> &str {
+fn reason(backend: &BackendPicture) -> &str {
     if backend.reason.is_empty() { "no traffic seen yet" } else { &backend.reason }
 }
 
-fn turn(from: &str, backend: &Backend) -> String {
+fn turn(from: &str, backend: &BackendPicture) -> String {
     let from = if from.is_empty() { String::new() } else { format!("{from} -> ") };
     format!("{}: {from}{} · {}", backend.name, backend.state, reason(backend))
 }

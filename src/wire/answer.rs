@@ -2,8 +2,8 @@
 //!
 //! One grammar for all dialects, because their member names do not collide where they are looked for.
 
-use super::count::{Count, Report};
-use super::event::{Choice, ErrorKind, Event, kind};
+use super::count::{Count, TokenReport};
+use super::event::{ChoiceEvent, Event, InBandError, kind};
 use super::json::{Grammar, Node, ROOT, SKIP, Scalar};
 
 const CHOICES: Node = 2;
@@ -64,13 +64,13 @@ impl Grammar for Event {
     fn open(&mut self, node: Node, array: bool) {
         match node {
             ROOT if array => self.list = Some(self.list.unwrap_or_default()),
-            CHOICE => self.choices.under_way = Choice::default(),
+            CHOICE => self.choices.under_way = ChoiceEvent::default(),
             FINISH => self.choices.under_way.finished = true,
             OWN_FINISH => self.own.finished = true,
             TOKEN if !array => self.token = true,
             TIMINGS => self.timings = true,
             ERROR => {
-                self.error.get_or_insert(ErrorKind::Error);
+                self.error.get_or_insert(InBandError::Error);
             }
             _ => {}
         }
@@ -81,7 +81,7 @@ impl Grammar for Event {
             (CHOICE, _) => self.choices.close(),
             (ROOT, Some(list)) => {
                 let report = std::mem::take(&mut self.report);
-                list.add(Report { output: report.output.or(self.running.take()), ..report });
+                list.add(TokenReport { output: report.output.or(self.running.take()), ..report });
             }
             _ => {}
         }
@@ -98,7 +98,7 @@ impl Grammar for Event {
             (DONE, Scalar::Bool(true)) => self.done = true,
             (SPECIAL, Scalar::Bool(special)) => self.special = special,
             (ERROR, Scalar::Bool(true)) => {
-                self.error.get_or_insert(ErrorKind::Error);
+                self.error.get_or_insert(InBandError::Error);
             }
             _ => {}
         }
@@ -207,9 +207,9 @@ impl Event {
             OWN_FINISH if length > 0 => self.own.finished = true,
             GENERATED => self.own.finished = true,
             ERROR if length > 0 => {
-                self.error.get_or_insert(ErrorKind::Error);
+                self.error.get_or_insert(InBandError::Error);
             }
-            ERROR_KIND if start.starts_with(b"overloaded") => self.error = Some(ErrorKind::Overloaded),
+            ERROR_KIND if start.starts_with(b"overloaded") => self.error = Some(InBandError::Overloaded),
             TYPE => self.kind = kind(start),
             _ => {}
         }

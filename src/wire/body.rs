@@ -4,7 +4,7 @@ use super::json::{Grammar, Node, ROOT, SKIP, Scalar};
 
 /// What was found.
 #[derive(Debug, Default)]
-pub(super) struct Body {
+pub(super) struct BodyFields {
     pub model: Option<Box<str>>,
     pub stream: Option<bool>,
     /// `max_completion_tokens`, which the engines obey before the older names.
@@ -55,7 +55,7 @@ const MEDIA: Node = 19;
 const OPTIONS: Node = 20;
 const NATIVE_CAP: Node = 21;
 
-impl Grammar for Body {
+impl Grammar for BodyFields {
     /// A key that comes again takes back what it said before.
     fn member(&mut self, parent: Node, key: &[u8]) -> Node {
         let node = node(parent, key);
@@ -131,7 +131,7 @@ impl Grammar for Body {
     }
 }
 
-impl Body {
+impl BodyFields {
     /// Text of the prompt, in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes.iter().fold(0, |sum, bytes| sum.saturating_add(*bytes))

@@ -8,7 +8,7 @@ pub(super) struct Count(NonZeroU32);
 
 /// Token counts as one object reports them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Report {
+pub(super) struct TokenReport {
     pub input: Option<Count>,
     pub output: Option<Count>,
     pub cached: Option<Count>,
@@ -29,7 +29,7 @@ impl Count {
     }
 }
 
-impl Report {
+impl TokenReport {
     /// Each count by the larger of two.
     pub fn raise(&mut self, other: Self) {
         self.input = self.input.max(other.input);
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn a_count_is_small_keeps_what_is_believable_and_saturates() {
-        assert_eq!(size_of::<Report>(), 12);
+        assert_eq!(size_of::<TokenReport>(), 12);
         for n in [0, 1, 1 << 24, u64::from(u32::MAX) - 1] {
             assert_eq!(Count::of(n).get(), n);
         }
@@ -83,8 +83,8 @@ mod tests {
             (sum(some, none), sum(none, some), sum(none, none), sum(some, some)),
             (some, some, none, Some(Count::of(6)))
         );
-        let mut report = Report { input: some, ..Report::default() };
-        report.raise(Report { input: none, output: Some(Count::of(0)), cached: none });
-        assert_eq!(report, Report { input: some, output: Some(Count::of(0)), cached: none });
+        let mut report = TokenReport { input: some, ..TokenReport::default() };
+        report.raise(TokenReport { input: none, output: Some(Count::of(0)), cached: none });
+        assert_eq!(report, TokenReport { input: some, output: Some(Count::of(0)), cached: none });
     }
 }

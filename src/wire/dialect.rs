@@ -18,7 +18,7 @@ pub enum Dialect {
 
 /// Whose form an error takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
+pub enum ApiFamily {
     OpenAi,
     Anthropic,
     Ollama,
@@ -27,7 +27,7 @@ pub enum Family {
 
 /// How an answer's body is to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum BodyFormat {
     Sse,
     Ndjson,
     Json,
@@ -37,12 +37,12 @@ pub enum Format {
 
 impl Dialect {
     /// Whose form an error takes.
-    pub const fn family(self) -> Family {
+    pub const fn family(self) -> ApiFamily {
         match self {
-            Self::AnthropicMessages => Family::Anthropic,
-            Self::OllamaChat | Self::OllamaGenerate | Self::OllamaEmbed => Family::Ollama,
-            Self::Tgi => Family::Tgi,
-            _ => Family::OpenAi,
+            Self::AnthropicMessages => ApiFamily::Anthropic,
+            Self::OllamaChat | Self::OllamaGenerate | Self::OllamaEmbed => ApiFamily::Ollama,
+            Self::Tgi => ApiFamily::Tgi,
+            _ => ApiFamily::OpenAi,
         }
     }
 
@@ -69,7 +69,7 @@ pub(super) fn has_sequences(dialect: Dialect) -> bool {
     matches!(dialect, Dialect::SglangNative | Dialect::LlamacppNative)
 }
 
-impl Format {
+impl BodyFormat {
     /// By the answer's `Content-Type` and `Content-Encoding`. The answer decides what was sent, not the request.
     pub fn of(content_type: &[u8], content_encoding: Option<&[u8]>) -> Self {
         if content_encoding.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity") && !coding.is_empty()) {
@@ -91,9 +91,9 @@ mod tests {
 
     #[test]
     fn the_answers_type_decides_how_it_is_read() {
-        assert_eq!(Format::of(b"Text/Event-Stream; charset=utf-8", None), Format::Sse);
-        assert_eq!(Format::of(b"application/x-ndjson", None), Format::Ndjson);
-        assert_eq!(Format::of(b"application/json", None), Format::Json);
-        assert_eq!(Format::of(b"text/event-stream", Some(b"gzip")), Format::Opaque);
+        assert_eq!(BodyFormat::of(b"Text/Event-Stream; charset=utf-8", None), BodyFormat::Sse);
+        assert_eq!(BodyFormat::of(b"application/x-ndjson", None), BodyFormat::Ndjson);
+        assert_eq!(BodyFormat::of(b"application/json", None), BodyFormat::Json);
+        assert_eq!(BodyFormat::of(b"text/event-stream", Some(b"gzip")), BodyFormat::Opaque);
     }
 }

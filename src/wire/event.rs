@@ -1,11 +1,11 @@
 //! What one JSON object of an answer says: an event of a stream, a line of NDJSON, or a whole answer. Where it says so: the
 //! grammar of `answer`. What it means in a dialect is decided at the end of the object, in `totals`.
 
-use super::count::{Count, Report};
+use super::count::{Count, TokenReport};
 
 /// An error inside an answer of status 200.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ErrorKind {
+pub enum InBandError {
     Error,
     /// The engine refuses for load.
     Overloaded,
@@ -14,14 +14,14 @@ pub enum ErrorKind {
 /// What one object said.
 #[derive(Debug, Default)]
 pub(super) struct Event {
-    pub kind: Kind,
-    pub error: Option<ErrorKind>,
+    pub kind: EventKind,
+    pub error: Option<InBandError>,
     pub choices: Choices,
     /// What the object itself says, in dialects without `choices`: they speak for one sequence an object.
-    pub own: Choice,
+    pub own: ChoiceEvent,
     /// A running count of generated tokens, at the root or in `meta_info`.
     pub running: Option<Count>,
-    pub report: Report,
+    pub report: TokenReport,
     /// Parts of the prompt that Anthropic's `input_tokens` leaves out.
     pub cache_read: Option<Count>,
     pub cache_written: Option<Count>,
@@ -35,12 +35,12 @@ pub(super) struct Event {
     /// llama.cpp's `timings` are there.
     pub timings: bool,
     /// The document is an array: the sum of what its objects report.
-    pub list: Option<Report>,
+    pub list: Option<TokenReport>,
 }
 
 /// What is said of one sequence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Choice {
+pub(super) struct ChoiceEvent {
     pub index: u32,
     /// A content member that is not empty.
     pub content: bool,
@@ -53,15 +53,15 @@ pub(super) struct Choice {
 #[derive(Debug, Default)]
 pub(super) struct Choices {
     count: u32,
-    first: Choice,
-    more: Vec<Choice>,
+    first: ChoiceEvent,
+    more: Vec<ChoiceEvent>,
     /// The one that is being read.
-    pub under_way: Choice,
+    pub under_way: ChoiceEvent,
 }
 
 /// The `type` member, where a dialect has one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum EventKind {
     #[default]
     Other,
     /// A delta of text, reasoning, refusal or arguments in the responses API.
@@ -90,7 +90,7 @@ impl Choices {
     }
 
     /// Those that are kept.
-    pub fn iter(&self) -> impl Iterator<Item = &Choice> {
+    pub fn iter(&self) -> impl Iterator<Item = &ChoiceEvent> {
         std::iter::once(&self.first).take(self.count.min(1) as usize).chain(&self.more)
     }
 
@@ -106,19 +106,19 @@ impl Choices {
 }
 
 /// What a `type` stands for.
-pub(super) fn kind(name: &[u8]) -> Kind {
+pub(super) fn kind(name: &[u8]) -> EventKind {
     match name {
-        b"content_block_delta" => Kind::BlockDelta,
-        b"message_delta" => Kind::MessageDelta,
-        b"message_stop" => Kind::MessageStop,
-        b"response.completed" | b"response.incomplete" => Kind::Completed,
-        b"response.failed" => Kind::Failed,
-        b"error" => Kind::Error,
+        b"content_block_delta" => EventKind::BlockDelta,
+        b"message_delta" => EventKind::MessageDelta,
+        b"message_stop" => EventKind::MessageStop,
+        b"response.completed" | b"response.incomplete" => EventKind::Completed,
+        b"response.failed" => EventKind::Failed,
+        b"error" => EventKind::Error,
         b"response.output_text.delta" | b"response.refusal.delta" | b"response.function_call_arguments.delta" => {
-            Kind::Delta
+            EventKind::Delta
         }
-        _ if name.starts_with(b"response.reasoning") && name.ends_with(b".delta") => Kind::Delta,
-        _ => Kind::Other,
+        _ if name.starts_with(b"response.reasoning") && name.ends_with(b".delta") => EventKind::Delta,
+        _ => EventKind::Other,
     }
 }
 

@@ -20,8 +20,8 @@ mod stream;
 mod totals;
 mod usage;
 
-pub use dialect::{Dialect, Family, Format};
-pub use event::ErrorKind;
+pub use dialect::{ApiFamily, BodyFormat, Dialect};
+pub use event::InBandError;
 pub use path::{Endpoint, Route, is_path, route};
 pub use request::{PromptLength, RequestScanner, RequestShape};
-pub use stream::{Emission, Reading, StreamScanner, Usage};
+pub use stream::{Emission, StreamReading, StreamScanner, Usage};

@@ -4,7 +4,7 @@
 //! forwarded is what came. Other normalisations (dot segments, doubled or trailing slashes, case) are not made: the engines
 //! answer those with 404 or a redirect.
 
-use super::dialect::{Dialect, Family};
+use super::dialect::{ApiFamily, Dialect};
 
 /// What a request line asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,10 +44,10 @@ pub fn is_path(target: &[u8], known: &[u8]) -> bool {
 
 impl Endpoint {
     /// Whose form an error takes before the body is known.
-    pub fn family(self) -> Family {
+    pub fn family(self) -> ApiFamily {
         match self {
             Self::Known(dialect) => dialect.family(),
-            Self::TgiStream | Self::Generate => Family::Tgi,
+            Self::TgiStream | Self::Generate => ApiFamily::Tgi,
         }
     }
 }

@@ -3,7 +3,7 @@
 //! It never fails: a body that is not JSON is the engine's to refuse. With a key twice the last one wins, as it does in
 //! the engines (docs/internals/decisions/0002). The prompt is measured, never kept. Which fields those are: `body`.
 
-use super::body::Body;
+use super::body::BodyFields;
 use super::dialect::Dialect;
 use super::json::Walker;
 use super::mark::Mark;
@@ -45,13 +45,13 @@ pub struct RequestScanner {
     endpoint: Endpoint,
     mark: Mark,
     walker: Walker<HELD>,
-    body: Body,
+    body: BodyFields,
 }
 
 impl RequestScanner {
     /// A scanner for a body sent to `endpoint`.
     pub fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, mark: Mark::default(), walker: Walker::default(), body: Body::default() }
+        Self { endpoint, mark: Mark::default(), walker: Walker::default(), body: BodyFields::default() }
     }
 
     /// The next piece.

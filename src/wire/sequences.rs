@@ -3,19 +3,19 @@
 //! A request may ask for several (`n`, several prompts), and their events interleave. Memory is bounded: beyond
 //! [`CHOICES_LIMIT`] a sequence is not followed, and each of its content events counts as one token.
 
-use super::count::{Count, Report};
-use super::event::{CHOICES_LIMIT, Choice};
+use super::count::{Count, TokenReport};
+use super::event::{CHOICES_LIMIT, ChoiceEvent};
 
 /// All sequences of one stream. The first one costs no allocation.
 #[derive(Debug, Default)]
 pub(super) struct Sequences {
-    first: Option<Sequence>,
-    more: Vec<Sequence>,
+    first: Option<AnswerSequence>,
+    more: Vec<AnswerSequence>,
 }
 
 /// One sequence.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Sequence {
+pub(super) struct AnswerSequence {
     index: u32,
     pub finished: bool,
     /// Tokens generated, by the largest running count or by the identifiers that came.
@@ -24,7 +24,7 @@ pub(super) struct Sequence {
     told: u32,
     /// Length of the text, of the identifiers and of the running count that came last, where they are cumulative.
     last: Cumulative,
-    pub report: Report,
+    pub report: TokenReport,
 }
 
 /// What SGLang repeats from the beginning in each event.
@@ -37,23 +37,23 @@ pub(super) struct Cumulative {
 
 impl Sequences {
     /// The sequence with this index; `None`: there are too many already.
-    pub fn of(&mut self, index: u32) -> Option<&mut Sequence> {
+    pub fn of(&mut self, index: u32) -> Option<&mut AnswerSequence> {
         let room = self.count() < CHOICES_LIMIT;
-        let first = self.first.get_or_insert(Sequence { index, ..Sequence::default() });
+        let first = self.first.get_or_insert(AnswerSequence { index, ..AnswerSequence::default() });
         if first.index == index {
             return Some(first);
         }
         match self.more.iter().position(|sequence| sequence.index == index) {
             Some(at) => self.more.get_mut(at),
             None if room => {
-                self.more.push(Sequence { index, ..Sequence::default() });
+                self.more.push(AnswerSequence { index, ..AnswerSequence::default() });
                 self.more.last_mut()
             }
             None => None,
         }
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Sequence> {
+    pub fn iter(&self) -> impl Iterator<Item = &AnswerSequence> {
         self.first.iter().chain(&self.more)
     }
 
@@ -67,10 +67,10 @@ impl Sequences {
     }
 }
 
-impl Sequence {
+impl AnswerSequence {
     /// Takes in what an event says of it; tokens of that event, if it had content. They are the growth since the last
     /// content event of a running count, or the identifiers since then, and at least one.
-    pub fn hear(&mut self, choice: &Choice, running: Option<u32>) -> Option<u32> {
+    pub fn hear(&mut self, choice: &ChoiceEvent, running: Option<u32>) -> Option<u32> {
         self.finished |= choice.finished;
         self.generated = match running {
             Some(running) => self.generated.max(running),
@@ -101,21 +101,21 @@ impl Sequence {
 mod tests {
     use super::*;
 
-    fn content(ids: u32) -> Choice {
-        Choice { content: true, ids, ..Choice::default() }
+    fn content(ids: u32) -> ChoiceEvent {
+        ChoiceEvent { content: true, ids, ..ChoiceEvent::default() }
     }
 
     #[test]
     fn tokens_are_the_growth_of_a_running_count_and_one_at_least() {
-        let mut sequence = Sequence::default();
+        let mut sequence = AnswerSequence::default();
         let tokens = [1, 4, 4, 5, 9].map(|running| sequence.hear(&content(0), Some(running)).unwrap());
         assert_eq!(tokens, [1, 3, 1, 1, 3], "what was told too much is made up for");
     }
 
     #[test]
     fn what_came_without_content_is_told_with_the_next_content() {
-        let mut sequence = Sequence::default();
-        assert_eq!(sequence.hear(&Choice { ids: 2, ..Choice::default() }, None), None);
+        let mut sequence = AnswerSequence::default();
+        assert_eq!(sequence.hear(&ChoiceEvent { ids: 2, ..ChoiceEvent::default() }, None), None);
         assert_eq!(sequence.hear(&content(1), None), Some(3));
         assert_eq!(sequence.hear(&content(0), None), Some(1), "without any count it is one");
     }
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn growth_is_seen_in_cumulative_and_in_incremental_streams() {
         let grown = |steps: &[(u32, u32, Option<u64>)]| {
-            let mut sequence = Sequence::default();
+            let mut sequence = AnswerSequence::default();
             let grown = |&(text, ids, running): &(u32, u32, Option<u64>)| {
                 sequence.has_grown(Cumulative { text, ids, running: running.map(Count::of) })
             };

@@ -9,7 +9,7 @@ use memchr::memchr2;
 /// Where in a stream of events the bytes stand.
 #[derive(Debug, Default)]
 pub(super) struct Sse {
-    line: Line,
+    line: SseLine,
     /// The byte before was a CR, whose LF may follow.
     after_cr: bool,
     /// The event under way has a field.
@@ -19,7 +19,7 @@ pub(super) struct Sse {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Line {
+enum SseLine {
     #[default]
     Start,
     /// In the name of a field, which so far is this many bytes of it.
@@ -41,7 +41,7 @@ enum Field {
 
 /// What comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Piece<'a> {
+pub(super) enum SsePiece<'a> {
     /// Some payload, not empty.
     Data(&'a [u8]),
     /// A line feed of the payload: it has several lines.
@@ -56,7 +56,7 @@ pub(super) enum Piece<'a> {
 impl Sse {
     /// Nothing of an event is under way.
     pub fn at_event_boundary(&self) -> bool {
-        matches!(self.line, Line::Start) && !self.open
+        matches!(self.line, SseLine::Start) && !self.open
     }
 
     /// The event under way has data and is named `error`.
@@ -65,7 +65,7 @@ impl Sse {
     }
 
     /// The next piece of `bytes`, which is shortened by it. `None` once nothing is left.
-    pub fn next<'a>(&mut self, bytes: &mut &'a [u8]) -> Option<Piece<'a>> {
+    pub fn next<'a>(&mut self, bytes: &mut &'a [u8]) -> Option<SsePiece<'a>> {
         loop {
             let (b, rest) = bytes.split_first()?;
             if std::mem::take(&mut self.after_cr) && *b == b'\n' {
@@ -73,17 +73,17 @@ impl Sse {
                 continue;
             }
             let piece = match self.line {
-                Line::Start => self.start(*b, bytes),
-                Line::Name(field, matched) => self.name(field, matched, *b, bytes),
-                Line::Space(field) => {
+                SseLine::Start => self.start(*b, bytes),
+                SseLine::Name(field, matched) => self.name(field, matched, *b, bytes),
+                SseLine::Space(field) => {
                     *bytes = if *b == b' ' { rest } else { bytes };
                     self.line = match field {
-                        Field::Data => Line::Data,
-                        Field::Event => Line::Event(Some(0)),
+                        Field::Data => SseLine::Data,
+                        Field::Event => SseLine::Event(Some(0)),
                     };
                     None
                 }
-                Line::Data | Line::Event(_) | Line::Ignored => self.value(bytes),
+                SseLine::Data | SseLine::Event(_) | SseLine::Ignored => self.value(bytes),
             };
             if piece.is_some() {
                 return piece;
@@ -91,7 +91,7 @@ impl Sse {
         }
     }
 
-    fn start<'a>(&mut self, b: u8, bytes: &mut &'a [u8]) -> Option<Piece<'a>> {
+    fn start<'a>(&mut self, b: u8, bytes: &mut &'a [u8]) -> Option<SsePiece<'a>> {
         if let Some(rest) = bytes.strip_prefix(b"data:") {
             *bytes = rest;
             return self.begin(Field::Data);
@@ -102,30 +102,30 @@ impl Sse {
                 self.after_cr = b == b'\r';
                 self.blank()
             }
-            b':' => self.to(Line::Ignored),
-            b'd' => self.to(Line::Name(Field::Data, 0)),
-            b'e' => self.to(Line::Name(Field::Event, 0)),
+            b':' => self.to(SseLine::Ignored),
+            b'd' => self.to(SseLine::Name(Field::Data, 0)),
+            b'e' => self.to(SseLine::Name(Field::Event, 0)),
             _ => {
                 self.open = true;
-                self.to(Line::Ignored)
+                self.to(SseLine::Ignored)
             }
         }
     }
 
     /// A blank line ends the event.
-    fn blank<'a>(&mut self) -> Option<Piece<'a>> {
+    fn blank<'a>(&mut self) -> Option<SsePiece<'a>> {
         self.open = false;
         let error = std::mem::take(&mut self.error);
-        std::mem::take(&mut self.has_data).then_some(Piece::End { error })
+        std::mem::take(&mut self.has_data).then_some(SsePiece::End { error })
     }
 
-    fn name<'a>(&mut self, field: Field, matched: u8, b: u8, bytes: &mut &'a [u8]) -> Option<Piece<'a>> {
+    fn name<'a>(&mut self, field: Field, matched: u8, b: u8, bytes: &mut &'a [u8]) -> Option<SsePiece<'a>> {
         self.open = true;
         let name = field.name();
         match (name.get(usize::from(matched)), b) {
             (Some(expected), b) if *expected == b => {
                 *bytes = &bytes[1..];
-                self.to(Line::Name(field, matched + 1))
+                self.to(SseLine::Name(field, matched + 1))
             }
             (None, b':') => {
                 *bytes = &bytes[1..];
@@ -137,15 +137,15 @@ impl Sse {
                 self.line = field.value();
                 piece
             }
-            _ => self.to(Line::Ignored),
+            _ => self.to(SseLine::Ignored),
         }
     }
 
-    fn begin<'a>(&mut self, field: Field) -> Option<Piece<'a>> {
+    fn begin<'a>(&mut self, field: Field) -> Option<SsePiece<'a>> {
         self.open = true;
-        self.line = Line::Space(field);
+        self.line = SseLine::Space(field);
         match field {
-            Field::Data => std::mem::replace(&mut self.has_data, true).then_some(Piece::Join),
+            Field::Data => std::mem::replace(&mut self.has_data, true).then_some(SsePiece::Join),
             // The last name counts.
             Field::Event => {
                 self.error = false;
@@ -155,27 +155,27 @@ impl Sse {
     }
 
     /// The value of a field, or a comment, up to and with the end of its line.
-    fn value<'a>(&mut self, bytes: &mut &'a [u8]) -> Option<Piece<'a>> {
+    fn value<'a>(&mut self, bytes: &mut &'a [u8]) -> Option<SsePiece<'a>> {
         let (part, rest) = bytes.split_at(memchr2(b'\n', b'\r', bytes).unwrap_or(bytes.len()));
         let line = self.line;
-        if let Line::Event(matched) = line {
-            self.line = Line::Event(matched.and_then(|matched| matches_on(ERROR, matched, part)));
+        if let SseLine::Event(matched) = line {
+            self.line = SseLine::Event(matched.and_then(|matched| matches_on(ERROR, matched, part)));
         }
         match rest.split_first() {
             None => *bytes = rest,
             Some((b, rest)) => {
                 self.after_cr = *b == b'\r';
-                if let Line::Event(matched) = self.line {
+                if let SseLine::Event(matched) = self.line {
                     self.error = matched.map(usize::from) == Some(ERROR.len());
                 }
-                self.line = Line::Start;
+                self.line = SseLine::Start;
                 *bytes = rest;
             }
         }
-        (line == Line::Data && !part.is_empty()).then_some(Piece::Data(part))
+        (line == SseLine::Data && !part.is_empty()).then_some(SsePiece::Data(part))
     }
 
-    fn to<'a>(&mut self, line: Line) -> Option<Piece<'a>> {
+    fn to<'a>(&mut self, line: SseLine) -> Option<SsePiece<'a>> {
         self.line = line;
         None
     }
@@ -189,10 +189,10 @@ impl Field {
         }
     }
 
-    fn value(self) -> Line {
+    fn value(self) -> SseLine {
         match self {
-            Self::Data => Line::Data,
-            Self::Event => Line::Event(Some(0)),
+            Self::Data => SseLine::Data,
+            Self::Event => SseLine::Event(Some(0)),
         }
     }
 }
@@ -215,9 +215,9 @@ mod tests {
             let mut bytes = *piece;
             while let Some(piece) = sse.next(&mut bytes) {
                 match piece {
-                    Piece::Data(part) => payload.extend_from_slice(part),
-                    Piece::Join => payload.push(b'\n'),
-                    Piece::End { error } => {
+                    SsePiece::Data(part) => payload.extend_from_slice(part),
+                    SsePiece::Join => payload.push(b'\n'),
+                    SsePiece::End { error } => {
                         events.push((String::from_utf8(std::mem::take(&mut payload)).unwrap(), error));
                     }
                 }

@@ -4,12 +4,12 @@
 //! its lines measure: no line is too long to be read along. What an event said counts only once the event is whole and was
 //! a JSON object; else it was a sign of life. Framing: `sse`; what an object says: `event`; what it adds up to: `totals`.
 
-use super::dialect::{Dialect, Format};
-use super::event::{ErrorKind, Event};
+use super::dialect::{BodyFormat, Dialect};
+use super::event::{Event, InBandError};
 use super::json::Walker;
 use super::mark::Mark;
-use super::sse::{Piece, Sse};
-use super::totals::Totals;
+use super::sse::{Sse, SsePiece};
+use super::totals::AnswerTotals;
 
 /// One content event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub struct Usage {
 
 /// What was read so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reading {
+pub struct StreamReading {
     pub content_events: u64,
     /// Sum of the emissions' tokens.
     pub counted_tokens: u64,
@@ -42,7 +42,7 @@ pub struct Reading {
     pub terminated: bool,
     /// Every choice that was seen has finished, or a whole answer was read.
     pub finished: bool,
-    pub error: Option<ErrorKind>,
+    pub error: Option<InBandError>,
     /// The body cannot be read.
     pub opaque: bool,
     /// The last event is whole.
@@ -64,12 +64,12 @@ pub struct StreamScanner {
 #[derive(Debug)]
 struct Framed {
     dialect: Dialect,
-    format: Format,
+    format: BodyFormat,
     sse: Sse,
     /// The event under way has payload.
     has_payload: bool,
-    done: Done,
-    totals: Totals,
+    done: DoneMatcher,
+    totals: AnswerTotals,
 }
 
 /// A payload on its way, and what it said so far.
@@ -81,14 +81,14 @@ struct Object {
 
 impl StreamScanner {
     /// A scanner for an answer in `dialect`, framed as `format`.
-    pub fn new(dialect: Dialect, format: Format) -> Self {
+    pub fn new(dialect: Dialect, format: BodyFormat) -> Self {
         let framed = Framed {
             dialect,
             format,
             sse: Sse::default(),
             has_payload: false,
-            done: Done::default(),
-            totals: Totals::default(),
+            done: DoneMatcher::default(),
+            totals: AnswerTotals::default(),
         };
         Self { mark: Mark::default(), framed, cut: None }
     }
@@ -124,17 +124,17 @@ impl StreamScanner {
         let mut object = self.cut.take().unwrap_or_default();
         let framed = &mut self.framed;
         match framed.format {
-            Format::Opaque => {}
-            Format::Json => framed.end_answer(&object),
-            Format::Ndjson => framed.end_event(false, true, &mut object, &mut on_event),
-            Format::Sse => framed.end_event(framed.sse.is_error(), false, &mut object, &mut on_event),
+            BodyFormat::Opaque => {}
+            BodyFormat::Json => framed.end_answer(&object),
+            BodyFormat::Ndjson => framed.end_event(false, true, &mut object, &mut on_event),
+            BodyFormat::Sse => framed.end_event(framed.sse.is_error(), false, &mut object, &mut on_event),
         }
     }
 
     /// What was read so far.
-    pub fn reading(&self) -> Reading {
-        Reading {
-            opaque: self.framed.format == Format::Opaque,
+    pub fn reading(&self) -> StreamReading {
+        StreamReading {
+            opaque: self.framed.format == BodyFormat::Opaque,
             at_event_boundary: self.at_event_boundary(),
             ..self.framed.totals.reading(self.framed.dialect)
         }
@@ -154,10 +154,10 @@ impl StreamScanner {
 impl Framed {
     fn frame(&mut self, bytes: &[u8], object: &mut Object, on_event: &mut impl FnMut(Emission)) {
         match self.format {
-            Format::Sse => self.events(bytes, object, on_event),
-            Format::Ndjson => self.records(bytes, object, on_event),
-            Format::Json => self.pay(bytes, object),
-            Format::Opaque => {}
+            BodyFormat::Sse => self.events(bytes, object, on_event),
+            BodyFormat::Ndjson => self.records(bytes, object, on_event),
+            BodyFormat::Json => self.pay(bytes, object),
+            BodyFormat::Opaque => {}
         }
     }
 
@@ -165,15 +165,15 @@ impl Framed {
     fn events(&mut self, mut bytes: &[u8], object: &mut Object, on_event: &mut impl FnMut(Emission)) {
         while let Some(piece) = self.sse.next(&mut bytes) {
             match piece {
-                Piece::Data(part) => {
+                SsePiece::Data(part) => {
                     self.done.feed(part);
                     self.pay(part, object);
                 }
-                Piece::Join => {
+                SsePiece::Join => {
                     self.done.feed(b"\n");
                     self.pay(b"\n", object);
                 }
-                Piece::End { error } => self.end_event(error, true, object, on_event),
+                SsePiece::End { error } => self.end_event(error, true, object, on_event),
             }
         }
     }
@@ -196,7 +196,7 @@ impl Framed {
     /// The payload under way is over. `is_error`: its event has that name. `complete`: a client would get it.
     fn end_event(&mut self, is_error: bool, complete: bool, object: &mut Object, on_event: &mut impl FnMut(Emission)) {
         if is_error {
-            self.totals.on_error(ErrorKind::Error);
+            self.totals.on_error(InBandError::Error);
         }
         let is_object = object.walker.ended() && object.event.list.is_none();
         let tokens = if is_object { self.totals.on_event(self.dialect, &object.event) } else { None };
@@ -206,7 +206,7 @@ impl Framed {
         }
         self.totals.terminated |= self.done.is_whole() && says_done(self.dialect);
         self.has_payload = false;
-        self.done = Done::default();
+        self.done = DoneMatcher::default();
         object.walker.reset();
         object.event.reset();
     }
@@ -220,12 +220,12 @@ impl Framed {
 
 /// Whether a payload is `[DONE]` and nothing else, but for white space around it.
 #[derive(Clone, Copy, Debug, Default)]
-struct Done {
+struct DoneMatcher {
     /// So many bytes of it were seen; [`OTHER`]: it is something else.
     matched: u8,
 }
 
-impl Done {
+impl DoneMatcher {
     fn feed(&mut self, bytes: &[u8]) {
         let mut rest = bytes.iter();
         while self.matched != OTHER
@@ -259,7 +259,7 @@ const HELD: usize = 64;
 mod tests {
     use super::*;
 
-    fn read(dialect: Dialect, format: Format, pieces: &[&[u8]]) -> (Reading, Vec<u32>) {
+    fn read(dialect: Dialect, format: BodyFormat, pieces: &[&[u8]]) -> (StreamReading, Vec<u32>) {
         let (mut scanner, mut emissions) = (StreamScanner::new(dialect, format), Vec::new());
         pieces.iter().for_each(|piece| scanner.feed(piece, |emission| emissions.push(emission.tokens)));
         scanner.finish(|emission| emissions.push(emission.tokens));
@@ -269,7 +269,7 @@ mod tests {
     #[test]
     fn a_hundred_events_in_one_read_are_a_hundred_events() {
         let one = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"x\"},\"logprobs\":{\"content\":[{\"text\":\"]\"}]}}]}\n\n";
-        let (reading, emissions) = read(Dialect::OpenAiChat, Format::Sse, &[one.repeat(100).as_bytes()]);
+        let (reading, emissions) = read(Dialect::OpenAiChat, BodyFormat::Sse, &[one.repeat(100).as_bytes()]);
         assert_eq!((reading.content_events, emissions.len()), (100, 100));
     }
 
@@ -277,18 +277,18 @@ mod tests {
     fn a_terminator_inside_a_text_is_text_and_comments_are_signs_of_life() {
         let stream =
             b": ping\n\ndata: {\"choices\":[{\"delta\":{\"content\":\"data: [DONE]\"}}]}\n\ndata: nonsense\n\n";
-        let (reading, _) = read(Dialect::OpenAiChat, Format::Sse, &[stream]);
+        let (reading, _) = read(Dialect::OpenAiChat, BodyFormat::Sse, &[stream]);
         assert_eq!((reading.content_events, reading.terminated, reading.at_event_boundary), (1, false, true));
-        let (reading, _) = read(Dialect::OpenAiChat, Format::Sse, &[b"data: [DONE]"]);
+        let (reading, _) = read(Dialect::OpenAiChat, BodyFormat::Sse, &[b"data: [DONE]"]);
         assert!(reading.terminated, "an unfinished event at the end is looked at");
     }
 
     #[test]
     fn done_is_a_terminator_only_alone_and_only_where_it_is_one() {
         let terminated = |dialect, stream: &str| {
-            let whole = read(dialect, Format::Sse, &[stream.as_bytes()]).0.terminated;
+            let whole = read(dialect, BodyFormat::Sse, &[stream.as_bytes()]).0.terminated;
             assert_eq!(
-                read(dialect, Format::Sse, &stream.as_bytes().chunks(1).collect::<Vec<_>>()).0.terminated,
+                read(dialect, BodyFormat::Sse, &stream.as_bytes().chunks(1).collect::<Vec<_>>()).0.terminated,
                 whole
             );
             whole
@@ -313,21 +313,21 @@ mod tests {
     #[test]
     fn an_event_named_error_is_an_error_whatever_its_payload() {
         for (dialect, stream, error) in [
-            (Dialect::OpenAiChat, "event: error\ndata: boom\n\n", Some(ErrorKind::Error)),
-            (Dialect::Tgi, "data: {\"message\":\"x\"}\nevent: error\n\n", Some(ErrorKind::Error)),
+            (Dialect::OpenAiChat, "event: error\ndata: boom\n\n", Some(InBandError::Error)),
+            (Dialect::Tgi, "data: {\"message\":\"x\"}\nevent: error\n\n", Some(InBandError::Error)),
             (
                 Dialect::AnthropicMessages,
                 "event: error\ndata: {\"error\":{\"type\":\"overloaded_error\"}}\n\n",
-                Some(ErrorKind::Overloaded),
+                Some(InBandError::Overloaded),
             ),
-            (Dialect::AnthropicMessages, "event: error\ndata: {\"type\":", Some(ErrorKind::Error)),
+            (Dialect::AnthropicMessages, "event: error\ndata: {\"type\":", Some(InBandError::Error)),
             (Dialect::AnthropicMessages, "event: error\n\n", None),
             (Dialect::OpenAiChat, "event: errors\ndata: {}\n\nevent: ping\ndata: error\n\n", None),
             (Dialect::OpenAiChat, "data: {\"error\":null,\"choices\":[]}\n\n", None),
-            (Dialect::OpenAiChat, "data: {\"object\":\"x\",\"error\":\"no\"}\n\n", Some(ErrorKind::Error)),
+            (Dialect::OpenAiChat, "data: {\"object\":\"x\",\"error\":\"no\"}\n\n", Some(InBandError::Error)),
             (Dialect::OpenAiChat, "data: [DONE]\n\nevent: error\ndata: late\n\n", None),
         ] {
-            assert_eq!(read(dialect, Format::Sse, &[stream.as_bytes()]).0.error, error, "{stream:?}");
+            assert_eq!(read(dialect, BodyFormat::Sse, &[stream.as_bytes()]).0.error, error, "{stream:?}");
         }
     }
 
@@ -345,19 +345,19 @@ mod tests {
             &format!("{object}{object}"),
         ] {
             let (reading, emissions) =
-                read(Dialect::OpenAiChat, Format::Sse, &[format!("data: {payload}\n\n").as_bytes()]);
+                read(Dialect::OpenAiChat, BodyFormat::Sse, &[format!("data: {payload}\n\n").as_bytes()]);
             assert!(emissions.is_empty() && reading.at_event_boundary, "{payload}");
         }
-        assert_eq!(read(Dialect::OpenAiChat, Format::Sse, &[format!("data: {object} \n\n").as_bytes()]).1, [1]);
+        assert_eq!(read(Dialect::OpenAiChat, BodyFormat::Sse, &[format!("data: {object} \n\n").as_bytes()]).1, [1]);
     }
 
     #[test]
     fn the_last_line_of_ndjson_may_lack_its_end_and_blank_lines_mean_nothing() {
         let lines = "\r\n{\"response\":\"a\"}\r\n\n{\"response\":\"b\",\"done\":true}";
-        let (reading, emissions) = read(Dialect::OllamaGenerate, Format::Ndjson, &[lines.as_bytes()]);
+        let (reading, emissions) = read(Dialect::OllamaGenerate, BodyFormat::Ndjson, &[lines.as_bytes()]);
         assert_eq!((emissions, reading.terminated), (vec![1, 1], true));
         let (reading, emissions) =
-            read(Dialect::OllamaGenerate, Format::Ndjson, &[&lines.as_bytes()[..lines.len() - 1]]);
+            read(Dialect::OllamaGenerate, BodyFormat::Ndjson, &[&lines.as_bytes()[..lines.len() - 1]]);
         assert_eq!((emissions, reading.terminated), (vec![1], false));
     }
 

@@ -2,31 +2,31 @@
 //! (dialects.md, 2.2 to 2.5).
 //! How reports of usage add up: `usage`.
 
-use super::count::Report;
+use super::count::TokenReport;
 use super::dialect::{Dialect, has_sequences};
-use super::event::{Choice, ErrorKind, Event, Kind};
+use super::event::{ChoiceEvent, Event, EventKind, InBandError};
 use super::sequences::{Cumulative, Sequences};
-use super::stream::Reading;
-use super::usage::{Reports, believed};
+use super::stream::StreamReading;
+use super::usage::{TokenReports, believed};
 
 /// The books of one answer.
 #[derive(Debug, Default)]
-pub(super) struct Totals {
+pub(super) struct AnswerTotals {
     pub content_events: u64,
     pub counted: u64,
     running_seen: bool,
     pub terminated: bool,
     /// A whole answer that is not a stream was read.
     answered: bool,
-    pub error: Option<ErrorKind>,
+    pub error: Option<InBandError>,
     sequences: Sequences,
-    pub reports: Reports,
+    pub reports: TokenReports,
 }
 
-impl Totals {
+impl AnswerTotals {
     /// An error event, whatever else it says. Behind the terminator nothing matters any more.
-    pub fn on_error(&mut self, kind: ErrorKind) {
-        if !self.terminated && self.error != Some(ErrorKind::Overloaded) {
+    pub fn on_error(&mut self, kind: InBandError) {
+        if !self.terminated && self.error != Some(InBandError::Overloaded) {
             self.error = Some(kind);
         }
     }
@@ -54,8 +54,8 @@ impl Totals {
         self.counted = self.counted.saturating_add(u64::from(tokens));
     }
 
-    pub fn reading(&self, dialect: Dialect) -> Reading {
-        Reading {
+    pub fn reading(&self, dialect: Dialect) -> StreamReading {
+        StreamReading {
             content_events: self.content_events,
             counted_tokens: self.counted,
             running: self.running_seen,
@@ -63,13 +63,14 @@ impl Totals {
             terminated: self.terminated,
             finished: self.answered || self.sequences.have_finished(),
             error: self.error,
-            ..Reading::default()
+            ..StreamReading::default()
         }
     }
 
     fn hear_error(&mut self, dialect: Dialect, event: &Event) {
-        let failed = event.kind == Kind::Error || dialect == Dialect::OpenAiResponses && event.kind == Kind::Failed;
-        if let Some(kind) = event.error.or(failed.then_some(ErrorKind::Error)) {
+        let failed =
+            event.kind == EventKind::Error || dialect == Dialect::OpenAiResponses && event.kind == EventKind::Failed;
+        if let Some(kind) = event.error.or(failed.then_some(InBandError::Error)) {
             self.on_error(kind);
         }
     }
@@ -104,8 +105,8 @@ impl Totals {
         let report = self.own_report(dialect, event);
         let running = event.running.and_then(believed).filter(|_| has_sequences(dialect));
         // Elsewhere these members mean something else, or nothing.
-        let named = if has_sequences(dialect) { event.own } else { Choice { index: 0, ids: 0, ..event.own } };
-        let says = Choice { finished: has_finished(dialect, event), ..named };
+        let named = if has_sequences(dialect) { event.own } else { ChoiceEvent { index: 0, ids: 0, ..event.own } };
+        let says = ChoiceEvent { finished: has_finished(dialect, event), ..named };
         let sequence = self.sequences.of(says.index);
         let mut tokens = None;
         if let Some(sequence) = sequence {
@@ -119,7 +120,7 @@ impl Totals {
             // SGLang repeats its identifiers: their number is a running count.
             let repeated = (dialect == Dialect::SglangNative && says.ids > 0).then_some(says.ids);
             let running = running.or(repeated);
-            tokens = sequence.hear(&Choice { content, ..says }, running);
+            tokens = sequence.hear(&ChoiceEvent { content, ..says }, running);
             self.running_seen |= tokens.is_some() && (running.is_some() || says.ids > 0);
         } else if has_content(dialect, event) {
             tokens = Some(1);
@@ -128,23 +129,23 @@ impl Totals {
         tokens
     }
 
-    fn own_report(&mut self, dialect: Dialect, event: &Event) -> Report {
+    fn own_report(&mut self, dialect: Dialect, event: &Event) -> TokenReport {
         let report = event.report;
         match dialect {
             Dialect::AnthropicMessages => {
                 self.reports.hear_cache(event);
-                Report { output: report.output.filter(|_| event.kind == Kind::MessageDelta), ..report }
+                TokenReport { output: report.output.filter(|_| event.kind == EventKind::MessageDelta), ..report }
             }
             Dialect::OpenAiResponses | Dialect::Tgi => report,
-            _ => Report { output: event.running, ..report },
+            _ => TokenReport { output: event.running, ..report },
         }
     }
 
     /// The dialect's terminator, where it is an event of JSON.
     fn ends(&self, dialect: Dialect, event: &Event) -> bool {
         match dialect {
-            Dialect::OpenAiResponses => matches!(event.kind, Kind::Completed | Kind::Failed),
-            Dialect::AnthropicMessages => event.kind == Kind::MessageStop,
+            Dialect::OpenAiResponses => matches!(event.kind, EventKind::Completed | EventKind::Failed),
+            Dialect::AnthropicMessages => event.kind == EventKind::MessageStop,
             Dialect::Tgi => event.own.finished,
             Dialect::OllamaChat | Dialect::OllamaGenerate => event.done,
             // Several prompts end one by one, and the last of them may not have begun when the first ends.
@@ -160,8 +161,8 @@ impl Totals {
 
 fn has_content(dialect: Dialect, event: &Event) -> bool {
     match dialect {
-        Dialect::OpenAiResponses => event.kind == Kind::Delta && event.text > 0,
-        Dialect::AnthropicMessages => event.kind == Kind::BlockDelta && event.own.content,
+        Dialect::OpenAiResponses => event.kind == EventKind::Delta && event.text > 0,
+        Dialect::AnthropicMessages => event.kind == EventKind::BlockDelta && event.own.content,
         Dialect::Tgi => event.token && !event.special,
         Dialect::SglangNative | Dialect::LlamacppNative => event.text > 0,
         _ => event.own.content || event.text > 0,
@@ -170,10 +171,10 @@ fn has_content(dialect: Dialect, event: &Event) -> bool {
 
 fn has_finished(dialect: Dialect, event: &Event) -> bool {
     match dialect {
-        Dialect::OpenAiResponses => matches!(event.kind, Kind::Completed | Kind::Failed),
+        Dialect::OpenAiResponses => matches!(event.kind, EventKind::Completed | EventKind::Failed),
         Dialect::AnthropicMessages => match event.kind {
-            Kind::MessageDelta => event.own.finished,
-            kind => kind == Kind::MessageStop,
+            EventKind::MessageDelta => event.own.finished,
+            kind => kind == EventKind::MessageStop,
         },
         _ => event.own.finished || event.done,
     }

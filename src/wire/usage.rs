@@ -13,7 +13,7 @@
 //! **Belief.** A count beyond [`USAGE_LIMIT`], or of less output than there were content events, is not believed.
 //! Anthropic's `message_start` carries a placeholder for output, which is never believed; only `message_delta` is.
 
-use super::count::{Count, Report, sum};
+use super::count::{Count, TokenReport, sum};
 use super::dialect::{Dialect, has_sequences};
 use super::event::Event;
 use super::sequences::Sequences;
@@ -21,12 +21,12 @@ use super::stream::Usage;
 
 /// The reports of one answer, but for those that stand beside one sequence: `Sequences` keeps them.
 #[derive(Debug, Default)]
-pub(super) struct Reports {
+pub(super) struct TokenReports {
     /// Prompts of the request, if somebody told.
     pub prompts: Option<u32>,
     apart: Apart,
     /// Beside several choices in one event: for all of them together.
-    shared: Report,
+    shared: TokenReport,
     cache_read: Option<Count>,
     cache_written: Option<Count>,
 }
@@ -34,18 +34,18 @@ pub(super) struct Reports {
 /// Reports in events of their own.
 #[derive(Clone, Copy, Debug, Default)]
 struct Apart {
-    sum: Report,
-    largest: Report,
+    sum: TokenReport,
+    largest: TokenReport,
 }
 
-impl Reports {
+impl TokenReports {
     /// An event that has no choices reports.
-    pub fn on_report_apart(&mut self, report: Report) {
+    pub fn on_report_apart(&mut self, report: TokenReport) {
         self.apart.add(report);
     }
 
     /// An event that has several choices reports.
-    pub fn on_shared_report(&mut self, report: Report) {
+    pub fn on_shared_report(&mut self, report: TokenReport) {
         self.shared.raise(report);
     }
 
@@ -111,7 +111,7 @@ impl Reports {
 }
 
 impl Apart {
-    fn add(&mut self, report: Report) {
+    fn add(&mut self, report: TokenReport) {
         self.sum.add(report);
         self.largest.raise(report);
     }
@@ -131,10 +131,10 @@ const USAGE_LIMIT: u64 = 1 << 24;
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Format, Reading, StreamScanner};
+    use super::super::{BodyFormat, StreamReading, StreamScanner};
     use super::*;
 
-    fn reads(scanner: StreamScanner, payloads: &[&str]) -> (Reading, Vec<u32>) {
+    fn reads(scanner: StreamScanner, payloads: &[&str]) -> (StreamReading, Vec<u32>) {
         let (mut scanner, mut tokens) = (scanner, Vec::new());
         for payload in payloads {
             scanner.feed(format!("data: {payload}\n\n").as_bytes(), |emission| tokens.push(emission.tokens));
@@ -144,7 +144,7 @@ mod tests {
     }
 
     fn sse(dialect: Dialect) -> StreamScanner {
-        StreamScanner::new(dialect, Format::Sse)
+        StreamScanner::new(dialect, BodyFormat::Sse)
     }
 
     fn answer(scanner: StreamScanner, body: &str) -> Usage {
@@ -266,7 +266,7 @@ mod tests {
         let again = delta.replace("12", r#"12,"input_tokens":10,"cache_read_input_tokens":5"#);
         assert_eq!(reading(&[start, &again]).usage, whole.usage, "repeated, not added");
         let body = r#"{"type":"message","usage":{"input_tokens":10,"cache_read_input_tokens":5,"output_tokens":1}}"#;
-        let usage = answer(StreamScanner::new(Dialect::AnthropicMessages, Format::Json), body);
+        let usage = answer(StreamScanner::new(Dialect::AnthropicMessages, BodyFormat::Json), body);
         assert_eq!(usage, Usage { input: Some(15), output: Some(1), cached: Some(5) });
     }
 
@@ -310,10 +310,10 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_a_list_reports_the_sum_of_its_objects() {
-        let native = StreamScanner::new(Dialect::LlamacppNative, Format::Json);
+        let native = StreamScanner::new(Dialect::LlamacppNative, BodyFormat::Json);
         let body = r#"[{"content":"a","tokens_predicted":3,"tokens_evaluated":4},{"tokens_predicted":2,"tokens_evaluated":5}]"#;
         assert_eq!(Some(answer(native, body)), usage(9, 5));
-        let sglang = StreamScanner::new(Dialect::SglangNative, Format::Json);
+        let sglang = StreamScanner::new(Dialect::SglangNative, BodyFormat::Json);
         let body = r#"[{"meta_info":{"prompt_tokens":4,"completion_tokens":3}},{"meta_info":{"prompt_tokens":1,"completion_tokens":1}}]"#;
         assert_eq!(Some(answer(sglang, body)), usage(5, 4));
     }
@@ -325,7 +325,7 @@ mod tests {
                 r#"{{"choices":[{{"index":0}},{{"index":1}}],"usage":{{"prompt_tokens":7,"completion_tokens":3}}{timings}}}"#
             )
         };
-        let json = |dialect| StreamScanner::new(dialect, Format::Json);
+        let json = |dialect| StreamScanner::new(dialect, BodyFormat::Json);
         let llamacpp = body(r#","timings":{"predicted_n":3}"#);
         assert_eq!(Some(answer(json(Dialect::OpenAiChat), &llamacpp)), usage(7, 6));
         assert_eq!(Some(answer(json(Dialect::OpenAiChat), &body(""))), usage(7, 3));
@@ -335,7 +335,7 @@ mod tests {
 
     #[test]
     fn a_broken_answer_says_nothing() {
-        let mut scanner = StreamScanner::new(Dialect::OpenAiChat, Format::Json);
+        let mut scanner = StreamScanner::new(Dialect::OpenAiChat, BodyFormat::Json);
         scanner.feed(br#"{"usage":{"prompt_tokens":7,"completion_tokens":3}"#, |_| {});
         scanner.finish(|_| {});
         assert_eq!((scanner.reading().usage, scanner.reading().finished), (None, false));

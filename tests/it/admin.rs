@@ -10,9 +10,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use weir::clock::Clock;
 use weir::export::admin::AdminPort;
-use weir::export::routes::Page;
-use weir::export::visitor::Admission;
-use weir::export::{Check, DrainControl, Facts, Handles, Mode, ModeControl, ProcessFacts, Readiness, ReloadControl};
+use weir::export::routes::AdminPage;
+use weir::export::visitor::AccessPolicy;
+use weir::export::{
+    DrainControl, Handles, Mode, ModeControl, ProcessCounters, ProcessFacts, Readiness, ReadinessCheck, ReloadControl,
+};
 
 use crate::books;
 
@@ -36,14 +38,14 @@ impl Process {
 }
 
 impl ProcessFacts for Process {
-    fn facts(&self) -> Facts {
-        Facts { up: vec![true], reload_accepted: true, ..Facts::default() }
+    fn facts(&self) -> ProcessCounters {
+        ProcessCounters { up: vec![true], reload_accepted: true, ..ProcessCounters::default() }
     }
 }
 
 impl Readiness for Process {
-    fn checks(&self) -> Vec<Check> {
-        vec![Check { name: "not draining".into(), passed: !*self.draining.borrow() }]
+    fn checks(&self) -> Vec<ReadinessCheck> {
+        vec![ReadinessCheck { name: "not draining".into(), passed: !*self.draining.borrow() }]
     }
 }
 
@@ -102,7 +104,7 @@ struct Rig {
 }
 
 impl Rig {
-    fn start(admission: Admission) -> Self {
+    fn start(admission: AccessPolicy) -> Self {
         let process = Process::new();
         let handles = Handles {
             clock: Clock::start(),
@@ -149,8 +151,8 @@ impl Rig {
 
 #[test]
 fn every_path_answers_the_methods_it_lists_and_405_to_others() {
-    let rig = Rig::start(Admission::default());
-    for (path, page) in Page::PATHS.into_iter().filter(|(path, _)| *path != "/events") {
+    let rig = Rig::start(AccessPolicy::default());
+    for (path, page) in AdminPage::PATHS.into_iter().filter(|(path, _)| *path != "/events") {
         for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"] {
             let (status, answer) = rig.ask(method, path, "Host: 127.0.0.1\r\nContent-Length: 0\r\n");
             if page.allow().split(", ").any(|allowed| allowed == method) {
@@ -172,7 +174,7 @@ fn every_path_answers_the_methods_it_lists_and_405_to_others() {
 
 #[test]
 fn every_path_refuses_foreign_hosts_and_origins_whatever_the_method() {
-    let rig = Rig::start(Admission::default());
+    let rig = Rig::start(AccessPolicy::default());
     let foreign = [
         ("Host: evil.example\r\n", 403),
         ("Host: localhost\r\nOrigin: http://evil.example\r\n", 403),
@@ -181,7 +183,7 @@ fn every_path_refuses_foreign_hosts_and_origins_whatever_the_method() {
         ("", 400),
         ("Host: localhost\r\nHost: localhost\r\n", 400),
     ];
-    for path in Page::PATHS.iter().map(|(path, _)| *path).chain(["/nowhere"]) {
+    for path in AdminPage::PATHS.iter().map(|(path, _)| *path).chain(["/nowhere"]) {
         for method in ["GET", "POST"] {
             for (headers, expected) in foreign {
                 let (status, answer) = rig.ask(method, path, headers);
@@ -194,15 +196,15 @@ fn every_path_refuses_foreign_hosts_and_origins_whatever_the_method() {
 
 #[test]
 fn an_unknown_path_is_404_with_the_list() {
-    let rig = Rig::start(Admission::default());
+    let rig = Rig::start(AccessPolicy::default());
     let (status, answer) = rig.get("/nope");
     assert_eq!(status, 404);
-    assert!(Page::PATHS.iter().all(|(path, _)| answer.contains(path)), "{answer}");
+    assert!(AdminPage::PATHS.iter().all(|(path, _)| answer.contains(path)), "{answer}");
 }
 
 #[test]
 fn changes_need_the_token_and_a_local_drain_does_not() {
-    let rig = Rig::start(Admission { token: Some("secret".into()), ..Admission::default() });
+    let rig = Rig::start(AccessPolicy { token: Some("secret".into()), ..AccessPolicy::default() });
     assert_eq!(rig.get("/drain").0, 200);
     assert!(rig.process.draining());
     assert_eq!(rig.ask("POST", "/undrain", "Host: localhost\r\n").0, 401);
@@ -213,7 +215,7 @@ fn changes_need_the_token_and_a_local_drain_does_not() {
 
 #[test]
 fn the_mode_is_switched_by_who_may_and_read_by_everybody() {
-    let rig = Rig::start(Admission { token: Some("secret".into()), ..Admission::default() });
+    let rig = Rig::start(AccessPolicy { token: Some("secret".into()), ..AccessPolicy::default() });
     let switch = |word: &str, token: &str| {
         rig.ask("POST", &format!("/mode?set={word}"), &format!("Host: localhost\r\nAuthorization: Bearer {token}\r\n"))
             .0
@@ -226,7 +228,7 @@ fn the_mode_is_switched_by_who_may_and_read_by_everybody() {
 
 #[test]
 fn a_drain_that_waits_ends_with_the_last_request_or_the_wait_or_its_cancelling() {
-    let rig = Rig::start(Admission::default());
+    let rig = Rig::start(AccessPolicy::default());
     assert_eq!(rig.get("/drain?wait=50ms").0, 504);
     assert_eq!(rig.get("/drain?wait=soon").0, 400);
     std::thread::scope(|scope| {
@@ -246,7 +248,7 @@ fn a_drain_that_waits_ends_with_the_last_request_or_the_wait_or_its_cancelling()
 
 #[test]
 fn readiness_follows_the_checks_and_liveness_does_not() {
-    let rig = Rig::start(Admission::default());
+    let rig = Rig::start(AccessPolicy::default());
     assert_eq!(rig.get("/readyz").0, 200);
     rig.process.begin();
     let (status, answer) = rig.get("/readyz?verbose");
@@ -257,7 +259,7 @@ fn readiness_follows_the_checks_and_liveness_does_not() {
 
 #[test]
 fn metrics_are_packed_only_for_those_who_take_it() {
-    let rig = Rig::start(Admission::default());
+    let rig = Rig::start(AccessPolicy::default());
     let (_, plain) = rig.get("/metrics");
     assert!(plain.contains("content-type: text/plain; version=0.0.4"), "{plain}");
     assert!(plain.contains("weir_build_info{") && !plain.contains("content-encoding"));
@@ -272,7 +274,7 @@ fn metrics_are_packed_only_for_those_who_take_it() {
 
 #[test]
 fn a_body_of_a_mebibyte_is_read_and_more_is_413() {
-    let rig = Rig::start(Admission::default());
+    let rig = Rig::start(AccessPolicy::default());
     let post = |length: usize| {
         let mut request =
             format!("POST /drain HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n")
@@ -286,7 +288,7 @@ fn a_body_of_a_mebibyte_is_read_and_more_is_413() {
 
 #[test]
 fn the_sixty_fifth_connection_is_turned_away_while_all_others_are_answered_and_a_free_place_is_taken_again() {
-    let rig = Rig::start(Admission::default());
+    let rig = Rig::start(AccessPolicy::default());
     let waiting: Vec<_> = (0..64)
         .map(|_| {
             let mut stream = rig.open();
@@ -317,7 +319,7 @@ fn the_sixty_fifth_connection_is_turned_away_while_all_others_are_answered_and_a
 
 #[test]
 fn stopping_the_port_ends_its_thread_even_with_callers_connected() {
-    let rig = Rig::start(Admission::default());
+    let rig = Rig::start(AccessPolicy::default());
     let mut stream = rig.open();
     let Rig { port, .. } = rig;
     drop(port);
@@ -327,7 +329,7 @@ fn stopping_the_port_ends_its_thread_even_with_callers_connected() {
 
 #[test]
 fn a_reload_is_a_change_and_answers_what_it_did_or_every_mistake() {
-    let rig = Rig::start(Admission::default());
+    let rig = Rig::start(AccessPolicy::default());
     let (status, text) = rig.raw(b"POST /-/reload HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n");
     let text = String::from_utf8(text).unwrap();
     assert!(status == 200 && text.ends_with("{\"changed\":[\"mode\"],\"needs_restart\":[\"listen\"]}\n"), "{text}");

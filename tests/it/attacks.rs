@@ -9,12 +9,12 @@ use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use weir::app::{Running, start};
+use weir::app::{RunningServer, start};
 use weir::backend::BackendId;
 use weir::config::{Config, Overrides};
-use weir::measure::journal::{self, Record};
+use weir::measure::journal::{self, JournalRecord};
 use weir::measure::{AbandonPhase, BucketSettings, Ledger, NoTokenReason, Outcome, Snapshot};
-use weir::proxy::gateway::{Gateway, Phase};
+use weir::proxy::gateway::{HookPoint, ProxyState};
 use weir::slo::Slo;
 
 /// A backend that gives each connection, and its number, to `script`.
@@ -65,16 +65,16 @@ fn request(stream: &mut TcpStream) -> Option<String> {
 }
 
 /// One worker in front of `backends`, with `settings` as further lines of the file.
-fn weir(backends: &[SocketAddr], settings: &str) -> Running {
+fn weir(backends: &[SocketAddr], settings: &str) -> RunningServer {
     let urls: Vec<String> = backends.iter().map(|backend| format!("http://{backend}")).collect();
     weir_at(&urls, settings)
 }
 
-fn weir_at(urls: &[String], settings: &str) -> Running {
+fn weir_at(urls: &[String], settings: &str) -> RunningServer {
     weir_adjusted(urls, settings, |_| {})
 }
 
-fn weir_adjusted(urls: &[String], settings: &str, adjust: impl FnOnce(&mut Gateway)) -> Running {
+fn weir_adjusted(urls: &[String], settings: &str, adjust: impl FnOnce(&mut ProxyState)) -> RunningServer {
     let list: String = urls.iter().map(|url| format!("  - {{url: '{url}', engine: none}}\n")).collect();
     let text =
         format!("listen: 127.0.0.1:0\nworkers: 1\nadmin: {{listen: '127.0.0.1:0'}}\nbackends:\n{list}{settings}\n");
@@ -117,7 +117,7 @@ const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-type: applic
 const EVENT: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"x\"}}]}\n\n";
 
 /// The books, once `done` says so of them; they balance at every look.
-fn books(running: &Running, done: impl Fn(&Snapshot) -> bool) -> Snapshot {
+fn books(running: &RunningServer, done: impl Fn(&Snapshot) -> bool) -> Snapshot {
     for _ in 0..2_000 {
         let snapshot = running.gateway.ledger.snapshot(running.gateway.clock.now());
         snapshot.check().unwrap();
@@ -129,12 +129,12 @@ fn books(running: &Running, done: impl Fn(&Snapshot) -> bool) -> Snapshot {
     panic!("it did not come to it: {:?}", running.gateway.ledger.snapshot(running.gateway.clock.now()).accounts);
 }
 
-fn total(snapshot: &Snapshot, of: impl Fn(&weir::measure::Books) -> u64) -> u64 {
+fn total(snapshot: &Snapshot, of: impl Fn(&weir::measure::AccountStats) -> u64) -> u64 {
     snapshot.accounts.iter().map(|account| of(account)).sum()
 }
 
 /// Waits until nothing is under way, so that what an exchange held is given back.
-fn idle(running: &Running) {
+fn idle(running: &RunningServer) {
     while running.gateway.drain.underway() > 0 {
         pause();
     }
@@ -420,7 +420,7 @@ fn the_configured_token_guards_changes_and_is_shown_nowhere() {
     running.stop();
 }
 
-fn undrain(running: &Running, token: &str) -> String {
+fn undrain(running: &RunningServer, token: &str) -> String {
     let request = format!("POST /undrain HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{token}\r\n");
     ask(running.admin, request.as_bytes())
 }
@@ -496,7 +496,7 @@ fn a_client_that_leaves_while_its_backend_is_dialled_is_seen_also_behind_stray_b
             pause();
         }
         drop(client);
-        let left = |books: &weir::measure::Books| books.abandoned[AbandonPhase::Queue.index()];
+        let left = |books: &weir::measure::AccountStats| books.abandoned[AbandonPhase::Queue.index()];
         let seen = if stray.is_empty() { 1 } else { 2 };
         books(&running, |books| total(books, left) == seen && total(books, |books| books.offered()) == seen);
     }
@@ -637,7 +637,7 @@ fn a_panic_is_counted_once_and_ends_one_request() {
     weir::export::logging::on_panic(panics.clone());
     let running = weir_adjusted(&[format!("http://{engine}")], "", |gateway| {
         gateway.facts.panics = panics;
-        gateway.hook = |phase| assert!(phase != Phase::Arrived, "injected");
+        gateway.hook = |phase| assert!(phase != HookPoint::Arrived, "injected");
     });
     assert_eq!(ask(running.address, &post(CHAT, "", STREAM)), "");
     idle(&running);
@@ -673,7 +673,7 @@ fn the_journal_is_readable_on_its_own_and_ends_with_the_process() {
     let record = lines.last().unwrap();
     assert_eq!((record["backend"].as_str(), record["model"].as_str()), (Some("backend-0"), Some("a \"model\"")));
     assert!(record["epoch"].as_f64().unwrap() > 1.7e9, "its stamps count from a time on the wall");
-    let records: Vec<Record> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let records: Vec<JournalRecord> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let ledger = Ledger::new(1, &journal::backends(&records), Slo::default(), BucketSettings::default(), None);
     journal::replay(&records, &ledger);
     let replayed = ledger.snapshot(weir::time::Timestamp::ZERO);

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use weir::backend::BackendId;
 use weir::measure::{
-    Account, Arrival, BackendNames, BucketSettings, CodeClass, End, Entry, Ledger, Outcome, OverheadStage, Priority,
-    RetryReason, ShedReason, Snapshot, Usage,
+    Account, Arrival, BackendNames, BucketSettings, CodeClass, Entry, EntryEnd, Ledger, Outcome, OverheadStage,
+    Priority, RetryReason, ShedReason, Snapshot, Usage,
 };
 use weir::slo::Slo;
 use weir::time::Timestamp;
@@ -114,9 +114,9 @@ fn arrival(at: Timestamp, stream: bool) -> Arrival {
     }
 }
 
-fn end(outcome: Outcome, code: CodeClass, at: Timestamp) -> End {
+fn end(outcome: Outcome, code: CodeClass, at: Timestamp) -> EntryEnd {
     let usage = Some(Usage { input: Some(10), output: Some(2), cached: None });
-    End { outcome, code, at, usage: usage.filter(|_| outcome == Outcome::Completed) }
+    EntryEnd { outcome, code, at, usage: usage.filter(|_| outcome == Outcome::Completed) }
 }
 
 fn at(ms: u64) -> Timestamp {

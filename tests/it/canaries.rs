@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use weir::proxy::gateway::Phase;
+use weir::proxy::gateway::HookPoint;
 
 use crate::support::canary::{CANARY, found};
 use crate::support::chaos::dead;
@@ -311,7 +311,7 @@ fn dead_draining_and_full(origin: &Origin) -> usize {
     expect(&full, &[503]);
     let draining = Weir::with(&[origin.address], "drain: {min_delay: 0s, timeout: 60s}", |_| {});
     draining.page("/drain");
-    time::until("it refuses", || draining.gateway().drain.phase() == weir::proxy::drain::Phase::Lame);
+    time::until("it refuses", || draining.gateway().drain.phase() == weir::proxy::drain::DrainPhase::Lame);
     expect(&draining, &[503]);
     7
 }
@@ -321,11 +321,11 @@ fn panicking(origin: &Origin) -> usize {
     let before = std::panic::take_hook();
     let panics = Arc::default();
     weir::export::logging::on_panic(Arc::clone(&panics));
-    let hooks: [fn(Phase); 4] = [
-        |phase| assert!(phase != Phase::Head, "{CANARY}"),
-        |phase| assert!(phase != Phase::Arrived, "{CANARY}"),
-        |phase| assert!(phase != Phase::Dispatched, "{CANARY}"),
-        |phase| assert!(phase != Phase::Ended, "{CANARY}"),
+    let hooks: [fn(HookPoint); 4] = [
+        |phase| assert!(phase != HookPoint::Head, "{CANARY}"),
+        |phase| assert!(phase != HookPoint::Arrived, "{CANARY}"),
+        |phase| assert!(phase != HookPoint::Dispatched, "{CANARY}"),
+        |phase| assert!(phase != HookPoint::Ended, "{CANARY}"),
     ];
     for hook in hooks {
         let weir = Weir::with(&[origin.address], SETTINGS, |gateway| gateway.hook = hook);

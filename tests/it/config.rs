@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use weir::config::{Config, ConfigErrors, Overrides, Source};
+use weir::config::{Config, ConfigErrors, ConfigSource, Overrides};
 
 const ONE_BACKEND: &str = "backends:\n  - {name: a, url: 'http://127.0.0.1:8200'}\n";
 
@@ -411,7 +411,7 @@ fn every_value_tells_where_it_came_from() {
         from_environment: vec![("admin.listen", "WEIR_ADMIN_LISTEN")],
         ..Overrides::default()
     };
-    let source = Source { path: Some(path.clone()), overrides };
+    let source = ConfigSource { path: Some(path.clone()), overrides };
     let origins = source.load().unwrap().origins;
     let line = |line: u32| format!("{}:{line}", path.display());
     for (setting, origin) in [
@@ -428,7 +428,7 @@ fn every_value_tells_where_it_came_from() {
         assert_eq!(origins.get(setting), Some(&origin), "{setting}: {origins:#?}");
     }
     let flags = Overrides { backends: vec!["http://c".into()], ..Overrides::default() };
-    let origins = Source { path: Some(path), overrides: flags }.load().unwrap().origins;
+    let origins = ConfigSource { path: Some(path), overrides: flags }.load().unwrap().origins;
     assert_eq!(origins["backends"], "flag --backend");
     assert!(!origins.keys().any(|path| path.starts_with("backends[")), "{origins:?}");
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use weir::cli::{Cli, Exit};
 use weir::config::{Config, Overrides};
 use weir::export::families;
-use weir::export::routes::Page;
+use weir::export::routes::AdminPage;
 
 const SIDECAR: &str = include_str!("../../deploy/kubernetes/sidecar/weir.yaml");
 const GATEWAY: &str = include_str!("../../deploy/kubernetes/gateway/weir.yaml");
@@ -221,7 +221,7 @@ fn pod_times(pod: &Value, containers: &[&Value], config: &Config) -> Vec<String>
 /// Whether the admin port has what is asked for, and answers a GET.
 fn asked(who: &str, get: &Value) -> Option<String> {
     let path = get["path"].as_str().unwrap_or_default().split('?').next().unwrap_or_default();
-    match Page::at(path) {
+    match AdminPage::at(path) {
         None => Some(format!("{who}: {path} is no page")),
         Some(page) if !page.takes(&Method::GET) => Some(format!("{who}: {path} takes no GET")),
         Some(_) => None,

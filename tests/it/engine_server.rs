@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use weir::clock::Clock;
 use weir::engine::model::Params;
 use weir::engine::profile::{PROFILES, Setup};
-use weir::engine::server::{End, Recorder, Settings, serve};
+use weir::engine::server::{EngineEnd, Recorder, Settings, serve};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -306,7 +306,7 @@ async fn events_carry_the_stamps_that_were_recorded() {
     let engine = Engine::start().await;
     let answer = engine.post(CHAT, "x-request-id: r1\r\nx-engine-stamps: 1\r\n", chat(6)).await;
     let record = engine.recorder.ended("r1").await;
-    assert_eq!((record.end, record.emissions.len()), (End::Finished, 6));
+    assert_eq!((record.end, record.emissions.len()), (EngineEnd::Finished, 6));
     let stamps: Vec<_> = answer.events()[1..].iter().map(|event| event["t_ns"].as_u64().unwrap()).collect();
     assert_eq!(stamps, record.emissions.iter().map(|stamp| stamp.as_nanos()).collect::<Vec<_>>());
     assert!(record.arrival < record.emissions[0]);
@@ -351,7 +351,7 @@ async fn a_client_that_leaves_frees_its_slot_at_once() {
     engine.until("vllm:num_requests_waiting{", 1.0).await;
     drop(leaver);
     assert_eq!(Answer::read(next).await.events().len(), 3);
-    assert_eq!(engine.recorder.ended("gone").await.end, End::Cancelled);
+    assert_eq!(engine.recorder.ended("gone").await.end, EngineEnd::Cancelled);
     assert_eq!(engine.metric("vllm:num_requests_running").await, 0.0);
     assert_eq!(engine.metric("vllm:kv_cache_usage_perc").await, 0.0);
     let aborted = "vllm:request_success_total{engine=\"0\",model_name=\"weir-sim\",finished_reason=\"abort\"}";
@@ -366,7 +366,7 @@ async fn a_client_that_leaves_before_its_whole_answer_frees_its_slot_too() {
     let leaver = engine.send(CHAT, "x-request-id: gone\r\n", &body).await;
     engine.until("vllm:num_requests_running", 1.0).await;
     drop(leaver);
-    assert_eq!(engine.recorder.ended("gone").await.end, End::Cancelled);
+    assert_eq!(engine.recorder.ended("gone").await.end, EngineEnd::Cancelled);
     assert_eq!(engine.post(CHAT, "", chat(2)).await.events().len(), 3);
     engine.stop().await;
 }
@@ -454,7 +454,7 @@ async fn breaks_come_after_the_tokens_asked_for() {
     let (tokens, answer) = fault("cut-after=51").await;
     assert_eq!((tokens, answer.complete), (50, true), "the stream is over before");
     let ends: Vec<_> = engine.recorder.records().iter().map(|record| record.end).collect();
-    assert_eq!(ends[..5], [End::Broken; 5]);
+    assert_eq!(ends[..5], [EngineEnd::Broken; 5]);
     engine.until("vllm:num_requests_running", 0.0).await;
     engine.stop().await;
 }

@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use weir::admission::Limits;
 use weir::estimate::{
-    EngineLimits, Estimate, Estimator, Knee, Prediction, Regime, Settings as EstimateSettings, Shift, ShiftKind, State,
-    StepCosts,
+    EngineLimits, Estimate, Estimator, Knee, Prediction, Regime, SaturationState, Settings as EstimateSettings, Shift,
+    ShiftKind, StepCosts,
 };
-use weir::export::gate::Gate;
+use weir::export::gate::GateStatus;
 use weir::export::metrics::Exposition;
-use weir::export::reported::Reported;
-use weir::export::saturation::Judged;
-use weir::export::sheet::Kind;
+use weir::export::reported::EngineReport;
+use weir::export::saturation::BackendEstimate;
+use weir::export::sheet::MetricKind;
 use weir::export::status::describe;
-use weir::export::{Facts, Mode};
+use weir::export::{Mode, ProcessCounters};
 use weir::export::{families, probe};
-use weir::gpu::reading::{Device, Figures, Identity, Reason, Throttling, Xid};
+use weir::gpu::reading::{Device, Figures, Identity, ThrottleReason, Throttling, Xid};
 use weir::measure::snapshot::Snapshot;
 use weir::measure::{BucketSettings, Buckets};
 use weir::time::Timestamp;
@@ -33,7 +33,7 @@ pub fn render(snapshot: &Snapshot) -> String {
     render_with(snapshot, judged(true))
 }
 
-pub fn render_with(snapshot: &Snapshot, judged: Judged) -> String {
+pub fn render_with(snapshot: &Snapshot, judged: BackendEstimate) -> String {
     Exposition::new(&[]).write(snapshot, &facts(judged), false, Some(&probed())).unwrap()
 }
 
@@ -45,7 +45,7 @@ pub fn probed() -> probe::Status {
         output_tokens_per_second: 2000.0,
         in_flight: 91.0,
     };
-    let last = probe::Seen {
+    let last = probe::RunSummary {
         stopped: "found",
         sentence: String::new(),
         at_least: Some(13.0),
@@ -55,27 +55,27 @@ pub fn probed() -> probe::Status {
     probe::Status {
         running: true,
         held: 7,
-        backends: vec![probe::Share { ended: [3, 2, 1], ttft: Buckets::new(&BucketSettings::default().ttft) }],
+        backends: vec![probe::SyntheticShare { ended: [3, 2, 1], ttft: Buckets::new(&BucketSettings::default().ttft) }],
         last: Some(last),
         ..probe::Status::default()
     }
 }
 
-pub fn facts(judged: Judged) -> Facts {
-    Facts {
+pub fn facts(judged: BackendEstimate) -> ProcessCounters {
+    ProcessCounters {
         mode: Mode::Enforce,
         up: vec![true],
         journal: Some(Default::default()),
         spans: Some(Default::default()),
         access_lost: Some(0),
         judged: vec![Some(judged)],
-        gates: vec![Gate {
+        gates: vec![GateStatus {
             limits: Limits { concurrency: Some(7), ..Limits::new(Mode::Enforce) },
             queued_bytes: 100,
             slo_ttft: 1.0,
             would_shed: Default::default(),
         }],
-        reported: vec![Some(Reported {
+        reported: vec![Some(EngineReport {
             engine: "vllm",
             up: true,
             age: Some(Duration::from_millis(300)),
@@ -89,14 +89,14 @@ pub fn facts(judged: Judged) -> Facts {
             excess: Some(0.0),
         })],
         gpus: vec![gpu()],
-        ..Facts::default()
+        ..ProcessCounters::default()
     }
 }
 
 /// A GPU of which everything is known.
 fn gpu() -> Device {
     let mut throttling = Throttling::default();
-    throttling.on_reading(&[Reason::SwPowerCap], Timestamp::ZERO);
+    throttling.on_reading(&[ThrottleReason::SwPowerCap], Timestamp::ZERO);
     let figures = Figures {
         utilization: Some(0.73),
         memory_used: Some(6e10),
@@ -115,13 +115,13 @@ fn gpu() -> Device {
 }
 
 /// A backend with everything known; without a knee, with what stands in for it.
-pub fn judged(knee: bool) -> Judged {
+pub fn judged(knee: bool) -> BackendEstimate {
     let mut reading = Estimator::new(
         EstimateSettings { slo_ttft: Duration::from_secs(1), engine: EngineLimits::default() },
         Timestamp::ZERO,
     )
     .reading();
-    reading.state = State::Saturated;
+    reading.state = SaturationState::Saturated;
     reading.upper_bound = Some(20.0);
     reading.lower_bound = Some(9.0);
     reading.costs = Some(StepCosts { step: 0.0135, decode: 0.000157, prefill_token: 0.000183 });
@@ -147,7 +147,7 @@ pub fn judged(knee: bool) -> Judged {
             unexplained: 0.01,
         });
     }
-    Judged { reading, lost: 0, late: 0 }
+    BackendEstimate { reading, lost: 0, late: 0 }
 }
 
 /// Family, type and label names as the references list them.
@@ -161,12 +161,12 @@ fn every_family_is_in_the_table_with_its_type() {
     let table = table();
     for family in families::ALL {
         let kind = match family.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram",
         };
         assert_eq!(table.get(family.name).map(|(kind, _)| *kind), Some(kind), "{}", family.name);
-        assert_eq!(family.name.ends_with("_total"), family.kind == Kind::Counter, "{}", family.name);
+        assert_eq!(family.name.ends_with("_total"), family.kind == MetricKind::Counter, "{}", family.name);
     }
 }
 
@@ -176,7 +176,7 @@ fn every_listed_family_is_written_with_the_labels_of_the_table() {
     let table = table();
     for family in families::ALL {
         let first = texts.iter().flat_map(|text| &text.samples).find(|s| {
-            s.name == family.name || (family.kind == Kind::Histogram && s.name == format!("{}_sum", family.name))
+            s.name == family.name || (family.kind == MetricKind::Histogram && s.name == format!("{}_sum", family.name))
         });
         let labels: Vec<_> = first.unwrap_or_else(|| panic!("{} is missing", family.name)).labels.iter().collect();
         let names: Vec<_> = labels.iter().map(|(name, _)| name.as_str()).collect();
@@ -205,7 +205,7 @@ fn what_is_unknown_is_nan_or_absent_and_never_zero() {
     let mut at_most = judged(false);
     at_most.reading.prediction.as_mut().unwrap().at_most = true;
     assert_eq!(names(&render_with(&snapshot, at_most), "weir_capacity_predicted"), 0, "no point");
-    let nothing = Facts { up: vec![true], ..Facts::default() };
+    let nothing = ProcessCounters { up: vec![true], ..ProcessCounters::default() };
     let nothing = Exposition::new(&[]).write(&snapshot, &nothing, false, None).unwrap();
     assert_eq!((names(&nothing, "weir_saturation"), names(&nothing, "weir_backend_reported")), (0, 0));
 }
@@ -214,7 +214,7 @@ fn what_is_unknown_is_nan_or_absent_and_never_zero() {
 fn a_figure_of_a_gpu_that_cannot_be_read_is_absent_and_null() {
     let snapshot = books::busy(1);
     let shown = |gpus: Vec<Device>| {
-        let facts = Facts { gpus, ..Facts::default() };
+        let facts = ProcessCounters { gpus, ..ProcessCounters::default() };
         let text = Exposition::new(&[]).write(&snapshot, &facts, false, None).unwrap();
         let families: BTreeSet<_> = text
             .lines()
@@ -272,7 +272,7 @@ fn knee_and_saturation_say_what_is_known_and_what_is_missing() {
     assert_eq!((now["ratio"].as_f64(), now["suggested_in_flight"].as_f64()), (Some(2.0), Some(91.0)));
     assert_eq!(now["retry_after_s"], 7, "91 too many at 13 a second");
     let mut calm = judged(true);
-    (calm.reading.state, calm.reading.in_flight) = (State::Healthy, 45);
+    (calm.reading.state, calm.reading.in_flight) = (SaturationState::Healthy, 45);
     let now = weir::export::knee::saturation(&snapshot, &[Some(calm)]);
     assert_eq!((&now["state"], &now["retry_after_s"]), (&"healthy".into(), &0.into()));
     let now = weir::export::knee::saturation(&snapshot, &[None]);
@@ -284,7 +284,7 @@ fn knee_and_saturation_say_what_is_known_and_what_is_missing() {
 fn the_identities_hold_in_the_text_and_in_the_status() {
     let snapshot = books::busy(5);
     assert_eq!(Text::parse(&render(&snapshot)).unwrap().identities(), Ok(5));
-    assert_eq!(status_identities(&describe(&snapshot, &Facts::default(), false)), Ok(1));
+    assert_eq!(status_identities(&describe(&snapshot, &ProcessCounters::default(), false)), Ok(1));
 }
 
 #[test]
@@ -301,7 +301,7 @@ fn books_that_do_not_balance_are_noticed() {
         let forged = text.replace(line, &format!("{line}0"));
         assert!(Text::parse(&forged).unwrap().identities().is_err(), "{line}");
     }
-    let mut status = describe(&books::busy(1), &Facts::default(), false);
+    let mut status = describe(&books::busy(1), &ProcessCounters::default(), false);
     status["backends"][0]["totals"]["finished"]["deadline"] = 77.into();
     assert!(status_identities(&status).is_err());
 }
@@ -354,7 +354,7 @@ fn status_has_every_key_of_the_contract_and_agrees_with_the_metrics() {
         (backend["saturation"]["state"].as_str(), backend["saturation"]["ratio"].as_f64()),
         (Some("saturated"), Some(2.0))
     );
-    let unjudged = describe(&snapshot, &Facts::default(), false);
+    let unjudged = describe(&snapshot, &ProcessCounters::default(), false);
     assert_eq!(unjudged["backends"][0]["saturation"]["state"], "unknown");
     assert_eq!(keys(&unjudged["backends"][0]["saturation"]), keys(&backend["saturation"]));
     let offered: f64 = text.sums("weir_requests_offered_total", |_| true).values().sum();

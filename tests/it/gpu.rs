@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use weir::clock::Clock;
 use weir::gpu::nvml::Library;
 use weir::gpu::settings::{Enabled, Settings};
-use weir::gpu::track::{Tenant, Whose};
-use weir::gpu::{Seat, Watch};
+use weir::gpu::track::{GpuTenant, Whose};
+use weir::gpu::{GpuMonitor, GpuReadings};
 
 use crate::support::exposition::Text;
 use crate::support::time::{comes_true, now, until};
@@ -248,7 +248,7 @@ fn an_answer_after_a_hang_brings_the_readings_back() {
 fn what_is_switched_off_is_not_even_opened() {
     let fake = FakeNvml::build("off");
     let (clock, settings) = (Clock::start(), Settings { enabled: Enabled::No, ..settings(&fake) });
-    assert!(Watch::start(Library::of(&settings), &settings, Vec::new(), clock).unwrap().is_none());
+    assert!(GpuMonitor::start(Library::of(&settings), &settings, Vec::new(), clock).unwrap().is_none());
     let weir = Weir::with(&["127.0.0.1:9".parse().unwrap()], "gpu: {enabled: false}\n", |_| {});
     assert!(samples(&weir).is_empty());
     assert_eq!(gpus(&weir), json!([]));
@@ -259,9 +259,9 @@ fn settings(fake: &FakeNvml) -> Settings {
     Settings { enabled: Enabled::Auto, interval: Duration::from_millis(100), library }
 }
 
-fn watch(fake: &FakeNvml, enabled: Enabled) -> (Clock, std::sync::Arc<Seat>, Watch) {
+fn watch(fake: &FakeNvml, enabled: Enabled) -> (Clock, std::sync::Arc<GpuReadings>, GpuMonitor) {
     let (clock, settings) = (Clock::start(), Settings { enabled, ..settings(fake) });
-    let tenants = vec![Tenant { backend: "a".into(), gpus: Whose::All }];
-    let watch = Watch::start(Library::of(&settings), &settings, tenants, clock).unwrap().unwrap();
+    let tenants = vec![GpuTenant { backend: "a".into(), gpus: Whose::All }];
+    let watch = GpuMonitor::start(Library::of(&settings), &settings, tenants, clock).unwrap().unwrap();
     (clock, watch.seat(), watch)
 }

@@ -13,12 +13,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use weir::clock::Clock;
-use weir::load::body::{Api, Form};
-use weir::load::client::{Client, GiveUp, Outgoing, Target};
-use weir::load::record::{ErrorKind, Outcome, RequestRecord};
-use weir::load::runner::{Level, LevelRun, run_level};
+use weir::load::body::{Api, BodyTemplate};
+use weir::load::client::{Client, GiveUp, LoadTarget, PreparedRequest};
+use weir::load::record::{FailureKind, LoadOutcome, LoadRecord};
+use weir::load::runner::{LevelRun, LoadLevel, run_level};
 use weir::load::schedule::{Arrivals, Extent, Rate};
-use weir::load::workload::{Length, Workload};
+use weir::load::workload::{TokenLength, Workload};
 use weir::time::Timestamp;
 
 /// What the server does with the bytes of one answer.
@@ -54,8 +54,8 @@ impl Server {
         Self { address, connections, requests }
     }
 
-    async fn target(&self) -> Target {
-        Target::resolve(&format!("http://{}", self.address)).await.unwrap()
+    async fn target(&self) -> LoadTarget {
+        LoadTarget::resolve(&format!("http://{}", self.address)).await.unwrap()
     }
 
     async fn client(&self) -> Client {
@@ -146,22 +146,27 @@ fn whole(status: &str, extra: &str, body: &str) -> Vec<Vec<u8>> {
     vec![format!("{head}{body}").into_bytes()]
 }
 
-fn outgoing(give_up: GiveUp) -> Outgoing {
+fn outgoing(give_up: GiveUp) -> PreparedRequest {
     let draw = small().draw(0);
-    Outgoing { api: Api::OpenaiChat, body: Bytes::from(Form::default().body(&draw)), give_up, keep_gaps: true }
+    PreparedRequest {
+        api: Api::OpenaiChat,
+        body: Bytes::from(BodyTemplate::default().body(&draw)),
+        give_up,
+        keep_gaps: true,
+    }
 }
 
 fn small() -> Workload {
-    Workload { prompt: Length::Fixed(20), output: Length::Fixed(5), seed: 1 }
+    Workload { prompt: TokenLength::Fixed(20), output: TokenLength::Fixed(5), seed: 1 }
 }
 
-async fn exchange(client: &Client, give_up: GiveUp) -> RequestRecord {
-    let mut record = RequestRecord::offered(&small().draw(0), Timestamp::ZERO);
+async fn exchange(client: &Client, give_up: GiveUp) -> LoadRecord {
+    let mut record = LoadRecord::offered(&small().draw(0), Timestamp::ZERO);
     client.exchange(&outgoing(give_up), &mut record).await;
     record
 }
 
-async fn one(play: Play) -> RequestRecord {
+async fn one(play: Play) -> LoadRecord {
     let server = Server::start(vec![play]).await;
     exchange(&server.client().await, GiveUp::Never).await
 }
@@ -169,7 +174,7 @@ async fn one(play: Play) -> RequestRecord {
 #[tokio::test]
 async fn a_stream_is_stamped_in_order_and_counted() {
     let record = one(Play::Pieces(stream_of(5))).await;
-    assert_eq!((record.outcome.clone(), record.status), (Outcome::Completed, Some(200)));
+    assert_eq!((record.outcome.clone(), record.status), (LoadOutcome::Completed, Some(200)));
     assert_eq!((record.content_events, record.output_usage, record.input_usage), (5, Some(5), Some(9)));
     assert_eq!(record.gaps.len(), 4);
     let stamps = [record.sent, record.first_byte, record.first_token, record.last_token, Some(record.end)];
@@ -181,7 +186,7 @@ async fn a_stream_means_the_same_however_it_is_split() {
     let all: Vec<u8> = stream_of(3).concat();
     for size in [1, 2, 7, 100, all.len()] {
         let record = one(Play::Pieces(all.chunks(size).map(<[u8]>::to_vec).collect())).await;
-        assert_eq!((record.outcome, record.content_events, record.output_usage), (Outcome::Completed, 3, Some(3)));
+        assert_eq!((record.outcome, record.content_events, record.output_usage), (LoadOutcome::Completed, 3, Some(3)));
     }
 }
 
@@ -190,7 +195,7 @@ async fn a_kept_alive_connection_is_used_again() {
     let server = Server::start(vec![Play::Pieces(stream_of(2))]).await;
     let client = server.client().await;
     for _ in 0..5 {
-        assert_eq!(exchange(&client, GiveUp::Never).await.outcome, Outcome::Completed);
+        assert_eq!(exchange(&client, GiveUp::Never).await.outcome, LoadOutcome::Completed);
     }
     assert_eq!((server.connections(), server.requests()), (1, 5));
 }
@@ -200,7 +205,7 @@ async fn a_connection_that_died_while_idle_costs_no_request() {
     let server = Server::start(vec![Play::PiecesThenClose(stream_of(2))]).await;
     let client = server.client().await;
     for _ in 0..5 {
-        assert_eq!(exchange(&client, GiveUp::Never).await.outcome, Outcome::Completed);
+        assert_eq!(exchange(&client, GiveUp::Never).await.outcome, LoadOutcome::Completed);
     }
     assert_eq!((server.connections(), server.requests()), (5, 5));
 }
@@ -211,7 +216,7 @@ async fn a_connection_that_dies_under_the_next_request_is_replaced_once() {
     let client = server.client().await;
     assert_eq!(exchange(&client, GiveUp::Never).await.resent, 0);
     let second = exchange(&client, GiveUp::Never).await;
-    assert_eq!((second.outcome, second.resent), (Outcome::Completed, 1));
+    assert_eq!((second.outcome, second.resent), (LoadOutcome::Completed, 1));
 }
 
 #[tokio::test]
@@ -219,20 +224,20 @@ async fn a_stream_that_breaks_off_is_truncated() {
     let mut pieces = stream_of(5);
     pieces.truncate(4);
     let record = one(Play::PiecesThenClose(pieces)).await;
-    assert_eq!((record.outcome, record.content_events), (Outcome::Truncated, 3));
+    assert_eq!((record.outcome, record.content_events), (LoadOutcome::Truncated, 3));
 }
 
 #[tokio::test]
 async fn a_body_that_ends_without_a_terminator_is_truncated_too() {
     let record = one(Play::Pieces(vec![SSE_HEAD.to_vec(), token("hi"), b"0\r\n\r\n".to_vec()])).await;
-    assert_eq!(record.outcome, Outcome::Truncated);
+    assert_eq!(record.outcome, LoadOutcome::Truncated);
 }
 
 #[tokio::test]
 async fn a_terminator_completes_even_if_the_connection_then_breaks() {
     let mut pieces = stream_of(2);
     pieces.pop();
-    assert_eq!(one(Play::PiecesThenClose(pieces)).await.outcome, Outcome::Completed);
+    assert_eq!(one(Play::PiecesThenClose(pieces)).await.outcome, LoadOutcome::Completed);
 }
 
 #[tokio::test]
@@ -241,7 +246,7 @@ async fn a_refusal_is_shed_with_its_retry_after_and_keeps_the_connection() {
     let server = Server::start(vec![Play::Pieces(refusal)]).await;
     let client = server.client().await;
     for _ in 0..2 {
-        let shed = Outcome::Shed { status: 429, retry_after: Some(Duration::from_secs(7)) };
+        let shed = LoadOutcome::Shed { status: 429, retry_after: Some(Duration::from_secs(7)) };
         assert_eq!(exchange(&client, GiveUp::Never).await.outcome, shed);
     }
     assert_eq!(server.connections(), 1);
@@ -251,7 +256,7 @@ async fn a_refusal_is_shed_with_its_retry_after_and_keeps_the_connection() {
 async fn other_statuses_are_errors_and_not_shed() {
     for status in ["400 Bad Request", "500 Internal Server Error", "504 Gateway Timeout"] {
         let record = one(Play::Pieces(whole(status, "", "{}"))).await;
-        assert_eq!(record.outcome, Outcome::Error(ErrorKind::Status), "{status}");
+        assert_eq!(record.outcome, LoadOutcome::Error(FailureKind::Status), "{status}");
     }
 }
 
@@ -266,7 +271,7 @@ async fn an_error_event_fails_the_request_whatever_follows() {
         b"0\r\n\r\n".to_vec(),
     ]))
     .await;
-    assert_eq!((record.outcome, record.content_events), (Outcome::Error(ErrorKind::Stream), 1));
+    assert_eq!((record.outcome, record.content_events), (LoadOutcome::Error(FailureKind::Stream), 1));
 }
 
 #[tokio::test]
@@ -275,18 +280,18 @@ async fn an_answer_that_does_not_stream_has_no_ttft() {
                 \"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":4}}";
     let record = one(Play::Pieces(whole("200 OK", "", body))).await;
     assert_eq!((record.ttft(), record.output_tokens()), (None, 4));
-    assert_eq!(record.outcome, Outcome::Completed);
+    assert_eq!(record.outcome, LoadOutcome::Completed);
 }
 
 #[tokio::test]
 async fn what_goes_wrong_before_the_head_is_told_apart() {
-    assert_eq!(one(Play::PiecesThenClose(vec![])).await.outcome, Outcome::Error(ErrorKind::NoAnswer));
+    assert_eq!(one(Play::PiecesThenClose(vec![])).await.outcome, LoadOutcome::Error(FailureKind::NoAnswer));
     let garbage = Play::PiecesThenClose(vec![b"SSH-2.0-OpenSSH\r\n\r\n".to_vec()]);
-    assert_eq!(one(garbage).await.outcome, Outcome::Error(ErrorKind::Protocol));
+    assert_eq!(one(garbage).await.outcome, LoadOutcome::Error(FailureKind::Protocol));
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let target = Target::resolve(&format!("http://{closed}")).await.unwrap();
+    let target = LoadTarget::resolve(&format!("http://{closed}")).await.unwrap();
     let client = Client::new(target, HeaderMap::new(), Clock::start());
-    assert_eq!(exchange(&client, GiveUp::Never).await.outcome, Outcome::Error(ErrorKind::Connect));
+    assert_eq!(exchange(&client, GiveUp::Never).await.outcome, LoadOutcome::Error(FailureKind::Connect));
 }
 
 #[tokio::test]
@@ -296,33 +301,33 @@ async fn a_client_hangs_up_after_events_or_after_a_time() {
     let server = Server::start(vec![Play::PiecesThenHang(pieces)]).await;
     let client = server.client().await;
     let after_events = exchange(&client, GiveUp::AfterEvents(2)).await;
-    assert_eq!(after_events.outcome, Outcome::Cancelled);
+    assert_eq!(after_events.outcome, LoadOutcome::Cancelled);
     assert!((2..=3).contains(&after_events.content_events));
     let after_time = exchange(&client, GiveUp::After(Duration::from_millis(200))).await;
-    assert_eq!((after_time.outcome, after_time.content_events), (Outcome::Cancelled, 3));
+    assert_eq!((after_time.outcome, after_time.content_events), (LoadOutcome::Cancelled, 3));
     assert_eq!(server.connections(), 2, "a connection that was left is not used again");
 }
 
 #[tokio::test]
 async fn a_target_is_a_plain_http_url() {
     for wrong in ["", "127.0.0.1:80", "https://127.0.0.1", "http://", "http://127.0.0.1/?x=1"] {
-        assert!(Target::resolve(wrong).await.is_err(), "{wrong}");
+        assert!(LoadTarget::resolve(wrong).await.is_err(), "{wrong}");
     }
-    assert!(Target::resolve("http://[::1]:9/prefix/").await.is_ok());
+    assert!(LoadTarget::resolve("http://[::1]:9/prefix/").await.is_ok());
 }
 
 fn rate(per_second: f64) -> Rate {
     Rate::new(per_second).unwrap()
 }
 
-async fn run(server: &Server, level: Level) -> LevelRun {
-    run_level(&server.target().await, &Level { workload: small(), ..level }, pending(), |_| {}).await
+async fn run(server: &Server, level: LoadLevel) -> LevelRun {
+    run_level(&server.target().await, &LoadLevel { workload: small(), ..level }, pending(), |_| {}).await
 }
 
 #[tokio::test]
 async fn an_open_level_sends_every_request_at_or_after_its_time() {
     let server = Server::start(vec![Play::Pieces(stream_of(5))]).await;
-    let run = run(&server, Level::open(rate(500.0), 100)).await;
+    let run = run(&server, LoadLevel::open(rate(500.0), 100)).await;
     assert_eq!((run.records.len(), run.summary.counts.completed), (100, 100));
     assert!(run.records.iter().all(|record| record.sent.unwrap() >= record.intended));
     assert!(run.records.is_sorted_by_key(|record| record.id) && run.records.is_sorted_by_key(|record| record.intended));
@@ -332,7 +337,7 @@ async fn an_open_level_sends_every_request_at_or_after_its_time() {
 #[tokio::test]
 async fn a_server_that_answers_nobody_does_not_slow_the_sending() {
     let server = Server::start(vec![Play::PiecesThenHang(vec![])]).await;
-    let level = Level { grace: Duration::from_millis(50), ..Level::open(rate(1000.0), 100) };
+    let level = LoadLevel { grace: Duration::from_millis(50), ..LoadLevel::open(rate(1000.0), 100) };
     let run = run(&server, level).await;
     assert_eq!((run.summary.counts.offered, run.summary.counts.unfinished), (100, 100));
     assert_eq!(server.requests(), 100);
@@ -344,7 +349,7 @@ async fn a_server_that_answers_nobody_does_not_slow_the_sending() {
 async fn a_level_of_a_length_sends_what_the_schedule_holds() {
     let server = Server::start(vec![Play::Pieces(stream_of(1))]).await;
     let extent = Extent::Time(Duration::from_millis(100));
-    let mut level = Level::open(rate(200.0), 0);
+    let mut level = LoadLevel::open(rate(200.0), 0);
     level.extent = extent;
     let expected = weir::load::schedule::schedule(Arrivals::Poisson, rate(200.0), extent, small().seed).len();
     assert_eq!(run(&server, level).await.records.len(), expected);
@@ -353,7 +358,7 @@ async fn a_level_of_a_length_sends_what_the_schedule_holds() {
 #[tokio::test]
 async fn a_closed_level_keeps_its_workers_busy_and_no_more() {
     let server = Server::start(vec![Play::Pieces(stream_of(3))]).await;
-    let run = run(&server, Level::closed(NonZeroU32::new(4).unwrap(), 50)).await;
+    let run = run(&server, LoadLevel::closed(NonZeroU32::new(4).unwrap(), 50)).await;
     assert_eq!((run.summary.counts.completed, run.summary.requested_rate), (50, None));
     assert_eq!(server.connections(), 4);
 }
@@ -361,7 +366,7 @@ async fn a_closed_level_keeps_its_workers_busy_and_no_more() {
 #[tokio::test]
 async fn a_closed_level_of_a_length_waits_for_its_last_answers() {
     let server = Server::start(vec![Play::Pieces(stream_of(3))]).await;
-    let mut level = Level::closed(NonZeroU32::new(2).unwrap(), 0);
+    let mut level = LoadLevel::closed(NonZeroU32::new(2).unwrap(), 0);
     level.extent = Extent::Time(Duration::from_millis(50));
     let run = run(&server, level).await;
     assert!(run.summary.counts.completed > 2);
@@ -375,7 +380,7 @@ async fn a_stopped_level_keeps_what_is_there() {
     let server = Server::start(vec![Play::PiecesThenHang(hanging)]).await;
     let (stop, stopped) = oneshot::channel::<()>();
     let mut stop = Some(stop);
-    let level = Level { workload: small(), ..Level::open(rate(100.0), 1_000_000) };
+    let level = LoadLevel { workload: small(), ..LoadLevel::open(rate(100.0), 1_000_000) };
     let run = run_level(
         &server.target().await,
         &level,
@@ -390,6 +395,6 @@ async fn a_stopped_level_keeps_what_is_there() {
     )
     .await;
     assert!(run.records.len() > 10);
-    assert!(run.records.iter().all(|record| record.outcome == Outcome::Unfinished));
+    assert!(run.records.iter().all(|record| record.outcome == LoadOutcome::Unfinished));
     assert!(run.records.iter().filter(|record| record.content_events == 2).count() > 5, "their tokens are kept");
 }

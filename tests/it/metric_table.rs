@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use weir::export::families;
-use weir::export::sheet::Kind;
+use weir::export::sheet::MetricKind;
 
 use crate::books;
 use crate::exposition::{judged, render_with};
@@ -35,9 +35,9 @@ fn page() -> String {
     let mut page = HEAD.to_owned();
     for family in families::ALL {
         let kind = match family.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram",
         };
         row(&mut page, family.name, kind, &labels(family.name, &samples), family.help);
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use weir::clock::Clock;
-use weir::measure::Books;
+use weir::measure::AccountStats;
 
 use crate::support::weir::total;
 use crate::support::{Engine, Weir, client, time};
@@ -61,7 +61,7 @@ fn it_loads_the_engine_is_in_no_book_of_clients_and_is_gone_within_a_second() {
     time::until("the run is over", || status(&weir)["running"] == false);
     let last = &status(&weir)["last"];
     assert_eq!((&last["stopped"], &last["knee"]), (&Value::from("asked"), &Value::Null), "{last}");
-    assert_eq!(total(&weir.snapshot(), |books: &Books| books.offered() + books.admitted()), 0);
+    assert_eq!(total(&weir.snapshot(), |books: &AccountStats| books.offered() + books.admitted()), 0);
     assert!(weir.page("/metrics").contains("weir_probe_requests_total{"));
 }
 

@@ -140,25 +140,29 @@ fn steady(answer: &Answer) -> String {
 
 #[test]
 fn the_simulated_engines_answers_are_the_same_in_every_dialect() {
-    use weir::engine::server::Family;
+    use weir::engine::server::ServedFamily;
     let cases = [
         (
-            Family::OpenAi,
+            ServedFamily::OpenAi,
             CHAT,
             r#"{"model":"m","messages":[{"role":"user","content":"hi"}],"max_tokens":5,"ignore_eos":true}"#,
         ),
-        (Family::OpenAi, "/v1/completions", r#"{"model":"m","prompt":"a b c","max_tokens":5,"ignore_eos":true}"#),
+        (ServedFamily::OpenAi, "/v1/completions", r#"{"model":"m","prompt":"a b c","max_tokens":5,"ignore_eos":true}"#),
         (
-            Family::Anthropic,
+            ServedFamily::Anthropic,
             "/v1/messages",
             r#"{"model":"m","messages":[{"role":"user","content":"hi"}],"max_tokens":5}"#,
         ),
         (
-            Family::Ollama,
+            ServedFamily::Ollama,
             "/api/chat",
             r#"{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":false,"options":{"num_predict":5}}"#,
         ),
-        (Family::Ollama, "/api/generate", r#"{"model":"m","prompt":"a","stream":false,"options":{"num_predict":5}}"#),
+        (
+            ServedFamily::Ollama,
+            "/api/generate",
+            r#"{"model":"m","prompt":"a","stream":false,"options":{"num_predict":5}}"#,
+        ),
     ];
     for (family, path, body) in cases {
         // Two of a kind: what an engine says depends on how much it has said before.

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use weir::rehearsal::{Choice, Finding, Scenario, Truths, rehearse, report};
+use weir::rehearsal::{Finding, Scenario, Selection, Truths, rehearse, report};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/scenarios")
@@ -22,7 +22,7 @@ fn assert_met(findings: &[Finding<'_>]) {
 fn play(names: &[&str], engines: &[&str], seeds: Option<&[u64]>) {
     let scenarios: Vec<Scenario> = names.iter().map(|name| scenario(name)).collect();
     let choice =
-        Choice { engines: engines.iter().map(|&name| name.to_owned()).collect(), seeds: seeds.map(<[u64]>::to_vec) };
+        Selection { engines: engines.iter().map(|&name| name.to_owned()).collect(), seeds: seeds.map(<[u64]>::to_vec) };
     let mut truths = Truths::kept();
     assert_met(&rehearse(&scenarios, &choice, &mut truths, NonZeroUsize::MIN));
 }

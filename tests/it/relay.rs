@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use weir::measure::Outcome;
-use weir::proxy::gateway::Phase;
+use weir::proxy::gateway::HookPoint;
 
 use crate::support::weir::{finished, total};
 use crate::support::{Client, Engine, Origin, Weir, chat, origin, time};
@@ -145,12 +145,12 @@ fn a_stream_that_breaks_is_visibly_broken_and_never_completed() {
 
 #[test]
 fn a_panic_in_each_phase_ends_one_request_and_leaves_the_books_exact() {
-    for phase in [Phase::Head, Phase::Arrived, Phase::Dispatched, Phase::Ended] {
-        let hook: fn(Phase) = match phase {
-            Phase::Head => |phase| assert!(phase != Phase::Head, "injected"),
-            Phase::Arrived => |phase| assert!(phase != Phase::Arrived, "injected"),
-            Phase::Dispatched => |phase| assert!(phase != Phase::Dispatched, "injected"),
-            Phase::Ended => |phase| assert!(phase != Phase::Ended, "injected"),
+    for phase in [HookPoint::Head, HookPoint::Arrived, HookPoint::Dispatched, HookPoint::Ended] {
+        let hook: fn(HookPoint) = match phase {
+            HookPoint::Head => |phase| assert!(phase != HookPoint::Head, "injected"),
+            HookPoint::Arrived => |phase| assert!(phase != HookPoint::Arrived, "injected"),
+            HookPoint::Dispatched => |phase| assert!(phase != HookPoint::Dispatched, "injected"),
+            HookPoint::Ended => |phase| assert!(phase != HookPoint::Ended, "injected"),
         };
         let running = Weir::with(&[Engine::quick().address], "", |gateway| gateway.hook = hook);
         ask(running.address, &post("/v1/chat/completions", "", &chat(3)));

@@ -6,13 +6,13 @@ use std::time::Duration;
 use serde_json::Value;
 use weir::clock::Clock;
 use weir::engine::profile::Setup;
-use weir::estimate::{EngineLimits, Settings, State};
-use weir::load::client::Target;
-use weir::load::runner::{Level, run_level};
+use weir::estimate::{EngineLimits, SaturationState, Settings};
+use weir::load::client::LoadTarget;
+use weir::load::runner::{LoadLevel, run_level};
 use weir::load::schedule::Rate;
-use weir::load::workload::{Length, Workload};
-use weir::measure::journal::{Line, Record, Turn};
-use weir::rehearsal::{Outcome, journal};
+use weir::load::workload::{TokenLength, Workload};
+use weir::measure::journal::{JournalLine, JournalRecord, StateTransition};
+use weir::rehearsal::{SimulationOutcome, journal};
 
 use crate::support::engine::Engine;
 use crate::support::time;
@@ -28,32 +28,32 @@ const LIMITS: EngineLimits =
 /// Rate in requests a second, seconds: what a step costs is learnt, then there is twice too much, which takes as long again to be served.
 const LEVELS: [(f64, f64); 2] = [(16.0, 6.0), (64.0, 3.5)];
 
-async fn send(target: &Target, rate: f64, seconds: f64) {
-    let mut level = Level::open(Rate::new(rate).unwrap(), (rate * seconds) as u64);
-    let prompt = Length::LogNormal { mean: 40.0, sigma: 0.3 };
-    level.workload = Workload { prompt, output: Length::LogNormal { mean: 20.0, sigma: 0.1 }, seed: 7 };
+async fn send(target: &LoadTarget, rate: f64, seconds: f64) {
+    let mut level = LoadLevel::open(Rate::new(rate).unwrap(), (rate * seconds) as u64);
+    let prompt = TokenLength::LogNormal { mean: 40.0, sigma: 0.3 };
+    level.workload = Workload { prompt, output: TokenLength::LogNormal { mean: 20.0, sigma: 0.1 }, seed: 7 };
     level.grace = Duration::from_secs(10);
     run_level(target, &level, std::future::pending(), |_| {}).await;
 }
 
-fn lines(journal: &Path) -> (Vec<Turn>, Vec<Record>) {
+fn lines(journal: &Path) -> (Vec<StateTransition>, Vec<JournalRecord>) {
     let (mut turns, mut records) = (Vec::new(), Vec::new());
     for line in std::fs::read_to_string(journal).unwrap().lines() {
         match serde_json::from_str(line).unwrap() {
-            Line::Request(record) => records.push(*record),
-            Line::Transition { transition } => turns.push(transition),
+            JournalLine::Request(record) => records.push(*record),
+            JournalLine::Transition { transition } => turns.push(transition),
         }
     }
     (turns, records)
 }
 
-fn replayed(records: &[Record]) -> Outcome {
+fn replayed(records: &[JournalRecord]) -> SimulationOutcome {
     let settings = Settings { slo_ttft: Duration::from_secs(1), engine: LIMITS };
     journal::replay(records, &settings).remove("backend-0").unwrap()
 }
 
 /// What each change led to.
-fn states(outcome: &Outcome) -> Vec<&'static str> {
+fn states(outcome: &SimulationOutcome) -> Vec<&'static str> {
     outcome.transitions.iter().map(|change| change.to.word()).collect()
 }
 
@@ -64,7 +64,7 @@ fn a_live_journal_replays_to_the_live_verdicts_and_a_falsified_one_does_not() {
     let weir = Weir::reading_engines(&[engine.address], &format!("journal: {{path: '{}'}}", file.display()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let target = Target::resolve(&format!("http://{}", weir.address)).await.unwrap();
+        let target = LoadTarget::resolve(&format!("http://{}", weir.address)).await.unwrap();
         for (rate, seconds) in LEVELS {
             send(&target, rate, seconds).await;
         }
@@ -77,7 +77,7 @@ fn a_live_journal_replays_to_the_live_verdicts_and_a_falsified_one_does_not() {
     let outcome = replayed(&records);
     // After the last request the live estimator went on ticking.
     let live = &turns[..turns.len().min(outcome.transitions.len())];
-    assert!(outcome.transitions.iter().any(|change| change.to == State::Saturated), "{:?}", states(&outcome));
+    assert!(outcome.transitions.iter().any(|change| change.to == SaturationState::Saturated), "{:?}", states(&outcome));
     for (live, replayed) in live.iter().zip(&outcome.transitions) {
         assert_eq!((&*live.from, &*live.to), (replayed.from.word(), replayed.to.word()), "{turns:?}");
         let apart = live.at.since(replayed.at).max(replayed.at.since(live.at));
@@ -107,6 +107,10 @@ fn a_live_journal_replays_to_the_live_verdicts_and_a_falsified_one_does_not() {
         record.timeline.first_token = record.timeline.admitted.map(|admitted| admitted + Duration::from_millis(20));
     }
     let falsified = replayed(&records);
-    assert!(!falsified.transitions.iter().any(|change| change.to == State::Saturated), "{:?}", states(&falsified));
+    assert!(
+        !falsified.transitions.iter().any(|change| change.to == SaturationState::Saturated),
+        "{:?}",
+        states(&falsified)
+    );
     assert!(falsified.moments.last().unwrap().reading.knee.is_err(), "nobody waited");
 }

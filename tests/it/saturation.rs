@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde_json::Value;
 use weir::clock::Clock;
 use weir::engine::profile::Setup;
-use weir::load::client::Target;
-use weir::load::runner::{Level, run_level};
+use weir::load::client::LoadTarget;
+use weir::load::runner::{LoadLevel, run_level};
 use weir::load::schedule::Rate;
-use weir::load::workload::{Length, Workload};
+use weir::load::workload::{TokenLength, Workload};
 
 use crate::support::engine::Engine;
 use crate::support::exposition::Text;
@@ -31,16 +31,16 @@ fn engine() -> Engine {
 fn load(address: SocketAddr, share: f64, seconds: f64) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
         let rate = CAPACITY * share;
-        let mut level = Level::open(Rate::new(rate).unwrap(), (rate * seconds) as u64);
+        let mut level = LoadLevel::open(Rate::new(rate).unwrap(), (rate * seconds) as u64);
         level.workload = Workload {
-            prompt: Length::LogNormal { mean: 40.0, sigma: 0.3 },
-            output: Length::LogNormal { mean: 20.0, sigma: 0.1 },
+            prompt: TokenLength::LogNormal { mean: 40.0, sigma: 0.3 },
+            output: TokenLength::LogNormal { mean: 20.0, sigma: 0.1 },
             seed: 7,
         };
         level.grace = Duration::from_secs(1);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let target = Target::resolve(&format!("http://{address}")).await.unwrap();
+            let target = LoadTarget::resolve(&format!("http://{address}")).await.unwrap();
             run_level(&target, &level, std::future::pending(), |_| {}).await;
         });
     })

@@ -10,9 +10,9 @@ use tokio::runtime::{Builder, Runtime};
 use weir::clock::Clock;
 use weir::scrape::accord::Accord;
 use weir::scrape::client::{Address, Unanswered, ask};
-use weir::scrape::settings::{Engine, Series};
-use weir::scrape::table::Table;
-use weir::scrape::{Limits, Pace, Reading, Seat, Source, watch};
+use weir::scrape::settings::{EngineKind, Series};
+use weir::scrape::table::SeriesTable;
+use weir::scrape::{EngineReading, LatestReading, MetricsSource, PollPace, ReportedLimits, watch};
 
 /// A server that answers every connection with what `answer` makes of its request's target, then closes it.
 fn server(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> SocketAddr {
@@ -51,22 +51,27 @@ fn runtime() -> Runtime {
 }
 
 /// Fast enough for a test, slow enough for a busy machine to answer.
-fn pace() -> Pace {
+fn pace() -> PollPace {
     let interval = Duration::from_millis(5);
-    Pace { interval, patience: Duration::from_secs(5), rest: interval }
+    PollPace { interval, patience: Duration::from_secs(5), rest: interval }
 }
 
 /// Reads until `done`, at most ten seconds.
-fn read_until(engine: Engine, address: SocketAddr, own: u32, done: impl Fn(&Reading) -> bool) -> Reading {
-    let source = Source {
+fn read_until(
+    engine: EngineKind,
+    address: SocketAddr,
+    own: u32,
+    done: impl Fn(&EngineReading) -> bool,
+) -> EngineReading {
+    let source = MetricsSource {
         name: "gpu-0".into(),
         engine,
         series: Series::default(),
         address: at(address),
         path: None,
-        configured: Limits::default(),
+        configured: ReportedLimits::default(),
     };
-    let (clock, seat) = (Clock::start(), Seat::new(Pace::default()));
+    let (clock, seat) = (Clock::start(), LatestReading::new(PollPace::default()));
     runtime().block_on(async {
         let watching = tokio::spawn(watch(source, seat.clone(), pace(), clock, move || own));
         let wait = async {
@@ -92,33 +97,33 @@ fn fixture(name: &str) -> String {
 #[test]
 fn every_engines_page_is_recognised_and_read() {
     for (name, engine, running, waiting, kv) in [
-        ("vllm.txt", Engine::Vllm, 7.0, 5.0, Some(0.35)),
-        ("vllm-old.txt", Engine::Vllm, 8.0, 2.0, Some(0.5)),
-        ("weir-engine.txt", Engine::Vllm, 2.0, 0.0, Some(0.0004)),
-        ("sglang.txt", Engine::Sglang, 12.0, 3.0, Some(0.28)),
-        ("trtllm-serve.txt", Engine::TrtllmServe, 6.0, 1.0, Some(0.125)),
-        ("triton.txt", Engine::Triton, 4.0, 9.0, Some(0.4875)),
-        ("llamacpp.txt", Engine::Llamacpp, 4.0, 46.0, None),
+        ("vllm.txt", EngineKind::Vllm, 7.0, 5.0, Some(0.35)),
+        ("vllm-old.txt", EngineKind::Vllm, 8.0, 2.0, Some(0.5)),
+        ("weir-engine.txt", EngineKind::Vllm, 2.0, 0.0, Some(0.0004)),
+        ("sglang.txt", EngineKind::Sglang, 12.0, 3.0, Some(0.28)),
+        ("trtllm-serve.txt", EngineKind::TrtllmServe, 6.0, 1.0, Some(0.125)),
+        ("triton.txt", EngineKind::Triton, 4.0, 9.0, Some(0.4875)),
+        ("llamacpp.txt", EngineKind::Llamacpp, 4.0, 46.0, None),
     ] {
         let text = fixture(name);
-        assert_eq!(Table::recognise(text.as_bytes()), Some(engine), "{name}");
-        let report = Table::of(engine, &Series::default()).unwrap().read(text.as_bytes()).unwrap();
+        assert_eq!(SeriesTable::recognise(text.as_bytes()), Some(engine), "{name}");
+        let report = SeriesTable::of(engine, &Series::default()).unwrap().read(text.as_bytes()).unwrap();
         assert_eq!((report.running, report.waiting()), (Some(running), Some(waiting)), "{name}");
         assert_eq!(report.kv_usage.map(|share| (share * 1e4).round() / 1e4), kv, "{name}");
     }
     let tgi = fixture("tgi.txt");
-    assert_eq!(Table::recognise(tgi.as_bytes()), None, "by configuration only");
-    let report = Table::of(Engine::Tgi, &Series::default()).unwrap().read(tgi.as_bytes()).unwrap();
+    assert_eq!(SeriesTable::recognise(tgi.as_bytes()), None, "by configuration only");
+    let report = SeriesTable::of(EngineKind::Tgi, &Series::default()).unwrap().read(tgi.as_bytes()).unwrap();
     assert_eq!((report.running, report.waiting()), (Some(32.0), Some(11.0)));
 }
 
 #[test]
 fn a_page_is_read_and_foreign_load_is_told_once_it_persists() {
     let address = server(|_| page(&fixture("vllm.txt")));
-    let reading = read_until(Engine::Auto, address, 4, |reading| reading.accord == Accord::ForeignLoad);
-    assert_eq!(reading.up, Some((Engine::Vllm, true)));
+    let reading = read_until(EngineKind::Auto, address, 4, |reading| reading.accord == Accord::ForeignLoad);
+    assert_eq!(reading.up, Some((EngineKind::Vllm, true)));
     assert_eq!(reading.excess, Some(8.0), "7 running and 5 waiting, 4 of them ours");
-    let reading = read_until(Engine::Auto, address, 12, |reading| reading.accord != Accord::Unjudged);
+    let reading = read_until(EngineKind::Auto, address, 12, |reading| reading.accord != Accord::Unjudged);
     assert_eq!(reading.accord, Accord::Agrees, "all of them ours");
 }
 
@@ -129,8 +134,8 @@ fn the_page_of_trtllm_serve_is_found_at_its_own_path() {
         "/prometheus/metrics" => page(&fixture("trtllm-serve.txt")),
         _ => NOT_FOUND.to_vec(),
     });
-    let reading = read_until(Engine::Auto, address, 7, |reading| reading.last.is_some());
-    assert_eq!(reading.up, Some((Engine::TrtllmServe, true)));
+    let reading = read_until(EngineKind::Auto, address, 7, |reading| reading.last.is_some());
+    assert_eq!(reading.up, Some((EngineKind::TrtllmServe, true)));
 }
 
 #[test]
@@ -141,10 +146,10 @@ fn an_engine_without_metrics_is_no_fault_and_one_that_was_named_is_down() {
         count.fetch_add(1, SeqCst);
         NOT_FOUND.to_vec()
     });
-    let reading = read_until(Engine::Auto, address, 0, |_| asked.load(SeqCst) > 8);
-    assert_eq!(reading, Reading::default());
-    let reading = read_until(Engine::Vllm, address, 0, |_| asked.load(SeqCst) > 12);
-    assert_eq!((reading.up, reading.last), (Some((Engine::Vllm, false)), None));
+    let reading = read_until(EngineKind::Auto, address, 0, |_| asked.load(SeqCst) > 8);
+    assert_eq!(reading, EngineReading::default());
+    let reading = read_until(EngineKind::Vllm, address, 0, |_| asked.load(SeqCst) > 12);
+    assert_eq!((reading.up, reading.last), (Some((EngineKind::Vllm, false)), None));
 }
 
 #[test]
@@ -154,22 +159,22 @@ fn an_engine_that_comes_back_is_read_again() {
         0..10 => page("nothing of interest 1\n"),
         _ => page(&fixture("llamacpp.txt")),
     });
-    let reading = read_until(Engine::Llamacpp, address, 50, |reading| reading.last.is_some());
-    assert_eq!(reading.up, Some((Engine::Llamacpp, true)));
+    let reading = read_until(EngineKind::Llamacpp, address, 50, |reading| reading.last.is_some());
+    assert_eq!(reading.up, Some((EngineKind::Llamacpp, true)));
 }
 
 #[test]
 fn a_report_older_than_three_intervals_is_not_shown() {
     let address = server(|_| page(&fixture("vllm.txt")));
-    let source = Source {
+    let source = MetricsSource {
         name: "a".into(),
-        engine: Engine::Auto,
+        engine: EngineKind::Auto,
         series: Series::default(),
         address: at(address),
         path: None,
-        configured: Limits::default(),
+        configured: ReportedLimits::default(),
     };
-    let (clock, seat) = (Clock::start(), Seat::new(Pace::default()));
+    let (clock, seat) = (Clock::start(), LatestReading::new(PollPace::default()));
     runtime().block_on(async {
         let watching = tokio::spawn(watch(source, seat.clone(), pace(), clock, || 0));
         while seat.reading(clock.now()).last.is_none() {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 use weir::clock::Clock;
 use weir::engine::profile::Profile;
-use weir::sweep::search::{Load, Trial, Why};
+use weir::sweep::search::{SearchEnd, SearchLoad, Trial};
 
 use crate::support::{Engine, time};
 
@@ -70,7 +70,7 @@ fn auto_finds_the_knee_of_fastsmall() {
 #[test]
 fn auto_stops_for_a_reason_that_can_be_read() {
     let (.., why) = twin::search(Profile::named("slots16").unwrap(), 100);
-    assert!(matches!(why, Why::Narrow { .. }), "{why:?}");
+    assert!(matches!(why, SearchEnd::Narrow { .. }), "{why:?}");
     assert!(why.to_string().starts_with("the knee lies between "), "{why}");
 }
 
@@ -78,7 +78,7 @@ fn auto_stops_for_a_reason_that_can_be_read() {
 #[test]
 fn the_seed_engine_reproduces_the_reference_table_and_the_steady_window_its_capacity() {
     let profile = Profile::named("seed").unwrap();
-    let level = |rate: f64| twin::level(profile, Trial { load: Load::Open(rate), requests: 600 }, 1);
+    let level = |rate: f64| twin::level(profile, Trial { load: SearchLoad::Open(rate), requests: 600 }, 1);
     let near = |value: f64, reference: f64, tolerance: f64| {
         assert!((value / reference - 1.0).abs() < tolerance, "{value} is not within {tolerance} of {reference}");
     };

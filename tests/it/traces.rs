@@ -164,7 +164,7 @@ fn what_failed_says_how() {
         assert_eq!(span.status.as_ref().unwrap().code, 2);
     }
     weir.page("/drain");
-    time::until("it refuses", || weir.gateway().drain.phase() == weir::proxy::drain::Phase::Lame);
+    time::until("it refuses", || weir.gateway().drain.phase() == weir::proxy::drain::DrainPhase::Lame);
     let answer = Client::connect(weir.address).send(&post(CHAT, "", chat(3).as_bytes())).answer();
     assert_eq!(answer.status, 503);
     time::until("the refusal has come", || collector.spans().len() == 5);

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use loom::future::block_on;
 use loom::thread;
-use parts::{Arc, Ask, BackendId, Limits, Mode, Policy, Settings, Timestamp};
+use parts::{AdmissionRequest, Arc, BackendId, BalancePolicy, Limits, Mode, Settings, Timestamp};
 use permit::Permit;
-use pool::{Pool, Refused, Turn};
-use waiting::Waiting;
+use pool::{Acquire, Pool, Refused};
+use waiting::QueueWait;
 
 #[path = "../../src/balance/ceiling.rs"]
 mod ceiling;
@@ -30,9 +30,11 @@ mod parts {
     pub use std::sync::Arc;
 
     pub use loom::sync::Mutex;
-    pub use weir::admission::{Ask, Call, Limits, Line, Mode, Offered, Pressure, Settings, Shed, Slot, Ticket};
+    pub use weir::admission::{
+        AdmissionRequest, BackendQueue, Dequeued, GateStats, Limits, Mode, Offered, Settings, Shed, Slot, Ticket,
+    };
     pub use weir::backend::BackendId;
-    pub use weir::balance::Policy;
+    pub use weir::balance::BalancePolicy;
     pub use weir::time::Timestamp;
 }
 
@@ -47,7 +49,7 @@ fn check(model: impl Fn() + Sync + Send + 'static) {
 }
 
 fn pool(backends: usize, concurrency: u32) -> Arc<Pool> {
-    let pool = Pool::new(Policy::MostRoom, backends, Settings::default());
+    let pool = Pool::new(BalancePolicy::MostRoom, backends, Settings::default());
     (0..backends).for_each(|i| publish(&pool, BackendId(i as u16), concurrency));
     pool
 }
@@ -57,26 +59,26 @@ fn publish(pool: &Arc<Pool>, backend: BackendId, concurrency: u32) {
     pool.publish(backend, limits, NOW);
 }
 
-fn arrive(pool: &Arc<Pool>) -> Turn {
-    pool.arrive(Ask::new(NOW, 10.0), None, NOW)
+fn arrive(pool: &Arc<Pool>) -> Acquire {
+    pool.arrive(AdmissionRequest::new(NOW, 10.0), None, NOW)
 }
 
 fn go(pool: &Arc<Pool>) -> Permit {
     match arrive(pool) {
-        Turn::Go(permit) => permit,
+        Acquire::Granted(permit) => permit,
         _ => unreachable!("there is room"),
     }
 }
 
-fn wait(pool: &Arc<Pool>) -> Waiting {
+fn wait(pool: &Arc<Pool>) -> QueueWait {
     match arrive(pool) {
-        Turn::Wait(waiting) => waiting,
+        Acquire::Queued(waiting) => waiting,
         _ => unreachable!("there is no room"),
     }
 }
 
 /// As an exchange does it: sleeps until it is called.
-fn turn(mut waiting: Waiting) -> Result<Permit, Refused> {
+fn turn(mut waiting: QueueWait) -> Result<Permit, Refused> {
     block_on(poll_fn(move |cx| waiting.poll(cx)))
 }
 
@@ -129,9 +131,9 @@ fn more_room_calls_who_arrives_at_that_moment() {
         let held = go(&pool);
         let here = pool.clone();
         let arriving = thread::spawn(move || match arrive(&here) {
-            Turn::Go(permit) => drop(permit),
-            Turn::Wait(waiting) => drop(turn(waiting).unwrap()),
-            Turn::Refused(..) => unreachable!("it may wait for half a minute"),
+            Acquire::Granted(permit) => drop(permit),
+            Acquire::Queued(waiting) => drop(turn(waiting).unwrap()),
+            Acquire::Refused(..) => unreachable!("it may wait for half a minute"),
         });
         publish(&pool, A, 2);
         arriving.join().unwrap();

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use weir::wire::{Dialect, ErrorKind, Format, Reading, StreamScanner, Usage};
+use weir::wire::{BodyFormat, Dialect, InBandError, StreamReading, StreamScanner, Usage};
 
 use crate::wire_samples::{dialect, folders, read, samples as samples_of};
 
@@ -26,7 +26,7 @@ struct Golden {
     tokens: &'static [u32],
     usage: Option<[Option<u64>; 3]>,
     end: End,
-    error: Option<ErrorKind>,
+    error: Option<InBandError>,
 }
 
 /// Input, output and cached tokens as reported.
@@ -43,13 +43,13 @@ const fn golden(
     tokens: &'static [u32],
     usage: Option<[Option<u64>; 3]>,
     end: End,
-    error: Option<ErrorKind>,
+    error: Option<InBandError>,
 ) -> Golden {
     Golden { file, tokens, usage, end, error }
 }
 
-const ERROR: Option<ErrorKind> = Some(ErrorKind::Error);
-const OVERLOADED: Option<ErrorKind> = Some(ErrorKind::Overloaded);
+const ERROR: Option<InBandError> = Some(InBandError::Error);
+const OVERLOADED: Option<InBandError> = Some(InBandError::Overloaded);
 
 /// Engines and services.
 const STREAMS: &[Golden] = &[
@@ -134,8 +134,8 @@ fn every_edge_case_reads_as_it_was_written_down() {
 #[test]
 fn long_lines_are_read_along() {
     let line = [&b"data: "[..], &vec![b'x'; 10 << 20], b"\n\ndata: [DONE]\n\n"].concat();
-    check(&EDGES[14], Dialect::OpenAiChat, Format::Sse, &line);
-    check(&EDGES[15], Dialect::OpenAiChat, Format::Sse, &vec![b'x'; 4 << 20]);
+    check(&EDGES[14], Dialect::OpenAiChat, BodyFormat::Sse, &line);
+    check(&EDGES[15], Dialect::OpenAiChat, BodyFormat::Sse, &vec![b'x'; 4 << 20]);
 }
 
 /// Without their terminator these have finished all the same; cut before their finish they have not.
@@ -207,7 +207,7 @@ fn check_folder(folder: &std::path::Path, table: &[Golden], dialect: impl Fn(&st
     assert!(seen.len() >= 14, "{}: {} samples", folder.display(), seen.len());
 }
 
-fn check(golden: &Golden, dialect: Dialect, format: Format, body: &[u8]) {
+fn check(golden: &Golden, dialect: Dialect, format: BodyFormat, body: &[u8]) {
     let (reading, tokens) = read(StreamScanner::new(dialect, format), [body]);
     let file = golden.file;
     assert_eq!(tokens, golden.tokens, "{file}");
@@ -220,10 +220,10 @@ fn check(golden: &Golden, dialect: Dialect, format: Format, body: &[u8]) {
     assert!(!reading.opaque, "{file}");
 }
 
-fn end(reading: &Reading) -> End {
+fn end(reading: &StreamReading) -> End {
     match reading {
-        Reading { terminated: true, .. } => Terminated,
-        Reading { finished: true, .. } => Finished,
+        StreamReading { terminated: true, .. } => Terminated,
+        StreamReading { finished: true, .. } => Finished,
         _ => Cut,
     }
 }

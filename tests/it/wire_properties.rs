@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use serde_json::Value;
-use weir::wire::{Dialect, Endpoint, Format, Reading, RequestScanner, RequestShape, StreamScanner};
+use weir::wire::{BodyFormat, Dialect, Endpoint, RequestScanner, RequestShape, StreamReading, StreamScanner};
 
 use crate::support::time;
 use crate::wire_samples::{dialect, folders, read, samples as samples_of};
@@ -34,8 +34,8 @@ fn token(dialect: Dialect, n: usize) -> String {
     }
 }
 
-fn format_of(dialect: Dialect) -> Format {
-    if matches!(dialect, Dialect::OllamaChat | Dialect::OllamaGenerate) { Format::Ndjson } else { Format::Sse }
+fn format_of(dialect: Dialect) -> BodyFormat {
+    if matches!(dialect, Dialect::OllamaChat | Dialect::OllamaGenerate) { BodyFormat::Ndjson } else { BodyFormat::Sse }
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn every_single_cut_of_every_sample_reads_the_same() {
 fn a_hundred_events_in_one_read_are_a_hundred_events_in_every_dialect() {
     for dialect in DIALECTS {
         let line = |n| match format_of(dialect) {
-            Format::Ndjson => format!("{}\n", token(dialect, n)),
+            BodyFormat::Ndjson => format!("{}\n", token(dialect, n)),
             _ => format!("data: {}\n\n", token(dialect, n)),
         };
         let stream: String = (0..100).map(line).collect();
@@ -113,14 +113,14 @@ proptest! {
     fn any_partition_of_any_stream_reads_the_same(
         bytes in stream(),
         dialect in prop::sample::select(&DIALECTS[..]),
-        format in prop::sample::select(&[Format::Sse, Format::Sse, Format::Ndjson, Format::Json, Format::Opaque][..]),
+        format in prop::sample::select(&[BodyFormat::Sse, BodyFormat::Sse, BodyFormat::Ndjson, BodyFormat::Json, BodyFormat::Opaque][..]),
         lengths in prop::collection::vec(0_usize..60, 0..30),
     ) {
         let scanner = || StreamScanner::new(dialect, format);
         let whole = read(scanner(), [&bytes[..]]);
         prop_assert_eq!(&read(scanner(), partition(&bytes, &lengths)), &whole);
         prop_assert_eq!(&read(scanner(), bytes.chunks(1)), &whole);
-        let Reading { content_events, counted_tokens, .. } = whole.0;
+        let StreamReading { content_events, counted_tokens, .. } = whole.0;
         prop_assert_eq!(content_events, whole.1.len() as u64);
         prop_assert_eq!(counted_tokens, whole.1.iter().map(|n| u64::from(*n)).sum::<u64>());
         prop_assert!(whole.1.iter().all(|n| *n > 0));
@@ -369,7 +369,7 @@ fn a_scanner_holds_as_much_after_a_million_bytes_as_after_a_thousand() {
     ];
     for (i, flood) in floods.iter().enumerate() {
         let held = |size: usize| {
-            let mut scanner = StreamScanner::new(Dialect::OpenAiChat, Format::Sse);
+            let mut scanner = StreamScanner::new(Dialect::OpenAiChat, BodyFormat::Sse);
             flood(size).as_bytes().chunks(1000).for_each(|piece| scanner.feed(piece, |_| {}));
             format!("{scanner:?}").len()
         };

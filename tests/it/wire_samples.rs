@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use weir::wire::{Dialect, Emission, Format, Reading, StreamScanner};
+use weir::wire::{BodyFormat, Dialect, Emission, StreamReading, StreamScanner};
 
 /// One answer.
 pub struct Sample {
     pub name: String,
-    pub format: Format,
+    pub format: BodyFormat,
     /// Without the head, and de-chunked.
     pub body: Vec<u8>,
 }
@@ -36,19 +36,19 @@ fn sample(path: &Path) -> Option<Sample> {
     let bytes = fs::read(path).unwrap();
     let (format, body) = match path.extension()?.to_str().unwrap() {
         "http" => answer(&bytes),
-        "ndjson" => (Format::Ndjson, bytes),
-        "sse" => (Format::Sse, bytes),
-        "txt" if !name.contains("metrics") => (Format::Sse, bytes),
+        "ndjson" => (BodyFormat::Ndjson, bytes),
+        "sse" => (BodyFormat::Sse, bytes),
+        "txt" if !name.contains("metrics") => (BodyFormat::Sse, bytes),
         _ => return None,
     };
     Some(Sample { name, format, body })
 }
 
 /// A whole answer of HTTP/1.1: how its body is to be read, and the body.
-fn answer(bytes: &[u8]) -> (Format, Vec<u8>) {
+fn answer(bytes: &[u8]) -> (BodyFormat, Vec<u8>) {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
     let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
-    let format = if head.contains("text/event-stream") { Format::Sse } else { Format::Json };
+    let format = if head.contains("text/event-stream") { BodyFormat::Sse } else { BodyFormat::Json };
     let mut rest = &bytes[end + 4..];
     if !head.contains("transfer-encoding: chunked") {
         return (format, rest.to_vec());
@@ -84,7 +84,7 @@ pub fn dialect(name: &str) -> Dialect {
 }
 
 /// What a scanner makes of an answer that comes in these pieces: its reading at the end, and the tokens of each emission.
-pub fn read<'a>(scanner: StreamScanner, pieces: impl IntoIterator<Item = &'a [u8]>) -> (Reading, Vec<u32>) {
+pub fn read<'a>(scanner: StreamScanner, pieces: impl IntoIterator<Item = &'a [u8]>) -> (StreamReading, Vec<u32>) {
     let (mut scanner, mut tokens) = (scanner, Vec::new());
     let mut keep = |emission: Emission| tokens.push(emission.tokens);
     pieces.into_iter().for_each(|piece| scanner.feed(piece, &mut keep));

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use weir::backend::BackendId;
-use weir::proxy::gateway::Phase;
+use weir::proxy::gateway::HookPoint;
 
 use super::origin::{Conversation, Origin, SSE, closing, event, whole};
 use super::storm::{Deed, storm};
@@ -93,8 +93,8 @@ const PEEK: i32 = if cfg!(target_os = "linux") { 0x42 } else { 0x82 };
 static CALLS: AtomicU64 = AtomicU64::new(0);
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
-fn panic_now_and_then(phase: Phase) {
-    if phase == Phase::Dispatched && CALLS.fetch_add(1, SeqCst) % 31 == 30 {
+fn panic_now_and_then(phase: HookPoint) {
+    if phase == HookPoint::Dispatched && CALLS.fetch_add(1, SeqCst) % 31 == 30 {
         PANICS.fetch_add(1, SeqCst);
         panic!("injected");
     }

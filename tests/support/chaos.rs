@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use weir::backend::BackendId;
 use weir::measure::Snapshot;
-use weir::proxy::gateway::Phase;
+use weir::proxy::gateway::HookPoint;
 
 use super::dice::Dice;
 use super::exposition::{Text, status_identities};
@@ -43,7 +43,7 @@ static PANICS: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
 static CALLS: AtomicU64 = AtomicU64::new(0);
 
 /// Every 61st phase ends in a panic; a request has four phases, so each of them has its turn.
-fn panic_now_and_then(phase: Phase) {
+fn panic_now_and_then(phase: HookPoint) {
     if CALLS.fetch_add(1, Relaxed) % 61 == 60 {
         PANICS[phase as usize].fetch_add(1, Relaxed);
         panic!("injected");

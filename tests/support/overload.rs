@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use weir::clock::Clock;
 use weir::engine::profile::{LengthLaw, Setup};
-use weir::load::client::Target;
-use weir::load::record::{Outcome, RequestRecord};
-use weir::load::runner::{Level, run_level};
+use weir::load::client::LoadTarget;
+use weir::load::record::{LoadOutcome, LoadRecord};
+use weir::load::runner::{LoadLevel, run_level};
 use weir::load::schedule::Rate;
-use weir::load::workload::{Length, Workload};
+use weir::load::workload::{TokenLength, Workload};
 use weir::time::Timestamp;
 
 use super::exposition::Text;
@@ -54,11 +54,11 @@ impl Case {
     /// Completions a second of an engine with more work than it can take, without anybody between.
     pub fn capacity(&self, workers: u32, seconds: f64) -> f64 {
         let engine = self.engine();
-        let mut level = Level::closed(NonZeroU32::new(workers).unwrap(), 1_000_000);
+        let mut level = LoadLevel::closed(NonZeroU32::new(workers).unwrap(), 1_000_000);
         level.workload = self.workload(3);
         let records = play(engine.address, level, seconds);
         let (from, to) = window(&records, seconds);
-        let ended = |r: &&RequestRecord| r.outcome == Outcome::Completed && (from..to).contains(&r.end);
+        let ended = |r: &&LoadRecord| r.outcome == LoadOutcome::Completed && (from..to).contains(&r.end);
         records.iter().filter(ended).count() as f64 / to.since(from).as_secs_f64()
     }
 
@@ -76,25 +76,25 @@ impl Case {
 
     /// The same without anybody between.
     pub fn load(&self, address: SocketAddr, rate: f64, seconds: f64) -> Seen {
-        let mut level = Level::open(Rate::new(rate).unwrap(), (rate * seconds) as u64);
+        let mut level = LoadLevel::open(Rate::new(rate).unwrap(), (rate * seconds) as u64);
         level.workload = self.workload(7);
         level.grace = self.slo_ttft * 2;
         self.judge(&play(address, level, f64::INFINITY), seconds)
     }
 
-    fn judge(&self, records: &[RequestRecord], seconds: f64) -> Seen {
+    fn judge(&self, records: &[LoadRecord], seconds: f64) -> Seen {
         let (from, to) = window(records, seconds);
-        let within: Vec<&RequestRecord> = records.iter().filter(|r| (from..to).contains(&r.intended)).collect();
-        let took = |r: &RequestRecord, at: Timestamp| at.since(r.intended).as_secs_f64();
+        let within: Vec<&LoadRecord> = records.iter().filter(|r| (from..to).contains(&r.intended)).collect();
+        let took = |r: &LoadRecord, at: Timestamp| at.since(r.intended).as_secs_f64();
         let objective = self.slo_ttft.as_secs_f64();
         let mut ttft: Vec<f64> = within.iter().filter_map(|r| Some(took(r, r.first_token?))).collect();
-        let at_once = |r: &&&RequestRecord| matches!(r.outcome, Outcome::Shed { .. }) && took(r, r.end) < AT_ONCE;
+        let at_once = |r: &&&LoadRecord| matches!(r.outcome, LoadOutcome::Shed { .. }) && took(r, r.end) < AT_ONCE;
         let mut sheds: Vec<f64> = within.iter().filter(at_once).map(|r| took(r, r.end)).collect();
         ttft.sort_by(f64::total_cmp);
         sheds.sort_by(f64::total_cmp);
         let good = records.iter().filter(|r| {
             let on_time = r.first_token.is_some_and(|at| took(r, at) <= objective);
-            r.outcome == Outcome::Completed && on_time && (from..to).contains(&r.end)
+            r.outcome == LoadOutcome::Completed && on_time && (from..to).contains(&r.end)
         });
         Seen {
             goodput: good.count() as f64 / to.since(from).as_secs_f64(),
@@ -103,24 +103,24 @@ impl Case {
             shed_p99: quantile(&sheds, 0.99),
             offered: within.len(),
             served: ttft.len(),
-            shed: within.iter().filter(|r| matches!(r.outcome, Outcome::Shed { .. })).count(),
+            shed: within.iter().filter(|r| matches!(r.outcome, LoadOutcome::Shed { .. })).count(),
             late: ttft.iter().filter(|t| **t > objective).count(),
             would_shed: 0.0,
         }
     }
 
     fn workload(&self, seed: u64) -> Workload {
-        let law = |LengthLaw { mean, sigma }: LengthLaw| Length::LogNormal { mean, sigma };
+        let law = |LengthLaw { mean, sigma }: LengthLaw| TokenLength::LogNormal { mean, sigma };
         let usual = self.setup.workload;
         Workload { prompt: law(usual.prompt), output: law(usual.output), seed }
     }
 }
 
 /// Plays a level; a closed one for `seconds`.
-fn play(address: SocketAddr, level: Level, seconds: f64) -> Vec<RequestRecord> {
+fn play(address: SocketAddr, level: LoadLevel, seconds: f64) -> Vec<LoadRecord> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let target = Target::resolve(&format!("http://{address}")).await.unwrap();
+        let target = LoadTarget::resolve(&format!("http://{address}")).await.unwrap();
         let stop = async {
             match seconds.is_finite() {
                 true => tokio::time::sleep(Duration::from_secs_f64(seconds)).await,
@@ -132,7 +132,7 @@ fn play(address: SocketAddr, level: Level, seconds: f64) -> Vec<RequestRecord> {
 }
 
 /// From the ramp's end to the last request.
-fn window(records: &[RequestRecord], seconds: f64) -> (Timestamp, Timestamp) {
+fn window(records: &[LoadRecord], seconds: f64) -> (Timestamp, Timestamp) {
     let first = records.iter().map(|r| r.intended).min().unwrap_or_default();
     let span = Duration::from_secs_f64(seconds);
     (first + span.mul_f64(RAMP), first + span)

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use weir::measure::journal::Record;
+use weir::measure::journal::JournalRecord;
 
 use super::client::{CHAT, Client, chat, post};
 use super::weir::scratch;
@@ -84,7 +84,7 @@ pub fn compare(plan: Plan) -> Vec<Pair> {
         assert!(client.answer().complete);
     }
     weir.settled();
-    let records: HashMap<u64, Record> =
+    let records: HashMap<u64, JournalRecord> =
         weir.stop().into_iter().map(|record| (record.max_output.unwrap(), record)).collect();
     (0..read + plan.stalled)
         .map(|number| {
@@ -96,7 +96,7 @@ pub fn compare(plan: Plan) -> Vec<Pair> {
         .collect()
 }
 
-fn pair(stalled: bool, ours: &Record, theirs: &weir::engine::server::Record) -> Pair {
+fn pair(stalled: bool, ours: &JournalRecord, theirs: &weir::engine::server::EngineRecord) -> Pair {
     assert_eq!(ours.emissions.len(), theirs.emissions.len(), "every token has a stamp on both sides");
     let seconds = |nanos: i128| nanos as f64 / 1e9;
     let first = ours.timeline.first_token.unwrap();

@@ -5,18 +5,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::Value;
-use weir::app::{Running, start};
+use weir::app::{RunningServer, start};
 use weir::config::{Config, Overrides};
-use weir::measure::journal::{Line, Record};
-use weir::measure::{Books, Outcome, Snapshot};
-use weir::proxy::gateway::Gateway;
-use weir::scrape::settings::Engine;
+use weir::measure::journal::{JournalLine, JournalRecord};
+use weir::measure::{AccountStats, Outcome, Snapshot};
+use weir::proxy::gateway::ProxyState;
+use weir::scrape::settings::EngineKind;
 
 use super::client;
 
 /// A weir that runs until it is stopped or dropped.
 pub struct Weir {
-    running: Option<Running>,
+    running: Option<RunningServer>,
     pub address: SocketAddr,
     pub admin: SocketAddr,
     journal: Option<PathBuf>,
@@ -30,13 +30,13 @@ impl Weir {
 
     /// With a file of settings; `adjust` is where a test sets its hook. The backends' own metrics are not read: a scripted
     /// one sees nothing but what the test sends.
-    pub fn with(backends: &[SocketAddr], settings: &str, adjust: impl FnOnce(&mut Gateway)) -> Self {
-        Self::started(backends, settings, Engine::None, adjust)
+    pub fn with(backends: &[SocketAddr], settings: &str, adjust: impl FnOnce(&mut ProxyState)) -> Self {
+        Self::started(backends, settings, EngineKind::None, adjust)
     }
 
     /// With a file of settings, reading the metrics of engines.
     pub fn reading_engines(backends: &[SocketAddr], settings: &str) -> Self {
-        Self::started(backends, settings, Engine::Auto, |_| {})
+        Self::started(backends, settings, EngineKind::Auto, |_| {})
     }
 
     /// From a whole file.
@@ -48,7 +48,12 @@ impl Weir {
         Self { address: running.address, admin: running.admin, running: Some(running), journal: None }
     }
 
-    fn started(backends: &[SocketAddr], settings: &str, engine: Engine, adjust: impl FnOnce(&mut Gateway)) -> Self {
+    fn started(
+        backends: &[SocketAddr],
+        settings: &str,
+        engine: EngineKind,
+        adjust: impl FnOnce(&mut ProxyState),
+    ) -> Self {
         let local = Some("127.0.0.1:0".parse().unwrap());
         let overrides = Overrides { listen: local, admin: local, ..Overrides::default() };
         let lines: String = backends
@@ -61,12 +66,12 @@ impl Weir {
         Self { address: running.address, admin: running.admin, running: Some(running), journal }
     }
 
-    pub fn gateway(&self) -> &Gateway {
+    pub fn gateway(&self) -> &ProxyState {
         &self.running.as_ref().unwrap().gateway
     }
 
     /// For whoever serves another socket with it.
-    pub fn shared(&self) -> Arc<Gateway> {
+    pub fn shared(&self) -> Arc<ProxyState> {
         self.running.as_ref().unwrap().gateway.clone()
     }
 
@@ -96,12 +101,12 @@ impl Weir {
     }
 
     /// Stops, and reads the journal that is then complete.
-    pub fn stop(mut self) -> Vec<Record> {
+    pub fn stop(mut self) -> Vec<JournalRecord> {
         self.running.take().unwrap().stop();
         let Some(path) = &self.journal else { return Vec::new() };
         let text = std::fs::read_to_string(path).unwrap();
         let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
-        lines.filter_map(|line| if let Line::Request(record) = line { Some(*record) } else { None }).collect()
+        lines.filter_map(|line| if let JournalLine::Request(record) = line { Some(*record) } else { None }).collect()
     }
 }
 
@@ -121,7 +126,7 @@ pub fn scratch(name: &str) -> PathBuf {
 }
 
 /// A number of the books, summed over backends and models.
-pub fn total(snapshot: &Snapshot, count: impl Fn(&Books) -> u64) -> u64 {
+pub fn total(snapshot: &Snapshot, count: impl Fn(&AccountStats) -> u64) -> u64 {
     snapshot.accounts.iter().map(|account| count(&account.books)).sum()
 }
 

@@ -12,23 +12,23 @@ use anyhow::Context as _;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::load::record::RequestRecord;
+use crate::load::record::LoadRecord;
 use crate::load::times::LevelTimes;
-use crate::offline::{Analysis, Format, Judged, Lang, file, report};
-use crate::sweep::parts::{Kept, Level, Part};
-use crate::sweep::run::{End, Swept};
-use crate::sweep::search::Load;
+use crate::offline::{Analysis, JudgedSweep, Lang, ReportFormat, file, report};
+use crate::sweep::parts::{LevelNotes, MergedLevel, SweepPart};
+use crate::sweep::run::{SweepEnd, Swept};
+use crate::sweep::search::SearchLoad;
 
 /// A folder that is being filled.
-pub struct Folder {
+pub struct SweepFolder {
     path: PathBuf,
     requests: BufWriter<File>,
     failed: Option<io::Error>,
     began: SystemTime,
-    kept: Vec<Kept>,
+    kept: Vec<LevelNotes>,
 }
 
-impl Folder {
+impl SweepFolder {
     /// Makes the folder, and the file of requests in it.
     ///
     /// # Errors
@@ -52,17 +52,17 @@ impl Folder {
     }
 
     /// Adds the requests of a level.
-    pub fn on_level(&mut self, number: usize, records: &[RequestRecord]) {
+    pub fn on_level(&mut self, number: usize, records: &[LoadRecord]) {
         let since = self.began.duration_since(UNIX_EPOCH).unwrap_or_default();
         let began_unix_us = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
-        self.kept.push(Kept { number, began_unix_us, histograms: LevelTimes::of(records) });
+        self.kept.push(LevelNotes { number, began_unix_us, histograms: LevelTimes::of(records) });
         if let Err(why) = self.append(number, records) {
             self.failed.get_or_insert(why);
         }
     }
 
     /// Adds a level of several parts.
-    pub fn on_merged(&mut self, level: &Level) {
+    pub fn on_merged(&mut self, level: &MergedLevel) {
         if let Err(why) = self.append(level.kept.number, &level.records) {
             self.failed.get_or_insert(why);
         }
@@ -86,7 +86,7 @@ impl Folder {
     ///
     /// # Errors
     /// A file cannot be written.
-    pub fn finish(self, analysis: &Analysis, swept: &Swept, part: Option<Part>, lang: Lang) -> anyhow::Result<()> {
+    pub fn finish(self, analysis: &Analysis, swept: &Swept, part: Option<SweepPart>, lang: Lang) -> anyhow::Result<()> {
         for judged in &analysis.sweeps {
             let name = &judged.sweep.id;
             let own = self.kept_of(judged, swept);
@@ -102,7 +102,7 @@ impl Folder {
     }
 
     fn close(mut self, analysis: &Analysis, lang: Lang) -> anyhow::Result<()> {
-        self.write("report.html", &report::render(analysis, Format::Html, lang))?;
+        self.write("report.html", &report::render(analysis, ReportFormat::Html, lang))?;
         match self.failed.take() {
             Some(why) => Err(why).with_context(|| format!("cannot write {}/requests.jsonl", self.path.display())),
             None => Ok(()),
@@ -110,17 +110,17 @@ impl Folder {
     }
 
     /// What was kept of the levels of one sweep: open and closed levels are two.
-    fn kept_of(&self, judged: &Judged, swept: &Swept) -> Vec<&Kept> {
+    fn kept_of(&self, judged: &JudgedSweep, swept: &Swept) -> Vec<&LevelNotes> {
         let closed = judged.sweep.is_closed();
-        let of = |number: usize| swept.levels.get(number - 1).map(|level| matches!(level.load, Load::Closed(_)));
+        let of = |number: usize| swept.levels.get(number - 1).map(|level| matches!(level.load, SearchLoad::Closed(_)));
         self.kept.iter().filter(|kept| of(kept.number) == Some(closed)).collect()
     }
 
-    fn append(&mut self, level: usize, records: &[RequestRecord]) -> io::Result<()> {
+    fn append(&mut self, level: usize, records: &[LoadRecord]) -> io::Result<()> {
         for record in records {
             // Gaps are summed up in the level; here they would be most of the file.
-            let record = RequestRecord { gaps: Vec::new(), ..record.clone() };
-            serde_json::to_writer(&mut self.requests, &Line { level, record })?;
+            let record = LoadRecord { gaps: Vec::new(), ..record.clone() };
+            serde_json::to_writer(&mut self.requests, &RequestLine { level, record })?;
             self.requests.write_all(b"\n")?;
         }
         self.requests.flush()
@@ -133,14 +133,14 @@ impl Folder {
 }
 
 #[derive(Serialize)]
-struct Line {
+struct RequestLine {
     level: usize,
     #[serde(flatten)]
-    record: RequestRecord,
+    record: LoadRecord,
 }
 
 /// The file of a sweep, with what each level keeps for whoever adds levels up.
-pub fn with_kept(judged: &Judged, kept: &[&Kept], lang: Lang) -> Map<String, Value> {
+pub fn with_kept(judged: &JudgedSweep, kept: &[&LevelNotes], lang: Lang) -> Map<String, Value> {
     let text = file::json(&judged.sweep, &judged.verdict, lang);
     // It was written by us as an object with a list of objects in it.
     let Ok(Value::Object(mut keys)) = serde_json::from_str(&text) else { return Map::new() };
@@ -155,12 +155,12 @@ pub fn with_kept(judged: &Judged, kept: &[&Kept], lang: Lang) -> Map<String, Val
 
 /// What the search made of all levels, and how each was run.
 fn add_search(keys: &mut Map<String, Value>, swept: &Swept) {
-    keys.insert("complete".to_owned(), json!(!matches!(swept.end, End::Interrupted)));
+    keys.insert("complete".to_owned(), json!(!matches!(swept.end, SweepEnd::Interrupted)));
     if let Some(search) = &swept.search {
         let (lo, hi) = search.interval();
         let found = search.found();
         let why = match &swept.end {
-            End::Search(why) => why.to_string(),
+            SweepEnd::Search(why) => why.to_string(),
             _ => "interrupted".to_owned(),
         };
         keys.insert(

@@ -8,29 +8,29 @@ use http::{HeaderName, HeaderValue};
 
 use super::{ArrivalsWord, SweepFlags};
 use crate::clock::Clock;
-use crate::load::body::Form;
-use crate::load::listing::Listing;
-use crate::load::runner::Level;
+use crate::load::body::BodyTemplate;
+use crate::load::listing::TraceFile;
+use crate::load::runner::LoadLevel;
 use crate::load::schedule::{Arrivals, Burstiness, Extent, Rate};
 use crate::load::workload::Workload;
 use crate::slo::Slo;
 use crate::sweep::parts::share;
-use crate::sweep::run::{Order, Plan, Timetable};
-use crate::sweep::search::{Load, Search};
+use crate::sweep::run::{LevelPlan, SweepJob, Timetable};
+use crate::sweep::search::{Search, SearchLoad};
 
 /// The order.
 ///
 /// # Errors
 /// A file cannot be read, or a header field is none.
-pub fn of(flags: &SweepFlags) -> anyhow::Result<Order> {
+pub fn of(flags: &SweepFlags) -> anyhow::Result<SweepJob> {
     let listing = flags.workload.as_deref().or(flags.trace.as_deref()).map(read).transpose()?;
     let plan = plan(flags, listing.as_ref())?;
-    let mut level = Level::open(Rate::ONE, 0);
+    let mut level = LoadLevel::open(Rate::ONE, 0);
     level.workload = Workload { prompt: flags.input_tokens, output: flags.output_tokens, seed: flags.seed };
     level.pinned = true;
-    level.form = Form {
+    level.form = BodyTemplate {
         api: flags.dialect,
-        model: flags.model.clone().unwrap_or_else(|| Form::default().model),
+        model: flags.model.clone().unwrap_or_else(|| BodyTemplate::default().model),
         stream: !flags.no_stream,
         ignore_eos: !flags.plain,
         include_usage: true,
@@ -48,21 +48,21 @@ pub fn of(flags: &SweepFlags) -> anyhow::Result<Order> {
         // Far from the seeds of other parts and of other levels: no two send the same prompts at the same times.
         level.workload.seed = level.workload.seed.wrapping_add(u64::from(part).wrapping_mul(SEEDS_APART));
     }
-    Ok(Order { level, arrivals: arrivals(flags)?, plan, extent, timetable: timetable(flags) })
+    Ok(SweepJob { level, arrivals: arrivals(flags)?, plan, extent, timetable: timetable(flags) })
 }
 
 /// What this process sends of each load.
-fn own_share(flags: &SweepFlags, plan: Plan) -> anyhow::Result<Plan> {
+fn own_share(flags: &SweepFlags, plan: LevelPlan) -> anyhow::Result<LevelPlan> {
     let (Some(index), Some(of)) = (flags.part, flags.parts) else { return Ok(plan) };
     anyhow::ensure!(index < of, "--part {index}: parts count from 0, and there are {of}");
-    let Plan::Given(loads) = plan else {
+    let LevelPlan::Given(loads) = plan else {
         anyhow::bail!("--parts needs --rates or --concurrency: nobody can search alone")
     };
-    let too_few = loads.iter().find(|load| matches!(load, Load::Closed(clients) if *clients < of));
-    if let Some(Load::Closed(clients)) = too_few {
+    let too_few = loads.iter().find(|load| matches!(load, SearchLoad::Closed(clients) if *clients < of));
+    if let Some(SearchLoad::Closed(clients)) = too_few {
         anyhow::bail!("--concurrency {clients}: fewer clients than parts ({of})");
     }
-    Ok(Plan::Given(loads.into_iter().map(|load| share(load, index, of)).collect()))
+    Ok(LevelPlan::Given(loads.into_iter().map(|load| share(load, index, of)).collect()))
 }
 
 fn timetable(flags: &SweepFlags) -> Option<Timetable> {
@@ -81,18 +81,18 @@ fn is_auto(flags: &SweepFlags) -> bool {
     flags.rates.is_empty() && flags.concurrency.is_empty() && flags.trace.is_none()
 }
 
-fn plan(flags: &SweepFlags, listing: Option<&Arc<Listing>>) -> anyhow::Result<Plan> {
+fn plan(flags: &SweepFlags, listing: Option<&Arc<TraceFile>>) -> anyhow::Result<LevelPlan> {
     if is_auto(flags) {
         let slo = flags.slo_ttft.map(|slo| slo.as_secs_f64());
-        return Ok(Plan::Auto(Search::new(usize::from(flags.most_levels), flags.requests, slo)));
+        return Ok(LevelPlan::Auto(Search::new(usize::from(flags.most_levels), flags.requests, slo)));
     }
-    let mut loads: Vec<Load> = flags.rates.iter().map(|rate| Load::Open(rate.per_second())).collect();
-    loads.extend(flags.concurrency.iter().map(|clients| Load::Closed(*clients)));
+    let mut loads: Vec<SearchLoad> = flags.rates.iter().map(|rate| SearchLoad::Open(rate.per_second())).collect();
+    loads.extend(flags.concurrency.iter().map(|clients| SearchLoad::Closed(*clients)));
     if loads.is_empty() {
         let own = listing.and_then(|trace| trace.rate()).context("the trace has no times")?;
-        loads.push(Load::Open(own.per_second()));
+        loads.push(SearchLoad::Open(own.per_second()));
     }
-    Ok(Plan::Given(loads))
+    Ok(LevelPlan::Given(loads))
 }
 
 fn arrivals(flags: &SweepFlags) -> anyhow::Result<Arrivals> {
@@ -103,9 +103,9 @@ fn arrivals(flags: &SweepFlags) -> anyhow::Result<Arrivals> {
     })
 }
 
-fn read(file: &Path) -> anyhow::Result<Arc<Listing>> {
+fn read(file: &Path) -> anyhow::Result<Arc<TraceFile>> {
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    Ok(Arc::new(Listing::parse(&text).with_context(|| file.display().to_string())?))
+    Ok(Arc::new(TraceFile::parse(&text).with_context(|| file.display().to_string())?))
 }
 
 /// The value is kept out of the error: it may be a key.

@@ -3,11 +3,11 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
-use crate::load::runner::Progress;
+use crate::load::runner::LevelProgress;
 use crate::load::summary::{LevelSummary, Punctuality};
 use crate::sweep::fill;
-use crate::sweep::run::{Cut, End, Event, Swept};
-use crate::sweep::search::{Load, Trial, Worth};
+use crate::sweep::run::{Cut, SweepEnd, SweepEvent, Swept};
+use crate::sweep::search::{SearchLoad, Trial, Worth};
 
 /// Says what happens.
 pub struct Watcher {
@@ -28,13 +28,13 @@ impl Watcher {
     }
 
     /// Says what there is to be said of it.
-    pub fn on(&mut self, event: &Event<'_>) {
+    pub fn on(&mut self, event: &SweepEvent<'_>) {
         match event {
-            Event::WarmUp => eprintln!("warm-up"),
-            Event::Begin { number, of, trial } => self.begin(*number, *of, *trial),
-            Event::Progress(progress) => self.progress(progress),
-            Event::End { load, run, cut, .. } => self.end(*load, &run.summary, *cut),
-            Event::CoolDown => eprintln!("waiting for the target to drain"),
+            SweepEvent::WarmUp => eprintln!("warm-up"),
+            SweepEvent::Begin { number, of, trial } => self.begin(*number, *of, *trial),
+            SweepEvent::Progress(progress) => self.progress(progress),
+            SweepEvent::End { load, run, cut, .. } => self.end(*load, &run.summary, *cut),
+            SweepEvent::CoolDown => eprintln!("waiting for the target to drain"),
         }
     }
 
@@ -48,7 +48,7 @@ impl Watcher {
         self.said_at = Duration::ZERO;
     }
 
-    fn progress(&mut self, progress: &Progress) {
+    fn progress(&mut self, progress: &LevelProgress) {
         let pause = if self.bar { Duration::ZERO } else { QUIET };
         if progress.elapsed < self.said_at + pause || progress.sent == 0 {
             return;
@@ -73,17 +73,17 @@ impl Watcher {
     }
 
     /// How much of the level is over. Sending an open one is the most of it; a closed one is over with its last answer.
-    fn share(&self, progress: &Progress) -> f64 {
+    fn share(&self, progress: &LevelProgress) -> f64 {
         let by_count = |count: u64| progress.planned.map(|planned| count as f64 / planned.max(1) as f64);
         let share = match self.level.map(|level| level.load) {
             _ if self.seconds.is_some() => self.seconds.map(|seconds| progress.elapsed.as_secs_f64() / seconds),
-            Some(Load::Closed(_)) => by_count(progress.ended.offered),
+            Some(SearchLoad::Closed(_)) => by_count(progress.ended.offered),
             _ => by_count(progress.sent.midpoint(progress.ended.offered)),
         };
         share.unwrap_or(0.0).clamp(0.0, 1.0)
     }
 
-    fn end(&self, level: Load, summary: &LevelSummary, cut: Option<Cut>) {
+    fn end(&self, level: SearchLoad, summary: &LevelSummary, cut: Option<Cut>) {
         if self.bar {
             let _ = write!(std::io::stderr(), "\r\x1b[K");
         }
@@ -92,7 +92,7 @@ impl Watcher {
 }
 
 /// One line a level: what was sent, what was served, how long it took.
-fn row(level: Load, summary: &LevelSummary, cut: Option<Cut>) -> String {
+fn row(level: SearchLoad, summary: &LevelSummary, cut: Option<Cut>) -> String {
     let steady = summary.steady.map_or("-".to_owned(), |steady| format!("{:.2}", steady.request_throughput));
     let mut row = format!(
         "{:>14} {:>9.2} {:>9.2} {steady:>9} {:>10.1} {:>10.1} {:>9.1} {:>8.1}",
@@ -141,10 +141,10 @@ fn remarks(summary: &LevelSummary, cut: Option<Cut>) -> Vec<String> {
 /// Why there are no more levels, and what the search found.
 pub fn ending(swept: &Swept) -> String {
     let mut text = match &swept.end {
-        End::Complete => "all levels have been run".to_owned(),
-        End::Search(why) => format!("stopped: {why}"),
-        End::Interrupted => "interrupted: what was measured is kept".to_owned(),
-        End::NoAnswer => "no answer".to_owned(),
+        SweepEnd::Complete => "all levels have been run".to_owned(),
+        SweepEnd::Search(why) => format!("stopped: {why}"),
+        SweepEnd::Interrupted => "interrupted: what was measured is kept".to_owned(),
+        SweepEnd::NoAnswer => "no answer".to_owned(),
     };
     let Some(search) = &swept.search else { return text };
     if let Some(found) = search.found() {
@@ -167,17 +167,17 @@ pub fn refusal(swept: &Swept) -> Option<String> {
         )
     } else if all(Worth::Failed) {
         Some("requests failed at every level".to_owned())
-    } else if swept.end == End::Interrupted && swept.levels.len() < 2 {
+    } else if swept.end == SweepEnd::Interrupted && swept.levels.len() < 2 {
         Some("interrupted before two levels were complete".to_owned())
     } else {
         None
     }
 }
 
-fn load(load: Load) -> String {
+fn load(load: SearchLoad) -> String {
     match load {
-        Load::Closed(clients) => format!("{clients} in flight"),
-        Load::Open(rate) => format!("{rate:.3} req/s"),
+        SearchLoad::Closed(clients) => format!("{clients} in flight"),
+        SearchLoad::Open(rate) => format!("{rate:.3} req/s"),
     }
 }
 

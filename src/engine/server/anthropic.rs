@@ -3,26 +3,26 @@
 use bytes::BytesMut;
 use serde_json::{Value, json};
 
-use super::ask::{Ask, BadRequest, count, flag, messages, prompt_tokens};
-use super::dialect::{Answer, Dialect, Stamp, put};
+use super::ask::{BadRequest, EngineRequest, count, flag, messages, prompt_tokens};
+use super::dialect::{AnswerContext, ServerDialect, Stamp, put};
 use super::pacer::{Finish, Token};
 use super::words::put_word;
 
 /// `/v1/messages`.
 pub struct Messages;
 
-impl Dialect for Messages {
-    fn ask(&self, body: &Value) -> Result<Ask, BadRequest> {
+impl ServerDialect for Messages {
+    fn ask(&self, body: &Value) -> Result<EngineRequest, BadRequest> {
         let prompt = prompt_tokens(&[Some(messages(body)?), body.get("system")]);
         let max_tokens =
             count(body, "max_tokens")?.ok_or_else(|| BadRequest("max_tokens: field required".to_owned()))?;
-        Ok(Ask {
+        Ok(EngineRequest {
             stream: flag(body, "stream", false),
             prompts: vec![prompt],
             n: 1,
             max_tokens: Some(max_tokens),
             ignore_eos: flag(body, "ignore_eos", false),
-            ..Ask::default()
+            ..EngineRequest::default()
         })
     }
 
@@ -30,8 +30,8 @@ impl Dialect for Messages {
         "text/event-stream; charset=utf-8"
     }
 
-    fn put_opening(&self, out: &mut BytesMut, answer: &Answer, stamp: Stamp) {
-        let Answer { number, model, .. } = answer;
+    fn put_opening(&self, out: &mut BytesMut, answer: &AnswerContext, stamp: Stamp) {
+        let AnswerContext { number, model, .. } = answer;
         let input = answer.prompt_tokens();
         put!(
             out,
@@ -43,7 +43,7 @@ impl Dialect for Messages {
         );
     }
 
-    fn put_token(&self, out: &mut BytesMut, answer: &Answer, token: &Token, stamp: Stamp) {
+    fn put_token(&self, out: &mut BytesMut, answer: &AnswerContext, token: &Token, stamp: Stamp) {
         put!(
             out,
             "event: content_block_delta\ndata: {{\"type\":\"content_block_delta\",\"index\":0,\"delta\":\
@@ -53,7 +53,7 @@ impl Dialect for Messages {
         put!(out, "\"}}{stamp}}}\n\n");
     }
 
-    fn put_closing(&self, out: &mut BytesMut, answer: &Answer, stamp: Stamp) {
+    fn put_closing(&self, out: &mut BytesMut, answer: &AnswerContext, stamp: Stamp) {
         let (reason, output) = (reason(answer.finish(0)), answer.output_tokens());
         put!(
             out,
@@ -68,8 +68,8 @@ impl Dialect for Messages {
         put!(out, "event: error\ndata: {}\n\n", self.error(500, "the engine failed, as it was asked to"));
     }
 
-    fn put_whole(&self, out: &mut BytesMut, answer: &Answer, texts: &[BytesMut]) {
-        let Answer { number, model, .. } = answer;
+    fn put_whole(&self, out: &mut BytesMut, answer: &AnswerContext, texts: &[BytesMut]) {
+        let AnswerContext { number, model, .. } = answer;
         let (input, output) = (answer.prompt_tokens(), answer.output_tokens());
         let (reason, text) = (reason(answer.finish(0)), texts.first().map(|text| String::from_utf8_lossy(text)));
         put!(

@@ -9,7 +9,7 @@ use crate::engine::profile::Setup;
 
 /// A request, read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ask {
+pub struct EngineRequest {
     /// Whether the answer streams.
     pub stream: bool,
     /// Length of each prompt, in tokens; only `/v1/completions` can have several.
@@ -26,7 +26,7 @@ pub struct Ask {
     pub continuous_usage: bool,
 }
 
-impl Ask {
+impl EngineRequest {
     /// Sequences this request makes.
     pub fn choices(&self) -> u32 {
         self.n * self.prompts.len() as u32
@@ -111,11 +111,11 @@ mod tests {
     use super::*;
     use crate::engine::profile::PROFILES;
 
-    fn ask(max_tokens: Option<u32>, ignore_eos: bool) -> Ask {
-        Ask { prompts: vec![10], n: 1, max_tokens, ignore_eos, ..Ask::default() }
+    fn ask(max_tokens: Option<u32>, ignore_eos: bool) -> EngineRequest {
+        EngineRequest { prompts: vec![10], n: 1, max_tokens, ignore_eos, ..EngineRequest::default() }
     }
 
-    fn output(ask: &Ask, number: u64) -> (u32, Finish) {
+    fn output(ask: &EngineRequest, number: u64) -> (u32, Finish) {
         ask.outputs(&PROFILES[0].setup, 7, number)[0]
     }
 
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn kv_memory_ends_every_choice() {
-        let ask = Ask { prompts: vec![399_990], ..ask(Some(50), true) };
+        let ask = EngineRequest { prompts: vec![399_990], ..ask(Some(50), true) };
         assert_eq!(output(&ask, 0), (10, Finish::Length));
     }
 

@@ -7,24 +7,24 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
-use super::stream::Stream;
+use super::stream::StreamedAnswer;
 
 /// A body for hyper.
-pub enum Body {
+pub enum EngineBody {
     /// Known in full; `None` once sent.
     Whole(Option<Bytes>),
     /// Told token by token.
-    Told(Box<Stream>),
+    Told(Box<StreamedAnswer>),
 }
 
-impl Body {
+impl EngineBody {
     /// A body of one piece.
     pub fn whole(bytes: impl Into<Bytes>) -> Self {
         Self::Whole(Some(bytes.into()).filter(|bytes| !bytes.is_empty()))
     }
 }
 
-impl hyper::body::Body for Body {
+impl hyper::body::Body for EngineBody {
     type Data = Bytes;
     type Error = io::Error;
 

@@ -12,18 +12,18 @@ use hyper::{Method, Request, Response};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::ask::Ask;
-use super::body::Body;
-use super::dialect::{Answer, Dialect};
-use super::fault::Fault;
-use super::pacer::{Pacer, Ticket, Token};
-use super::recorder::End;
-use super::stream::{Account, Phase, Stream};
+use super::ask::EngineRequest;
+use super::body::EngineBody;
+use super::dialect::{AnswerContext, ServerDialect};
+use super::fault::InjectedFault;
+use super::pacer::{Pacer, PacerTicket, Token};
+use super::recorder::EngineEnd;
+use super::stream::{StreamAccount, StreamPhase, StreamedAnswer};
 use super::words::put_word;
 use super::{Settings, anthropic, ollama, openai};
 
 /// Answers requests; shared by all connections.
-pub struct Desk {
+pub struct EngineService {
     settings: Settings,
     pacer: Pacer,
     /// The model's name as a JSON string.
@@ -31,7 +31,7 @@ pub struct Desk {
     served: AtomicU64,
 }
 
-impl Desk {
+impl EngineService {
     /// A desk in front of a running pacer.
     pub fn new(settings: Settings, pacer: Pacer) -> Self {
         let model = Value::from(settings.model_name.as_str()).to_string();
@@ -43,7 +43,7 @@ impl Desk {
         &self,
         request: Request<Incoming>,
         reset: Arc<AtomicBool>,
-    ) -> Result<Response<Body>, Infallible> {
+    ) -> Result<Response<EngineBody>, Infallible> {
         let path = request.uri().path();
         let known = dialect(path).map(Asked::Inference).or_else(|| self.reading(path).map(Asked::Reading));
         Ok(match (known, request.method()) {
@@ -56,16 +56,16 @@ impl Desk {
 
     async fn infer(
         &self,
-        dialect: &'static dyn Dialect,
+        dialect: &'static dyn ServerDialect,
         request: Request<Incoming>,
         reset: Arc<AtomicBool>,
-    ) -> Response<Body> {
+    ) -> Response<EngineBody> {
         let number = self.served.fetch_add(1, Ordering::Relaxed);
         let (head, body) = request.into_parts();
         let request_id = head.headers.get("x-request-id").cloned().unwrap_or_else(|| made_id(number));
         let mut response = match self.attempt(dialect, number, &request_id, &head.headers, body, reset).await {
             Ok(response) => response,
-            Err(Refusal { status, message }) => json_response(status, &dialect.error(status, &message)),
+            Err(EngineRefusal { status, message }) => json_response(status, &dialect.error(status, &message)),
         };
         response.headers_mut().insert("x-request-id", request_id);
         response
@@ -73,25 +73,28 @@ impl Desk {
 
     async fn attempt(
         &self,
-        dialect: &'static dyn Dialect,
+        dialect: &'static dyn ServerDialect,
         number: u64,
         request_id: &HeaderValue,
         headers: &HeaderMap,
         body: Incoming,
         reset: Arc<AtomicBool>,
-    ) -> Result<Response<Body>, Refusal> {
-        let body =
-            Limited::new(body, LARGEST_BODY).collect().await.map_err(|error| Refusal::of_body(&*error))?.to_bytes();
+    ) -> Result<Response<EngineBody>, EngineRefusal> {
+        let body = Limited::new(body, LARGEST_BODY)
+            .collect()
+            .await
+            .map_err(|error| EngineRefusal::of_body(&*error))?
+            .to_bytes();
         let request_id = String::from_utf8_lossy(request_id.as_bytes());
-        let mut account = Account::open(self.settings.recorder.clone(), self.settings.clock, &request_id, &body);
+        let mut account = StreamAccount::open(self.settings.recorder.clone(), self.settings.clock, &request_id, &body);
         let fault = self.fault(headers)?;
         match fault {
-            Some(Fault::Status(status)) => {
-                account.end = End::Broken;
-                return Err(Refusal { status, message: "refused, as it was asked to".to_owned() });
+            Some(InjectedFault::Status(status)) => {
+                account.end = EngineEnd::Broken;
+                return Err(EngineRefusal { status, message: "refused, as it was asked to".to_owned() });
             }
-            Some(Fault::Hang) => {
-                account.end = End::Broken;
+            Some(InjectedFault::Hang) => {
+                account.end = EngineEnd::Broken;
                 std::future::pending::<()>().await;
             }
             _ => {}
@@ -101,41 +104,42 @@ impl Desk {
         let outputs = ask.outputs(&self.settings.setup, self.settings.seed, number);
         let (ticket, mut tokens) = self.pacer.submit(&ask, &outputs, account.arrival());
         let created = ORIGIN + account.arrival().as_nanos() / 1_000_000_000;
-        let answer = Answer::new(number, self.model.clone(), created, ask);
+        let answer = AnswerContext::new(number, self.model.clone(), created, ask);
         if !answer.ask.stream {
             return self.tell_whole(dialect, answer, ticket, tokens, account).await;
         }
         let early = match fault {
-            Some(Fault::SlowHead(None)) => tokens.recv().await,
-            Some(Fault::SlowHead(Some(delay))) => {
+            Some(InjectedFault::SlowHead(None)) => tokens.recv().await,
+            Some(InjectedFault::SlowHead(Some(delay))) => {
                 tokio::time::sleep(delay).await;
                 None
             }
             _ => None,
         };
         let breakage = match fault {
-            Some(Fault::Break { after, how }) => Some((after, how)),
+            Some(InjectedFault::Break { after, how }) => Some((after, how)),
             _ => None,
         };
         let stamped = self.settings.stamps || headers.get("x-engine-stamps").is_some_and(|value| value == "1");
-        let (phase, out) = (Phase::Silent, BytesMut::with_capacity(BUFFER));
-        let stream = Stream { dialect, answer, ticket, early, tokens, stamped, breakage, reset, account, phase, out };
-        Ok(response(200, dialect.stream_type(), Body::Told(Box::new(stream))))
+        let (phase, out) = (StreamPhase::Silent, BytesMut::with_capacity(BUFFER));
+        let stream =
+            StreamedAnswer { dialect, answer, ticket, early, tokens, stamped, breakage, reset, account, phase, out };
+        Ok(response(200, dialect.stream_type(), EngineBody::Told(Box::new(stream))))
     }
 
     /// Waits for every token, then answers in one piece. The client leaving drops this future, and with it the ticket.
     async fn tell_whole(
         &self,
-        dialect: &'static dyn Dialect,
-        mut answer: Answer,
-        mut ticket: Ticket,
+        dialect: &'static dyn ServerDialect,
+        mut answer: AnswerContext,
+        mut ticket: PacerTicket,
         mut tokens: UnboundedReceiver<Token>,
-        mut account: Account,
-    ) -> Result<Response<Body>, Refusal> {
+        mut account: StreamAccount,
+    ) -> Result<Response<EngineBody>, EngineRefusal> {
         let mut texts = vec![BytesMut::new(); answer.tokens.len()];
         while !answer.finished() {
             let Some(token) = tokens.recv().await else {
-                return Err(Refusal { status: 500, message: "the engine has stopped".to_owned() });
+                return Err(EngineRefusal { status: 500, message: "the engine has stopped".to_owned() });
             };
             let now = self.settings.clock.now();
             answer.on_token(&token, account.age(now));
@@ -147,42 +151,43 @@ impl Desk {
         dialect.put_whole(&mut out, &answer, &texts);
         let out = out.freeze();
         account.on_piece(&out);
-        account.close(End::Finished, self.settings.clock.now());
-        Ok(response(200, "application/json", Body::whole(out)))
+        account.close(EngineEnd::Finished, self.settings.clock.now());
+        Ok(response(200, "application/json", EngineBody::whole(out)))
     }
 
-    fn read(&self, dialect: &dyn Dialect, body: &[u8]) -> Result<Ask, Refusal> {
-        let body: Value = serde_json::from_slice(body).map_err(|error| Refusal::bad(format!("not JSON: {error}")))?;
+    fn read(&self, dialect: &dyn ServerDialect, body: &[u8]) -> Result<EngineRequest, EngineRefusal> {
+        let body: Value =
+            serde_json::from_slice(body).map_err(|error| EngineRefusal::bad(format!("not JSON: {error}")))?;
         if !body.is_object() {
-            return Err(Refusal::bad("the body must be a JSON object".to_owned()));
+            return Err(EngineRefusal::bad("the body must be a JSON object".to_owned()));
         }
-        let ask = dialect.ask(&body).map_err(|error| Refusal::bad(error.to_string()))?;
+        let ask = dialect.ask(&body).map_err(|error| EngineRefusal::bad(error.to_string()))?;
         let longest = ask.prompts.iter().copied().max().unwrap_or_default();
         if self.settings.setup.params.room_after(longest) == 0 {
             let most = self.settings.setup.params.kv_tokens;
             let message = format!("the prompt has {longest} tokens, but this engine holds {most} in all");
-            return Err(Refusal::bad(message));
+            return Err(EngineRefusal::bad(message));
         }
         Ok(ask)
     }
 
-    fn fault(&self, headers: &HeaderMap) -> Result<Option<Fault>, Refusal> {
+    fn fault(&self, headers: &HeaderMap) -> Result<Option<InjectedFault>, EngineRefusal> {
         let Some(value) = headers.get("x-engine-fault").filter(|_| self.settings.faults) else { return Ok(None) };
-        match value.to_str().ok().and_then(Fault::parse) {
+        match value.to_str().ok().and_then(InjectedFault::parse) {
             Some(fault) => Ok(Some(fault)),
-            None => Err(Refusal::bad("x-engine-fault names no fault".to_owned())),
+            None => Err(EngineRefusal::bad("x-engine-fault names no fault".to_owned())),
         }
     }
 
     /// The paths that are only read.
-    fn reading(&self, path: &str) -> Option<Response<Body>> {
+    fn reading(&self, path: &str) -> Option<Response<EngineBody>> {
         let params = &self.settings.setup.params;
         let name = &self.settings.model_name;
         match path {
-            "/health" => Some(response(200, "text/plain; charset=utf-8", Body::whole(Bytes::new()))),
+            "/health" => Some(response(200, "text/plain; charset=utf-8", EngineBody::whole(Bytes::new()))),
             "/metrics" => {
                 let text = self.pacer.meter().exposition(&self.model);
-                Some(response(200, "text/plain; version=0.0.4; charset=utf-8", Body::whole(text)))
+                Some(response(200, "text/plain; version=0.0.4; charset=utf-8", EngineBody::whole(text)))
             }
             "/v1/models" => Some(json_response(
                 200,
@@ -197,17 +202,17 @@ impl Desk {
 }
 
 enum Asked {
-    Inference(&'static dyn Dialect),
-    Reading(Response<Body>),
+    Inference(&'static dyn ServerDialect),
+    Reading(Response<EngineBody>),
 }
 
 /// Why a request gets no tokens.
-struct Refusal {
+struct EngineRefusal {
     status: u16,
     message: String,
 }
 
-impl Refusal {
+impl EngineRefusal {
     fn bad(message: String) -> Self {
         Self { status: 400, message }
     }
@@ -220,12 +225,12 @@ impl Refusal {
     }
 }
 
-fn dialect(path: &str) -> Option<&'static dyn Dialect> {
+fn dialect(path: &str) -> Option<&'static dyn ServerDialect> {
     match path {
-        "/v1/chat/completions" => Some(&openai::Chat),
-        "/v1/completions" => Some(&openai::Completions),
+        "/v1/chat/completions" => Some(&openai::OpenAiChat),
+        "/v1/completions" => Some(&openai::OpenAiCompletions),
         "/v1/messages" => Some(&anthropic::Messages),
-        "/api/chat" => Some(&ollama::Chat),
+        "/api/chat" => Some(&ollama::OllamaChat),
         "/api/generate" => Some(&ollama::Generate),
         _ => None,
     }
@@ -236,11 +241,11 @@ fn made_id(number: u64) -> HeaderValue {
     HeaderValue::try_from(format!("sim-{number}")).unwrap_or_else(|_| HeaderValue::from_static("sim"))
 }
 
-fn json_response(status: u16, body: &Value) -> Response<Body> {
-    response(status, "application/json", Body::whole(body.to_string()))
+fn json_response(status: u16, body: &Value) -> Response<EngineBody> {
+    response(status, "application/json", EngineBody::whole(body.to_string()))
 }
 
-fn response(status: u16, content_type: &'static str, body: Body) -> Response<Body> {
+fn response(status: u16, content_type: &'static str, body: EngineBody) -> Response<EngineBody> {
     let mut response = Response::new(body);
     // Faults may ask for a status that does not exist; hyper knows 400 to 599 all.
     *response.status_mut() = hyper::StatusCode::from_u16(status).unwrap_or(hyper::StatusCode::INTERNAL_SERVER_ERROR);

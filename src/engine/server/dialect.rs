@@ -6,31 +6,31 @@
 use bytes::BytesMut;
 use serde_json::Value;
 
-use super::ask::{Ask, BadRequest};
+use super::ask::{BadRequest, EngineRequest};
 use super::pacer::{Finish, Token};
 
 /// One API's way to ask and to tell.
-pub trait Dialect: Send + Sync {
+pub trait ServerDialect: Send + Sync {
     /// Reads a request's body.
-    fn ask(&self, body: &Value) -> Result<Ask, BadRequest>;
+    fn ask(&self, body: &Value) -> Result<EngineRequest, BadRequest>;
 
     /// Content type of a streamed answer.
     fn stream_type(&self) -> &'static str;
 
     /// What comes before the first token, in the same write.
-    fn put_opening(&self, out: &mut BytesMut, answer: &Answer, stamp: Stamp);
+    fn put_opening(&self, out: &mut BytesMut, answer: &AnswerContext, stamp: Stamp);
 
     /// One token's event. `answer` already counts the token.
-    fn put_token(&self, out: &mut BytesMut, answer: &Answer, token: &Token, stamp: Stamp);
+    fn put_token(&self, out: &mut BytesMut, answer: &AnswerContext, token: &Token, stamp: Stamp);
 
     /// What comes after the last token of the last choice.
-    fn put_closing(&self, out: &mut BytesMut, answer: &Answer, stamp: Stamp);
+    fn put_closing(&self, out: &mut BytesMut, answer: &AnswerContext, stamp: Stamp);
 
     /// An error in the middle of a stream, and what ends the stream after it.
     fn put_error_event(&self, out: &mut BytesMut);
 
     /// The answer as one document. `texts` holds one text a choice.
-    fn put_whole(&self, out: &mut BytesMut, answer: &Answer, texts: &[BytesMut]);
+    fn put_whole(&self, out: &mut BytesMut, answer: &AnswerContext, texts: &[BytesMut]);
 
     /// The body of an error answer; `message` is plain text.
     fn error(&self, status: u16, message: &str) -> Value;
@@ -38,7 +38,7 @@ pub trait Dialect: Send + Sync {
 
 /// What is known about an answer while it is told.
 #[derive(Debug)]
-pub struct Answer {
+pub struct AnswerContext {
     /// Serial number of the request.
     pub number: u64,
     /// Name of the model, quoted and escaped as JSON.
@@ -46,7 +46,7 @@ pub struct Answer {
     /// Seconds: an arbitrary origin plus the time the server's clock has run. Only clock.rs knows the calendar.
     pub created: u64,
     /// What was asked for.
-    pub ask: Ask,
+    pub ask: EngineRequest,
     /// Tokens so far, per choice.
     pub tokens: Vec<u32>,
     /// Why each choice ended, once it has.
@@ -57,9 +57,9 @@ pub struct Answer {
     pub latest_token: u64,
 }
 
-impl Answer {
+impl AnswerContext {
     /// An answer without a token yet.
-    pub fn new(number: u64, model: String, created: u64, ask: Ask) -> Self {
+    pub fn new(number: u64, model: String, created: u64, ask: EngineRequest) -> Self {
         let choices = ask.choices() as usize;
         let (tokens, finishes) = (vec![0; choices], vec![None; choices]);
         Self { number, model, created, ask, tokens, finishes, first_token: None, latest_token: 0 }

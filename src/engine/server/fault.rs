@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// One request's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum InjectedFault {
     /// No answer at all; the request takes no slot.
     Hang,
     /// An error of this status at once.
@@ -35,7 +35,7 @@ pub enum Breakage {
     Stall,
 }
 
-impl Fault {
+impl InjectedFault {
     /// Reads the header's value; `None` when it names no fault.
     pub fn parse(text: &str) -> Option<Self> {
         let (name, value) = text.split_once('=').unwrap_or((text, ""));
@@ -61,10 +61,13 @@ mod tests {
 
     #[test]
     fn every_fault_is_read() {
-        assert_eq!(Fault::parse("hang"), Some(Fault::Hang));
-        assert_eq!(Fault::parse("status=503"), Some(Fault::Status(503)));
-        assert_eq!(Fault::parse("slow-head"), Some(Fault::SlowHead(None)));
-        assert_eq!(Fault::parse("slow-head=20"), Some(Fault::SlowHead(Some(Duration::from_millis(20)))));
+        assert_eq!(InjectedFault::parse("hang"), Some(InjectedFault::Hang));
+        assert_eq!(InjectedFault::parse("status=503"), Some(InjectedFault::Status(503)));
+        assert_eq!(InjectedFault::parse("slow-head"), Some(InjectedFault::SlowHead(None)));
+        assert_eq!(
+            InjectedFault::parse("slow-head=20"),
+            Some(InjectedFault::SlowHead(Some(Duration::from_millis(20))))
+        );
         for (text, how) in [
             ("reset-after=3", Breakage::Reset),
             ("cut-after=3", Breakage::Cut),
@@ -72,14 +75,14 @@ mod tests {
             ("error-event-after=3", Breakage::ErrorEvent),
             ("stall-after=3", Breakage::Stall),
         ] {
-            assert_eq!(Fault::parse(text), Some(Fault::Break { after: 3, how }), "{text}");
+            assert_eq!(InjectedFault::parse(text), Some(InjectedFault::Break { after: 3, how }), "{text}");
         }
     }
 
     #[test]
     fn what_is_no_fault_is_not_read() {
         for text in ["", "hung", "status=200", "status", "reset-after", "reset-after=x"] {
-            assert_eq!(Fault::parse(text), None, "{text}");
+            assert_eq!(InjectedFault::parse(text), None, "{text}");
         }
     }
 }

@@ -41,8 +41,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use self::desk::Desk;
-pub use self::recorder::{End, Record, Recorder};
+use self::desk::EngineService;
+pub use self::recorder::{EngineEnd, EngineRecord, Recorder};
 use super::profile::{Profile, Setup, UnknownProfile};
 use crate::clock::Clock;
 
@@ -54,7 +54,7 @@ pub struct Settings {
     /// Step costs, limits, and the law of output lengths.
     pub setup: Setup,
     /// The dialect named first; all of them are served whatever it is.
-    pub dialect: Family,
+    pub dialect: ServedFamily,
     /// The model it says it serves; any other name is answered too.
     pub model_name: String,
     /// Seed of the output lengths. Request number i draws the same lengths in every run with the same seed.
@@ -87,7 +87,7 @@ impl Settings {
         Self {
             name: name.to_owned(),
             setup,
-            dialect: Family::OpenAi,
+            dialect: ServedFamily::OpenAi,
             model_name: "weir-sim".to_owned(),
             seed: 1,
             speed: 1.0,
@@ -114,7 +114,7 @@ impl Settings {
 
 /// A family of dialects, for [`Settings::dialect`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
+pub enum ServedFamily {
     /// `/v1/chat/completions` and `/v1/completions`.
     OpenAi,
     /// `/v1/messages`.
@@ -123,7 +123,7 @@ pub enum Family {
     Ollama,
 }
 
-impl Family {
+impl ServedFamily {
     fn path(self) -> &'static str {
         match self {
             Self::OpenAi => "/v1/chat/completions",
@@ -133,7 +133,7 @@ impl Family {
     }
 }
 
-impl FromStr for Family {
+impl FromStr for ServedFamily {
     type Err = UnknownFamily;
 
     fn from_str(text: &str) -> Result<Self, UnknownFamily> {
@@ -158,7 +158,7 @@ pub struct UnknownFamily(String);
 /// failing accept is tried again.
 pub async fn serve(listener: TcpListener, settings: Settings, stop: impl Future<Output = ()>) -> io::Result<()> {
     let (pacer, playing) = pacer::start(&settings)?;
-    let desk = Arc::new(Desk::new(settings, pacer));
+    let desk = Arc::new(EngineService::new(settings, pacer));
     let mut connections = JoinSet::new();
     let mut stop = pin!(stop);
     loop {
@@ -182,7 +182,7 @@ pub async fn serve(listener: TcpListener, settings: Settings, stop: impl Future<
     Ok(())
 }
 
-async fn connection(stream: TcpStream, desk: Arc<Desk>) {
+async fn connection(stream: TcpStream, desk: Arc<EngineService>) {
     // Without it a token would wait for the acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
     let reset = Arc::new(AtomicBool::new(false));
@@ -246,8 +246,8 @@ mod tests {
 
     #[test]
     fn an_unknown_dialect_lists_the_known_ones() {
-        assert_eq!("ollama".parse(), Ok(Family::Ollama));
-        let sentence = "tgi".parse::<Family>().unwrap_err().to_string();
+        assert_eq!("ollama".parse(), Ok(ServedFamily::Ollama));
+        let sentence = "tgi".parse::<ServedFamily>().unwrap_err().to_string();
         assert_eq!(sentence, "unknown dialect 'tgi': choose one of openai, anthropic, ollama");
     }
 }

@@ -4,19 +4,19 @@
 use bytes::BytesMut;
 use serde_json::{Value, json};
 
-use super::ask::{Ask, BadRequest, flag, messages, prompt_tokens};
-use super::dialect::{Answer, Dialect, Stamp, put};
+use super::ask::{BadRequest, EngineRequest, flag, messages, prompt_tokens};
+use super::dialect::{AnswerContext, ServerDialect, Stamp, put};
 use super::pacer::{Finish, Token};
 use super::words::put_word;
 
 /// `/api/chat`.
-pub struct Chat;
+pub struct OllamaChat;
 
 /// `/api/generate`.
 pub struct Generate;
 
-impl Dialect for Chat {
-    fn ask(&self, body: &Value) -> Result<Ask, BadRequest> {
+impl ServerDialect for OllamaChat {
+    fn ask(&self, body: &Value) -> Result<EngineRequest, BadRequest> {
         ask(body, prompt_tokens(&[Some(messages(body)?)]))
     }
 
@@ -24,16 +24,16 @@ impl Dialect for Chat {
         NDJSON
     }
 
-    fn put_opening(&self, _out: &mut BytesMut, _answer: &Answer, _stamp: Stamp) {}
+    fn put_opening(&self, _out: &mut BytesMut, _answer: &AnswerContext, _stamp: Stamp) {}
 
-    fn put_token(&self, out: &mut BytesMut, answer: &Answer, token: &Token, stamp: Stamp) {
+    fn put_token(&self, out: &mut BytesMut, answer: &AnswerContext, token: &Token, stamp: Stamp) {
         put_head(out, answer);
         put!(out, "\"message\":{{\"role\":\"assistant\",\"content\":\"");
         put_word(out, answer.number, token.choice, token.index);
         put!(out, "\"}},\"done\":false{stamp}}}\n");
     }
 
-    fn put_closing(&self, out: &mut BytesMut, answer: &Answer, stamp: Stamp) {
+    fn put_closing(&self, out: &mut BytesMut, answer: &AnswerContext, stamp: Stamp) {
         put_head(out, answer);
         put!(out, "\"message\":{{\"role\":\"assistant\",\"content\":\"\"}},");
         put_done(out, answer, stamp);
@@ -44,7 +44,7 @@ impl Dialect for Chat {
         put_failure(out);
     }
 
-    fn put_whole(&self, out: &mut BytesMut, answer: &Answer, texts: &[BytesMut]) {
+    fn put_whole(&self, out: &mut BytesMut, answer: &AnswerContext, texts: &[BytesMut]) {
         put_head(out, answer);
         put!(out, "\"message\":{{\"role\":\"assistant\",\"content\":\"{}\"}},", joined(texts));
         put_done(out, answer, Stamp(None));
@@ -55,8 +55,8 @@ impl Dialect for Chat {
     }
 }
 
-impl Dialect for Generate {
-    fn ask(&self, body: &Value) -> Result<Ask, BadRequest> {
+impl ServerDialect for Generate {
+    fn ask(&self, body: &Value) -> Result<EngineRequest, BadRequest> {
         match body.get("prompt") {
             Some(Value::String(_)) => ask(body, prompt_tokens(&[body.get("prompt"), body.get("system")])),
             _ => Err(BadRequest("prompt must be a string".to_owned())),
@@ -67,16 +67,16 @@ impl Dialect for Generate {
         NDJSON
     }
 
-    fn put_opening(&self, _out: &mut BytesMut, _answer: &Answer, _stamp: Stamp) {}
+    fn put_opening(&self, _out: &mut BytesMut, _answer: &AnswerContext, _stamp: Stamp) {}
 
-    fn put_token(&self, out: &mut BytesMut, answer: &Answer, token: &Token, stamp: Stamp) {
+    fn put_token(&self, out: &mut BytesMut, answer: &AnswerContext, token: &Token, stamp: Stamp) {
         put_head(out, answer);
         put!(out, "\"response\":\"");
         put_word(out, answer.number, token.choice, token.index);
         put!(out, "\",\"done\":false{stamp}}}\n");
     }
 
-    fn put_closing(&self, out: &mut BytesMut, answer: &Answer, stamp: Stamp) {
+    fn put_closing(&self, out: &mut BytesMut, answer: &AnswerContext, stamp: Stamp) {
         put_head(out, answer);
         put!(out, "\"response\":\"\",");
         put_done(out, answer, stamp);
@@ -87,7 +87,7 @@ impl Dialect for Generate {
         put_failure(out);
     }
 
-    fn put_whole(&self, out: &mut BytesMut, answer: &Answer, texts: &[BytesMut]) {
+    fn put_whole(&self, out: &mut BytesMut, answer: &AnswerContext, texts: &[BytesMut]) {
         put_head(out, answer);
         put!(out, "\"response\":\"{}\",", joined(texts));
         put_done(out, answer, Stamp(None));
@@ -98,7 +98,7 @@ impl Dialect for Generate {
     }
 }
 
-fn ask(body: &Value, prompt: u32) -> Result<Ask, BadRequest> {
+fn ask(body: &Value, prompt: u32) -> Result<EngineRequest, BadRequest> {
     let most = match body.get("options").and_then(|options| options.get("num_predict")) {
         None | Some(Value::Null) => None,
         Some(value) => match value.as_i64() {
@@ -109,22 +109,22 @@ fn ask(body: &Value, prompt: u32) -> Result<Ask, BadRequest> {
         },
     };
     let ignore_eos = flag(body, "ignore_eos", false);
-    Ok(Ask {
+    Ok(EngineRequest {
         stream: flag(body, "stream", true),
         prompts: vec![prompt],
         n: 1,
         max_tokens: most,
         ignore_eos,
-        ..Ask::default()
+        ..EngineRequest::default()
     })
 }
 
-fn put_head(out: &mut BytesMut, answer: &Answer) {
+fn put_head(out: &mut BytesMut, answer: &AnswerContext) {
     put!(out, "{{\"model\":{},\"created_at\":\"{CREATED_AT}\",", answer.model);
 }
 
 /// The members of the last line, and its closing brace.
-fn put_done(out: &mut BytesMut, answer: &Answer, stamp: Stamp) {
+fn put_done(out: &mut BytesMut, answer: &AnswerContext, stamp: Stamp) {
     let reason = match answer.finish(0) {
         Finish::Stop => "stop",
         Finish::Length => "length",

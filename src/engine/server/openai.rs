@@ -4,19 +4,19 @@
 use bytes::BytesMut;
 use serde_json::{Value, json};
 
-use super::ask::{Ask, BadRequest, count, flag, messages, prompt_tokens};
-use super::dialect::{Answer, Dialect, Stamp, put};
+use super::ask::{BadRequest, EngineRequest, count, flag, messages, prompt_tokens};
+use super::dialect::{AnswerContext, ServerDialect, Stamp, put};
 use super::pacer::{Finish, Token};
 use super::words::put_word;
 
 /// `/v1/chat/completions`.
-pub struct Chat;
+pub struct OpenAiChat;
 
 /// `/v1/completions`.
-pub struct Completions;
+pub struct OpenAiCompletions;
 
-impl Dialect for Chat {
-    fn ask(&self, body: &Value) -> Result<Ask, BadRequest> {
+impl ServerDialect for OpenAiChat {
+    fn ask(&self, body: &Value) -> Result<EngineRequest, BadRequest> {
         let prompt = prompt_tokens(&[Some(messages(body)?)]);
         let newer = count(body, "max_completion_tokens")?;
         ask(body, vec![prompt], newer.or(count(body, "max_tokens")?))
@@ -26,7 +26,7 @@ impl Dialect for Chat {
         EVENT_STREAM
     }
 
-    fn put_opening(&self, out: &mut BytesMut, answer: &Answer, stamp: Stamp) {
+    fn put_opening(&self, out: &mut BytesMut, answer: &AnswerContext, stamp: Stamp) {
         for choice in 0..answer.tokens.len() {
             put_head(out, answer, "chatcmpl", "chat.completion.chunk");
             put!(
@@ -38,7 +38,7 @@ impl Dialect for Chat {
         }
     }
 
-    fn put_token(&self, out: &mut BytesMut, answer: &Answer, token: &Token, stamp: Stamp) {
+    fn put_token(&self, out: &mut BytesMut, answer: &AnswerContext, token: &Token, stamp: Stamp) {
         put_head(out, answer, "chatcmpl", "chat.completion.chunk");
         put!(out, "[{{\"index\":{},\"delta\":{{\"content\":\"", token.choice);
         put_word(out, answer.number, token.choice, token.index);
@@ -46,7 +46,7 @@ impl Dialect for Chat {
         put_tail(out, answer, answer.ask.prompt_of(token.choice), token.index + 1, stamp);
     }
 
-    fn put_closing(&self, out: &mut BytesMut, answer: &Answer, stamp: Stamp) {
+    fn put_closing(&self, out: &mut BytesMut, answer: &AnswerContext, stamp: Stamp) {
         put_end(out, answer, "chatcmpl", "chat.completion.chunk", stamp);
     }
 
@@ -54,7 +54,7 @@ impl Dialect for Chat {
         put_failure(out);
     }
 
-    fn put_whole(&self, out: &mut BytesMut, answer: &Answer, texts: &[BytesMut]) {
+    fn put_whole(&self, out: &mut BytesMut, answer: &AnswerContext, texts: &[BytesMut]) {
         put_document(out, answer, "chatcmpl", "chat.completion", texts, |text| {
             format!("\"message\":{{\"role\":\"assistant\",\"content\":\"{text}\"}}")
         });
@@ -65,8 +65,8 @@ impl Dialect for Chat {
     }
 }
 
-impl Dialect for Completions {
-    fn ask(&self, body: &Value) -> Result<Ask, BadRequest> {
+impl ServerDialect for OpenAiCompletions {
+    fn ask(&self, body: &Value) -> Result<EngineRequest, BadRequest> {
         let prompts = prompts(body.get("prompt").unwrap_or(&Value::Null))?;
         ask(body, prompts, count(body, "max_tokens")?)
     }
@@ -75,9 +75,9 @@ impl Dialect for Completions {
         EVENT_STREAM
     }
 
-    fn put_opening(&self, _out: &mut BytesMut, _answer: &Answer, _stamp: Stamp) {}
+    fn put_opening(&self, _out: &mut BytesMut, _answer: &AnswerContext, _stamp: Stamp) {}
 
-    fn put_token(&self, out: &mut BytesMut, answer: &Answer, token: &Token, stamp: Stamp) {
+    fn put_token(&self, out: &mut BytesMut, answer: &AnswerContext, token: &Token, stamp: Stamp) {
         put_head(out, answer, "cmpl", "text_completion");
         put!(out, "[{{\"index\":{},\"text\":\"", token.choice);
         put_word(out, answer.number, token.choice, token.index);
@@ -85,7 +85,7 @@ impl Dialect for Completions {
         put_tail(out, answer, answer.ask.prompt_of(token.choice), token.index + 1, stamp);
     }
 
-    fn put_closing(&self, out: &mut BytesMut, answer: &Answer, stamp: Stamp) {
+    fn put_closing(&self, out: &mut BytesMut, answer: &AnswerContext, stamp: Stamp) {
         put_end(out, answer, "cmpl", "text_completion", stamp);
     }
 
@@ -93,7 +93,7 @@ impl Dialect for Completions {
         put_failure(out);
     }
 
-    fn put_whole(&self, out: &mut BytesMut, answer: &Answer, texts: &[BytesMut]) {
+    fn put_whole(&self, out: &mut BytesMut, answer: &AnswerContext, texts: &[BytesMut]) {
         put_document(out, answer, "cmpl", "text_completion", texts, |text| format!("\"text\":\"{text}\""));
     }
 
@@ -111,14 +111,14 @@ pub fn error(status: u16, message: &str) -> Value {
     json!({"error": {"message": message, "type": kind, "param": null, "code": status}})
 }
 
-fn ask(body: &Value, prompts: Vec<u32>, max_tokens: Option<u32>) -> Result<Ask, BadRequest> {
+fn ask(body: &Value, prompts: Vec<u32>, max_tokens: Option<u32>) -> Result<EngineRequest, BadRequest> {
     let n = count(body, "n")?.unwrap_or(1);
     if u64::from(n) * prompts.len() as u64 > MOST_CHOICES {
         return Err(BadRequest(format!("n times the number of prompts must not exceed {MOST_CHOICES}")));
     }
     let stream = flag(body, "stream", false);
     let options = body.get("stream_options").filter(|_| stream).unwrap_or(&Value::Null);
-    Ok(Ask {
+    Ok(EngineRequest {
         stream,
         prompts,
         n,
@@ -152,8 +152,8 @@ fn prompts(prompt: &Value) -> Result<Vec<u32>, BadRequest> {
 }
 
 /// An event up to its `choices`.
-fn put_head(out: &mut BytesMut, answer: &Answer, prefix: &str, object: &str) {
-    let Answer { number, created, model, .. } = answer;
+fn put_head(out: &mut BytesMut, answer: &AnswerContext, prefix: &str, object: &str) {
+    let AnswerContext { number, created, model, .. } = answer;
     put!(
         out,
         "data: {{\"id\":\"{prefix}-{number}\",\"object\":\"{object}\",\"created\":{created},\"model\":{model},\"choices\":"
@@ -161,7 +161,7 @@ fn put_head(out: &mut BytesMut, answer: &Answer, prefix: &str, object: &str) {
 }
 
 /// The rest of an event behind its `choices`.
-fn put_tail(out: &mut BytesMut, answer: &Answer, prompt: u32, output: u32, stamp: Stamp) {
+fn put_tail(out: &mut BytesMut, answer: &AnswerContext, prompt: u32, output: u32, stamp: Stamp) {
     if answer.ask.continuous_usage {
         put!(out, ",");
         put_usage(out, u64::from(prompt), u64::from(output));
@@ -169,7 +169,7 @@ fn put_tail(out: &mut BytesMut, answer: &Answer, prompt: u32, output: u32, stamp
     put!(out, "{stamp}}}\n\n");
 }
 
-fn put_end(out: &mut BytesMut, answer: &Answer, prefix: &str, object: &str, stamp: Stamp) {
+fn put_end(out: &mut BytesMut, answer: &AnswerContext, prefix: &str, object: &str, stamp: Stamp) {
     if answer.ask.include_usage {
         put_head(out, answer, prefix, object);
         put!(out, "[],");
@@ -185,13 +185,13 @@ fn put_failure(out: &mut BytesMut) {
 
 fn put_document(
     out: &mut BytesMut,
-    answer: &Answer,
+    answer: &AnswerContext,
     prefix: &str,
     object: &str,
     texts: &[BytesMut],
     member: impl Fn(&str) -> String,
 ) {
-    let Answer { number, created, model, .. } = answer;
+    let AnswerContext { number, created, model, .. } = answer;
     put!(
         out,
         "{{\"id\":\"{prefix}-{number}\",\"object\":\"{object}\",\"created\":{created},\"model\":{model},\"choices\":["
@@ -243,13 +243,13 @@ mod tests {
     #[test]
     fn the_newer_cap_wins() {
         let body = json!({"messages": [{"content": "x"}], "max_tokens": 9, "max_completion_tokens": 4});
-        assert_eq!(Chat.ask(&body).unwrap().max_tokens, Some(4));
+        assert_eq!(OpenAiChat.ask(&body).unwrap().max_tokens, Some(4));
     }
 
     #[test]
     fn usage_options_count_only_when_streaming() {
         let body = |stream| json!({"prompt": "x", "stream": stream, "stream_options": {"include_usage": true}});
-        assert!(Completions.ask(&body(true)).unwrap().include_usage);
-        assert!(!Completions.ask(&body(false)).unwrap().include_usage);
+        assert!(OpenAiCompletions.ask(&body(true)).unwrap().include_usage);
+        assert!(!OpenAiCompletions.ask(&body(false)).unwrap().include_usage);
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::Settings;
-use super::ask::Ask;
+use super::ask::EngineRequest;
 use super::meter::Meter;
 use crate::clock::Clock;
 use crate::engine::model::{Engine, SequenceId};
@@ -44,7 +44,7 @@ pub enum Finish {
 /// The way to the thread that plays. It ends when the last `Pacer` and [`Ticket`] are gone.
 #[derive(Clone, Debug)]
 pub struct Pacer {
-    commands: Sender<Command>,
+    commands: Sender<PacerCommand>,
     next: Arc<AtomicU64>,
     meter: Arc<Mutex<Meter>>,
 }
@@ -54,20 +54,20 @@ impl Pacer {
     /// it closes early only if the thread has died or a choice could never fit. Dropping the ticket cancels.
     pub fn submit(
         &self,
-        ask: &Ask,
+        ask: &EngineRequest,
         outputs: &[(u32, Finish)],
         arrival: Timestamp,
-    ) -> (Ticket, UnboundedReceiver<Token>) {
+    ) -> (PacerTicket, UnboundedReceiver<Token>) {
         let (tokens, receiver) = unbounded_channel();
         let count = outputs.len() as u64;
         let first = self.next.fetch_add(count, Ordering::Relaxed);
         let choices = (0..).zip(outputs).map(|(choice, &(output, finish))| {
-            let stream = Stream { tokens: tokens.clone(), choice, finish, arrival, latest: arrival };
-            Choice { prompt: ask.prompt_of(choice), output, stream }
+            let stream = TokenSink { tokens: tokens.clone(), choice, finish, arrival, latest: arrival };
+            PacedChoice { prompt: ask.prompt_of(choice), output, stream }
         });
         // A thread that has died closes the channel, which is how the request learns of it.
-        let _ = self.commands.send(Command::Submit { first, choices: choices.collect() });
-        (Ticket { commands: self.commands.clone(), first, count, live: true }, receiver)
+        let _ = self.commands.send(PacerCommand::Submit { first, choices: choices.collect() });
+        (PacerTicket { commands: self.commands.clone(), first, count, live: true }, receiver)
     }
 
     /// What has been counted so far.
@@ -78,24 +78,24 @@ impl Pacer {
 
 /// A request's place in the engine; dropping it takes its choices out, unless they have all finished.
 #[derive(Debug)]
-pub struct Ticket {
-    commands: Sender<Command>,
+pub struct PacerTicket {
+    commands: Sender<PacerCommand>,
     first: SequenceId,
     count: u64,
     live: bool,
 }
 
-impl Ticket {
+impl PacerTicket {
     /// Every choice has finished: there is nothing left to cancel.
     pub fn on_finish(&mut self) {
         self.live = false;
     }
 }
 
-impl Drop for Ticket {
+impl Drop for PacerTicket {
     fn drop(&mut self) {
         if self.live {
-            let _ = self.commands.send(Command::Cancel { first: self.first, count: self.count });
+            let _ = self.commands.send(PacerCommand::Cancel { first: self.first, count: self.count });
         }
     }
 }
@@ -121,11 +121,11 @@ pub fn start(settings: &Settings) -> io::Result<(Pacer, JoinHandle<()>)> {
 }
 
 #[derive(Debug)]
-enum Command {
+enum PacerCommand {
     /// One command for all choices: they enter the queue together, never with a step's beginning in between.
     Submit {
         first: SequenceId,
-        choices: Vec<Choice>,
+        choices: Vec<PacedChoice>,
     },
     Cancel {
         first: SequenceId,
@@ -134,15 +134,15 @@ enum Command {
 }
 
 #[derive(Debug)]
-struct Choice {
+struct PacedChoice {
     prompt: u32,
     output: u32,
-    stream: Stream,
+    stream: TokenSink,
 }
 
 /// Where a sequence's tokens go.
 #[derive(Debug)]
-struct Stream {
+struct TokenSink {
     tokens: UnboundedSender<Token>,
     choice: u32,
     finish: Finish,
@@ -154,8 +154,8 @@ struct Player {
     clock: Clock,
     speed: f64,
     engine: Engine,
-    streams: HashMap<SequenceId, Stream>,
-    commands: Receiver<Command>,
+    streams: HashMap<SequenceId, TokenSink>,
+    commands: Receiver<PacerCommand>,
     meter: Arc<Mutex<Meter>>,
     /// When the step under way ends; `None` while the engine idles.
     due: Option<Timestamp>,
@@ -182,7 +182,7 @@ impl Player {
     }
 
     /// The next command, `Some(None)` when the step is due first, `None` when nobody is left to give commands.
-    fn wait(&self) -> Option<Option<Command>> {
+    fn wait(&self) -> Option<Option<PacerCommand>> {
         let Some(due) = self.due else { return self.commands.recv().ok().map(Some) };
         let left = due.since(self.clock.now());
         if left.is_zero() {
@@ -201,10 +201,10 @@ impl Player {
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    fn obey(&mut self, command: PacerCommand) {
         match command {
-            Command::Submit { first, choices } => {
-                for (id, Choice { prompt, output, stream }) in (first..).zip(choices) {
+            PacerCommand::Submit { first, choices } => {
+                for (id, PacedChoice { prompt, output, stream }) in (first..).zip(choices) {
                     // A sequence that can never fit loses its sender here, and its request sees the channel close.
                     if self.engine.submit(id, prompt, output).is_ok() {
                         self.streams.insert(id, stream);
@@ -212,7 +212,7 @@ impl Player {
                     }
                 }
             }
-            Command::Cancel { first, count } => {
+            PacerCommand::Cancel { first, count } => {
                 let (engine, streams) = (&mut self.engine, &mut self.streams);
                 let cancelled = (first..first + count).filter(|&id| streams.remove(&id).is_some() && engine.cancel(id));
                 let cancelled = cancelled.count() as u64;

@@ -13,13 +13,13 @@ use crate::time::Timestamp;
 #[derive(Debug, Default)]
 pub struct Recorder {
     bodies: bool,
-    log: Mutex<Log>,
+    log: Mutex<RecordLog>,
     changed: Notify,
 }
 
 /// What was done for one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
+pub struct EngineRecord {
     /// The request's `x-request-id`, or the one the engine made.
     pub request_id: String,
     /// When its body had been read.
@@ -28,7 +28,7 @@ pub struct Record {
     /// answer that does not stream, when the token was made.
     pub emissions: Vec<Timestamp>,
     /// How it ended.
-    pub end: End,
+    pub end: EngineEnd,
     /// When it ended: the last bytes handed over, or the client found gone.
     pub ended: Timestamp,
     /// The body received; empty unless the recorder keeps bodies.
@@ -39,7 +39,7 @@ pub struct Record {
 
 /// How the engine's part in a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum EngineEnd {
     /// Everything was handed over.
     Finished,
     /// The client left, or the server stopped.
@@ -60,17 +60,17 @@ impl Recorder {
     }
 
     /// The record of an ended request, the latest if several had that id.
-    pub fn record(&self, request_id: &str) -> Option<Record> {
+    pub fn record(&self, request_id: &str) -> Option<EngineRecord> {
         self.log().ended.iter().rev().find(|record| record.request_id == request_id).cloned()
     }
 
     /// Every ended request, in order of ending.
-    pub fn records(&self) -> Vec<Record> {
+    pub fn records(&self) -> Vec<EngineRecord> {
         self.log().ended.clone()
     }
 
     /// Waits for a request to end.
-    pub async fn ended(&self, request_id: &str) -> Record {
+    pub async fn ended(&self, request_id: &str) -> EngineRecord {
         loop {
             let changed = self.changed.notified();
             if let Some(record) = self.record(request_id) {
@@ -96,7 +96,7 @@ impl Recorder {
         self.changed.notify_waiters();
     }
 
-    pub(super) fn on_end(&self, record: Record) {
+    pub(super) fn on_end(&self, record: EngineRecord) {
         self.log().ended.push(record);
         self.changed.notify_waiters();
     }
@@ -105,13 +105,13 @@ impl Recorder {
         self.bodies
     }
 
-    fn log(&self) -> MutexGuard<'_, Log> {
+    fn log(&self) -> MutexGuard<'_, RecordLog> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[derive(Debug, Default)]
-struct Log {
+struct RecordLog {
     arrived: u64,
-    ended: Vec<Record>,
+    ended: Vec<EngineRecord>,
 }

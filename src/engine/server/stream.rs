@@ -12,21 +12,21 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::dialect::{Answer, Dialect, Stamp};
+use super::dialect::{AnswerContext, ServerDialect, Stamp};
 use super::fault::Breakage;
-use super::pacer::{Ticket, Token};
-use super::recorder::{End, Record, Recorder};
+use super::pacer::{PacerTicket, Token};
+use super::recorder::{EngineEnd, EngineRecord, Recorder};
 use crate::clock::Clock;
 use crate::time::Timestamp;
 
 /// A streamed answer.
-pub struct Stream {
+pub struct StreamedAnswer {
     /// How it is told.
-    pub dialect: &'static dyn Dialect,
+    pub dialect: &'static dyn ServerDialect,
     /// What has been told.
-    pub answer: Answer,
+    pub answer: AnswerContext,
     /// Its place in the engine.
-    pub ticket: Ticket,
+    pub ticket: PacerTicket,
     /// The token that was waited for before the head was sent, if one was.
     pub early: Option<Token>,
     /// The tokens to come.
@@ -38,16 +38,16 @@ pub struct Stream {
     /// Tells the connection to end in a reset.
     pub reset: Arc<AtomicBool>,
     /// Its account.
-    pub account: Account,
+    pub account: StreamAccount,
     /// Where it stands.
-    pub phase: Phase,
+    pub phase: StreamPhase,
     /// Room for the next event.
     pub out: BytesMut,
 }
 
 /// Where a stream stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum StreamPhase {
     /// Nothing has been told.
     Silent,
     /// Tokens are being told.
@@ -58,13 +58,13 @@ pub enum Phase {
     Over,
 }
 
-impl Stream {
+impl StreamedAnswer {
     /// The next piece of the body.
     pub fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         match self.phase {
-            Phase::Over => return Poll::Ready(None),
-            Phase::Broken => return Poll::Ready(Some(Err(io::ErrorKind::BrokenPipe.into()))),
-            Phase::Silent | Phase::Telling => {}
+            StreamPhase::Over => return Poll::Ready(None),
+            StreamPhase::Broken => return Poll::Ready(Some(Err(io::ErrorKind::BrokenPipe.into()))),
+            StreamPhase::Silent | StreamPhase::Telling => {}
         }
         if let Some((after, how)) = self.breakage
             && self.answer.output_tokens() >= after
@@ -77,7 +77,7 @@ impl Stream {
         };
         let Some(token) = next else {
             // The engine gave the request up: the client must not take this for an end.
-            self.phase = Phase::Over;
+            self.phase = StreamPhase::Over;
             return Poll::Ready(Some(Err(io::ErrorKind::BrokenPipe.into())));
         };
         Poll::Ready(Some(Ok(self.tell(&token))))
@@ -85,48 +85,48 @@ impl Stream {
 
     /// Whether the last piece has been given out.
     pub fn is_over(&self) -> bool {
-        self.phase == Phase::Over
+        self.phase == StreamPhase::Over
     }
 
     fn tell(&mut self, token: &Token) -> Bytes {
         let now = self.account.clock.now();
         let stamp = Stamp(self.stamped.then_some(now.as_nanos()));
-        if self.phase == Phase::Silent {
+        if self.phase == StreamPhase::Silent {
             self.dialect.put_opening(&mut self.out, &self.answer, stamp);
-            self.phase = Phase::Telling;
+            self.phase = StreamPhase::Telling;
         }
         self.answer.on_token(token, self.account.age(now));
         self.dialect.put_token(&mut self.out, &self.answer, token, stamp);
         if self.answer.finished() {
             self.dialect.put_closing(&mut self.out, &self.answer, stamp);
             self.ticket.on_finish();
-            self.phase = Phase::Over;
+            self.phase = StreamPhase::Over;
         }
         self.account.on_token(now);
         let piece = self.give_out();
         if self.is_over() {
-            self.account.close(End::Finished, now);
+            self.account.close(EngineEnd::Finished, now);
         }
         piece
     }
 
     fn break_off(&mut self, how: Breakage, cx: &Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
-        self.account.end = End::Broken;
+        self.account.end = EngineEnd::Broken;
         match how {
             Breakage::Stall => Poll::Pending,
             Breakage::Truncate => {
-                self.phase = Phase::Over;
+                self.phase = StreamPhase::Over;
                 Poll::Ready(None)
             }
             Breakage::ErrorEvent => {
-                self.phase = Phase::Over;
+                self.phase = StreamPhase::Over;
                 self.dialect.put_error_event(&mut self.out);
                 Poll::Ready(Some(Ok(self.give_out())))
             }
             // hyper flushes whenever a body has nothing to add, so the tokens before the break do get out.
             Breakage::Reset | Breakage::Cut => {
                 self.reset.store(how == Breakage::Reset, Ordering::Relaxed);
-                self.phase = Phase::Broken;
+                self.phase = StreamPhase::Broken;
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -141,33 +141,33 @@ impl Stream {
 }
 
 /// What a request leaves in the recorder, if there is one. Dropped unclosed, it says the request was cancelled.
-pub struct Account {
+pub struct StreamAccount {
     clock: Clock,
     recorder: Option<Arc<Recorder>>,
-    draft: Option<Record>,
+    draft: Option<EngineRecord>,
     arrival: Timestamp,
     /// What dropping it will say.
-    pub end: End,
+    pub end: EngineEnd,
 }
 
-impl Account {
+impl StreamAccount {
     /// Opens the account of a request that has just arrived.
     pub fn open(recorder: Option<Arc<Recorder>>, clock: Clock, request_id: &str, body: &Bytes) -> Self {
         let arrival = clock.now();
         let draft = recorder.as_ref().map(|recorder| {
             recorder.on_arrival();
             let request_body = if recorder.keeps_bodies() { body.clone() } else { Bytes::new() };
-            Record {
+            EngineRecord {
                 request_id: request_id.to_owned(),
                 arrival,
                 emissions: Vec::new(),
-                end: End::Cancelled,
+                end: EngineEnd::Cancelled,
                 ended: arrival,
                 request_body,
                 response_body: Vec::new(),
             }
         });
-        Self { clock, recorder, draft, arrival, end: End::Cancelled }
+        Self { clock, recorder, draft, arrival, end: EngineEnd::Cancelled }
     }
 
     /// When the request arrived.
@@ -197,14 +197,14 @@ impl Account {
     }
 
     /// Hands the record in; what follows is not recorded.
-    pub fn close(&mut self, end: End, now: Timestamp) {
+    pub fn close(&mut self, end: EngineEnd, now: Timestamp) {
         if let (Some(draft), Some(recorder)) = (self.draft.take(), &self.recorder) {
-            recorder.on_end(Record { end, ended: now, ..draft });
+            recorder.on_end(EngineRecord { end, ended: now, ..draft });
         }
     }
 }
 
-impl Drop for Account {
+impl Drop for StreamAccount {
     fn drop(&mut self) {
         self.close(self.end, self.clock.now());
     }

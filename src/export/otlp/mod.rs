@@ -24,14 +24,14 @@ use tokio::sync::{mpsc, watch};
 
 use self::collector::Collector;
 use self::post::{PAUSES, Posted, post};
-use self::spans::Place;
-use crate::measure::Report;
+use self::spans::SpanTarget;
+use crate::measure::RequestReport;
 
 /// The handing-over side.
 #[derive(Clone, Debug)]
 pub struct Spans {
-    sender: mpsc::Sender<Box<Report>>,
-    counts: Arc<Counts>,
+    sender: mpsc::Sender<Box<RequestReport>>,
+    counts: Arc<SpanCounters>,
 }
 
 /// The sending thread.
@@ -43,7 +43,7 @@ pub struct Exporter {
 
 /// What became of spans; counters only grow.
 #[derive(Debug, Default)]
-struct Counts {
+struct SpanCounters {
     offered: AtomicU64,
     sent: AtomicU64,
     dropped: AtomicU64,
@@ -62,14 +62,14 @@ pub struct SpanCounts {
 }
 
 /// As they came through the queue.
-type Batch = Vec<Box<Report>>;
+type Batch = Vec<Box<RequestReport>>;
 
 /// Where each backend is, by its place in the configuration.
-pub type Places = Box<dyn Fn() -> Vec<Place> + Send>;
+pub type SpanTargets = Box<dyn Fn() -> Vec<SpanTarget> + Send>;
 
 impl Spans {
     /// Hands a report over, or drops and counts it.
-    pub fn offer(&self, report: Box<Report>) {
+    pub fn offer(&self, report: Box<RequestReport>) {
         let spans = spans::count(&report);
         self.counts.offered.fetch_add(spans, Relaxed);
         if self.sender.try_send(report).is_err() {
@@ -79,7 +79,7 @@ impl Spans {
 
     /// What became of spans so far.
     pub fn counts(&self) -> SpanCounts {
-        let Counts { sent, dropped, failed, .. } = &*self.counts;
+        let SpanCounters { sent, dropped, failed, .. } = &*self.counts;
         SpanCounts { sent: sent.load(Relaxed), dropped: dropped.load(Relaxed), failed: failed.load(Relaxed) }
     }
 }
@@ -90,11 +90,11 @@ impl Exporter {
     ///
     /// # Errors
     /// The runtime or the thread cannot be started.
-    pub fn start(collector: Collector, places: Places, epoch: u64) -> std::io::Result<(Spans, Self)> {
+    pub fn start(collector: Collector, places: SpanTargets, epoch: u64) -> std::io::Result<(Spans, Self)> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (sender, receiver) = mpsc::channel(CAPACITY);
         let (stop, stopped) = watch::channel(false);
-        let counts = Arc::new(Counts::default());
+        let counts = Arc::new(SpanCounters::default());
         let sending = Sending { collector, places, epoch, counts: counts.clone(), stopped, away: false };
         let thread = std::thread::Builder::new().name("weir-otlp".into()).spawn(move || {
             runtime.block_on(sending.run(receiver));
@@ -115,16 +115,16 @@ impl Exporter {
 
 struct Sending {
     collector: Collector,
-    places: Places,
+    places: SpanTargets,
     epoch: u64,
-    counts: Arc<Counts>,
+    counts: Arc<SpanCounters>,
     stopped: watch::Receiver<bool>,
     /// Said once for each stretch in which nothing was taken.
     away: bool,
 }
 
 impl Sending {
-    async fn run(mut self, mut reports: mpsc::Receiver<Box<Report>>) {
+    async fn run(mut self, mut reports: mpsc::Receiver<Box<RequestReport>>) {
         let (counts, mut stopped) = (self.counts.clone(), self.stopped.clone());
         let over = async move {
             let _ = stopped.wait_for(|stop| *stop).await;
@@ -135,12 +135,12 @@ impl Sending {
             () = over => {}
         }
         // Whatever was not told of is lost.
-        let Counts { offered, sent, dropped, failed } = &*counts;
+        let SpanCounters { offered, sent, dropped, failed } = &*counts;
         let told = sent.load(Relaxed) + dropped.load(Relaxed) + failed.load(Relaxed);
         failed.fetch_add(offered.load(Relaxed).saturating_sub(told), Relaxed);
     }
 
-    async fn send_all(&mut self, reports: &mut mpsc::Receiver<Box<Report>>) {
+    async fn send_all(&mut self, reports: &mut mpsc::Receiver<Box<RequestReport>>) {
         let mut batch = Batch::new();
         while reports.recv_many(&mut batch, BATCH).await > 0 {
             self.gather(reports, &mut batch).await;
@@ -152,7 +152,7 @@ impl Sending {
     }
 
     /// A batch fills for a while, so that a request a second is not a message a second.
-    async fn gather(&mut self, reports: &mut mpsc::Receiver<Box<Report>>, batch: &mut Batch) {
+    async fn gather(&mut self, reports: &mut mpsc::Receiver<Box<RequestReport>>, batch: &mut Batch) {
         let mut stopped = self.stopped.clone();
         let filling = async { while batch.len() < BATCH && reports.recv_many(batch, BATCH).await > 0 {} };
         tokio::select! {
@@ -202,9 +202,9 @@ impl Sending {
         }
     }
 
-    fn message(&self, batch: &[Box<Report>]) -> Bytes {
+    fn message(&self, batch: &[Box<RequestReport>]) -> Bytes {
         let places = (self.places)();
-        let unknown = Place::default();
+        let unknown = SpanTarget::default();
         let spans = batch.iter().filter_map(|report| {
             let place = places.get(usize::from(report.backend_id.0)).unwrap_or(&unknown);
             Some(spans::of(report, report.span?, place, self.epoch, rand::random))

@@ -9,12 +9,12 @@ use opentelemetry_proto::tonic::trace::v1::span::{Event, SpanKind};
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 
-use crate::measure::{Closed, Outcome, Report, SpanIds};
+use crate::measure::{Closed, Outcome, RequestReport, SpanIds};
 use crate::time::Timestamp;
 
 /// What is known of the engine behind a backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct SpanTarget {
     /// As `gen_ai.provider.name`: our word for the kind of engine.
     pub engine: Option<&'static str>,
     pub address: String,
@@ -22,12 +22,18 @@ pub struct Place {
 }
 
 /// How many spans a report makes.
-pub fn count(report: &Report) -> u64 {
+pub fn count(report: &RequestReport) -> u64 {
     2 + u64::from(report.timeline.admitted.is_some())
 }
 
 /// The spans of `report`; `epoch` is the Unix time in nanoseconds at which the clock stood at zero, `id` makes ids.
-pub fn of(report: &Report, ids: SpanIds, place: &Place, epoch: u64, id: impl FnOnce() -> [u8; 8]) -> Vec<Span> {
+pub fn of(
+    report: &RequestReport,
+    ids: SpanIds,
+    place: &SpanTarget,
+    epoch: u64,
+    id: impl FnOnce() -> [u8; 8],
+) -> Vec<Span> {
     let timeline = &report.timeline;
     let unix = |at: Timestamp| epoch.saturating_add(at.as_nanos());
     let arrived = timeline.arrived;
@@ -64,7 +70,7 @@ pub fn of(report: &Report, ids: SpanIds, place: &Place, epoch: u64, id: impl FnO
     spans
 }
 
-fn attributes(report: &Report, place: &Place) -> Vec<KeyValue> {
+fn attributes(report: &RequestReport, place: &SpanTarget) -> Vec<KeyValue> {
     let mut all = upstream_attributes(report, place);
     all.push(text("weir.outcome", report.closed.as_str()));
     all.push(text("weir.priority", report.priority.as_str()));
@@ -86,7 +92,7 @@ fn attributes(report: &Report, place: &Place) -> Vec<KeyValue> {
     all
 }
 
-fn upstream_attributes(report: &Report, place: &Place) -> Vec<KeyValue> {
+fn upstream_attributes(report: &RequestReport, place: &SpanTarget) -> Vec<KeyValue> {
     let mut all = vec![
         text("gen_ai.operation.name", operation(report.dialect)),
         text("gen_ai.provider.name", place.engine.unwrap_or("unknown")),
@@ -101,7 +107,7 @@ fn upstream_attributes(report: &Report, place: &Place) -> Vec<KeyValue> {
     all
 }
 
-fn events(report: &Report, unix: impl Fn(Timestamp) -> u64) -> Vec<Event> {
+fn events(report: &RequestReport, unix: impl Fn(Timestamp) -> u64) -> Vec<Event> {
     let event = |name: &str, at: Option<Timestamp>| {
         Some(Event { time_unix_nano: unix(at?), name: name.to_owned(), ..Event::default() })
     };

@@ -5,12 +5,12 @@
 
 use serde_json::{Value, json};
 
-use crate::export::gate::Gate;
-use crate::export::{Facts, knee, status};
+use crate::export::gate::GateStatus;
+use crate::export::{ProcessCounters, knee, status};
 use crate::measure::snapshot::Snapshot;
 
 /// One second; `turns` is null when no state changed since the last one.
-pub fn describe(snapshot: &Snapshot, facts: &Facts, draining: bool, turns: Value) -> Value {
+pub fn describe(snapshot: &Snapshot, facts: &ProcessCounters, draining: bool, turns: Value) -> Value {
     let status = status::describe(snapshot, facts, draining);
     let knees = knee::knee(snapshot, &facts.judged, &facts.gpus, facts.epoch);
     let of = |page: &Value| page["backends"].as_array().cloned().unwrap_or_default();
@@ -92,7 +92,7 @@ fn predicted(prediction: &Value) -> Value {
 }
 
 /// Mode observe: how many requests enforcement would have refused since the start.
-fn would_shed(gate: &Gate) -> u64 {
+fn would_shed(gate: &GateStatus) -> u64 {
     gate.would_shed.iter().flatten().sum()
 }
 

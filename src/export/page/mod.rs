@@ -15,17 +15,17 @@ use serde_json::Value;
 
 use self::hub::{Frames, Hub};
 use self::turns::Turns;
-use super::{Facts, Handles};
+use super::{Handles, ProcessCounters};
 
 /// A file of the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum File {
+pub enum PageFile {
     Document,
     Script,
     Style,
 }
 
-impl File {
+impl PageFile {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Document, Self::Script, Self::Style];
 
@@ -54,12 +54,12 @@ pub const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self
 
 /// Who looks, and what they are told.
 #[derive(Debug, Default)]
-pub struct Live {
+pub struct LivePage {
     hub: Hub,
     turns: Mutex<Turns>,
 }
 
-impl Live {
+impl LivePage {
     /// One second has passed: notes changes of state, and tells viewers if there are any.
     pub fn on_second(&self, handles: &Handles) {
         let facts = handles.facts.facts();
@@ -75,7 +75,7 @@ impl Live {
         self.hub.join(|| self.event(handles, &handles.facts.facts(), true))
     }
 
-    fn event(&self, handles: &Handles, facts: &Facts, with_turns: bool) -> Bytes {
+    fn event(&self, handles: &Handles, facts: &ProcessCounters, with_turns: bool) -> Bytes {
         let snapshot = handles.ledger.snapshot(handles.clock.now());
         let facts = &facts.clone().of(&snapshot);
         let turns = if with_turns { self.turns().describe() } else { Value::Null };
@@ -91,31 +91,31 @@ impl Live {
 mod tests {
     use super::*;
 
-    fn text(file: File) -> &'static str {
+    fn text(file: PageFile) -> &'static str {
         std::str::from_utf8(file.content()).unwrap()
     }
 
     #[test]
     fn the_page_is_small() {
-        let size: usize = File::ALL.iter().map(|file| file.content().len()).sum();
+        let size: usize = PageFile::ALL.iter().map(|file| file.content().len()).sum();
         assert!((1_000..=300 << 10).contains(&size), "{size} bytes");
     }
 
     #[test]
     fn nothing_is_inline_and_nothing_comes_from_elsewhere() {
-        let document = text(File::Document);
+        let document = text(PageFile::Document);
         for inline in ["<style", " style=", " onclick=", " onload=", "<script>", "javascript:"] {
             assert!(!document.contains(inline), "{inline}");
         }
         assert!(document.contains(r#"<script src="page.js" defer></script>"#), "the one script is a file");
         let elsewhere =
             |text: &str| text.contains("src=\"http") || text.contains("href=\"http") || text.contains("url(http");
-        assert!(!File::ALL.iter().any(|file| elsewhere(text(*file))));
+        assert!(!PageFile::ALL.iter().any(|file| elsewhere(text(*file))));
     }
 
     #[test]
     fn the_licence_of_what_is_bundled_comes_with_it() {
-        let script = text(File::Script);
+        let script = text(PageFile::Script);
         assert!(script.contains("uPlot") && script.contains("Permission is hereby granted, free of charge"));
     }
 

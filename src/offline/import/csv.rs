@@ -2,14 +2,14 @@
 
 /// A row and the line it begins on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
+pub struct CsvRow {
     /// Counted from 1.
     pub line: u32,
     /// Its fields, without quotes and without blanks around them.
     pub fields: Vec<String>,
 }
 
-impl Row {
+impl CsvRow {
     /// A field; nothing when it is empty or not there.
     pub fn field(&self, place: usize) -> Option<&str> {
         self.fields.get(place).map(String::as_str).filter(|field| !field.is_empty())
@@ -22,10 +22,10 @@ impl Row {
 }
 
 /// All rows, blank ones too. A quote that is never closed ends at the end of the text.
-pub fn rows(text: &str) -> Vec<Row> {
+pub fn rows(text: &str) -> Vec<CsvRow> {
     let separator = separator(text);
     let mut rows = Vec::new();
-    let mut row = Row { line: 1, fields: Vec::new() };
+    let mut row = CsvRow { line: 1, fields: Vec::new() };
     let mut field = String::new();
     let (mut quoted, mut line) = (false, 1_u32);
     let mut characters = text.chars().peekable();
@@ -44,7 +44,7 @@ pub fn rows(text: &str) -> Vec<Row> {
             _ if quoted => field.push(c),
             '\n' => {
                 row.push(&mut field);
-                rows.push(std::mem::replace(&mut row, Row { line, fields: Vec::new() }));
+                rows.push(std::mem::replace(&mut row, CsvRow { line, fields: Vec::new() }));
             }
             c if c == separator => row.push(&mut field),
             c => field.push(c),
@@ -57,7 +57,7 @@ pub fn rows(text: &str) -> Vec<Row> {
     rows
 }
 
-impl Row {
+impl CsvRow {
     fn push(&mut self, field: &mut String) {
         if self.fields.len() < MOST_FIELDS {
             self.fields.push(field.trim().to_owned());

@@ -5,23 +5,23 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::reading::Problem;
-use super::{Found, gather, text};
+use super::{ImportResult, gather, text};
 
 /// Reads files, and folders through and through. A file that is named is always tried; in a folder only those whose name may
 /// be a result's.
-pub fn read(paths: &[PathBuf]) -> Found {
+pub fn read(paths: &[PathBuf]) -> ImportResult {
     let found = read_beside(paths, &[]);
     if found.sweeps.is_empty() && found.problems.is_empty() {
         let names = paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
         let what = "expected .json, .jsonl or .csv files, found none".to_owned();
-        return Found { problems: vec![Problem { file: names, line: None, what }], ..found };
+        return ImportResult { problems: vec![Problem { file: names, line: None, what }], ..found };
     }
     found
 }
 
 /// The same without what lies in these folders.
-pub fn read_beside(paths: &[PathBuf], folders: &[PathBuf]) -> Found {
-    let mut found = Found::default();
+pub fn read_beside(paths: &[PathBuf], folders: &[PathBuf]) -> ImportResult {
+    let mut found = ImportResult::default();
     let mut files = Vec::new();
     for path in paths {
         if path.is_dir() { walk(path, 0, &mut files, &mut found.problems) } else { files.push(path.clone()) }

@@ -6,17 +6,17 @@
 
 use std::collections::BTreeMap;
 
-use super::super::sweep::{Level, Load, Sweep};
-use super::reading::Piece;
+use super::super::sweep::{Level, LevelLoad, Sweep};
+use super::reading::ImportedLevel;
 
 /// All pieces as sweeps, in the order of their first levels.
-pub fn sweeps(pieces: Vec<Piece>) -> Vec<Sweep> {
-    let mut groups: BTreeMap<Key, Vec<Piece>> = BTreeMap::new();
+pub fn sweeps(pieces: Vec<ImportedLevel>) -> Vec<Sweep> {
+    let mut groups: BTreeMap<SweepKey, Vec<ImportedLevel>> = BTreeMap::new();
     for piece in pieces {
-        groups.entry(Key::of(&piece)).or_default().push(piece);
+        groups.entry(SweepKey::of(&piece)).or_default().push(piece);
     }
     join_folders_of_one(&mut groups);
-    let mut groups: Vec<(Key, Vec<Piece>)> = groups.into_iter().collect();
+    let mut groups: Vec<(SweepKey, Vec<ImportedLevel>)> = groups.into_iter().collect();
     groups.sort_by(|left, right| first(&left.1).cmp(&first(&right.1)));
     let names: Vec<String> = groups.iter().map(|(key, pieces)| key.name(pieces)).collect();
     let parts = groups.into_iter().zip(names.iter()).map(|((key, pieces), name)| {
@@ -28,7 +28,7 @@ pub fn sweeps(pieces: Vec<Piece>) -> Vec<Sweep> {
 
 /// What two levels of one sweep share.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
+struct SweepKey {
     sweep: Option<String>,
     folder: String,
     tool: String,
@@ -40,8 +40,8 @@ struct Key {
     burst: bool,
 }
 
-impl Key {
-    fn of(piece: &Piece) -> Self {
+impl SweepKey {
+    fn of(piece: &ImportedLevel) -> Self {
         let word = |word: &Option<String>| word.clone().unwrap_or_default();
         let environment = &piece.environment;
         Self {
@@ -57,12 +57,12 @@ impl Key {
             model: word(&environment.model),
             gpus: environment.gpus.map(|gpus| gpus.to_string()).unwrap_or_default(),
             shape: piece.shape.clone(),
-            closed: matches!(piece.level.load, Load::Concurrency(_)),
-            burst: piece.level.load == Load::Burst,
+            closed: matches!(piece.level.load, LevelLoad::Concurrency(_)),
+            burst: piece.level.load == LevelLoad::Burst,
         }
     }
 
-    fn name(&self, pieces: &[Piece]) -> String {
+    fn name(&self, pieces: &[ImportedLevel]) -> String {
         if let Some(name) = &self.sweep {
             return name.clone();
         }
@@ -87,20 +87,23 @@ impl Key {
 }
 
 /// Groups of one level whose folders lie side by side become one group of the folder above.
-fn join_folders_of_one(groups: &mut BTreeMap<Key, Vec<Piece>>) {
-    let mut above: BTreeMap<Key, Vec<Key>> = BTreeMap::new();
+fn join_folders_of_one(groups: &mut BTreeMap<SweepKey, Vec<ImportedLevel>>) {
+    let mut above: BTreeMap<SweepKey, Vec<SweepKey>> = BTreeMap::new();
     for (key, pieces) in groups.iter() {
         if pieces.len() == 1 && key.sweep.is_none() {
-            above.entry(Key { folder: folder(&key.folder).to_owned(), ..key.clone() }).or_default().push(key.clone());
+            above
+                .entry(SweepKey { folder: folder(&key.folder).to_owned(), ..key.clone() })
+                .or_default()
+                .push(key.clone());
         }
     }
     for (joined, single) in above.into_iter().filter(|(_, single)| single.len() > 1) {
-        let pieces: Vec<Piece> = single.iter().filter_map(|key| groups.remove(key)).flatten().collect();
+        let pieces: Vec<ImportedLevel> = single.iter().filter_map(|key| groups.remove(key)).flatten().collect();
         groups.entry(joined).or_default().extend(pieces);
     }
 }
 
-fn sweep(id: String, pieces: Vec<Piece>) -> Sweep {
+fn sweep(id: String, pieces: Vec<ImportedLevel>) -> Sweep {
     let environment = pieces.first().map(|piece| piece.environment.clone()).unwrap_or_default();
     let slo = pieces.iter().find_map(|piece| piece.slo);
     let mut levels: Vec<Level> = Vec::with_capacity(pieces.len());
@@ -138,7 +141,7 @@ fn unique(mut sweeps: Vec<Sweep>) -> Vec<Sweep> {
     sweeps
 }
 
-fn first(pieces: &[Piece]) -> Option<&super::super::sweep::Origin> {
+fn first(pieces: &[ImportedLevel]) -> Option<&super::super::sweep::LevelOrigin> {
     pieces.first().map(|piece| &piece.level.origin)
 }
 

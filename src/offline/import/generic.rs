@@ -1,23 +1,25 @@
 //! A table with one level a row and columns that say what they hold: the CSV of people's own sweeps, and weir's `sweep.csv`.
 
-use super::super::sweep::{Counts, Environment, Latency, Level, Load, Start, Steady, Throughput};
-use super::csv::Row;
-use super::reading::{MILLISECONDS, Piece, Reading, cut};
+use super::super::sweep::{
+    Environment, LatencySummary, Level, LevelLoad, OutcomeCounts, Start, SteadyWindow, Throughput,
+};
+use super::csv::CsvRow;
+use super::reading::{ImportedFile, ImportedLevel, MILLISECONDS, cut};
 
 /// Whether a header is of this kind: some column is a load.
-pub fn knows(header: &Row) -> bool {
+pub fn knows(header: &CsvRow) -> bool {
     let columns = Columns::of(header);
     LOADS.iter().any(|name| columns.place(name).is_some())
 }
 
 /// Reads the rows below the header.
-pub fn read(rows: &[Row], reading: &mut Reading) {
+pub fn read(rows: &[CsvRow], reading: &mut ImportedFile) {
     let Some((header, rest)) = rows.split_first() else { return };
     let columns = Columns::of(header);
     for row in rest.iter().filter(|row| !row.is_blank()) {
-        Line { columns: &columns, row, reading }.piece();
+        CsvLine { columns: &columns, row, reading }.piece();
     }
-    if rest.iter().all(Row::is_blank) {
+    if rest.iter().all(CsvRow::is_blank) {
         reading.wrong(Some(header.line), "expected rows below the header, found none");
     }
 }
@@ -28,7 +30,7 @@ pub const EXPECTED: &str = "a column `request_rate`, `concurrency`, `max_concurr
 struct Columns(Vec<String>);
 
 impl Columns {
-    fn of(header: &Row) -> Self {
+    fn of(header: &CsvRow) -> Self {
         let name = |field: &String| field.trim_start_matches('\u{feff}').to_ascii_lowercase().replace([' ', '-'], "_");
         Self(header.fields.iter().map(name).collect())
     }
@@ -38,13 +40,13 @@ impl Columns {
     }
 }
 
-struct Line<'a> {
+struct CsvLine<'a> {
     columns: &'a Columns,
-    row: &'a Row,
-    reading: &'a mut Reading,
+    row: &'a CsvRow,
+    reading: &'a mut ImportedFile,
 }
 
-impl Line<'_> {
+impl CsvLine<'_> {
     fn piece(mut self) {
         let Some(load) = self.load() else { return };
         let whole = Throughput {
@@ -55,7 +57,7 @@ impl Line<'_> {
         let steady_length = self.number(&["steady_s"]);
         let steady = self.number(&["steady_request_throughput"]).zip(steady_length);
         let duration = self.number(&["duration_s", "duration"]);
-        let counts = Counts {
+        let counts = OutcomeCounts {
             offered: self.number(&["offered", "num_prompts"]),
             completed: self.number(&["completed"]),
             failed: self.number(&["failed", "errors"]),
@@ -75,7 +77,7 @@ impl Line<'_> {
             duration,
             counts,
             whole,
-            steady: steady.map(|(requests, length)| Steady {
+            steady: steady.map(|(requests, length)| SteadyWindow {
                 length,
                 throughput: Throughput {
                     requests: Some(requests),
@@ -105,27 +107,27 @@ impl Line<'_> {
             ..Environment::default()
         };
         let sweep = self.text("sweep_id").or_else(|| self.text("sweep")).map(cut);
-        self.reading.keep(self.row.line, Piece { sweep, environment, level, ..Piece::default() });
+        self.reading.keep(self.row.line, ImportedLevel { sweep, environment, level, ..ImportedLevel::default() });
     }
 
     /// The load, in whichever way the table says it.
-    fn load(&mut self) -> Option<Load> {
+    fn load(&mut self) -> Option<LevelLoad> {
         let line = self.row.line;
         for name in ["request_rate", "rate"] {
             match self.text(name).map(str::to_ascii_lowercase).as_deref() {
                 Some("inf" | "infinity") => {
-                    return Some(self.number(&["max_concurrency"]).map_or(Load::Burst, Load::Concurrency));
+                    return Some(self.number(&["max_concurrency"]).map_or(LevelLoad::Burst, LevelLoad::Concurrency));
                 }
-                Some(_) => return self.positive(&[name]).map(Load::Rate),
+                Some(_) => return self.positive(&[name]).map(LevelLoad::Rate),
                 None => {}
             }
         }
         if ["concurrency", "max_concurrency"].iter().any(|name| self.text(name).is_some()) {
-            return self.positive(&["concurrency", "max_concurrency"]).map(Load::Concurrency);
+            return self.positive(&["concurrency", "max_concurrency"]).map(LevelLoad::Concurrency);
         }
         match (self.text("load_kind").map(str::to_ascii_lowercase).as_deref(), self.text("load").is_some()) {
-            (None | Some("rate" | "request_rate"), true) => self.positive(&["load"]).map(Load::Rate),
-            (Some("concurrency"), true) => self.positive(&["load"]).map(Load::Concurrency),
+            (None | Some("rate" | "request_rate"), true) => self.positive(&["load"]).map(LevelLoad::Rate),
+            (Some("concurrency"), true) => self.positive(&["load"]).map(LevelLoad::Concurrency),
             (Some(other), true) => {
                 let other = super::json::short(other);
                 self.reading.wrong(Some(line), format!("`load_kind` should be rate or concurrency, found \"{other}\""));
@@ -158,7 +160,7 @@ impl Line<'_> {
     }
 
     /// `mean_ttft_ms`, `p99_ttft_s` and so on: the unit is the suffix.
-    fn latency(&mut self, of: &[&str]) -> Latency {
+    fn latency(&mut self, of: &[&str]) -> LatencySummary {
         let mut figure = |words: &[&str]| {
             let names = words.iter().flat_map(|word| of.iter().map(move |of| format!("{word}_{of}")));
             for name in names {
@@ -170,7 +172,7 @@ impl Line<'_> {
             }
             None
         };
-        Latency {
+        LatencySummary {
             mean: figure(&["mean", "avg"]),
             p50: figure(&["p50", "median"]),
             p90: figure(&["p90"]),

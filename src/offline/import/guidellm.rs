@@ -3,24 +3,24 @@
 //! `mean` is used of its rates: their quantiles are over intervals between events. Its `time_per_output_token_ms` includes
 //! the first token, so `inter_token_latency_ms` is the TPOT here. `request_latency` is in seconds.
 
-use super::super::sweep::{Counts, Environment, Latency, Level, Load, Throughput};
-use super::csv::Row;
-use super::json::{Node, Value, documents};
-use super::reading::{MILLISECONDS, Piece, Reading, text};
+use super::super::sweep::{Environment, LatencySummary, Level, LevelLoad, OutcomeCounts, Throughput};
+use super::csv::CsvRow;
+use super::json::{JsonNode, JsonValue, documents};
+use super::reading::{ImportedFile, ImportedLevel, MILLISECONDS, text};
 
 /// Known by its list of benchmarks.
-pub fn knows(node: &Node) -> bool {
+pub fn knows(node: &JsonNode) -> bool {
     node.has("benchmarks")
 }
 
 /// Whether a table is of this kind: its first row names groups of columns.
-pub fn knows_table(header: &Row) -> bool {
+pub fn knows_table(header: &CsvRow) -> bool {
     header.field(0) == Some("Run Info") && header.fields.iter().any(|group| group == "Benchmark")
 }
 
 /// Reads all benchmarks of a file.
-pub fn read(node: &Node, reading: &mut Reading) {
-    let benchmarks = node.get("benchmarks").map(Node::items).unwrap_or_default();
+pub fn read(node: &JsonNode, reading: &mut ImportedFile) {
+    let benchmarks = node.get("benchmarks").map(JsonNode::items).unwrap_or_default();
     if benchmarks.is_empty() {
         return reading.wrong(Some(node.line), "expected a list of benchmarks in `benchmarks`, found none");
     }
@@ -31,7 +31,7 @@ pub fn read(node: &Node, reading: &mut Reading) {
     }
 }
 
-fn read_one(node: &Node, model: Option<String>, target: Option<String>, reading: &mut Reading) {
+fn read_one(node: &JsonNode, model: Option<String>, target: Option<String>, reading: &mut ImportedFile) {
     let strategy = [&["config", "strategy"][..], &["args", "strategy"], &["scheduler", "strategy"]]
         .iter()
         .find_map(|path| node.at(path));
@@ -49,13 +49,13 @@ fn read_one(node: &Node, model: Option<String>, target: Option<String>, reading:
             "expected a number in `metrics.requests_per_second.successful.mean`; the level is left out",
         );
     };
-    let count = |reading: &mut Reading, key: &str| reading.number(metrics, &["request_totals", key]);
-    let mean = |reading: &mut Reading, key: &str| reading.number(metrics, &[key, "successful", "mean"]);
+    let count = |reading: &mut ImportedFile, key: &str| reading.number(metrics, &["request_totals", key]);
+    let mean = |reading: &mut ImportedFile, key: &str| reading.number(metrics, &[key, "successful", "mean"]);
     let level = Level {
         load,
-        cap: reading.number(strategy, &["max_concurrency"]).filter(|_| matches!(load, Load::Rate(_))),
+        cap: reading.number(strategy, &["max_concurrency"]).filter(|_| matches!(load, LevelLoad::Rate(_))),
         duration: reading.number(node, &["duration"]),
-        counts: Counts {
+        counts: OutcomeCounts {
             offered: count(reading, "total"),
             completed: count(reading, "successful"),
             failed: count(reading, "errored"),
@@ -77,31 +77,32 @@ fn read_one(node: &Node, model: Option<String>, target: Option<String>, reading:
         output_tokens: mean(reading, "output_token_count"),
         ..Level::default()
     };
-    reading.keep(node.line, Piece { environment: environment(model, target), level, ..Piece::default() });
+    reading
+        .keep(node.line, ImportedLevel { environment: environment(model, target), level, ..ImportedLevel::default() });
 }
 
 fn environment(model: Option<String>, target: Option<String>) -> Environment {
     Environment { tool: Some("guidellm".to_owned()), model, target, ..Environment::default() }
 }
 
-fn mean_rate(metrics: &Node, key: &str, reading: &mut Reading) -> Option<f64> {
+fn mean_rate(metrics: &JsonNode, key: &str, reading: &mut ImportedFile) -> Option<f64> {
     reading.number(metrics, &[key, "successful", "mean"]).or_else(|| reading.number(metrics, &[key, "total", "mean"]))
 }
 
-fn load(strategy: &Node, reading: &mut Reading) -> Option<Load> {
+fn load(strategy: &JsonNode, reading: &mut ImportedFile) -> Option<LevelLoad> {
     let kind = text(strategy, &["type_"]).or_else(|| text(strategy, &["kind"]));
     let positive = |value: Option<f64>| value.filter(|value| *value > 0.0);
     match kind.as_deref() {
-        Some("synchronous") => Some(Load::Concurrency(1.0)),
+        Some("synchronous") => Some(LevelLoad::Concurrency(1.0)),
         Some("concurrent") => {
             let held =
                 reading.number(strategy, &["streams"]).or_else(|| reading.number(strategy, &["max_concurrency"]));
-            positive(held).map(Load::Concurrency)
+            positive(held).map(LevelLoad::Concurrency)
         }
-        Some("throughput") => {
-            Some(positive(reading.number(strategy, &["max_concurrency"])).map_or(Load::Burst, Load::Concurrency))
-        }
-        Some("constant" | "poisson" | "async") => positive(reading.needed(strategy, &["rate"])).map(Load::Rate),
+        Some("throughput") => Some(
+            positive(reading.number(strategy, &["max_concurrency"])).map_or(LevelLoad::Burst, LevelLoad::Concurrency),
+        ),
+        Some("constant" | "poisson" | "async") => positive(reading.needed(strategy, &["rate"])).map(LevelLoad::Rate),
         other => {
             let other = super::json::short(other.unwrap_or("nothing"));
             let what = format!(
@@ -113,7 +114,7 @@ fn load(strategy: &Node, reading: &mut Reading) -> Option<Load> {
     }
 }
 
-fn times(metrics: &Node, reading: &mut Reading, key: &str, unit: f64) -> Latency {
+fn times(metrics: &JsonNode, reading: &mut ImportedFile, key: &str, unit: f64) -> LatencySummary {
     let median: &[&[&str]] = &[&[key, "successful", "median"]];
     let p90: &[&[&str]] = &[&[key, "successful", "percentiles", "p90"]];
     let p99: &[&[&str]] = &[&[key, "successful", "percentiles", "p99"]];
@@ -121,7 +122,7 @@ fn times(metrics: &Node, reading: &mut Reading, key: &str, unit: f64) -> Latency
 }
 
 /// Reads the table: a group, a name and a figure stand above each other over every column.
-pub fn read_table(rows: &[Row], reading: &mut Reading) {
+pub fn read_table(rows: &[CsvRow], reading: &mut ImportedFile) {
     let [groups, names, figures, levels @ ..] = rows else {
         return reading.wrong(Some(1), "expected three header rows and the levels below them");
     };
@@ -137,13 +138,13 @@ pub fn read_table(rows: &[Row], reading: &mut Reading) {
 }
 
 struct Heads<'a> {
-    groups: &'a Row,
-    names: &'a Row,
-    figures: &'a Row,
+    groups: &'a CsvRow,
+    names: &'a CsvRow,
+    figures: &'a CsvRow,
 }
 
 impl Heads<'_> {
-    fn read(&self, row: &Row, reading: &mut Reading) {
+    fn read(&self, row: &CsvRow, reading: &mut ImportedFile) {
         let strategy = self.text(row, "Benchmark", "Strategy", "");
         let Some(load) = strategy.and_then(|strategy| strategy_load(strategy, row.line, reading)) else {
             return reading.wrong(Some(row.line), "expected the strategy of the level in column `Benchmark, Strategy`");
@@ -154,7 +155,7 @@ impl Heads<'_> {
         };
         let mut times = |group: &str, name: &str, unit: f64| {
             let (p90, p99) = quantiles(self.text(row, group, name, "Percentiles"));
-            Latency { mean: of(group, name, "Mean"), p50: of(group, name, "Median"), p90, p99 }.scaled(unit)
+            LatencySummary { mean: of(group, name, "Mean"), p50: of(group, name, "Median"), p90, p99 }.scaled(unit)
         };
         let e2e = times("Request Latency", "Successful Sec", 1.0);
         let ttft = times("Time to First Token", "Successful ms", MILLISECONDS);
@@ -166,7 +167,7 @@ impl Heads<'_> {
         let output_tokens = of("Token Metrics", "Successful Output Tokens", "Mean");
         let output = of("Token Throughput", "Successful Output Tokens/Sec", "Mean");
         let total = of("Token Throughput", "Successful Total Tokens/Sec", "Mean");
-        let counts = Counts {
+        let counts = OutcomeCounts {
             offered: of("Request Counts", "Total", ""),
             completed: of("Request Counts", "Successful", ""),
             failed: of("Request Counts", "Errored", ""),
@@ -194,12 +195,13 @@ impl Heads<'_> {
             output_tokens,
             ..Level::default()
         };
-        reading.keep(row.line, Piece { environment: environment(None, None), level, ..Piece::default() });
+        reading
+            .keep(row.line, ImportedLevel { environment: environment(None, None), level, ..ImportedLevel::default() });
     }
 
-    fn text<'a>(&self, row: &'a Row, group: &str, name: &str, figure: &str) -> Option<&'a str> {
+    fn text<'a>(&self, row: &'a CsvRow, group: &str, name: &str, figure: &str) -> Option<&'a str> {
         let place = (0..self.groups.fields.len()).find(|place| {
-            let stands = |heads: &Row, word: &str| heads.fields.get(*place).is_some_and(|field| field == word);
+            let stands = |heads: &CsvRow, word: &str| heads.fields.get(*place).is_some_and(|field| field == word);
             stands(self.groups, group)
                 && stands(self.names, name)
                 && (figure.is_empty() || stands(self.figures, figure))
@@ -211,16 +213,16 @@ impl Heads<'_> {
 /// The 90th and the 99th of a cell with eleven quantiles: 0.1, 1, 5, 10, 25, 50, 75, 90, 95, 99 and 99.9 %.
 fn quantiles(cell: Option<&str>) -> (Option<f64>, Option<f64>) {
     let (nodes, _) = documents(cell.unwrap_or_default());
-    let Some(list) = nodes.first().map(Node::items).filter(|list| list.len() == 11) else { return (None, None) };
+    let Some(list) = nodes.first().map(JsonNode::items).filter(|list| list.len() == 11) else { return (None, None) };
     let at = |place: usize| match list[place].value {
-        Value::Number(time) if (0.0..=1e12).contains(&time) => Some(time),
+        JsonValue::Number(time) if (0.0..=1e12).contains(&time) => Some(time),
         _ => None,
     };
     (at(7), at(9))
 }
 
 /// The column holds the strategy as JSON, or only its name.
-fn strategy_load(cell: &str, line: u32, reading: &mut Reading) -> Option<Load> {
+fn strategy_load(cell: &str, line: u32, reading: &mut ImportedFile) -> Option<LevelLoad> {
     let (nodes, _) = documents(cell);
     match nodes.first() {
         Some(strategy) if strategy.value.is_map() => load(strategy, reading),
@@ -231,10 +233,12 @@ fn strategy_load(cell: &str, line: u32, reading: &mut Reading) -> Option<Load> {
                 kind.trim(),
                 reading.field(line, "Benchmark, Strategy", Some(number).filter(|number| !number.is_empty())),
             ) {
-                ("synchronous", _) => Some(Load::Concurrency(1.0)),
-                ("concurrent", Some(held)) if held > 0.0 => Some(Load::Concurrency(held)),
-                ("throughput", held) => Some(held.filter(|held| *held > 0.0).map_or(Load::Burst, Load::Concurrency)),
-                ("constant" | "poisson" | "async", Some(rate)) if rate > 0.0 => Some(Load::Rate(rate)),
+                ("synchronous", _) => Some(LevelLoad::Concurrency(1.0)),
+                ("concurrent", Some(held)) if held > 0.0 => Some(LevelLoad::Concurrency(held)),
+                ("throughput", held) => {
+                    Some(held.filter(|held| *held > 0.0).map_or(LevelLoad::Burst, LevelLoad::Concurrency))
+                }
+                ("constant" | "poisson" | "async", Some(rate)) if rate > 0.0 => Some(LevelLoad::Rate(rate)),
                 _ => None,
             }
         }

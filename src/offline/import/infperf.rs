@@ -3,30 +3,31 @@
 //! `requests_per_sec` includes the drain. The client's workers cap what is in flight, silently; `schedule_delay` is where it
 //! shows. `summary_lifecycle_metrics.json` adds unequal stages up and is left aside.
 
-use super::super::sweep::{Counts, Environment, Latency, Level, Load, Throughput};
-use super::json::Node;
-use super::reading::{Piece, Reading};
+use super::super::sweep::{Environment, LatencySummary, Level, LevelLoad, OutcomeCounts, Throughput};
+use super::json::JsonNode;
+use super::reading::{ImportedFile, ImportedLevel};
 
 /// Known by the two halves of its report.
-pub fn knows(node: &Node) -> bool {
+pub fn knows(node: &JsonNode) -> bool {
     node.has("load_summary") && node.has("successes")
 }
 
 /// The stages added up.
-pub fn is_a_summary(node: &Node) -> bool {
+pub fn is_a_summary(node: &JsonNode) -> bool {
     knows(node)
         && node.at(&["load_summary", "requested_rate"]).is_none()
         && node.at(&["load_summary", "concurrency"]).is_none()
 }
 
 /// Reads one stage.
-pub fn read(node: &Node, reading: &mut Reading) {
-    let rate = reading.number(node, &["load_summary", "requested_rate"]).filter(|rate| *rate > 0.0).map(Load::Rate);
+pub fn read(node: &JsonNode, reading: &mut ImportedFile) {
+    let rate =
+        reading.number(node, &["load_summary", "requested_rate"]).filter(|rate| *rate > 0.0).map(LevelLoad::Rate);
     let held = || node.at(&["load_summary", "concurrency"]).is_some();
     let load = match rate {
         Some(load) => load,
         None if held() => match reading.needed(node, &["load_summary", "concurrency"]).filter(|held| *held > 0.0) {
-            Some(held) => Load::Concurrency(held),
+            Some(held) => LevelLoad::Concurrency(held),
             None => return,
         },
         None => return reading.wrong(Some(node.line), "expected a number above 0 in `load_summary.requested_rate`"),
@@ -34,7 +35,7 @@ pub fn read(node: &Node, reading: &mut Reading) {
     let throughput = ["successes", "throughput"];
     let Some(requests) = reading.needed(node, &[throughput[0], throughput[1], "requests_per_sec"]) else { return };
     let completed = reading.number(node, &["successes", "count"]);
-    let tokens = |reading: &mut Reading, keys: &[&str]| {
+    let tokens = |reading: &mut ImportedFile, keys: &[&str]| {
         keys.iter().find_map(|key| reading.number(node, &["successes", key, "mean"]))
     };
     let ran = reading.number(node, &["benchmark_time_seconds"]);
@@ -43,11 +44,11 @@ pub fn read(node: &Node, reading: &mut Reading) {
         achieved_rate: reading.number(node, &["load_summary", "achieved_rate"]).filter(|rate| *rate > 0.0),
         duration: ran.or_else(|| Some(completed? / Some(requests).filter(|requests| *requests > 0.0)?)),
         send_duration: reading.number(node, &["load_summary", "send_duration"]),
-        counts: Counts {
+        counts: OutcomeCounts {
             offered: reading.number(node, &["load_summary", "count"]),
             completed,
             failed: reading.number(node, &["failures", "count"]),
-            ..Counts::default()
+            ..OutcomeCounts::default()
         },
         whole: Throughput {
             requests: Some(requests),
@@ -64,10 +65,10 @@ pub fn read(node: &Node, reading: &mut Reading) {
         ..Level::default()
     };
     let environment = Environment { tool: Some("inference-perf".to_owned()), ..Environment::default() };
-    reading.keep(node.line, Piece { environment, level, ..Piece::default() });
+    reading.keep(node.line, ImportedLevel { environment, level, ..ImportedLevel::default() });
 }
 
-fn times(node: &Node, reading: &mut Reading, path: &[&str; 3]) -> Latency {
+fn times(node: &JsonNode, reading: &mut ImportedFile, path: &[&str; 3]) -> LatencySummary {
     let [a, b, c] = *path;
     reading.latency(
         node,
@@ -77,12 +78,11 @@ fn times(node: &Node, reading: &mut Reading, path: &[&str; 3]) -> Latency {
 }
 
 /// A send a millisecond early is on time: small delays are negative at times.
-fn delays(node: &Node, reading: &mut Reading) -> Latency {
+fn delays(node: &JsonNode, reading: &mut ImportedFile) -> LatencySummary {
     let mut of = |figure: &str| {
         let path = ["load_summary", "schedule_delay", figure];
-        let early =
-            matches!(node.at(&path).map(|delay| &delay.value), Some(super::json::Value::Number(delay)) if *delay < 0.0);
+        let early = matches!(node.at(&path).map(|delay| &delay.value), Some(super::json::JsonValue::Number(delay)) if *delay < 0.0);
         if early { Some(0.0) } else { reading.number(node, &path) }
     };
-    Latency { mean: of("mean"), p50: of("median"), p90: of("p90"), p99: of("p99") }
+    LatencySummary { mean: of("mean"), p50: of("median"), p90: of("p90"), p99: of("p99") }
 }

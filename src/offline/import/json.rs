@@ -8,16 +8,16 @@ use std::fmt;
 
 /// A value and the line it begins on.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Node {
+pub struct JsonNode {
     /// Counted from 1.
     pub line: u32,
     /// What stands there.
-    pub value: Value,
+    pub value: JsonValue,
 }
 
 /// A JSON value. Numbers may be NaN or infinite.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Value {
+pub enum JsonValue {
     /// `null`.
     Null,
     /// `true`, `false`.
@@ -27,25 +27,25 @@ pub enum Value {
     /// A string.
     Text(String),
     /// An array.
-    List(Vec<Node>),
+    List(Vec<JsonNode>),
     /// An object, in the order of the file; of a key that stands twice the last counts.
-    Map(Vec<(String, Node)>),
+    Map(Vec<(String, JsonNode)>),
 }
 
 /// Where and why reading stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct JsonFault {
     /// Counted from 1.
     pub line: u32,
     /// What was expected, and what was found.
     pub what: String,
 }
 
-impl Node {
+impl JsonNode {
     /// The member of that name.
     pub fn get(&self, key: &str) -> Option<&Self> {
         match &self.value {
-            Value::Map(members) => members.iter().rev().find(|(name, _)| name == key).map(|(_, node)| node),
+            JsonValue::Map(members) => members.iter().rev().find(|(name, _)| name == key).map(|(_, node)| node),
             _ => None,
         }
     }
@@ -63,7 +63,7 @@ impl Node {
     /// The text that stands there.
     pub fn text(&self) -> Option<&str> {
         match &self.value {
-            Value::Text(text) => Some(text),
+            JsonValue::Text(text) => Some(text),
             _ => None,
         }
     }
@@ -71,7 +71,7 @@ impl Node {
     /// The elements of a list; none of anything else.
     pub fn items(&self) -> &[Self] {
         match &self.value {
-            Value::List(items) => items,
+            JsonValue::List(items) => items,
             _ => &[],
         }
     }
@@ -79,13 +79,13 @@ impl Node {
     /// The members of an object; none of anything else.
     pub fn members(&self) -> &[(String, Self)] {
         match &self.value {
-            Value::Map(members) => members,
+            JsonValue::Map(members) => members,
             _ => &[],
         }
     }
 }
 
-impl fmt::Display for Value {
+impl fmt::Display for JsonValue {
     /// What was found, for a sentence: the kind, and a short value.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -109,8 +109,8 @@ pub fn short(text: &str) -> String {
 }
 
 /// Reads every document of a text. After a fault it goes on at the next line that begins with `{`, as in JSON Lines.
-pub fn documents(text: &str) -> (Vec<Node>, Vec<Fault>) {
-    let mut reader = Reader { rest: text, line: 1, left: MOST_VALUES };
+pub fn documents(text: &str) -> (Vec<JsonNode>, Vec<JsonFault>) {
+    let mut reader = JsonReader { rest: text, line: 1, left: MOST_VALUES };
     let (mut nodes, mut faults) = (Vec::new(), Vec::new());
     loop {
         reader.blank();
@@ -121,7 +121,7 @@ pub fn documents(text: &str) -> (Vec<Node>, Vec<Fault>) {
         match reader.value(0) {
             Ok(node) => nodes.push(node),
             Err(what) => {
-                faults.push(Fault { line: reader.line, what });
+                faults.push(JsonFault { line: reader.line, what });
                 // The next record may have been swallowed by the broken one.
                 (reader.rest, reader.line) = (rest, line);
                 if faults.len() >= MOST_FAULTS || reader.left == 0 || !reader.skip_to_next_record() {
@@ -132,7 +132,7 @@ pub fn documents(text: &str) -> (Vec<Node>, Vec<Fault>) {
     }
 }
 
-struct Reader<'a> {
+struct JsonReader<'a> {
     rest: &'a str,
     line: u32,
     left: u32,
@@ -140,7 +140,7 @@ struct Reader<'a> {
 
 type Read<T> = Result<T, String>;
 
-impl Reader<'_> {
+impl JsonReader<'_> {
     fn blank(&mut self) {
         let length = self.rest.find(|c: char| !matches!(c, ' ' | '\t' | '\r' | '\n')).unwrap_or(self.rest.len());
         self.pass(length);
@@ -169,7 +169,7 @@ impl Reader<'_> {
         there
     }
 
-    fn value(&mut self, depth: u32) -> Read<Node> {
+    fn value(&mut self, depth: u32) -> Read<JsonNode> {
         self.blank();
         if depth > MOST_DEPTH {
             return Err(format!("nested deeper than {MOST_DEPTH}"));
@@ -179,19 +179,19 @@ impl Reader<'_> {
         let value = match self.rest.as_bytes().first() {
             Some(b'{') => self.map(depth)?,
             Some(b'[') => self.list(depth)?,
-            Some(b'"') => Value::Text(self.text()?),
+            Some(b'"') => JsonValue::Text(self.text()?),
             Some(_) => self.word()?,
             None => return Err("expected a value, found the end of the file".to_owned()),
         };
-        Ok(Node { line, value })
+        Ok(JsonNode { line, value })
     }
 
-    fn map(&mut self, depth: u32) -> Read<Value> {
+    fn map(&mut self, depth: u32) -> Read<JsonValue> {
         self.pass(1);
         let mut members = Vec::new();
         self.blank();
         if self.takes("}") {
-            return Ok(Value::Map(members));
+            return Ok(JsonValue::Map(members));
         }
         loop {
             self.blank();
@@ -205,22 +205,22 @@ impl Reader<'_> {
             }
             members.push((name, self.value(depth + 1)?));
             if self.ends("}")? {
-                return Ok(Value::Map(members));
+                return Ok(JsonValue::Map(members));
             }
         }
     }
 
-    fn list(&mut self, depth: u32) -> Read<Value> {
+    fn list(&mut self, depth: u32) -> Read<JsonValue> {
         self.pass(1);
         let mut items = Vec::new();
         self.blank();
         if self.takes("]") {
-            return Ok(Value::List(items));
+            return Ok(JsonValue::List(items));
         }
         loop {
             items.push(self.value(depth + 1)?);
             if self.ends("]")? {
-                return Ok(Value::List(items));
+                return Ok(JsonValue::List(items));
             }
         }
     }
@@ -279,21 +279,21 @@ impl Reader<'_> {
         })
     }
 
-    fn word(&mut self) -> Read<Value> {
+    fn word(&mut self) -> Read<JsonValue> {
         let length = self
             .rest
             .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.')))
             .unwrap_or(self.rest.len());
         let word = &self.rest[..length];
         let value = match word {
-            "null" => Value::Null,
-            "true" => Value::Bool(true),
-            "false" => Value::Bool(false),
-            "NaN" => Value::Number(f64::NAN),
-            "Infinity" => Value::Number(f64::INFINITY),
-            "-Infinity" => Value::Number(f64::NEG_INFINITY),
+            "null" => JsonValue::Null,
+            "true" => JsonValue::Bool(true),
+            "false" => JsonValue::Bool(false),
+            "NaN" => JsonValue::Number(f64::NAN),
+            "Infinity" => JsonValue::Number(f64::INFINITY),
+            "-Infinity" => JsonValue::Number(f64::NEG_INFINITY),
             _ => match word.parse::<f64>() {
-                Ok(number) if word.starts_with(|c: char| c == '-' || c.is_ascii_digit()) => Value::Number(number),
+                Ok(number) if word.starts_with(|c: char| c == '-' || c.is_ascii_digit()) => JsonValue::Number(number),
                 _ => return Err(format!("expected a value, found {}", self.found())),
             },
         };
@@ -338,8 +338,8 @@ mod tests {
         let (nodes, faults) =
             documents("{\"a\": NaN, \"b\": [Infinity, -Infinity, -1.5e3],\n \"c\": \"x\\u00e9\\n\"}\n{\"d\": null}\n");
         assert!(faults.is_empty(), "{faults:?}");
-        assert!(matches!(nodes[0].get("a").unwrap().value, Value::Number(nan) if nan.is_nan()));
-        assert_eq!(nodes[0].get("b").unwrap().items()[2].value, Value::Number(-1500.0));
+        assert!(matches!(nodes[0].get("a").unwrap().value, JsonValue::Number(nan) if nan.is_nan()));
+        assert_eq!(nodes[0].get("b").unwrap().items()[2].value, JsonValue::Number(-1500.0));
         assert_eq!((nodes[0].get("c").unwrap().line, nodes[0].get("c").unwrap().text()), (2, Some("xé\n")));
         assert_eq!(nodes[1].line, 3);
     }
@@ -356,7 +356,7 @@ mod tests {
             ("{\"a\": \"x\n\"}", 1, "expected the closing quote of \"\", found the end of the line"),
         ] {
             let (_, faults) = documents(text);
-            assert_eq!(faults, [Fault { line, what: what.to_owned() }], "{text}");
+            assert_eq!(faults, [JsonFault { line, what: what.to_owned() }], "{text}");
         }
     }
 

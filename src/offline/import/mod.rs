@@ -22,12 +22,12 @@ pub use disk::{read, read_beside};
 pub use reading::Problem;
 
 use super::sweep::Sweep;
-use json::Node;
-use reading::Reading;
+use json::JsonNode;
+use reading::ImportedFile;
 
 /// What was read, and what could not be.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Found {
+pub struct ImportResult {
     /// Levels that belong together, in the order in which they were found.
     pub sweeps: Vec<Sweep>,
     /// One sentence each.
@@ -35,18 +35,18 @@ pub struct Found {
 }
 
 /// Reads files that are in memory already: their names and their bytes. Pure.
-pub fn texts<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Found {
+pub fn texts<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> ImportResult {
     let (mut pieces, mut problems) = (Vec::new(), Vec::new());
     for (name, bytes) in files {
         let reading = text(name, bytes);
         pieces.extend(reading.pieces);
         problems.extend(reading.problems);
     }
-    Found { sweeps: gather::sweeps(pieces), problems }
+    ImportResult { sweeps: gather::sweeps(pieces), problems }
 }
 
-fn text(name: &str, bytes: &[u8]) -> Reading {
-    let mut reading = Reading::of(name);
+fn text(name: &str, bytes: &[u8]) -> ImportedFile {
+    let mut reading = ImportedFile::of(name);
     let text = String::from_utf8_lossy(bytes);
     let text = text.trim_start_matches('\u{feff}');
     if bytes.contains(&0) {
@@ -64,7 +64,7 @@ fn text(name: &str, bytes: &[u8]) -> Reading {
     reading
 }
 
-fn documents(text: &str, reading: &mut Reading) {
+fn documents(text: &str, reading: &mut ImportedFile) {
     let (nodes, faults) = json::documents(text);
     for fault in faults {
         reading.wrong(Some(fault.line), fault.what);
@@ -76,8 +76,8 @@ fn documents(text: &str, reading: &mut Reading) {
     }
 }
 
-fn document(node: &Node, reading: &mut Reading) {
-    type Importer = (fn(&Node) -> bool, fn(&Node, &mut Reading));
+fn document(node: &JsonNode, reading: &mut ImportedFile) {
+    type Importer = (fn(&JsonNode) -> bool, fn(&JsonNode, &mut ImportedFile));
     const IMPORTERS: [Importer; 8] = [
         (weir::knows, weir::read),
         (guidellm::knows, guidellm::read),
@@ -102,7 +102,7 @@ fn document(node: &Node, reading: &mut Reading) {
 }
 
 /// Only the first unknown document of a file gets the long sentence.
-fn unknown(node: &Node, reading: &mut Reading) {
+fn unknown(node: &JsonNode, reading: &mut ImportedFile) {
     let keys: Vec<String> = node.members().iter().take(4).map(|(key, _)| json::short(key)).collect();
     let found = if keys.is_empty() { node.value.to_string() } else { format!("an object with {}", keys.join(", ")) };
     let what =
@@ -110,7 +110,7 @@ fn unknown(node: &Node, reading: &mut Reading) {
     reading.wrong(Some(node.line), what);
 }
 
-fn table(name: &str, text: &str, reading: &mut Reading) {
+fn table(name: &str, text: &str, reading: &mut ImportedFile) {
     let rows = csv::rows(text);
     let first = rows.iter().position(|row| !row.is_blank()).unwrap_or(0);
     let rows = &rows[first..];

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::super::sweep::{Environment, Latency, Level, Objectives, Origin};
-use super::json::{Node, Value, short};
+use super::super::sweep::{Environment, LatencySummary, Level, LevelOrigin, Objectives};
+use super::json::{JsonNode, JsonValue, short};
 
 /// One sentence on something that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,7 +18,7 @@ pub struct Problem {
 
 /// A level as an importer found it, with what decides which sweep it belongs to.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Piece {
+pub struct ImportedLevel {
     /// The sweep's name, when the source gives one.
     pub sweep: Option<String>,
     /// The shape of its requests as they were asked for, such as `1024/128`.
@@ -33,15 +33,15 @@ pub struct Piece {
 
 /// One file while it is read.
 #[derive(Debug)]
-pub struct Reading {
+pub struct ImportedFile {
     file: String,
     /// What was found.
-    pub pieces: Vec<Piece>,
+    pub pieces: Vec<ImportedLevel>,
     /// What was wrong.
     pub problems: Vec<Problem>,
 }
 
-impl Reading {
+impl ImportedFile {
     /// Nothing read yet.
     pub fn of(file: &str) -> Self {
         Self { file: file.to_owned(), pieces: Vec::new(), problems: Vec::new() }
@@ -55,22 +55,22 @@ impl Reading {
     }
 
     /// Keeps a level. One that has no load, or neither throughput nor a count, is a sentence instead.
-    pub fn keep(&mut self, line: u32, mut piece: Piece) {
+    pub fn keep(&mut self, line: u32, mut piece: ImportedLevel) {
         if self.pieces.len() >= MOST_LEVELS {
             return self.wrong(Some(line), format!("more than {MOST_LEVELS} levels in one file; this one is left out"));
         }
-        piece.level.origin = Origin { file: self.file.clone(), line: Some(line) };
+        piece.level.origin = LevelOrigin { file: self.file.clone(), line: Some(line) };
         self.pieces.push(piece);
     }
 
     /// The number at the end of a path: finite, from 0, below 10^12. Absent, null and NaN are nothing; anything else is a
     /// sentence and nothing.
-    pub fn number(&mut self, node: &Node, path: &[&str]) -> Option<f64> {
+    pub fn number(&mut self, node: &JsonNode, path: &[&str]) -> Option<f64> {
         let found = node.at(path)?;
         match &found.value {
-            Value::Null => None,
-            Value::Number(value) if value.is_nan() => None,
-            Value::Number(value) if plausible(*value) => Some(without_dust(*value)),
+            JsonValue::Null => None,
+            JsonValue::Number(value) if value.is_nan() => None,
+            JsonValue::Number(value) if plausible(*value) => Some(without_dust(*value)),
             other => {
                 self.wrong(
                     Some(found.line),
@@ -82,7 +82,7 @@ impl Reading {
     }
 
     /// A number without which there is no level.
-    pub fn needed(&mut self, node: &Node, path: &[&str]) -> Option<f64> {
+    pub fn needed(&mut self, node: &JsonNode, path: &[&str]) -> Option<f64> {
         let before = self.problems.len();
         let found = self.number(node, path);
         if found.is_none() && self.problems.len() == before {
@@ -109,10 +109,10 @@ impl Reading {
     }
 
     /// A distribution of times whose figures have their own names; a level without one of them has less.
-    pub fn latency(&mut self, node: &Node, names: [&[&[&str]]; 4], unit: f64) -> Latency {
+    pub fn latency(&mut self, node: &JsonNode, names: [&[&[&str]]; 4], unit: f64) -> LatencySummary {
         let [mean, p50, p90, p99] = names.map(|paths| paths.iter().find_map(|path| node.at(path).map(|_| *path)));
         let mut figure = |path: Option<&[&str]>| path.and_then(|path| self.number(node, path));
-        let figures = Latency { mean: figure(mean), p50: figure(p50), p90: figure(p90), p99: figure(p99) };
+        let figures = LatencySummary { mean: figure(mean), p50: figure(p50), p90: figure(p90), p99: figure(p99) };
         figures.scaled(unit)
     }
 }
@@ -127,8 +127,8 @@ impl fmt::Display for Problem {
 }
 
 /// A text at the end of a path, cut to what a report can show.
-pub fn text(node: &Node, path: &[&str]) -> Option<String> {
-    node.at(path).and_then(Node::text).filter(|text| !text.is_empty()).map(cut)
+pub fn text(node: &JsonNode, path: &[&str]) -> Option<String> {
+    node.at(path).and_then(JsonNode::text).filter(|text| !text.is_empty()).map(cut)
 }
 
 /// At most so many characters of a name.

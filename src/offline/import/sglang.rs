@@ -3,19 +3,19 @@
 //! Files of early 2025 have medians only and no `request_throughput`; it is then completed / duration. Output tokens are
 //! those of the usage, not those that the client counted again.
 
-use super::super::sweep::{Counts, Environment, Latency, Level, Load, Throughput};
-use super::json::{Node, Value};
-use super::reading::{MILLISECONDS, Piece, Reading, text};
+use super::super::sweep::{Environment, LatencySummary, Level, LevelLoad, OutcomeCounts, Throughput};
+use super::json::{JsonNode, JsonValue};
+use super::reading::{ImportedFile, ImportedLevel, MILLISECONDS, text};
 
 /// Known by the data set beside the backend.
-pub fn knows(node: &Node) -> bool {
+pub fn knows(node: &JsonNode) -> bool {
     node.has("dataset_name") && node.has("backend") && (node.has("total_output_tokens") || node.has("request_rate"))
 }
 
 /// Reads one run.
-pub fn read(node: &Node, reading: &mut Reading) {
+pub fn read(node: &JsonNode, reading: &mut ImportedFile) {
     let load = match node.get("request_rate").map(|rate| &rate.value) {
-        Some(Value::Text(word)) if word == "trace" => Some(Load::Burst),
+        Some(JsonValue::Text(word)) if word == "trace" => Some(LevelLoad::Burst),
         _ => super::vllm::load(node, reading),
     };
     let Some(load) = load else { return };
@@ -30,9 +30,9 @@ pub fn read(node: &Node, reading: &mut Reading) {
     let total = reading.number(node, &["total_throughput"]).or_else(|| Some((input? + output?) / duration));
     let level = Level {
         load,
-        cap: reading.number(node, &["max_concurrency"]).filter(|_| matches!(load, Load::Rate(_))),
+        cap: reading.number(node, &["max_concurrency"]).filter(|_| matches!(load, LevelLoad::Rate(_))),
         duration: Some(duration),
-        counts: Counts { completed: Some(completed), ..Counts::default() },
+        counts: OutcomeCounts { completed: Some(completed), ..OutcomeCounts::default() },
         whole: Throughput {
             requests: Some(requests),
             output_tokens: reading.number(node, &["output_throughput"]),
@@ -48,7 +48,7 @@ pub fn read(node: &Node, reading: &mut Reading) {
         ..Level::default()
     };
     let asked = |key: &str| match node.get(key).map(|length| &length.value) {
-        Some(Value::Number(length)) => format!("{length}"),
+        Some(JsonValue::Number(length)) => format!("{length}"),
         _ => String::new(),
     };
     let shape = format!(
@@ -63,10 +63,10 @@ pub fn read(node: &Node, reading: &mut Reading) {
         model: text(node, &["model_id"]).or_else(|| text(node, &["model"])),
         ..Environment::default()
     };
-    reading.keep(node.line, Piece { shape, environment, level, ..Piece::default() });
+    reading.keep(node.line, ImportedLevel { shape, environment, level, ..ImportedLevel::default() });
 }
 
-fn times(node: &Node, reading: &mut Reading, of: &str) -> Latency {
+fn times(node: &JsonNode, reading: &mut ImportedFile, of: &str) -> LatencySummary {
     let name = |word: &str| format!("{word}_{of}_ms");
     let [mean, median, p90, p99] = ["mean", "median", "p90", "p99"].map(name);
     reading.latency(node, [&[&[&mean]], &[&[&median]], &[&[&p90]], &[&[&p99]]], MILLISECONDS)

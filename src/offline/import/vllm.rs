@@ -2,12 +2,12 @@
 //!
 //! TTFT is from the send, inside the client's semaphore; `client_queue_time` (0.33 on) is the wait before it.
 
-use super::super::sweep::{Counts, Environment, Level, Load, Throughput};
-use super::json::{Node, Value};
-use super::reading::{MILLISECONDS, Piece, Reading, text};
+use super::super::sweep::{Environment, Level, LevelLoad, OutcomeCounts, Throughput};
+use super::json::{JsonNode, JsonValue};
+use super::reading::{ImportedFile, ImportedLevel, MILLISECONDS, text};
 
 /// Known by a rate, a throughput, and the endpoint's type or the times' names.
-pub fn knows(node: &Node) -> bool {
+pub fn knows(node: &JsonNode) -> bool {
     let loaded = node.has("request_rate") || node.has("max_concurrency");
     loaded
         && !node.has("dataset_name")
@@ -15,13 +15,13 @@ pub fn knows(node: &Node) -> bool {
 }
 
 /// Reads one run.
-pub fn read(node: &Node, reading: &mut Reading) {
+pub fn read(node: &JsonNode, reading: &mut ImportedFile) {
     let Some(load) = load(node, reading) else { return };
-    let counts = Counts {
+    let counts = OutcomeCounts {
         offered: reading.number(node, &["num_prompts"]),
         completed: reading.number(node, &["completed"]),
         failed: reading.number(node, &["failed"]),
-        ..Counts::default()
+        ..OutcomeCounts::default()
     };
     let tokens = |of: Option<f64>| Some(of? / counts.completed.filter(|completed| *completed > 0.0)?);
     // Milliseconds are in the names; InferenceX drops them and writes seconds.
@@ -34,7 +34,7 @@ pub fn read(node: &Node, reading: &mut Reading) {
     let total = reading.number(node, &["total_token_throughput"]).or_else(|| Some(input? + output?));
     let level = Level {
         load,
-        cap: reading.number(node, &["max_concurrency"]).filter(|_| matches!(load, Load::Rate(_))),
+        cap: reading.number(node, &["max_concurrency"]).filter(|_| matches!(load, LevelLoad::Rate(_))),
         duration: reading.number(node, &["duration"]),
         counts,
         whole: Throughput { requests: Some(requests), output_tokens: output, total_tokens: total },
@@ -57,34 +57,36 @@ pub fn read(node: &Node, reading: &mut Reading) {
         began: text(node, &["date"]),
         ..Environment::default()
     };
-    reading.keep(node.line, Piece { environment, level, ..Piece::default() });
+    reading.keep(node.line, ImportedLevel { environment, level, ..ImportedLevel::default() });
 }
 
 /// `request_rate` is a number, or "inf" with or without a cap on what is in flight.
-pub fn load(node: &Node, reading: &mut Reading) -> Option<Load> {
-    let cap = |reading: &mut Reading| reading.number(node, &["max_concurrency"]).filter(|cap| *cap > 0.0);
+pub fn load(node: &JsonNode, reading: &mut ImportedFile) -> Option<LevelLoad> {
+    let cap = |reading: &mut ImportedFile| reading.number(node, &["max_concurrency"]).filter(|cap| *cap > 0.0);
     let Some(rate) = node.get("request_rate") else {
-        return cap(reading).map(Load::Concurrency);
+        return cap(reading).map(LevelLoad::Concurrency);
     };
     match &rate.value {
-        Value::Null => Some(cap(reading).map_or(Load::Burst, Load::Concurrency)),
-        Value::Number(rate) if *rate == f64::INFINITY => Some(cap(reading).map_or(Load::Burst, Load::Concurrency)),
-        Value::Text(word) if word.eq_ignore_ascii_case("inf") => {
-            Some(cap(reading).map_or(Load::Burst, Load::Concurrency))
+        JsonValue::Null => Some(cap(reading).map_or(LevelLoad::Burst, LevelLoad::Concurrency)),
+        JsonValue::Number(rate) if *rate == f64::INFINITY => {
+            Some(cap(reading).map_or(LevelLoad::Burst, LevelLoad::Concurrency))
+        }
+        JsonValue::Text(word) if word.eq_ignore_ascii_case("inf") => {
+            Some(cap(reading).map_or(LevelLoad::Burst, LevelLoad::Concurrency))
         }
         _ => positive_rate(node, reading),
     }
 }
 
-fn positive_rate(node: &Node, reading: &mut Reading) -> Option<Load> {
+fn positive_rate(node: &JsonNode, reading: &mut ImportedFile) -> Option<LevelLoad> {
     let rate = reading.needed(node, &["request_rate"])?;
     if rate <= 0.0 {
         reading.wrong(Some(node.line), "`request_rate` should be above 0; the level is left out");
     }
-    (rate > 0.0).then_some(Load::Rate(rate))
+    (rate > 0.0).then_some(LevelLoad::Rate(rate))
 }
 
-fn times(node: &Node, reading: &mut Reading, of: &str, unit: f64) -> super::super::sweep::Latency {
+fn times(node: &JsonNode, reading: &mut ImportedFile, of: &str, unit: f64) -> super::super::sweep::LatencySummary {
     let suffix = if unit == MILLISECONDS { "_ms" } else { "" };
     let name = |word: &str| format!("{word}_{of}{suffix}");
     let [mean, median, p50, p90, p99] = ["mean", "median", "p50", "p90", "p99"].map(name);
@@ -92,9 +94,9 @@ fn times(node: &Node, reading: &mut Reading, of: &str, unit: f64) -> super::supe
 }
 
 /// From `--metadata gpus=4` or `tp=4`, which vLLM writes as text.
-fn gpus(node: &Node, reading: &mut Reading) -> Option<f64> {
+fn gpus(node: &JsonNode, reading: &mut ImportedFile) -> Option<f64> {
     ["gpus", "num_gpus", "tp", "tensor_parallel_size"].iter().find_map(|key| match &node.get(key)?.value {
-        Value::Text(typed) => typed.parse().ok().filter(|gpus| (1.0..=MOST_GPUS).contains(gpus)),
+        JsonValue::Text(typed) => typed.parse().ok().filter(|gpus| (1.0..=MOST_GPUS).contains(gpus)),
         _ => reading.number(node, &[key]).filter(|gpus| (1.0..=MOST_GPUS).contains(gpus)),
     })
 }

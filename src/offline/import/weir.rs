@@ -1,17 +1,19 @@
 //! weir's own `sweep.json`: written by [`file::json`](super::super::file::json), times in seconds.
 
 use super::super::file::SCHEMA;
-use super::super::sweep::{Counts, Environment, Latency, Level, Load, Objectives, Start, Steady, Throughput};
-use super::json::Node;
-use super::reading::{Piece, Reading, text};
+use super::super::sweep::{
+    Environment, LatencySummary, Level, LevelLoad, Objectives, OutcomeCounts, Start, SteadyWindow, Throughput,
+};
+use super::json::JsonNode;
+use super::reading::{ImportedFile, ImportedLevel, text};
 
 /// Known by its schema.
-pub fn knows(node: &Node) -> bool {
-    node.get("schema").and_then(Node::text).is_some_and(|schema| schema.starts_with("weir.sweep/"))
+pub fn knows(node: &JsonNode) -> bool {
+    node.get("schema").and_then(JsonNode::text).is_some_and(|schema| schema.starts_with("weir.sweep/"))
 }
 
 /// Reads a sweep.
-pub fn read(node: &Node, reading: &mut Reading) {
+pub fn read(node: &JsonNode, reading: &mut ImportedFile) {
     if text(node, &["schema"]).as_deref() != Some(SCHEMA) {
         let found = text(node, &["schema"]).unwrap_or_default();
         reading.wrong(
@@ -35,23 +37,28 @@ pub fn read(node: &Node, reading: &mut Reading) {
         .number(node, &["slo", "ttft"])
         .map(|ttft| Objectives { ttft, itl: reading.number(node, &["slo", "itl"]) });
     let sweep = text(node, &["sweep_id"]);
-    let levels = node.get("levels").map(Node::items).unwrap_or_default();
+    let levels = node.get("levels").map(JsonNode::items).unwrap_or_default();
     if levels.is_empty() {
         reading.wrong(Some(node.line), "expected a list of levels in `levels`, found none");
     }
     for level in levels {
         let Some(read) = level_of(level, reading) else { continue };
-        let piece =
-            Piece { sweep: sweep.clone(), environment: environment.clone(), slo, level: read, ..Piece::default() };
+        let piece = ImportedLevel {
+            sweep: sweep.clone(),
+            environment: environment.clone(),
+            slo,
+            level: read,
+            ..ImportedLevel::default()
+        };
         reading.keep(level.line, piece);
     }
 }
 
-fn level_of(node: &Node, reading: &mut Reading) -> Option<Level> {
+fn level_of(node: &JsonNode, reading: &mut ImportedFile) -> Option<Level> {
     let load = reading.needed(node, &["load", "value"]);
     let load = match (text(node, &["load", "kind"]).as_deref(), load) {
-        (Some("rate"), Some(rate)) if rate > 0.0 => Load::Rate(rate),
-        (Some("concurrency"), Some(held)) if held > 0.0 => Load::Concurrency(held),
+        (Some("rate"), Some(rate)) if rate > 0.0 => LevelLoad::Rate(rate),
+        (Some("concurrency"), Some(held)) if held > 0.0 => LevelLoad::Concurrency(held),
         _ => {
             reading.wrong(
                 Some(node.line),
@@ -61,7 +68,7 @@ fn level_of(node: &Node, reading: &mut Reading) -> Option<Level> {
         }
     };
     let mut count = |key: &str| reading.number(node, &["counts", key]);
-    let counts = Counts {
+    let counts = OutcomeCounts {
         offered: count("offered"),
         completed: count("completed"),
         failed: count("failed"),
@@ -80,7 +87,7 @@ fn level_of(node: &Node, reading: &mut Reading) -> Option<Level> {
         counts,
         whole: throughput(node, &["whole"], reading),
         steady: steady
-            .map(|length| Steady { length, throughput: throughput(node, &["steady", "throughput"], reading) }),
+            .map(|length| SteadyWindow { length, throughput: throughput(node, &["steady", "throughput"], reading) }),
         ttft: times(node, "ttft", reading),
         ttft_from,
         itl: times(node, "itl", reading),
@@ -93,17 +100,17 @@ fn level_of(node: &Node, reading: &mut Reading) -> Option<Level> {
         output_tokens: reading.number(node, &["output_tokens"]),
         client_limited: matches!(
             node.get("client_limited").map(|limited| &limited.value),
-            Some(super::json::Value::Bool(true))
+            Some(super::json::JsonValue::Bool(true))
         ),
         ..Level::default()
     })
 }
 
-fn throughput(node: &Node, path: &[&str], reading: &mut Reading) -> Throughput {
+fn throughput(node: &JsonNode, path: &[&str], reading: &mut ImportedFile) -> Throughput {
     let mut of = |key: &str| reading.number(node, &[path, &[key]].concat());
     Throughput { requests: of("requests"), output_tokens: of("output_tokens"), total_tokens: of("total_tokens") }
 }
 
-fn times(node: &Node, key: &str, reading: &mut Reading) -> Latency {
+fn times(node: &JsonNode, key: &str, reading: &mut ImportedFile) -> LatencySummary {
     reading.latency(node, [&[&[key, "mean"]], &[&[key, "p50"]], &[&[key, "p90"]], &[&[key, "p99"]]], 1.0)
 }

@@ -1,8 +1,8 @@
 //! The charts of a sweep: throughput against load, TTFT against load, TTFT against throughput, goodput.
 
 use super::super::sweep::Level;
-use super::super::verdict::{Judged, Kind, Standing};
-use super::super::{Judged as Case, Lang};
+use super::super::verdict::{JudgedLevel, Standing, VerdictKind};
+use super::super::{JudgedSweep as Case, Lang};
 use super::number::{plain, time};
 use super::story::pick;
 use super::svg::{Plot, Scale};
@@ -22,10 +22,10 @@ pub fn charts(case: &Case, lang: Lang) -> String {
 struct Drawer<'a> {
     case: &'a Case,
     lang: Lang,
-    points: Vec<(&'a Judged, &'a Level)>,
+    points: Vec<(&'a JudgedLevel, &'a Level)>,
 }
 
-type Chart = Option<(String, String)>;
+type ReportChart = Option<(String, String)>;
 
 impl<'a> Drawer<'a> {
     fn of(case: &'a Case, lang: Lang) -> Self {
@@ -38,7 +38,7 @@ impl<'a> Drawer<'a> {
         pick(self.lang, english, korean)
     }
 
-    fn throughput(&self) -> Chart {
+    fn throughput(&self) -> ReportChart {
         let served = self.values(|_, level| level.best_requests());
         if served.len() < 2 {
             return self.tokens();
@@ -72,7 +72,7 @@ impl<'a> Drawer<'a> {
     }
 
     /// Where requests a second are unknown.
-    fn tokens(&self) -> Chart {
+    fn tokens(&self) -> ReportChart {
         let served = self.values(|_, level| level.whole.output_tokens);
         if served.len() < 2 {
             return None;
@@ -92,7 +92,7 @@ impl<'a> Drawer<'a> {
         Some((plot.finish(&caption), caption))
     }
 
-    fn ttft(&self) -> Chart {
+    fn ttft(&self) -> ReportChart {
         let ttft = self.values(|_, level| first_token(level));
         if ttft.len() < 2 {
             return None;
@@ -124,9 +124,9 @@ impl<'a> Drawer<'a> {
         Some((plot.finish(&caption), caption))
     }
 
-    fn hockey_stick(&self) -> Chart {
+    fn hockey_stick(&self) -> ReportChart {
         let of = |level: &Level| Some((level.best_requests()?, first_token(level)?));
-        let points: Vec<(&Judged, (f64, f64))> =
+        let points: Vec<(&JudgedLevel, (f64, f64))> =
             self.points.iter().filter_map(|(judged, level)| Some((*judged, of(level)?))).collect();
         if points.len() < 2 {
             return None;
@@ -148,7 +148,7 @@ impl<'a> Drawer<'a> {
         Some((plot.finish(&caption), caption))
     }
 
-    fn goodput(&self) -> Chart {
+    fn goodput(&self) -> ReportChart {
         let good = self.values(|judged, _| judged.goodput);
         let served = self.values(|_, level| level.best_requests());
         if good.len() < 2 || served.len() < 2 {
@@ -169,7 +169,7 @@ impl<'a> Drawer<'a> {
         Some((plot.finish(&caption), caption))
     }
 
-    fn values(&self, of: impl Fn(&Judged, &Level) -> Option<f64>) -> Vec<(f64, f64)> {
+    fn values(&self, of: impl Fn(&JudgedLevel, &Level) -> Option<f64>) -> Vec<(f64, f64)> {
         let known = self.points.iter().filter(|(judged, _)| judged.standing != Standing::LeftOut);
         known.filter_map(|(judged, level)| Some((judged.load, of(judged, level)?))).collect()
     }
@@ -191,7 +191,7 @@ impl<'a> Drawer<'a> {
 
     fn shade_interval(&self, plot: &mut Plot) {
         let verdict = &self.case.verdict;
-        if let (Kind::Interval, Some(lo), Some(hi)) = (verdict.kind, verdict.sat_lo, verdict.sat_hi) {
+        if let (VerdictKind::Interval, Some(lo), Some(hi)) = (verdict.kind, verdict.sat_lo, verdict.sat_hi) {
             plot.shade_x(lo, hi, "area-interval", &self.pick("saturation", "포화 구간"));
         }
     }

@@ -2,17 +2,17 @@
 
 use serde_json::{Value, json};
 
-use super::super::compare::{AtShare, Comparison, Fact, Ratio, Side, Tested};
+use super::super::compare::{AtShare, ComparedSystem, Comparison, Fact, Ratio, Tested};
 use super::super::fit::Fit;
-use super::super::{Format, Lang};
-use super::document::{Block, Document};
+use super::super::{Lang, ReportFormat};
+use super::document::{Document, DocumentBlock};
 use super::json::rounded;
 use super::number::{factor, percent, plain, time};
-use super::story::{Table, pick};
+use super::story::{ReportTable, pick};
 
 /// The comparison in a format and a language. It ends with a line break.
-pub fn comparison(found: &Comparison, format: Format, lang: Lang) -> String {
-    if format == Format::Json {
+pub fn comparison(found: &Comparison, format: ReportFormat, lang: Lang) -> String {
+    if format == ReportFormat::Json {
         format!("{:#}\n", json(found, lang))
     } else {
         document(found, lang).write(format, lang)
@@ -20,7 +20,7 @@ pub fn comparison(found: &Comparison, format: Format, lang: Lang) -> String {
 }
 
 fn json(found: &Comparison, lang: Lang) -> Value {
-    let side = |side: &Side| {
+    let side = |side: &ComparedSystem| {
         json!({
             "file": side.file,
             "sweep_id": side.id,
@@ -75,12 +75,12 @@ fn at_share(at: &AtShare) -> Value {
 fn document(found: &Comparison, lang: Lang) -> Document {
     let said = evidence(found, lang);
     let (lead, rest) = said.split_first().map_or((String::new(), &[][..]), |(lead, rest)| (lead.clone(), rest));
-    let mut blocks = vec![Block::Table(sides(found, lang))];
+    let mut blocks = vec![DocumentBlock::Table(sides(found, lang))];
     if !rest.is_empty() {
-        blocks.push(Block::Sentences(pick(lang, "What this rests on", "근거"), rest.to_vec()));
+        blocks.push(DocumentBlock::Sentences(pick(lang, "What this rests on", "근거"), rest.to_vec()));
     }
     if !found.latency.is_empty() {
-        blocks.push(Block::Sentences(
+        blocks.push(DocumentBlock::Sentences(
             pick(lang, "Time to first token at equal shares of capacity", "같은 상대 부하에서의 첫 토큰 시간"),
             found.latency.iter().map(|at| latency(at, lang)).collect(),
         ));
@@ -112,10 +112,10 @@ fn interval(ratio: Ratio) -> String {
     }
 }
 
-fn sides(found: &Comparison, lang: Lang) -> Table {
+fn sides(found: &Comparison, lang: Lang) -> ReportTable {
     let header =
         [("", ""), ("GPUs", "GPU"), ("max req/s", "최대 req/s"), ("from", "하한"), ("to", "상한"), ("verdict", "판정")];
-    let row = |name: String, side: &Side| {
+    let row = |name: String, side: &ComparedSystem| {
         vec![
             name,
             plain(side.gpus),
@@ -127,7 +127,7 @@ fn sides(found: &Comparison, lang: Lang) -> Table {
     };
     let mut rows = vec![row(format!("{} ({})", pick(lang, "base", "기준"), found.base.id), &found.base)];
     rows.extend(found.candidates.iter().map(|side| row(side.id.clone(), side)));
-    Table {
+    ReportTable {
         header: header.into_iter().map(|(english, korean)| pick(lang, english, korean)).collect(),
         rows,
         standings: Vec::new(),
@@ -148,7 +148,7 @@ fn evidence(found: &Comparison, lang: Lang) -> Vec<String> {
     said
 }
 
-fn scaling(found: &Comparison, last: &Side, lang: Lang) -> String {
+fn scaling(found: &Comparison, last: &ComparedSystem, lang: Lang) -> String {
     let (speedup, efficiency) = (found.speedup, found.efficiency);
     let (gpus, base) = (plain(last.gpus), plain(found.base.gpus));
     match (speedup.high, efficiency.high) {

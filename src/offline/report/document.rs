@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::super::{Format, Lang};
-use super::story::Table;
+use super::super::{Lang, ReportFormat};
+use super::story::ReportTable;
 use super::{html, markdown, text};
 
 /// A page.
@@ -16,14 +16,14 @@ pub struct Document {
     /// A name and a value each.
     pub figures: Vec<(String, String)>,
     /// Under each other.
-    pub blocks: Vec<Block>,
+    pub blocks: Vec<DocumentBlock>,
 }
 
 /// A part of a page.
 #[derive(Clone, Debug)]
-pub enum Block {
+pub enum DocumentBlock {
     /// A table.
-    Table(Table),
+    Table(ReportTable),
     /// A heading and sentences.
     Sentences(String, Vec<String>),
     /// A heading and lines to type.
@@ -32,11 +32,11 @@ pub enum Block {
 
 impl Document {
     /// The page in a format; JSON is not made here.
-    pub fn write(&self, format: Format, lang: Lang) -> String {
+    pub fn write(&self, format: ReportFormat, lang: Lang) -> String {
         match format {
-            Format::Html => self.html(lang),
-            Format::Markdown => self.markdown(),
-            Format::Text | Format::Json => self.text(),
+            ReportFormat::Html => self.html(lang),
+            ReportFormat::Markdown => self.markdown(),
+            ReportFormat::Text | ReportFormat::Json => self.text(),
         }
     }
 
@@ -47,12 +47,12 @@ impl Document {
         for block in &self.blocks {
             page.push('\n');
             match block {
-                Block::Table(table) => text::table(&mut page, table),
-                Block::Sentences(heading, sentences) => {
+                DocumentBlock::Table(table) => text::table(&mut page, table),
+                DocumentBlock::Sentences(heading, sentences) => {
                     let _ = writeln!(page, "{heading}");
                     sentences.iter().for_each(|sentence| text::wrapped(&mut page, "  - ", sentence));
                 }
-                Block::Commands(heading, lines) => {
+                DocumentBlock::Commands(heading, lines) => {
                     let _ = writeln!(page, "{heading}");
                     for line in lines {
                         let _ = writeln!(page, "  {line}");
@@ -67,17 +67,17 @@ impl Document {
         let mut page = format!("# {}\n\n{}\n", markdown::escaped(&self.title), markdown::escaped(&self.lead));
         for block in &self.blocks {
             match block {
-                Block::Table(table) => {
+                DocumentBlock::Table(table) => {
                     page.push('\n');
                     markdown::table(&mut page, table);
                 }
-                Block::Sentences(heading, sentences) => {
+                DocumentBlock::Sentences(heading, sentences) => {
                     let _ = writeln!(page, "\n## {heading}\n");
                     for sentence in sentences {
                         let _ = writeln!(page, "- {}", markdown::escaped(sentence));
                     }
                 }
-                Block::Commands(heading, lines) => {
+                DocumentBlock::Commands(heading, lines) => {
                     let _ = writeln!(page, "\n## {heading}\n\n```\n{}\n```", lines.join("\n"));
                 }
             }
@@ -92,13 +92,13 @@ impl Document {
         html::figures(&mut body, &self.figures);
         for block in &self.blocks {
             match block {
-                Block::Table(table) => html::table(&mut body, table),
-                Block::Sentences(heading, sentences) => {
+                DocumentBlock::Table(table) => html::table(&mut body, table),
+                DocumentBlock::Sentences(heading, sentences) => {
                     let _ = writeln!(body, "<section>\n<h2>{}</h2>", html::escaped(heading));
                     html::list(&mut body, sentences);
                     let _ = writeln!(body, "</section>");
                 }
-                Block::Commands(heading, lines) => {
+                DocumentBlock::Commands(heading, lines) => {
                     let (heading, lines) = (html::escaped(heading), html::escaped(&lines.join("\n")));
                     let _ =
                         writeln!(body, "<section>\n<h2>{heading}</h2>\n<pre><code>{lines}</code></pre>\n</section>");

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use super::super::verdict::Standing;
-use super::super::{Analysis, Judged, Lang};
+use super::super::{Analysis, JudgedSweep, Lang};
 use super::chart::charts;
-use super::story::{Part, Story, Table, Topic, pick, story};
+use super::story::{ReportPart, ReportTable, Story, Topic, pick, story};
 
 /// The page. Light or dark is the reader's choice.
 pub fn analysis(analysis: &Analysis, lang: Lang) -> String {
@@ -37,7 +37,7 @@ pub fn page(title: &str, body: &str, lang: Lang) -> String {
 }
 
 // Writing to a string cannot fail, here and below.
-fn one(body: &mut String, case: &Judged, story: &Story, lang: Lang) {
+fn one(body: &mut String, case: &JudgedSweep, story: &Story, lang: Lang) {
     let _ = writeln!(
         body,
         "<article>\n<header>\n<h1>{}</h1>\n<p class=\"subject\">{}</p>",
@@ -52,7 +52,7 @@ fn one(body: &mut String, case: &Judged, story: &Story, lang: Lang) {
     let _ = writeln!(body, "</article>");
 }
 
-fn part(body: &mut String, part: &Part) {
+fn part(body: &mut String, part: &ReportPart) {
     let _ = writeln!(body, "<section>\n<h2>{}</h2>", escaped(&part.heading));
     if part.topic == Topic::Picture {
         let _ = writeln!(body, "<blockquote>{}</blockquote>", escaped(&part.sentences.join(" ")));
@@ -95,7 +95,7 @@ pub fn figures(body: &mut String, figures: &[(String, String)]) {
 }
 
 /// Levels under each other; saturated ones are marked.
-pub fn table(body: &mut String, table: &Table) {
+pub fn table(body: &mut String, table: &ReportTable) {
     body.push_str("<div class=\"scroll\"><table>\n<thead><tr>");
     for name in &table.header {
         let _ = write!(body, "<th scope=\"col\">{}</th>", escaped(name));

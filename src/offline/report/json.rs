@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::say::Say;
 use super::super::sweep::Sweep;
-use super::super::verdict::{Band, Judged, Verdict};
+use super::super::verdict::{Band, JudgedLevel, Verdict};
 use super::super::{Analysis, Lang};
 use super::words::sentence;
 use crate::estimate::Advice;
@@ -57,7 +57,7 @@ fn advised(advice: Advice, closed: bool, lang: Lang) -> Value {
     json!({"engine": engine, "setting": setting, "value": value, "low": low, "high": high, "why": said})
 }
 
-fn level(level: &Judged) -> Value {
+fn level(level: &JudgedLevel) -> Value {
     json!({
         "load": level.load,
         "served_req_s": level.served,

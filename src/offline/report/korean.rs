@@ -2,7 +2,7 @@
 
 use super::super::say::Say;
 use super::number::{factor, list, percent, plain, time, whole};
-use crate::estimate::{Advice, Counts};
+use crate::estimate::{Advice, CountedBy};
 
 /// One sentence, with its full stop.
 pub fn sentence(said: &Say, closed: bool) -> String {
@@ -214,13 +214,13 @@ fn next(said: &Say, loads: &dyn Fn(&[f64]) -> String) -> String {
         }
         Say::Advice(Advice { engine, setting, value, low, high, counts, .. }) => {
             let why = match counts {
-                Counts::Running => format!(
+                CountedBy::Running => format!(
                     "포화점의 동시 요청이 약 {value}건({low}~{high})이며, 배치에 더 넣어도 처리량은 늘지 않습니다."
                 ),
-                Counts::Waiting => format!(
+                CountedBy::Waiting => format!(
                     "{value}건({low}~{high})은 포화점 처리율로 2초 분량입니다. 그 뒤에서 기다리면 늦으므로 바로 거절하는 편이 낫습니다."
                 ),
-                Counts::Both => {
+                CountedBy::Both => {
                     format!("실행 중인 요청과 2초 분량의 대기를 함께 세는 한도이므로 {value}건({low}~{high})입니다.")
                 }
             };

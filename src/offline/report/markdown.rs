@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::super::{Analysis, Lang};
-use super::story::{Story, Table, pick, story};
+use super::story::{ReportTable, Story, pick, story};
 
 /// Every sweep under a heading of its own, then what could not be read.
 pub fn analysis(analysis: &Analysis, lang: Lang) -> String {
@@ -39,7 +39,7 @@ fn one(page: &mut String, story: &Story, lang: Lang) {
 }
 
 /// A table, figures to the right.
-pub fn table(page: &mut String, table: &Table) {
+pub fn table(page: &mut String, table: &ReportTable) {
     let row =
         |cells: &[String]| format!("| {} |", cells.iter().map(|cell| escaped(cell)).collect::<Vec<_>>().join(" | "));
     let rules = (0..table.header.len()).map(|column| if column + 1 == table.header.len() { "---" } else { "---:" });

@@ -26,7 +26,7 @@ use super::Analysis;
 
 /// How a report is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
+pub enum ReportFormat {
     /// For a terminal.
     #[default]
     Text,
@@ -49,11 +49,11 @@ pub enum Lang {
 }
 
 /// The report of an analysis. It ends with a line break.
-pub fn render(analysis: &Analysis, format: Format, lang: Lang) -> String {
+pub fn render(analysis: &Analysis, format: ReportFormat, lang: Lang) -> String {
     match format {
-        Format::Text => text::analysis(analysis, lang),
-        Format::Json => json::analysis(analysis, lang),
-        Format::Markdown => markdown::analysis(analysis, lang),
-        Format::Html => html::analysis(analysis, lang),
+        ReportFormat::Text => text::analysis(analysis, lang),
+        ReportFormat::Json => json::analysis(analysis, lang),
+        ReportFormat::Markdown => markdown::analysis(analysis, lang),
+        ReportFormat::Html => html::analysis(analysis, lang),
     }
 }

@@ -2,16 +2,20 @@
 
 use serde_json::{Value, json};
 
-use super::super::plan::{Plan, PlannedLevel, Why};
-use super::super::{Format, Lang};
-use super::document::{Block, Document};
+use super::super::plan::{LevelPurpose, Plan, PlannedLevel};
+use super::super::{Lang, ReportFormat};
+use super::document::{Document, DocumentBlock};
 use super::json::rounded;
 use super::number::{percent, plain, time, whole};
-use super::story::{Table, pick};
+use super::story::{ReportTable, pick};
 
 /// The plan in a format and a language. It ends with a line break.
-pub fn planned(plan: &Plan, format: Format, lang: Lang) -> String {
-    if format == Format::Json { format!("{:#}\n", json(plan, lang)) } else { document(plan, lang).write(format, lang) }
+pub fn planned(plan: &Plan, format: ReportFormat, lang: Lang) -> String {
+    if format == ReportFormat::Json {
+        format!("{:#}\n", json(plan, lang))
+    } else {
+        document(plan, lang).write(format, lang)
+    }
 }
 
 fn json(plan: &Plan, lang: Lang) -> Value {
@@ -87,7 +91,7 @@ fn document(plan: &Plan, lang: Lang) -> Document {
     };
     let header =
         [("req/s", "req/s"), ("requests", "요청 수"), ("time", "시간"), ("drain bias", "드레인 편향"), ("why", "이유")];
-    let table = Table {
+    let table = ReportTable {
         header: header.into_iter().map(|(english, korean)| pick(lang, english, korean)).collect(),
         rows: plan.levels.iter().map(row).collect(),
         standings: Vec::new(),
@@ -98,9 +102,9 @@ fn document(plan: &Plan, lang: Lang) -> Document {
         (pick(lang, "time", "시간"), time(plan.cost.duration)),
     ];
     let blocks = vec![
-        Block::Table(table),
-        Block::Sentences(pick(lang, "How it was chosen", "선정 근거"), reasons(plan, lang)),
-        Block::Commands(pick(lang, "What to type", "실행 명령"), plan.commands.clone()),
+        DocumentBlock::Table(table),
+        DocumentBlock::Sentences(pick(lang, "How it was chosen", "선정 근거"), reasons(plan, lang)),
+        DocumentBlock::Commands(pick(lang, "What to type", "실행 명령"), plan.commands.clone()),
     ];
     let title = pick(lang, format!("The next experiment: {gpus} GPUs"), format!("다음 실험: GPU {gpus}개"));
     Document { title, lead, figures, blocks }
@@ -176,22 +180,22 @@ fn reasons(plan: &Plan, lang: Lang) -> Vec<String> {
 fn why(plan: &Plan, level: &PlannedLevel, lang: Lang) -> String {
     let share = percent(level.rate / plan.ideal);
     match level.why {
-        Why::Base => pick(
+        LevelPurpose::Base => pick(
             lang,
             format!("{share} of ideal: base of TTFT and of the drain"),
             format!("이상값의 {share}: TTFT 기준값과 드레인"),
         ),
-        Why::Below => pick(
+        LevelPurpose::Below => pick(
             lang,
             format!("{share} of ideal: below the expected capacity"),
             format!("이상값의 {share}: 예상 처리량 아래"),
         ),
-        Why::Knee => pick(
+        LevelPurpose::Knee => pick(
             lang,
             format!("{share} of ideal: between the capacity with efficiency and the ideal one"),
             format!("이상값의 {share}: 효율 반영 처리량과 이상값 사이"),
         ),
-        Why::Above => pick(
+        LevelPurpose::Above => pick(
             lang,
             format!("{share} of ideal: past saturation, shows the plateau"),
             format!("이상값의 {share}: 포화 이후, 정체 구간 확인"),

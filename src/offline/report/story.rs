@@ -3,8 +3,8 @@
 
 use super::super::say::Say;
 use super::super::sweep::Sweep;
-use super::super::verdict::{Figure, Judged, Kind, Standing, Verdict};
-use super::super::{Judged as Case, Lang};
+use super::super::verdict::{Figure, JudgedLevel, Standing, Verdict, VerdictKind};
+use super::super::{JudgedSweep as Case, Lang};
 use super::number::{factor, plain, time, whole};
 use super::words::sentence;
 use crate::estimate::Advice;
@@ -21,14 +21,14 @@ pub struct Story {
     /// The figures that stand out: a name and a value.
     pub figures: Vec<(String, String)>,
     /// All levels.
-    pub table: Table,
+    pub table: ReportTable,
     /// Parts with a heading each; none is empty.
-    pub parts: Vec<Part>,
+    pub parts: Vec<ReportPart>,
 }
 
 /// Rows under a header.
 #[derive(Clone, Debug, Default)]
-pub struct Table {
+pub struct ReportTable {
     /// Names of the columns.
     pub header: Vec<String>,
     /// One level a row.
@@ -39,7 +39,7 @@ pub struct Table {
 
 /// A part of the report.
 #[derive(Clone, Debug)]
-pub struct Part {
+pub struct ReportPart {
     /// What it is about.
     pub topic: Topic,
     /// Its heading.
@@ -162,18 +162,18 @@ impl Teller<'_> {
         let (verdict, system) = (self.verdict, self.system());
         let most = verdict.most.requests.map(plain);
         let mut said = match (verdict.kind, verdict.sat_lo, verdict.sat_hi) {
-            (Kind::Interval, Some(lo), Some(hi)) => vec![self.pick(
+            (VerdictKind::Interval, Some(lo), Some(hi)) => vec![self.pick(
                 format!("{system} saturates between {}.", self.between(lo, hi)),
                 format!("{system}의 포화점은 {} 사이에 있습니다.", self.between(lo, hi)),
             )],
-            (Kind::LeftCensored, _, Some(hi)) => vec![self.pick(
+            (VerdictKind::LeftCensored, _, Some(hi)) => vec![self.pick(
                 format!("{system} is saturated at every level that was run: it saturates below {}.", self.load(hi)),
                 format!(
                     "{system}은(는) 측정한 모든 부하에서 이미 포화 상태입니다. 포화점은 {} 아래에 있습니다.",
                     self.load(hi)
                 ),
             )],
-            (Kind::RightCensored, Some(lo), _) => vec![self.pick(
+            (VerdictKind::RightCensored, Some(lo), _) => vec![self.pick(
                 format!("{system} was never saturated: it keeps up with {}, and its limit lies above.", self.load(lo)),
                 format!(
                     "{system}은(는) 한 번도 포화되지 않았습니다. {}까지 감당하며 한계는 그 위에 있습니다.",
@@ -185,13 +185,13 @@ impl Teller<'_> {
                 "판정 보류: 이 측정 결과로는 결론을 내릴 수 없습니다.",
             )],
         };
-        let at_least = verdict.kind == Kind::RightCensored;
+        let at_least = verdict.kind == VerdictKind::RightCensored;
         match (&most, verdict.plateau) {
             (Some(most), _) if at_least => said.push(self.pick(
                 format!("The largest throughput seen, {most} req/s, is a lower bound."),
                 format!("관측된 최대 처리량 {most} req/s는 하한값입니다."),
             )),
-            (Some(most), Some(band)) if verdict.kind != Kind::Noisy => said.push(self.pick(
+            (Some(most), Some(band)) if verdict.kind != VerdictKind::Noisy => said.push(self.pick(
                 format!(
                     "The most it serves is about {most} req/s (plateau {} to {}).",
                     plain(band.low),
@@ -214,7 +214,7 @@ impl Teller<'_> {
                 format!("그 이상의 부하는 대기만 늘립니다. 첫 토큰까지의 시간이 {}배가 됩니다.", factor(jump.ratio)),
             ));
         }
-        if verdict.kind == Kind::Noisy {
+        if verdict.kind == VerdictKind::Noisy {
             said.extend(verdict.evidence.first().map(|why| sentence(why, verdict.closed, self.lang)));
         }
         said
@@ -232,11 +232,11 @@ impl Teller<'_> {
         };
         let unit = if verdict.closed { self.pick("in flight", "동시 요청") } else { "req/s".to_owned() };
         let saturates = match verdict.kind {
-            Kind::Noisy => self.pick("where to look", "살펴볼 구간"),
+            VerdictKind::Noisy => self.pick("where to look", "살펴볼 구간"),
             _ => self.pick("saturation", "포화 구간"),
         };
         put(saturates, ends.map(|ends| format!("{ends} {unit}")));
-        let bound = if verdict.kind == Kind::RightCensored { "≥ " } else { "" };
+        let bound = if verdict.kind == VerdictKind::RightCensored { "≥ " } else { "" };
         put(
             self.pick("maximum throughput", "최대 처리량"),
             verdict.most.requests.map(|most| format!("{bound}{} req/s", plain(most))),
@@ -253,7 +253,7 @@ impl Teller<'_> {
         figures
     }
 
-    fn table(&self) -> Table {
+    fn table(&self) -> ReportTable {
         let load = if self.verdict.closed {
             self.pick("in flight", "동시 요청")
         } else {
@@ -271,10 +271,10 @@ impl Teller<'_> {
         }
         header.push(self.pick("judged", "판정"));
         let rows = self.verdict.levels.iter().map(|judged| self.row(judged, goodput)).collect();
-        Table { header, rows, standings: self.verdict.levels.iter().map(|judged| judged.standing).collect() }
+        ReportTable { header, rows, standings: self.verdict.levels.iter().map(|judged| judged.standing).collect() }
     }
 
-    fn row(&self, judged: &Judged, goodput: bool) -> Vec<String> {
+    fn row(&self, judged: &JudgedLevel, goodput: bool) -> Vec<String> {
         let level = self.sweep.levels.get(judged.index);
         let dash = || "—".to_owned();
         let tokens = level.and_then(|level| level.whole.total_tokens.or(level.whole.output_tokens));
@@ -294,7 +294,7 @@ impl Teller<'_> {
         row
     }
 
-    fn part(&self, topic: Topic) -> Option<Part> {
+    fn part(&self, topic: Topic) -> Option<ReportPart> {
         let verdict = self.verdict;
         let told = |wanted: Topic| {
             let fits = verdict.evidence.iter().filter(|said| topic_of(said) == wanted);
@@ -310,7 +310,7 @@ impl Teller<'_> {
             Topic::Advice => (self.pick("Limits for the engine", "엔진 한도 설정"), self.advice()),
             Topic::Next => (self.pick("What to run next", "다음 단계"), all(&verdict.next)),
         };
-        (!sentences.is_empty()).then_some(Part { topic, heading, sentences })
+        (!sentences.is_empty()).then_some(ReportPart { topic, heading, sentences })
     }
 
     fn advice(&self) -> Vec<String> {
@@ -330,7 +330,7 @@ impl Teller<'_> {
     /// The till of a supermarket: what a queue is, for whoever has never drawn one.
     fn picture(&self) -> Vec<String> {
         let verdict = self.verdict;
-        let (Kind::Interval, Some(lo), Some(hi), Some(band), false) =
+        let (VerdictKind::Interval, Some(lo), Some(hi), Some(band), false) =
             (verdict.kind, verdict.sat_lo, verdict.sat_hi, verdict.plateau, verdict.closed)
         else {
             return Vec::new();

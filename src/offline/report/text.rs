@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::super::{Analysis, Lang};
-use super::story::{Story, Table, pick, story};
+use super::story::{ReportTable, Story, pick, story};
 
 /// Every sweep below the other, then what could not be read.
 pub fn analysis(analysis: &Analysis, lang: Lang) -> String {
@@ -35,7 +35,7 @@ fn one(page: &mut String, story: &Story) {
 }
 
 /// Columns right-aligned, but the last.
-pub fn table(page: &mut String, table: &Table) {
+pub fn table(page: &mut String, table: &ReportTable) {
     let rows: Vec<&Vec<String>> = std::iter::once(&table.header).chain(&table.rows).collect();
     let columns = table.header.len();
     let widest =

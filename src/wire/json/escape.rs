@@ -3,13 +3,13 @@
 /// Where in an escape the text stands.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Escape {
-    progress: Progress,
+    progress: EscapeProgress,
     /// The first half of a pair, whose second half may follow; 0: none.
     high: u16,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-enum Progress {
+enum EscapeProgress {
     #[default]
     Closed,
     /// Behind the backslash.
@@ -25,31 +25,31 @@ pub(super) struct NoEscape;
 impl Escape {
     /// A backslash came.
     pub fn begin(&mut self) {
-        self.progress = Progress::Open;
+        self.progress = EscapeProgress::Open;
     }
 
     /// The next byte belongs to an escape.
     pub fn is_open(self) -> bool {
-        !matches!(self.progress, Progress::Closed)
+        !matches!(self.progress, EscapeProgress::Closed)
     }
 
     /// The next byte of an escape; the character that it ends, if any, goes to `out`.
     pub fn push(&mut self, b: u8, mut out: impl FnMut(char)) -> Result<(), NoEscape> {
         match self.progress {
-            Progress::Open if b == b'u' => self.progress = Progress::Hex { left: 4, value: 0 },
-            Progress::Open | Progress::Closed => {
-                self.progress = Progress::Closed;
+            EscapeProgress::Open if b == b'u' => self.progress = EscapeProgress::Hex { left: 4, value: 0 },
+            EscapeProgress::Open | EscapeProgress::Closed => {
+                self.progress = EscapeProgress::Closed;
                 let c = simple(b).ok_or(NoEscape)?;
                 self.settle(&mut out);
                 out(c);
             }
-            Progress::Hex { left, value } => {
+            EscapeProgress::Hex { left, value } => {
                 let digit = char::from(b).to_digit(16).and_then(|digit| u16::try_from(digit).ok()).ok_or(NoEscape)?;
                 let value = value << 4 | digit;
                 if left > 1 {
-                    self.progress = Progress::Hex { left: left - 1, value };
+                    self.progress = EscapeProgress::Hex { left: left - 1, value };
                 } else {
-                    self.progress = Progress::Closed;
+                    self.progress = EscapeProgress::Closed;
                     self.unit(value, out);
                 }
             }

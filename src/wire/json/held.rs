@@ -2,7 +2,7 @@
 
 /// Room for `N` bytes of one token.
 #[derive(Debug)]
-pub(super) struct Held<const N: usize> {
+pub(super) struct TokenBuffer<const N: usize> {
     bytes: [u8; N],
     used: usize,
     /// So many of the bytes are wanted, at most `N`.
@@ -11,13 +11,13 @@ pub(super) struct Held<const N: usize> {
     length: u64,
 }
 
-impl<const N: usize> Default for Held<N> {
+impl<const N: usize> Default for TokenBuffer<N> {
     fn default() -> Self {
         Self { bytes: [0; N], used: 0, limit: 0, length: 0 }
     }
 }
 
-impl<const N: usize> Held<N> {
+impl<const N: usize> TokenBuffer<N> {
     /// Another token, of which so many bytes are wanted.
     pub fn begin(&mut self, limit: usize) {
         self.used = 0;

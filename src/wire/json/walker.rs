@@ -1,7 +1,7 @@
 //! The walk over one document.
 
 use super::escape::Escape;
-use super::held::Held;
+use super::held::TokenBuffer;
 use super::number::{bare, end_of_bare};
 use super::skip::Skip;
 use super::{Grammar, Node, ROOT, SKIP, Scalar, search};
@@ -22,7 +22,7 @@ pub(in crate::wire) struct Walker<const N: usize> {
     node: Node,
     skip: Skip,
     escape: Escape,
-    held: Held<N>,
+    held: TokenBuffer<N>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -312,9 +312,9 @@ mod tests {
 
     /// Knows members `a` (a container or scalar) and `t` (wanted text) everywhere.
     #[derive(Default)]
-    struct Heard(Vec<String>);
+    struct SeenMembers(Vec<String>);
 
-    impl Grammar for Heard {
+    impl Grammar for SeenMembers {
         fn member(&mut self, _: Node, key: &[u8]) -> Node {
             match key {
                 b"a" => 2,
@@ -343,7 +343,7 @@ mod tests {
     }
 
     fn walk(pieces: &[&[u8]]) -> (Vec<String>, bool) {
-        let (mut walker, mut heard) = (Walker::<64>::default(), Heard::default());
+        let (mut walker, mut heard) = (Walker::<64>::default(), SeenMembers::default());
         pieces.iter().for_each(|piece| walker.feed(piece, &mut heard));
         (heard.0, walker.ended())
     }
@@ -431,7 +431,7 @@ mod tests {
             "[[[1",
             "{\"a\":12",
         ] {
-            let (mut walker, mut heard) = (Walker::<64>::default(), Heard::default());
+            let (mut walker, mut heard) = (Walker::<64>::default(), SeenMembers::default());
             walker.feed(left.as_bytes(), &mut heard);
             walker.reset();
             heard.0.clear();

@@ -2,28 +2,28 @@
 
 use std::collections::BTreeMap;
 
-use super::Fault;
-use super::raw::{Entries, Fields, Piece, inner, put, text};
+use super::ReassemblyFault;
+use super::raw::{Fields, RawEntries, RawPiece, inner, put, text};
 
 /// The answer so far.
 #[derive(Debug, Default)]
-pub(super) struct Message {
-    fields: Entries<Piece>,
-    usage: Entries<Piece>,
-    blocks: BTreeMap<u64, Block>,
+pub(super) struct AnthropicMessage {
+    fields: RawEntries<RawPiece>,
+    usage: RawEntries<RawPiece>,
+    blocks: BTreeMap<u64, ContentBlock>,
     error: Option<String>,
     begun: bool,
     terminated: bool,
 }
 
 #[derive(Debug, Default)]
-struct Block {
-    fields: Entries<Piece>,
+struct ContentBlock {
+    fields: RawEntries<RawPiece>,
     /// The input of a tool, which comes as text that is JSON.
     input: Option<String>,
 }
 
-impl Message {
+impl AnthropicMessage {
     /// The data of one event.
     pub fn take(&mut self, data: &str) {
         let Some(event) = Fields::parse(data) else { return };
@@ -35,13 +35,13 @@ impl Message {
                     if key == "usage" {
                         self.on_usage(value);
                     }
-                    self.fields.at(&key, Piece::null).keep(value);
+                    self.fields.at(&key, RawPiece::null).keep(value);
                 }
             }
             "content_block_start" => {
                 let block = self.block(&event);
                 for (key, value) in event.get("content_block").and_then(Fields::parse).map_or_else(Vec::new, |b| b.0) {
-                    block.fields.at(&key, Piece::null).join(value);
+                    block.fields.at(&key, RawPiece::null).join(value);
                 }
             }
             "content_block_delta" => {
@@ -50,7 +50,7 @@ impl Message {
             }
             "message_delta" => {
                 for (key, value) in event.get("delta").and_then(Fields::parse).map_or_else(Vec::new, |d| d.0) {
-                    self.fields.at(&key, Piece::null).replace(value);
+                    self.fields.at(&key, RawPiece::null).replace(value);
                 }
                 if let Some(usage) = event.get("usage") {
                     self.on_usage(usage);
@@ -62,7 +62,7 @@ impl Message {
         }
     }
 
-    pub fn finish(self) -> Result<Vec<u8>, Fault> {
+    pub fn finish(self) -> Result<Vec<u8>, ReassemblyFault> {
         if let Some(error) = self.error {
             let kind = Fields::parse(&error)
                 .and_then(|event| Fields::parse(event.get("error")?)?.get("type").map(str::to_owned));
@@ -72,19 +72,19 @@ impl Message {
                 Some("invalid_request_error") => 400,
                 _ => 500,
             };
-            return Err(Fault::Said { status, body: error.into_bytes() });
+            return Err(ReassemblyFault::Said { status, body: error.into_bytes() });
         }
         if !(self.begun && self.terminated) {
-            return Err(Fault::Broken);
+            return Err(ReassemblyFault::Broken);
         }
         let mut out = String::from("{");
         for (key, piece) in &self.fields.0 {
             match key.as_str() {
                 "content" => {
-                    let blocks: Vec<String> = self.blocks.values().map(Block::write).collect();
+                    let blocks: Vec<String> = self.blocks.values().map(ContentBlock::write).collect();
                     put(&mut out, key, &format!("[{}]", blocks.join(",")));
                 }
-                "usage" => put(&mut out, key, &Piece::Object(self.usage.clone()).write()),
+                "usage" => put(&mut out, key, &RawPiece::Object(self.usage.clone()).write()),
                 _ => put(&mut out, key, &piece.write()),
             }
         }
@@ -94,25 +94,25 @@ impl Message {
 
     fn on_usage(&mut self, usage: &str) {
         for (key, value) in Fields::parse(usage).map_or_else(Vec::new, |usage| usage.0) {
-            self.usage.at(&key, Piece::null).replace(value);
+            self.usage.at(&key, RawPiece::null).replace(value);
         }
     }
 
-    fn block(&mut self, event: &Fields<'_>) -> &mut Block {
+    fn block(&mut self, event: &Fields<'_>) -> &mut ContentBlock {
         let index: u64 = event.get("index").and_then(|index| index.parse().ok()).unwrap_or(0);
         self.blocks.entry(index.min(MOST_BLOCKS)).or_default()
     }
 }
 
-impl Block {
+impl ContentBlock {
     fn on_delta(&mut self, delta: &Fields<'_>) {
         for (key, value) in &delta.0 {
             match &**key {
                 "type" => {}
                 // Text that is JSON: the string is read, and what it holds is written as it is.
                 "partial_json" => self.input.get_or_insert_default().push_str(&text(value).unwrap_or_default()),
-                "citation" => self.fields.at("citations", Piece::null).join(&format!("[{value}]")),
-                _ => self.fields.at(key, Piece::null).join(value),
+                "citation" => self.fields.at("citations", RawPiece::null).join(&format!("[{value}]")),
+                _ => self.fields.at(key, RawPiece::null).join(value),
             }
         }
     }

@@ -14,9 +14,9 @@ mod raw;
 
 pub use asking::streamed;
 
-use self::anthropic::Message;
+use self::anthropic::AnthropicMessage;
 use self::events::Events;
-use self::ollama::Line;
+use self::ollama::OllamaAnswer;
 use self::openai::Completion;
 use super::dialect::Dialect;
 
@@ -30,13 +30,13 @@ pub struct Assembler {
 #[derive(Debug)]
 enum Whole {
     OpenAi(Completion),
-    Anthropic(Message),
-    Ollama(Line),
+    Anthropic(AnthropicMessage),
+    Ollama(OllamaAnswer),
 }
 
 /// Why there is no whole answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum ReassemblyFault {
     /// The engine said so in the middle of its stream: its own words, as JSON, and their status.
     Said { status: u16, body: Vec<u8> },
     /// The stream ended before its end, or holds what cannot be put together.
@@ -48,8 +48,8 @@ impl Assembler {
     pub fn new(dialect: Dialect) -> Option<Self> {
         let (events, whole) = match dialect {
             Dialect::OpenAiChat | Dialect::OpenAiCompletions => (Events::sse(), Whole::OpenAi(Completion::default())),
-            Dialect::AnthropicMessages => (Events::sse(), Whole::Anthropic(Message::default())),
-            Dialect::OllamaChat | Dialect::OllamaGenerate => (Events::ndjson(), Whole::Ollama(Line::default())),
+            Dialect::AnthropicMessages => (Events::sse(), Whole::Anthropic(AnthropicMessage::default())),
+            Dialect::OllamaChat | Dialect::OllamaGenerate => (Events::ndjson(), Whole::Ollama(OllamaAnswer::default())),
             _ => return None,
         };
         Some(Self { events, whole })
@@ -65,7 +65,7 @@ impl Assembler {
     ///
     /// # Errors
     /// There is none.
-    pub fn finish(mut self) -> Result<Vec<u8>, Fault> {
+    pub fn finish(mut self) -> Result<Vec<u8>, ReassemblyFault> {
         let whole = &mut self.whole;
         self.events.finish(|data| whole.take(data));
         match self.whole {

@@ -1,18 +1,18 @@
 //! Ollama's two answers: the last line, with the pieces of all lines before it.
 
-use super::Fault;
-use super::raw::{Entries, Fields, Piece, put};
+use super::ReassemblyFault;
+use super::raw::{Fields, RawEntries, RawPiece, put};
 
 /// The answer so far.
 #[derive(Debug, Default)]
-pub(super) struct Line {
-    fields: Entries<Piece>,
-    message: Entries<Piece>,
+pub(super) struct OllamaAnswer {
+    fields: RawEntries<RawPiece>,
+    message: RawEntries<RawPiece>,
     error: Option<String>,
     done: bool,
 }
 
-impl Line {
+impl OllamaAnswer {
     /// One line.
     pub fn take(&mut self, data: &str) {
         let Some(line) = Fields::parse(data) else { return };
@@ -24,29 +24,29 @@ impl Line {
         for (key, value) in line.0 {
             match &*key {
                 "message" => {
-                    self.fields.at("message", Piece::null);
+                    self.fields.at("message", RawPiece::null);
                     for (key, value) in Fields::parse(value).map_or_else(Vec::new, |message| message.0) {
-                        let piece = self.message.at(&key, Piece::null);
+                        let piece = self.message.at(&key, RawPiece::null);
                         if key == "role" { piece.keep(value) } else { piece.join(value) }
                     }
                 }
-                "response" | "thinking" => self.fields.at(&key, Piece::null).join(value),
-                _ => self.fields.at(&key, Piece::null).replace(value),
+                "response" | "thinking" => self.fields.at(&key, RawPiece::null).join(value),
+                _ => self.fields.at(&key, RawPiece::null).replace(value),
             }
         }
     }
 
-    pub fn finish(self) -> Result<Vec<u8>, Fault> {
+    pub fn finish(self) -> Result<Vec<u8>, ReassemblyFault> {
         if let Some(error) = self.error {
-            return Err(Fault::Said { status: 500, body: error.into_bytes() });
+            return Err(ReassemblyFault::Said { status: 500, body: error.into_bytes() });
         }
         if !self.done {
-            return Err(Fault::Broken);
+            return Err(ReassemblyFault::Broken);
         }
         let mut out = String::from("{");
         for (key, piece) in &self.fields.0 {
             match key.as_str() {
-                "message" => put(&mut out, key, &Piece::Object(self.message.clone()).write()),
+                "message" => put(&mut out, key, &RawPiece::Object(self.message.clone()).write()),
                 _ => put(&mut out, key, &piece.write()),
             }
         }

@@ -2,35 +2,35 @@
 
 use std::collections::BTreeMap;
 
-use super::Fault;
-use super::raw::{Entries, Fields, Piece, elements, put};
+use super::ReassemblyFault;
+use super::raw::{Fields, RawEntries, RawPiece, elements, put};
 
 /// The answer so far.
 #[derive(Debug, Default)]
 pub(super) struct Completion {
     /// Of the answer itself, in the order in which the engine first writes them; `choices` holds a place.
-    fields: Entries<Piece>,
-    choices: BTreeMap<u64, Choice>,
+    fields: RawEntries<RawPiece>,
+    choices: BTreeMap<u64, PartialChoice>,
     error: Option<String>,
     terminated: bool,
 }
 
 #[derive(Debug, Default)]
-struct Choice {
-    fields: Entries<Part>,
+struct PartialChoice {
+    fields: RawEntries<MessagePart>,
 }
 
 #[derive(Debug)]
-enum Part {
-    Piece(Piece),
-    Message(Message),
+enum MessagePart {
+    Piece(RawPiece),
+    Message(OpenAiMessage),
 }
 
 #[derive(Debug, Default)]
-struct Message {
-    fields: Entries<Piece>,
+struct OpenAiMessage {
+    fields: RawEntries<RawPiece>,
     /// By index; `None`: never named.
-    tools: Option<BTreeMap<u64, Entries<Piece>>>,
+    tools: Option<BTreeMap<u64, RawEntries<RawPiece>>>,
 }
 
 impl Completion {
@@ -48,35 +48,35 @@ impl Completion {
         for (key, value) in event.0 {
             match &*key {
                 "choices" => {
-                    self.fields.at("choices", Piece::null);
+                    self.fields.at("choices", RawPiece::null);
                     for choice in elements(value).unwrap_or_default() {
                         self.on_choice(choice.get());
                     }
                 }
-                "object" => self.fields.at("object", Piece::null).keep(&value.replace(".chunk\"", "\"")),
-                "usage" => self.fields.at("usage", Piece::null).replace(value),
+                "object" => self.fields.at("object", RawPiece::null).keep(&value.replace(".chunk\"", "\"")),
+                "usage" => self.fields.at("usage", RawPiece::null).replace(value),
                 // Only there to hide the lengths of a stream's events.
                 "obfuscation" => {}
-                _ => self.fields.at(&key, Piece::null).replace(value),
+                _ => self.fields.at(&key, RawPiece::null).replace(value),
             }
         }
     }
 
-    pub fn finish(self) -> Result<Vec<u8>, Fault> {
+    pub fn finish(self) -> Result<Vec<u8>, ReassemblyFault> {
         if let Some(error) = self.error {
             let status = Fields::parse(&error).and_then(|error| error.get("code")?.parse().ok());
             let status = status.filter(|status| (400..600).contains(status)).unwrap_or(500);
-            return Err(Fault::Said { status, body: format!("{{\"error\":{error}}}").into_bytes() });
+            return Err(ReassemblyFault::Said { status, body: format!("{{\"error\":{error}}}").into_bytes() });
         }
-        let finished = !self.choices.is_empty() && self.choices.values().all(Choice::is_finished);
+        let finished = !self.choices.is_empty() && self.choices.values().all(PartialChoice::is_finished);
         if !(self.terminated || finished) || self.choices.is_empty() {
-            return Err(Fault::Broken);
+            return Err(ReassemblyFault::Broken);
         }
         let mut out = String::from("{");
         for (key, piece) in &self.fields.0 {
             match key.as_str() {
                 "choices" => {
-                    let choices: Vec<String> = self.choices.values().map(Choice::write).collect();
+                    let choices: Vec<String> = self.choices.values().map(PartialChoice::write).collect();
                     put(&mut out, key, &format!("[{}]", choices.join(",")));
                 }
                 _ => put(&mut out, key, &piece.write()),
@@ -97,12 +97,17 @@ impl Completion {
         for (key, value) in fields.0 {
             match &*key {
                 "delta" => {
-                    if let Part::Message(message) = choice.fields.at("message", || Part::Message(Message::default())) {
+                    if let MessagePart::Message(message) =
+                        choice.fields.at("message", || MessagePart::Message(OpenAiMessage::default()))
+                    {
                         message.on_delta(value);
                     }
                 }
                 _ => {
-                    let Part::Piece(piece) = choice.fields.at(&key, || Part::Piece(Piece::null())) else { continue };
+                    let MessagePart::Piece(piece) = choice.fields.at(&key, || MessagePart::Piece(RawPiece::null()))
+                    else {
+                        continue;
+                    };
                     match &*key {
                         "text" | "logprobs" => piece.join(value),
                         _ => piece.replace(value),
@@ -113,18 +118,18 @@ impl Completion {
     }
 }
 
-impl Choice {
+impl PartialChoice {
     fn is_finished(&self) -> bool {
         let reason = self.fields.0.iter().find(|(key, _)| key == "finish_reason");
-        reason.is_some_and(|(_, part)| matches!(part, Part::Piece(Piece::Value(value)) if value != "null"))
+        reason.is_some_and(|(_, part)| matches!(part, MessagePart::Piece(RawPiece::Value(value)) if value != "null"))
     }
 
     fn write(&self) -> String {
         let mut out = String::from("{");
         for (key, part) in &self.fields.0 {
             match part {
-                Part::Piece(piece) => put(&mut out, key, &piece.write()),
-                Part::Message(message) => put(&mut out, key, &message.write()),
+                MessagePart::Piece(piece) => put(&mut out, key, &piece.write()),
+                MessagePart::Message(message) => put(&mut out, key, &message.write()),
             }
         }
         out.push('}');
@@ -132,7 +137,7 @@ impl Choice {
     }
 }
 
-impl Message {
+impl OpenAiMessage {
     fn on_delta(&mut self, delta: &str) {
         let Some(fields) = Fields::parse(delta) else { return };
         for (key, value) in fields.0 {
@@ -142,14 +147,14 @@ impl Message {
                         continue;
                     }
                     // Its place among the keys.
-                    self.fields.at("tool_calls", Piece::null);
+                    self.fields.at("tool_calls", RawPiece::null);
                     let tools = self.tools.get_or_insert_default();
                     for tool in elements(value).unwrap_or_default() {
                         on_tool(tools, tool.get());
                     }
                 }
-                "role" => self.fields.at("role", Piece::null).keep(value),
-                _ => self.fields.at(&key, Piece::null).join(value),
+                "role" => self.fields.at("role", RawPiece::null).keep(value),
+                _ => self.fields.at(&key, RawPiece::null).join(value),
             }
         }
     }
@@ -161,7 +166,8 @@ impl Message {
         for (key, piece) in &self.fields.0 {
             match (key.as_str(), &self.tools) {
                 ("tool_calls", Some(tools)) => {
-                    let tools: Vec<String> = tools.values().map(|tool| Piece::Object(tool.clone()).write()).collect();
+                    let tools: Vec<String> =
+                        tools.values().map(|tool| RawPiece::Object(tool.clone()).write()).collect();
                     put(&mut out, key, &format!("[{}]", tools.join(",")));
                 }
                 // A stream begins with an empty string where a whole answer has none.
@@ -177,7 +183,7 @@ impl Message {
     }
 }
 
-fn on_tool(tools: &mut BTreeMap<u64, Entries<Piece>>, tool: &str) {
+fn on_tool(tools: &mut BTreeMap<u64, RawEntries<RawPiece>>, tool: &str) {
     let Some(fields) = Fields::parse(tool) else { return };
     let index = fields.get("index").and_then(|index| index.parse().ok()).unwrap_or(0);
     if index > MOST_CHOICES {
@@ -188,16 +194,16 @@ fn on_tool(tools: &mut BTreeMap<u64, Entries<Piece>>, tool: &str) {
         match &*key {
             "index" => {}
             "function" => {
-                let function = tool.at("function", || Piece::Object(Entries::default()));
-                let (Piece::Object(parts), Some(fields)) = (function, Fields::parse(value)) else { continue };
+                let function = tool.at("function", || RawPiece::Object(RawEntries::default()));
+                let (RawPiece::Object(parts), Some(fields)) = (function, Fields::parse(value)) else { continue };
                 for (key, value) in fields.0 {
                     match &*key {
-                        "arguments" => parts.at(&key, Piece::null).join(value),
-                        _ => parts.at(&key, Piece::null).keep(value),
+                        "arguments" => parts.at(&key, RawPiece::null).join(value),
+                        _ => parts.at(&key, RawPiece::null).keep(value),
                     }
                 }
             }
-            _ => tool.at(&key, Piece::null).keep(value),
+            _ => tool.at(&key, RawPiece::null).keep(value),
         }
     }
 }

@@ -49,15 +49,15 @@ pub(super) fn put(out: &mut String, name: &str, value: &str) {
 
 /// Entries whose values are joined or replaced as they come.
 #[derive(Clone, Debug)]
-pub(super) struct Entries<V>(pub Vec<(String, V)>);
+pub(super) struct RawEntries<V>(pub Vec<(String, V)>);
 
-impl<V> Default for Entries<V> {
+impl<V> Default for RawEntries<V> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<V> Entries<V> {
+impl<V> RawEntries<V> {
     /// The value of this name, made where it first appears.
     pub fn at(&mut self, name: &str, make: impl FnOnce() -> V) -> &mut V {
         let place = self.0.iter().position(|(key, _)| key == name).unwrap_or_else(|| {
@@ -70,7 +70,7 @@ impl<V> Entries<V> {
 
 /// A value that comes in pieces.
 #[derive(Clone, Debug)]
-pub(super) enum Piece {
+pub(super) enum RawPiece {
     /// As it is; a null yields to whatever else comes.
     Value(String),
     /// A string, without quotes.
@@ -78,10 +78,10 @@ pub(super) enum Piece {
     /// An array, without brackets.
     List(String),
     /// An object of lists and strings.
-    Object(Entries<Piece>),
+    Object(RawEntries<RawPiece>),
 }
 
-impl Piece {
+impl RawPiece {
     pub fn null() -> Self {
         Self::Value("null".to_owned())
     }
@@ -107,7 +107,7 @@ impl Piece {
             }
         } else if let Some(fields) = Fields::parse(value) {
             if !matches!(self, Self::Object(_)) {
-                *self = Self::Object(Entries(Vec::new()));
+                *self = Self::Object(RawEntries(Vec::new()));
             }
             if let Self::Object(entries) = self {
                 for (key, value) in fields.0 {
@@ -165,7 +165,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
                 let mut fields = Vec::new();
-                while let Some((key, value)) = map.next_entry::<Key<'de>, &'de RawValue>()? {
+                while let Some((key, value)) = map.next_entry::<MemberKey<'de>, &'de RawValue>()? {
                     fields.push((key.0, value.get()));
                 }
                 Ok(Fields(fields))
@@ -177,28 +177,28 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 }
 
 /// A key, borrowed where it has no escapes.
-struct Key<'a>(Cow<'a, str>);
+struct MemberKey<'a>(Cow<'a, str>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for MemberKey<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Word;
+        struct RawWord;
 
-        impl<'de> Visitor<'de> for Word {
-            type Value = Key<'de>;
+        impl<'de> Visitor<'de> for RawWord {
+            type Value = MemberKey<'de>;
 
             fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
                 out.write_str("a key")
             }
 
-            fn visit_borrowed_str<E>(self, key: &'de str) -> Result<Key<'de>, E> {
-                Ok(Key(Cow::Borrowed(key)))
+            fn visit_borrowed_str<E>(self, key: &'de str) -> Result<MemberKey<'de>, E> {
+                Ok(MemberKey(Cow::Borrowed(key)))
             }
 
-            fn visit_str<E>(self, key: &str) -> Result<Key<'de>, E> {
-                Ok(Key(Cow::Owned(key.to_owned())))
+            fn visit_str<E>(self, key: &str) -> Result<MemberKey<'de>, E> {
+                Ok(MemberKey(Cow::Owned(key.to_owned())))
             }
         }
 
-        deserializer.deserialize_str(Word)
+        deserializer.deserialize_str(RawWord)
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn assembled(dialect: Dialect, stream: &[u8], cut: usize) -> Result<String, Fault> {
+fn assembled(dialect: Dialect, stream: &[u8], cut: usize) -> Result<String, ReassemblyFault> {
     let mut assembler = Assembler::new(dialect).unwrap();
     stream.chunks(cut.max(1)).for_each(|piece| assembler.feed(piece));
     assembler.finish().map(|whole| String::from_utf8(whole).unwrap())
@@ -123,12 +123,15 @@ fn an_error_in_the_middle_is_the_answer_and_a_missing_end_is_none() {
     let begun = chunk(r#"{"index":0,"delta":{"content":"a"},"finish_reason":null}"#);
     let said = sse(&[begun.clone(), r#"{"error":{"message":"x","code":503}}"#.into(), "[DONE]".into()]);
     let body = br#"{"error":{"message":"x","code":503}}"#.to_vec();
-    assert_eq!(assembled(Dialect::OpenAiChat, &said, 4), Err(Fault::Said { status: 503, body }));
-    assert_eq!(assembled(Dialect::OpenAiChat, &sse(&[begun]), 4), Err(Fault::Broken));
-    assert_eq!(assembled(Dialect::OpenAiChat, &sse(&["[DONE]".into()]), 4), Err(Fault::Broken));
+    assert_eq!(assembled(Dialect::OpenAiChat, &said, 4), Err(ReassemblyFault::Said { status: 503, body }));
+    assert_eq!(assembled(Dialect::OpenAiChat, &sse(&[begun]), 4), Err(ReassemblyFault::Broken));
+    assert_eq!(assembled(Dialect::OpenAiChat, &sse(&["[DONE]".into()]), 4), Err(ReassemblyFault::Broken));
     let overloaded = sse(&[r#"{"type":"error","error":{"type":"overloaded_error","message":"x"}}"#.into()]);
-    assert!(matches!(assembled(Dialect::AnthropicMessages, &overloaded, 4), Err(Fault::Said { status: 529, .. })));
-    assert_eq!(assembled(Dialect::OllamaChat, b"{\"message\":{},\"done\":false}\n", 4), Err(Fault::Broken));
+    assert!(matches!(
+        assembled(Dialect::AnthropicMessages, &overloaded, 4),
+        Err(ReassemblyFault::Said { status: 529, .. })
+    ));
+    assert_eq!(assembled(Dialect::OllamaChat, b"{\"message\":{},\"done\":false}\n", 4), Err(ReassemblyFault::Broken));
 }
 
 #[test]

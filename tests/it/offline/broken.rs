@@ -2,7 +2,7 @@
 
 use weir::offline::{
     Analysis, import, report,
-    report::{Format, Lang},
+    report::{Lang, ReportFormat},
 };
 
 use super::{data, weir};
@@ -32,7 +32,7 @@ fn survives(name: &str, bytes: &[u8]) -> Vec<String> {
     assert!(!found.sweeps.is_empty() || !said.is_empty(), "{name}: silence");
     assert!(said.iter().all(|sentence| sentence.starts_with(name) && !sentence.contains('\n')), "{said:?}");
     let analysis = Analysis::of(found.sweeps);
-    for format in [Format::Text, Format::Json, Format::Markdown, Format::Html] {
+    for format in [ReportFormat::Text, ReportFormat::Json, ReportFormat::Markdown, ReportFormat::Html] {
         let page = report::render(&analysis, format, Lang::Ko);
         assert!(!page.split_whitespace().any(|word| word == "NaN" || word == "inf"), "{page}");
     }

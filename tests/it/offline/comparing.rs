@@ -1,26 +1,26 @@
 //! Comparisons whose answer is known.
 
 use weir::offline::compare::{Fact, compare};
-use weir::offline::sweep::{Counts, Environment, Latency, Level, Load, Sweep, Throughput};
-use weir::offline::{Analysis, Judged};
+use weir::offline::sweep::{Environment, LatencySummary, Level, LevelLoad, OutcomeCounts, Sweep, Throughput};
+use weir::offline::{Analysis, JudgedSweep};
 
 /// A system that serves up to `capacity`, with TTFT `base` below it and a queue above.
-fn system(gpus: f64, capacity: f64, base: f64, loads: &[f64]) -> Judged {
+fn system(gpus: f64, capacity: f64, base: f64, loads: &[f64]) -> JudgedSweep {
     let level = |load: &f64| {
         let requests = 3000.0;
         let served = requests / (requests / load.min(capacity) + 4.0);
         let wait = (load / capacity - 1.0).max(0.0) * requests / load / 2.0;
         let ttft = base * (1.0 + 0.2 * (load / capacity).min(1.0)) + wait;
         Level {
-            load: Load::Rate(*load),
-            counts: Counts { completed: Some(requests), ..Counts::default() },
+            load: LevelLoad::Rate(*load),
+            counts: OutcomeCounts { completed: Some(requests), ..OutcomeCounts::default() },
             whole: Throughput {
                 requests: Some(served),
                 output_tokens: Some(150.0 * served),
                 total_tokens: Some(300.0 * served),
             },
-            ttft: Latency { mean: Some(ttft), p50: Some(ttft), p90: Some(1.5 * ttft), p99: Some(2.0 * ttft) },
-            e2e: Latency { mean: Some(3.0 + wait), ..Latency::default() },
+            ttft: LatencySummary { mean: Some(ttft), p50: Some(ttft), p90: Some(1.5 * ttft), p99: Some(2.0 * ttft) },
+            e2e: LatencySummary { mean: Some(3.0 + wait), ..LatencySummary::default() },
             ..Level::default()
         }
     };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use weir::offline::{Analysis, import, verdict::Kind};
+use weir::offline::{Analysis, import, verdict::VerdictKind};
 
 use super::shared;
 
@@ -51,7 +51,7 @@ fn published_sweeps_are_judged_as_they_are_labelled() {
         }
         if label.kind == "right_censored" {
             assert!(
-                matches!(verdict.kind, Kind::RightCensored | Kind::Noisy),
+                matches!(verdict.kind, VerdictKind::RightCensored | VerdictKind::Noisy),
                 "{} is called saturated",
                 judged.sweep.id
             );

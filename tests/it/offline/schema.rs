@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 use weir::offline::sweep::Objectives;
-use weir::offline::{Analysis, Format, Lang, import, report};
+use weir::offline::{Analysis, Lang, ReportFormat, import, report};
 
 use super::data;
 
@@ -53,7 +53,7 @@ fn the_json_is_what_its_schema_says() {
     let mut analysis = Analysis::under(read.sweeps, Some(Objectives { ttft: 1.0, itl: None }));
     analysis.problems = read.problems;
     assert!(analysis.sweeps.len() >= 5 && analysis.problems.len() == 1);
-    let value: Value = serde_json::from_str(&report::render(&analysis, Format::Json, Lang::En)).unwrap();
+    let value: Value = serde_json::from_str(&report::render(&analysis, ReportFormat::Json, Lang::En)).unwrap();
     let mut found = Vec::new();
     faults(&schema, &value, "$", &mut found);
     assert!(found.is_empty(), "{}", found.join("\n"));

@@ -4,9 +4,9 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use weir::engine::model::Engine;
 use weir::engine::profile::{PROFILES, Profile};
-use weir::offline::sweep::{Counts, Latency, Level, Load, Sweep, Throughput};
+use weir::offline::sweep::{LatencySummary, Level, LevelLoad, OutcomeCounts, Sweep, Throughput};
 use weir::offline::verdict;
-use weir::offline::verdict::{Kind, Verdict};
+use weir::offline::verdict::{Verdict, VerdictKind};
 
 /// An open loop of `count` Poisson arrivals in virtual time, with 1.5 % of noise on every figure.
 fn level(profile: &Profile, rate: f64, count: usize, dice: &mut ChaCha8Rng) -> Level {
@@ -44,11 +44,11 @@ fn level(profile: &Profile, rate: f64, count: usize, dice: &mut ChaCha8Rng) -> L
     let served = noisy(count as f64 / (now - starts[0]));
     let mean = |times: &[f64]| times.iter().sum::<f64>() / times.len() as f64;
     Level {
-        load: Load::Rate(rate),
-        counts: Counts { completed: Some(count as f64), ..Counts::default() },
+        load: LevelLoad::Rate(rate),
+        counts: OutcomeCounts { completed: Some(count as f64), ..OutcomeCounts::default() },
         whole: Throughput { requests: Some(served), ..Throughput::default() },
-        ttft: Latency { mean: Some(noisy(mean(&ttft))), ..Latency::default() },
-        e2e: Latency { mean: Some(noisy(mean(&e2e))), ..Latency::default() },
+        ttft: LatencySummary { mean: Some(noisy(mean(&ttft))), ..LatencySummary::default() },
+        e2e: LatencySummary { mean: Some(noisy(mean(&e2e))), ..LatencySummary::default() },
         ..Level::default()
     }
 }
@@ -73,7 +73,7 @@ fn the_interval_holds_the_capacity() {
         let lowest = if profile.name == "thrash" { 0.6 } else { 0.8 };
         let found = sweep(profile, &shares, 7);
         let share = |load: Option<f64>| load.map_or(0.0, |load| load / profile.capacity);
-        let holds = found.kind == Kind::Interval
+        let holds = found.kind == VerdictKind::Interval
             && share(found.sat_lo) > lowest - 0.01
             && (share(found.sat_hi) - 1.3).abs() < 0.51 * (1.3 - lowest) + 0.01;
         if !holds {
@@ -91,7 +91,7 @@ fn what_is_never_saturated_is_never_called_so() {
             let found = sweep(profile, &[0.2, 0.4, 0.6, 0.75], seed);
             let thrashes = profile.name == "thrash";
             assert!(
-                found.kind == Kind::RightCensored || thrashes,
+                found.kind == VerdictKind::RightCensored || thrashes,
                 "{} seed {seed}: {:?} {:?}",
                 profile.name,
                 found.kind,
@@ -106,10 +106,10 @@ fn what_is_always_saturated_is_found_without_a_good_level() {
     let (mut right, mut all) = (0, 0);
     for profile in PROFILES.iter().filter(|profile| fits_in(profile)) {
         let found = sweep(profile, &[1.8, 2.5, 4.0], 3);
-        if found.kind != Kind::LeftCensored {
+        if found.kind != VerdictKind::LeftCensored {
             println!("{}: {:?} {:?}", profile.name, found.kind, found.levels);
         }
-        (right, all) = (right + usize::from(found.kind == Kind::LeftCensored), all + 1);
+        (right, all) = (right + usize::from(found.kind == VerdictKind::LeftCensored), all + 1);
     }
     assert!(right * 10 >= all * 9, "{right} of {all}");
 }

@@ -1,13 +1,15 @@
 //! What is written can be read again, and says the same.
 
-use weir::offline::sweep::{Environment, Latency, Level, Load, Objectives, Start, Steady, Sweep, Throughput};
-use weir::offline::{Analysis, Format, Lang, file, import, report};
+use weir::offline::sweep::{
+    Environment, LatencySummary, Level, LevelLoad, Objectives, Start, SteadyWindow, Sweep, Throughput,
+};
+use weir::offline::{Analysis, Lang, ReportFormat, file, import, report};
 
 use super::shared;
 
 fn measured() -> Sweep {
     let level = |rate: f64, served: f64, ttft: f64| Level {
-        load: Load::Rate(rate),
+        load: LevelLoad::Rate(rate),
         achieved_rate: Some(rate * 0.99),
         duration: Some(120.0),
         whole: Throughput {
@@ -15,11 +17,11 @@ fn measured() -> Sweep {
             output_tokens: Some(150.0 * served),
             total_tokens: Some(300.0 * served),
         },
-        steady: Some(Steady {
+        steady: Some(SteadyWindow {
             length: 90.0,
             throughput: Throughput { requests: Some(served), ..Throughput::default() },
         }),
-        ttft: Latency { mean: Some(ttft), p50: Some(0.9 * ttft), p90: Some(1.4 * ttft), p99: Some(2.0 * ttft) },
+        ttft: LatencySummary { mean: Some(ttft), p50: Some(0.9 * ttft), p90: Some(1.4 * ttft), p99: Some(2.0 * ttft) },
         ttft_from: Start::Schedule,
         goodput: Some(0.5),
         ..Level::default()
@@ -57,7 +59,7 @@ fn our_own_files_are_read_as_they_were_meant() {
 fn a_report_says_what_to_set_the_engine_to_where_a_knee_is_known() {
     let timed = |sweep: Sweep| {
         let timed = |level: Level| Level {
-            e2e: Latency { mean: level.ttft.mean.map(|ttft| ttft + 5.0), ..Latency::default() },
+            e2e: LatencySummary { mean: level.ttft.mean.map(|ttft| ttft + 5.0), ..LatencySummary::default() },
             ..level
         };
         Sweep { levels: sweep.levels.into_iter().map(timed).collect(), ..sweep }
@@ -68,7 +70,7 @@ fn a_report_says_what_to_set_the_engine_to_where_a_knee_is_known() {
     let below = Analysis::of(vec![timed(below)]);
     assert_eq!(below.sweeps[0].verdict.kind.word(), "right_censored");
     for (lang, word) in [(Lang::En, "bring no throughput"), (Lang::Ko, "처리량은 늘지 않습니다")] {
-        for format in [Format::Text, Format::Markdown, Format::Html, Format::Json] {
+        for format in [ReportFormat::Text, ReportFormat::Markdown, ReportFormat::Html, ReportFormat::Json] {
             let flat = |page: String| page.split_whitespace().collect::<Vec<_>>().join(" ");
             let page = flat(report::render(&known, format, lang));
             assert!(page.contains(&format!("vLLM --max-num-seqs {held}")) && page.contains(word), "{page}");
@@ -100,7 +102,7 @@ fn tools_that_read_vllm_find_its_keys() {
 fn every_sentence_is_korean_in_korean() {
     let Some(sweeps) = shared("sweeps/sweeps.csv") else { return };
     let analysis = Analysis::of(import::read(&[sweeps]).sweeps);
-    let page = report::render(&analysis, Format::Json, Lang::Ko);
+    let page = report::render(&analysis, ReportFormat::Json, Lang::Ko);
     let value: serde_json::Value = serde_json::from_str(&page).unwrap();
     let mut count = 0;
     for sweep in value["sweeps"].as_array().unwrap() {

@@ -7,13 +7,13 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::Value;
 use weir::clock::Clock;
-use weir::load::record::{ErrorKind, Outcome, RequestRecord};
+use weir::load::record::{FailureKind, LoadOutcome, LoadRecord};
 use weir::load::summary::LevelSummary;
 use weir::load::times::LevelTimes;
 use weir::load::workload::Workload;
 use weir::offline::sweep::{Environment, Objectives};
 use weir::slo::Slo;
-use weir::sweep::parts::{Folder, Kept, Part, PartFile, PartLevel, merge};
+use weir::sweep::parts::{LevelNotes, PartFile, PartFolder, PartLevel, SweepPart, merge};
 use weir::time::Timestamp;
 
 use super::{folder, said, sweep};
@@ -29,12 +29,12 @@ fn lived() -> impl Strategy<Value = Lived> {
     (1u64..200_000, 0u64..2_000, 1u64..3_000_000, prop::collection::vec((1u64..90_000, 1u32..4), 0..12), 0u8..7)
 }
 
-fn records(lives: Vec<Lived>) -> Vec<RequestRecord> {
+fn records(lives: Vec<Lived>) -> Vec<LoadRecord> {
     let mut at = 10_000_000;
     let of = |(id, (gap, late, wait, tokens, end)): (u64, Lived)| {
         at += gap;
         let micros = |micros: u64| Timestamp::from_nanos(1_000 * micros);
-        let mut record = RequestRecord::offered(&Workload::default().draw(id), micros(at));
+        let mut record = LoadRecord::offered(&Workload::default().draw(id), micros(at));
         record.sent = Some(micros(at + late));
         let mut now = at + late + wait;
         if end > 1 {
@@ -46,10 +46,10 @@ fn records(lives: Vec<Lived>) -> Vec<RequestRecord> {
         }
         record.end = micros(now + 7);
         record.outcome = match end {
-            0 => Outcome::Shed { status: 429, retry_after: Some(Duration::from_secs(2)) },
-            1 => Outcome::Error(ErrorKind::Connect),
-            2 => Outcome::Unfinished,
-            _ => Outcome::Completed,
+            0 => LoadOutcome::Shed { status: 429, retry_after: Some(Duration::from_secs(2)) },
+            1 => LoadOutcome::Error(FailureKind::Connect),
+            2 => LoadOutcome::Unfinished,
+            _ => LoadOutcome::Completed,
         };
         record.output_usage = (end > 4).then_some(record.counted_tokens);
         record
@@ -58,10 +58,10 @@ fn records(lives: Vec<Lived>) -> Vec<RequestRecord> {
 }
 
 /// A part whose clock was started so many microseconds after the first one's; its folder keeps no gaps.
-fn part(index: u32, of: u32, late: u64, own: Vec<RequestRecord>) -> Folder {
+fn part(index: u32, of: u32, late: u64, own: Vec<LoadRecord>) -> PartFolder {
     let histograms = LevelTimes::of(&own);
     let earlier = |at: Timestamp| at - Duration::from_micros(late);
-    let on_own_clock = |(id, mut record): (u64, RequestRecord)| {
+    let on_own_clock = |(id, mut record): (u64, LoadRecord)| {
         record.id = id;
         record.gaps.clear();
         record.intended = earlier(record.intended);
@@ -71,21 +71,21 @@ fn part(index: u32, of: u32, late: u64, own: Vec<RequestRecord>) -> Folder {
         }
         record
     };
-    let kept = Kept { number: 1, began_unix_us: 1_700_000_000_000_000 + late, histograms };
+    let kept = LevelNotes { number: 1, began_unix_us: 1_700_000_000_000_000 + late, histograms };
     // Over a file and back, as it is outside of tests.
     let kept = serde_json::from_str(&serde_json::to_string(&kept).unwrap()).unwrap();
     let file = PartFile {
         environment: Environment { command: Some("weir sweep".to_owned()), ..Environment::default() },
         slo: Some(Objectives { ttft: SLO, itl: None }),
-        part: Part { index, of, loads: vec![RATE], closed: false },
+        part: SweepPart { index, of, loads: vec![RATE], closed: false },
         levels: vec![PartLevel { kept, client_limited: false }],
     };
     let own = (0..).zip(own).map(on_own_clock).collect();
-    Folder { name: format!("part-{index}"), file, requests: BTreeMap::from([(1, own)]) }
+    PartFolder { name: format!("part-{index}"), file, requests: BTreeMap::from([(1, own)]) }
 }
 
 /// Deals the records out, the clock of part i being i x `late` behind.
-fn dealt(records: &[RequestRecord], to: &[u32], of: u32, late: u64) -> Vec<Folder> {
+fn dealt(records: &[LoadRecord], to: &[u32], of: u32, late: u64) -> Vec<PartFolder> {
     let own = |index: u32| {
         let mine = records.iter().zip(to.iter().cycle()).filter(|(_, to)| **to % of == index);
         mine.map(|(record, _)| record.clone()).collect()
@@ -125,11 +125,11 @@ proptest! {
     }
 }
 
-fn run() -> Vec<RequestRecord> {
+fn run() -> Vec<LoadRecord> {
     records((0..90).map(|n| (50_000, 3, 40_000 + n, vec![(20_000, 1); 5], 5)).collect())
 }
 
-fn complaint(folders: Vec<Folder>) -> String {
+fn complaint(folders: Vec<PartFolder>) -> String {
     let (_, problems) = merge(folders);
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }

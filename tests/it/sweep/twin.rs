@@ -5,34 +5,34 @@ use std::time::Duration;
 
 use weir::engine::model::Engine;
 use weir::engine::profile::{LengthLaw, Profile};
-use weir::load::record::{Outcome, RequestRecord};
+use weir::load::record::{LoadOutcome, LoadRecord};
 use weir::load::schedule::{Arrivals, Extent, Rate, pinned, schedule};
 use weir::load::summary::LevelSummary;
-use weir::load::workload::{Length, Workload};
+use weir::load::workload::{TokenLength, Workload};
 use weir::slo::Slo;
 use weir::sweep::fill;
-use weir::sweep::search::{Load, Search, Step, Trial, Why};
+use weir::sweep::search::{Search, SearchEnd, SearchLoad, SearchStep, Trial};
 use weir::time::Timestamp;
 
 /// The level's figures, as `weir sweep` would have them.
 pub fn level(profile: &Profile, trial: Trial, seed: u64) -> LevelSummary {
     let rate = match trial.load {
-        Load::Open(rate) => Some(rate),
-        Load::Closed(_) => None,
+        SearchLoad::Open(rate) => Some(rate),
+        SearchLoad::Closed(_) => None,
     };
     LevelSummary::new(&Play::new(profile, trial, seed).records(), rate, Some(Slo::default()))
 }
 
 /// A whole search; level k has seed + k.
-pub fn search(profile: &Profile, seed: u64) -> (Search, usize, Why) {
+pub fn search(profile: &Profile, seed: u64) -> (Search, usize, SearchEnd) {
     let mut search = Search::new(12, None, None);
     for number in 1.. {
         match search.next() {
-            Step::Try(trial) => {
+            SearchStep::Try(trial) => {
                 let summary = level(profile, trial, seed + number);
                 search.on_level(fill::seen(trial.load, &summary, true));
             }
-            Step::Stop(why) => return (search, number as usize - 1, why),
+            SearchStep::Stop(why) => return (search, number as usize - 1, why),
         }
     }
     unreachable!("a search has a most number of levels")
@@ -47,20 +47,20 @@ struct Play<'a> {
     now: Duration,
     sent: u64,
     free: u32,
-    open: HashMap<u64, RequestRecord>,
-    done: Vec<RequestRecord>,
+    open: HashMap<u64, LoadRecord>,
+    done: Vec<LoadRecord>,
 }
 
 impl<'a> Play<'a> {
     fn new(profile: &'a Profile, trial: Trial, seed: u64) -> Self {
-        let law = |law: LengthLaw| Length::LogNormal { mean: law.mean, sigma: law.sigma };
+        let law = |law: LengthLaw| TokenLength::LogNormal { mean: law.mean, sigma: law.sigma };
         let usual = profile.setup.workload;
         let (starts, free) = match trial.load {
-            Load::Open(rate) => {
+            SearchLoad::Open(rate) => {
                 let rate = Rate::new(rate).unwrap();
                 (pinned(schedule(Arrivals::Poisson, rate, Extent::Count(trial.requests), seed), rate), 0)
             }
-            Load::Closed(clients) => (Vec::new(), clients),
+            SearchLoad::Closed(clients) => (Vec::new(), clients),
         };
         Self {
             profile,
@@ -76,7 +76,7 @@ impl<'a> Play<'a> {
         }
     }
 
-    fn records(mut self) -> Vec<RequestRecord> {
+    fn records(mut self) -> Vec<LoadRecord> {
         while self.go_on() {
             while let Some(intended) = self.due() {
                 self.send(intended);
@@ -88,12 +88,12 @@ impl<'a> Play<'a> {
 
     fn due(&mut self) -> Option<Duration> {
         match self.trial.load {
-            Load::Open(_) => self.starts.get(self.sent as usize).copied().filter(|start| *start <= self.now),
-            Load::Closed(_) if self.free > 0 && self.sent < self.trial.requests => {
+            SearchLoad::Open(_) => self.starts.get(self.sent as usize).copied().filter(|start| *start <= self.now),
+            SearchLoad::Closed(_) if self.free > 0 && self.sent < self.trial.requests => {
                 self.free -= 1;
                 Some(self.now)
             }
-            Load::Closed(_) => None,
+            SearchLoad::Closed(_) => None,
         }
     }
 
@@ -101,7 +101,7 @@ impl<'a> Play<'a> {
         // As the engine's own server has it: nobody asks for more than the engine can hold.
         let longest = (self.profile.setup.params.kv_tokens.get() / 5 * 2).clamp(4, 16_384);
         let draw = self.workload.draw(self.sent);
-        let mut record = RequestRecord::offered(&draw, at(intended));
+        let mut record = LoadRecord::offered(&draw, at(intended));
         record.sent = Some(at(intended));
         record.prompt_tokens = draw.prompt_tokens.clamp(4, longest);
         self.engine.submit(self.sent, record.prompt_tokens, draw.output_tokens.min(longest)).unwrap();
@@ -122,7 +122,7 @@ impl<'a> Play<'a> {
             record.on_emission(at(self.now), emission.tokens, false);
             if emission.finished {
                 let mut record = self.open.remove(&emission.id).unwrap();
-                (record.end, record.outcome) = (at(self.now), Outcome::Completed);
+                (record.end, record.outcome) = (at(self.now), LoadOutcome::Completed);
                 self.done.push(record);
                 self.free += 1;
             }
