@@ -1,12 +1,12 @@
 //! The composition root: a configuration becomes running parts, and running parts come to their end.
 
-mod fleet;
+mod backends;
+mod config_watcher;
+mod engine_monitor;
 mod gpus;
-mod notice;
 mod reload;
-mod supervisor;
-mod told;
-mod watch;
+mod systemd;
+mod telemetry;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -19,28 +19,29 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 
-use self::fleet::Backends;
+use self::backends::Backends;
 use self::reload::{Parts, Reloader};
-use crate::backend::BackendId;
-use crate::balance::Pool;
+use crate::admission::pool::Pool;
 use crate::clock::Clock;
 use crate::config::{BackendConfig, Config, ConfigSource, Loaded, Origins};
 use crate::estimate::SaturationState;
+use crate::export;
 use crate::export::admin::AdminPort;
+use crate::export::auth;
 use crate::export::journal::{JournalFile, JournalSender};
 use crate::export::logging::LevelHandle;
 use crate::export::settings::Passthrough;
-use crate::export::{self, visitor};
 use crate::measure::{BackendNames, Bounds, BucketSettings, Ledger};
 use crate::probe;
 use crate::proxy::Budget;
 use crate::proxy::drain::{Drain, DrainPhase};
-use crate::proxy::gateway::{Counters, ProxyState, RetryBudget, Worker};
-use crate::proxy::health::{HealthCheck, PassiveHealth};
 use crate::proxy::listener::{self, Addresses};
-use crate::proxy::rules::RequestPolicy;
+use crate::proxy::policy::RequestPolicy;
 use crate::proxy::settings::DrainSettings;
-use crate::proxy::upstream::{Target, Targets};
+use crate::proxy::state::{Counters, ProxyState, RetryBudget, Worker};
+use crate::proxy::upstream::health::{HealthCheck, PassiveHealth};
+use crate::proxy::upstream::target::{Target, Targets};
+use crate::vocabulary::backend_id::BackendId;
 
 /// A weir that runs.
 pub struct RunningServer {
@@ -52,9 +53,9 @@ pub struct RunningServer {
     workers: Vec<JoinHandle<()>>,
     port: Option<AdminPort>,
     journal: Option<JournalFile>,
-    watch: Option<watch::EngineMonitor>,
-    told: Option<told::Telemetry>,
-    notice: Option<notice::ConfigWatcher>,
+    watch: Option<engine_monitor::EngineMonitor>,
+    told: Option<telemetry::Telemetry>,
+    notice: Option<config_watcher::ConfigWatcher>,
     reloader: Arc<Reloader>,
     drain: Arc<ArcSwap<DrainSettings>>,
 }
@@ -81,13 +82,13 @@ fn serve_until_a_signal(source: ConfigSource, loaded: Loaded, loudness: LevelHan
     let running = start_from(origin, loaded, |gateway| gateway.facts.panics = panics)?;
     tracing::info!(listen = %running.address, admin = %running.admin, "weir is serving");
     runtime.block_on(async {
-        supervisor::ready(&running.status());
+        systemd::ready(&running.status());
         let Signals { terminate, interrupt, hangup } = &mut signals;
         let ended = tokio::select! {
             ended = next(terminate, interrupt) => ended,
             () = running.attend(hangup) => StopSignal::AtOnce,
         };
-        supervisor::stopping("draining");
+        systemd::stopping("draining");
         running.gateway.drain.make_final();
         if ended == StopSignal::AtOnce {
             return tracing::info!("stopping at once");
@@ -184,7 +185,7 @@ fn start_from(
     let sink = journal.as_ref().map(JournalSender::sender);
     let ledger = Ledger::new(workers, &names, config.slo, bounds(&config), sink);
     let targets = Arc::new(targets(&config));
-    let told = told::Telemetry::start(&config, clock, &targets)?;
+    let told = telemetry::Telemetry::start(&config, clock, &targets)?;
     let mut gateway = ProxyState {
         clock,
         limits: ArcSwap::from_pointee(config.limits.clone()),
@@ -213,7 +214,7 @@ fn start_from(
     let admin = std::net::TcpListener::bind(config.admin.listen)
         .with_context(|| format!("the admin port cannot be bound to {}", config.admin.listen))?;
     let epoch = unix_time() - clock.now().as_nanos() as f64 / 1e9;
-    let watch = watch::EngineMonitor::start(&config, &gateway, journal.clone(), epoch)?;
+    let watch = engine_monitor::EngineMonitor::start(&config, &gateway, journal.clone(), epoch)?;
     told.engines(watch.seen());
     // In this order, so that nobody hears `ready` before the data port is bound.
     let (address, threads, hands) = start_workers(&config, &gateway)?;
@@ -227,7 +228,7 @@ fn start_from(
         loudness: origin.loudness,
     };
     let reloader = Arc::new(Reloader::new(origin.source, loaded, parts));
-    let notice = notice::ConfigWatcher::start(reloader.clone());
+    let notice = config_watcher::ConfigWatcher::start(reloader.clone());
     let handles = handles(&config, &gateway, journal, &watch, told.reports(), (fleet, reloader.clone(), drain.clone()));
     let port = AdminPort::start(admin, admission(&config.admin), handles)?;
     Ok(RunningServer {
@@ -298,25 +299,25 @@ impl RunningServer {
     /// Reloads at SIGHUP, and tells systemd how it goes, for as long as every worker lives.
     async fn attend(&self, hangup: &mut Signal) {
         let (mut statuses, mut said) = (tokio::time::interval(STATUS), self.status());
-        let watchdog = supervisor::watchdog();
+        let watchdog = systemd::watchdog();
         let mut pulse = tokio::time::interval(watchdog.unwrap_or(NEVER));
         loop {
             tokio::select! {
                 _ = hangup.recv() => {
-                    supervisor::reloading();
+                    systemd::reloading();
                     // Why not is in the log.
                     let _ = self.reloader.reload("SIGHUP");
-                    supervisor::ready(&self.status());
+                    systemd::ready(&self.status());
                 }
                 _ = statuses.tick() => {
                     let status = self.status();
                     if status != said {
-                        supervisor::status(&status);
+                        systemd::status(&status);
                         said = status;
                     }
                 }
                 // A worker that is gone takes no connections: whoever watches may start us anew.
-                _ = pulse.tick(), if watchdog.is_some() && self.workers.iter().all(|worker| !worker.is_finished()) => supervisor::alive(),
+                _ = pulse.tick(), if watchdog.is_some() && self.workers.iter().all(|worker| !worker.is_finished()) => systemd::alive(),
             }
         }
     }
@@ -388,8 +389,8 @@ fn handles(
     config: &Config,
     gateway: &Arc<ProxyState>,
     journal: Option<JournalSender>,
-    watch: &watch::EngineMonitor,
-    reports: Arc<export::reports::ReportSinks>,
+    watch: &engine_monitor::EngineMonitor,
+    reports: Arc<export::sinks::ReportSinks>,
     (fleet, reloader, drain): (Arc<Backends>, Arc<Reloader>, Arc<ArcSwap<DrainSettings>>),
 ) -> export::Handles {
     let epoch = unix_time() - gateway.clock.now().as_nanos() as f64 / 1e9;
@@ -423,7 +424,7 @@ fn prober(
     config: &Config,
     gateway: &Arc<ProxyState>,
     epoch: f64,
-    watched: watch::MonitorHandle,
+    watched: engine_monitor::MonitorHandle,
     fleet: Arc<Backends>,
 ) -> Option<Arc<dyn export::probe::ProbeControl>> {
     config.admin.token.as_ref()?;
@@ -453,13 +454,13 @@ fn prober(
 struct AdminState {
     gateway: Arc<ProxyState>,
     journal: Option<JournalSender>,
-    reports: Arc<export::reports::ReportSinks>,
+    reports: Arc<export::sinks::ReportSinks>,
     drain: Arc<ArcSwap<DrainSettings>>,
     /// Weak: the pages must not keep the process's parts when it ends.
     reloader: Weak<Reloader>,
     /// Unix time at which the clock stood at zero.
     epoch: f64,
-    watched: watch::MonitorHandle,
+    watched: engine_monitor::MonitorHandle,
 }
 
 impl export::ProcessFacts for AdminState {
@@ -490,11 +491,11 @@ impl export::ProcessFacts for AdminState {
 }
 
 impl AdminState {
-    fn gates(&self) -> Vec<export::gate::GateStatus> {
+    fn gates(&self) -> Vec<export::gate_status::GateStatus> {
         let (pool, now) = (&self.gateway.pool, self.gateway.clock.now());
         let backends = (0..pool.len()).map(|i| BackendId(u16::try_from(i).unwrap_or(u16::MAX)));
         let gate = |backend| {
-            Some(export::gate::GateStatus {
+            Some(export::gate_status::GateStatus {
                 limits: pool.limits(backend)?,
                 queued_bytes: pool.gauges(backend).queued_bytes,
                 slo_ttft: self.gateway.ledger.slo().ttft.as_secs_f64(),
@@ -572,12 +573,12 @@ impl export::ReloadControl for AdminState {
     }
 }
 
-fn admission(admin: &export::settings::Admin) -> visitor::AccessPolicy {
+fn admission(admin: &export::settings::Admin) -> auth::AccessPolicy {
     if admin.token.is_none() && !admin.listen.ip().is_loopback() {
         tracing::warn!(listen = %admin.listen, "the admin port is open to other machines, and admin.token is not set");
     }
     let token = admin.token.as_ref().map(|token| token.reveal().to_owned());
-    visitor::AccessPolicy { hosts: admin.hosts.clone(), token, neighbours: Vec::new() }
+    auth::AccessPolicy { hosts: admin.hosts.clone(), token, neighbours: Vec::new() }
 }
 
 fn rules(config: &Config) -> RequestPolicy {

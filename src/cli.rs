@@ -4,13 +4,13 @@
 
 mod analyze;
 mod compare;
+mod generate;
 mod plan;
 mod probe;
 mod rehearse;
 mod replay;
 mod sweep;
-mod words;
-mod writings;
+mod value_enums;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,16 +21,16 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use analyze::Analyze;
 pub use compare::Compare;
+pub use generate::{CompletionsArgs, Man, SchemaFlags, SchemaForm};
 pub use plan::PlanArgs;
 pub use probe::Probe;
 pub use rehearse::{Rehearse, Unmet};
 pub use sweep::SweepFlags;
-pub use words::{FormatWord, LangWord, MeasurementRefused};
-pub use writings::{CompletionsArgs, Man, SchemaFlags, SchemaForm};
+pub use value_enums::{FormatWord, LangWord, MeasurementRefused};
 
 use crate::config::{Config, ConfigErrors, ConfigSource, Overrides};
 use crate::export::settings::LogLevel;
-use crate::units::Span;
+use crate::vocabulary::units::Span;
 
 /// What `weir --version` says: the version, the revision of the source, the compiler.
 const VERSION: &str =
@@ -220,9 +220,9 @@ impl Cli {
             CliCommand::Plan(flags) => plan::run(&flags),
             CliCommand::Compare(flags) => compare::run(&flags),
             CliCommand::Top(flags) => crate::top::run(&flags.admin, in_colour()),
-            CliCommand::Schema(flags) => writings::schema(&flags),
-            CliCommand::Completions(flags) => writings::completions(&flags),
-            CliCommand::Man(flags) => writings::man(&flags),
+            CliCommand::Schema(flags) => generate::schema(&flags),
+            CliCommand::Completions(flags) => generate::completions(&flags),
+            CliCommand::Man(flags) => generate::man(&flags),
         }
     }
 }
@@ -286,7 +286,7 @@ fn in_colour() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
 }
 
-fn duration(typed: &str) -> Result<Duration, crate::units::UnitError> {
+fn duration(typed: &str) -> Result<Duration, crate::vocabulary::units::UnitError> {
     typed.parse::<Span>().map(|span| span.0)
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::time::Timestamp;
+use crate::vocabulary::time::Timestamp;
 
 /// The process's monotonic clock, counted from the moment it was made.
 #[derive(Clone, Copy, Debug)]

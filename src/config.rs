@@ -28,13 +28,13 @@ pub use fault::{ConfigErrors, Fault, Position};
 pub use server::{BackendConfig, Inside};
 
 use self::substitute::Surroundings;
-use crate::balance::BalancePolicy;
-use crate::control;
+use crate::admission::policy;
+use crate::admission::pool::BalancePolicy;
 use crate::export::settings::{Admin, JournalSettings, LogLevel, LogSettings, Metrics, Otlp};
-use crate::proxy::admission::AdmissionSettings;
+use crate::proxy::admission_settings::AdmissionSettings;
 use crate::proxy::settings::{DrainSettings, ProxyLimits};
-use crate::slo::Slo;
-use crate::units::Span;
+use crate::vocabulary::slo::Slo;
+use crate::vocabulary::units::Span;
 
 /// What weir does with what it finds out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
@@ -95,7 +95,7 @@ pub struct Config {
     /// Whether GPUs are read.
     pub gpu: crate::gpu::settings::Settings,
     /// Which rule makes the limits.
-    pub control: control::ControlPolicy,
+    pub control: policy::ControlPolicy,
 }
 
 /// What flags and environment variables say; each part present wins over the file.
@@ -160,7 +160,7 @@ impl Default for Config {
             journal: JournalSettings::default(),
             probe: crate::probe::settings::Settings::default(),
             gpu: crate::gpu::settings::Settings::default(),
-            control: control::ControlPolicy::default(),
+            control: policy::ControlPolicy::default(),
         }
     }
 }

@@ -3,9 +3,9 @@
 //! It asks a running weir's admin port once a second, as any program would: `/status`, `/knee` and `/saturation`. It changes
 //! nothing there. What the answers mean is in picture.rs, what is shown in screen.rs; this is the loop between them.
 
+mod labels;
 mod picture;
 mod screen;
-mod wording;
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
@@ -20,7 +20,8 @@ use tokio::runtime::Runtime;
 
 use self::picture::Picture;
 use self::screen::Screen;
-use crate::scrape::client::{self, Address, Unanswered};
+use crate::engine_metrics::client;
+use crate::engine_metrics::client::{Address, Unanswered};
 
 /// Why there is nothing to look at.
 #[derive(Debug, thiserror::Error)]

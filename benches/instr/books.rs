@@ -3,13 +3,13 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use weir::backend::BackendId;
 use weir::measure::{
     Account, Arrival, BackendNames, Bounds, BucketSettings, Buckets, Entry, Ledger, LogHistogram, Priority,
     SampleBuffer,
 };
-use weir::slo::Slo;
-use weir::time::Timestamp;
+use weir::vocabulary::backend_id::BackendId;
+use weir::vocabulary::slo::Slo;
+use weir::vocabulary::time::Timestamp;
 
 use crate::{Heap, Unit};
 

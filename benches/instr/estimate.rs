@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use weir::estimate::{EngineLimits, Estimator, Settings};
 use weir::measure::{Priority, RequestKey, Sample, What};
-use weir::time::Timestamp;
+use weir::vocabulary::time::Timestamp;
 
 use crate::{Heap, Unit};
 

@@ -3,10 +3,10 @@
 use std::hint::black_box;
 use std::time::Duration;
 
+use weir::admission::pool::{Acquire, BalancePolicy, Pool};
 use weir::admission::{AdmissionRequest, Limits, Mode, Settings};
-use weir::backend::BackendId;
-use weir::balance::{Acquire, BalancePolicy, Pool};
-use weir::time::Timestamp;
+use weir::vocabulary::backend_id::BackendId;
+use weir::vocabulary::time::Timestamp;
 
 use crate::{Heap, Unit};
 

@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use weir::scrape::settings::{Engine, Series};
-use weir::scrape::table::Table;
+use weir::engine_metrics::settings::{Engine, Series};
+use weir::engine_metrics::table::Table;
 
 fuzz_target!(|body: &[u8]| {
     let recognised = Table::recognise(body);

@@ -5,9 +5,9 @@
 
 use std::collections::VecDeque;
 
-use super::ask::{AdmissionRequest, Class, Tenant};
 use super::limits::{Limits, Mode};
-use crate::time::Timestamp;
+use super::request::{AdmissionRequest, Class, Tenant};
+use crate::vocabulary::time::Timestamp;
 
 /// A dispatched request's place at its backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,7 +18,7 @@ pub struct Slot {
 
 /// Whether one more may be dispatched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum GateVerdict {
+pub(in crate::admission) enum GateVerdict {
     /// It may.
     Open,
     /// Enough are without a first token, or in flight at all.
@@ -29,7 +29,7 @@ pub(super) enum GateVerdict {
 
 /// One backend's requests in flight.
 #[derive(Debug, Default)]
-pub(super) struct Gate {
+pub(in crate::admission) struct Gate {
     flights: Vec<Flight>,
     vacant: Vec<u32>,
     /// In order of dispatch; who is no longer pending is taken out when he reaches the head, which always is.
@@ -68,7 +68,7 @@ enum FlightPhase {
 
 /// Of a request that has ended: whose it was, and by how much its tenant was charged too little.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct EndedRequest {
+pub(in crate::admission) struct EndedRequest {
     pub class: Class,
     pub tenant: Tenant,
     pub uncharged: f64,
@@ -253,7 +253,7 @@ impl Flight {
 }
 
 /// A length that sums can be made of, whatever was told; at least one token.
-pub(super) fn tokens(prompt: f32) -> f64 {
+pub(in crate::admission) fn tokens(prompt: f32) -> f64 {
     f64::from(prompt).clamp(1.0, MOST_TOKENS)
 }
 

@@ -3,7 +3,7 @@
 //! It says what is allowed and what is to be expected, and not why. Nobody has to renew it: a gate whose control stands
 //! still goes on with the last one.
 
-use crate::average::octave;
+use crate::vocabulary::average::octave;
 
 /// How much may be dispatched to one backend, and what a request has to expect there.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -6,23 +6,21 @@
 //!
 //! Absent: several backends (`balance`), bytes and sockets, and the timers of those who wait.
 
-mod ask;
 mod gate;
-mod lane;
 mod limits;
-mod line;
-mod order;
-mod pace;
+pub mod policy;
+pub mod pool;
 mod queue;
-mod reserve;
+mod request;
 mod settings;
+mod shadow;
 mod shed;
-mod wait;
 
-pub use ask::{AdmissionRequest, Class, Tenant};
 pub use gate::Slot;
 pub use limits::{FIRST_WINDOW, Forecast, Limits, Mode};
-pub use line::{BackendQueue, Dequeued, GateStats, Offered, QueueCounts};
-pub use queue::Ticket;
+pub use queue::backend_queue::{BackendQueue, Dequeued, GateStats, Offered, QueueCounts};
+pub use queue::class_queue::Ticket;
+pub use request::{AdmissionRequest, Class, Tenant};
 pub use settings::{ClassSettings, Classes, Settings};
+pub use shadow::{Shadow, WouldShed};
 pub use shed::{Shed, ShedReason};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::ask::Class;
+use super::request::Class;
 
 /// Of one line; the bounds hold for each backend.
 #[derive(Clone, Copy, Debug, PartialEq)]

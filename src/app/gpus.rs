@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::watch::MonitorHandle;
-use crate::backend::BackendId;
+use super::engine_monitor::MonitorHandle;
 use crate::config::{BackendConfig, Config};
 use crate::estimate::Shift;
 use crate::export::gpu::beside;
 use crate::gpu::track::{GpuTenant, Whose};
-use crate::proxy::gateway::ProxyState;
+use crate::proxy::state::ProxyState;
+use crate::vocabulary::backend_id::BackendId;
 
 /// The backends as tenants of the GPUs.
 pub fn tenants(config: &Config) -> Vec<GpuTenant> {

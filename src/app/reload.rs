@@ -9,15 +9,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 
-use super::fleet::Backends;
-use super::{rules, unix_time, watch};
+use super::backends::Backends;
+use super::{engine_monitor, rules, unix_time};
 use crate::config::effective::Effective;
 use crate::config::{Config, ConfigSource, Loaded, Origins};
+use crate::control_loop::Command;
 use crate::export::logging::LevelHandle;
 use crate::export::settings::Passthrough;
-use crate::proxy::gateway::ProxyState;
 use crate::proxy::settings::DrainSettings;
-use crate::steer::Command;
+use crate::proxy::state::ProxyState;
 
 /// Whoever can reload.
 pub struct Reloader {
@@ -33,7 +33,7 @@ pub struct Reloader {
 pub struct Parts {
     pub gateway: Arc<ProxyState>,
     pub fleet: Arc<Backends>,
-    pub watched: watch::MonitorHandle,
+    pub watched: engine_monitor::MonitorHandle,
     pub drain: Arc<ArcSwap<DrainSettings>>,
     /// Absent where the log is somebody else's.
     pub loudness: Option<LevelHandle>,

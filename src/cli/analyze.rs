@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 
-use super::words::{FormatWord, LangWord, MeasurementRefused};
+use super::value_enums::{FormatWord, LangWord, MeasurementRefused};
 use crate::offline::import::{self, Problem};
 use crate::offline::sweep::{Objectives, Sweep};
 use crate::offline::{Analysis, report};

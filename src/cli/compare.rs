@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::analyze::{gpus, with_gpus, write};
 use super::plan::one;
-use super::words::{FormatWord, LangWord, MeasurementRefused};
+use super::value_enums::{FormatWord, LangWord, MeasurementRefused};
 use crate::offline::compare::compare;
 use crate::offline::{JudgedSweep, report};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::analyze::{complain, gpus, write};
-use super::words::{FormatWord, LangWord, MeasurementRefused};
+use super::value_enums::{FormatWord, LangWord, MeasurementRefused};
 use crate::offline::plan::{self, NoPlan, PlanRequest};
 use crate::offline::verdict::VerdictKind;
 use crate::offline::{Analysis, JudgedSweep, import, report};

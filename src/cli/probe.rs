@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use super::words::MeasurementRefused;
+use super::value_enums::MeasurementRefused;
 use crate::load::client::LoadTarget;
 
 /// Flags of `weir probe`.

@@ -13,9 +13,10 @@ use clap::Args;
 use super::replay;
 use crate::engine::profile::Profile;
 use crate::estimate::{EngineLimits, Settings};
-use crate::rehearsal::scenario::Subject;
-use crate::rehearsal::{self, Machine, Rivals, Scenario, Selection, SimulationChart, Truth, Truths, report};
-use crate::time::Timestamp;
+use crate::simulation;
+use crate::simulation::scenario::Subject;
+use crate::simulation::{Machine, Rivals, Scenario, Selection, SimulationChart, Truth, Truths, report};
+use crate::vocabulary::time::Timestamp;
 
 /// Flags of `weir rehearse`.
 #[derive(Debug, Args)]
@@ -87,7 +88,7 @@ pub fn run(flags: &Rehearse) -> anyhow::Result<()> {
         print!("{}", Rivals::compare(&scenarios, &choice, &mut Truths::kept(), threads()).page());
         return Ok(());
     }
-    let findings = rehearsal::rehearse(&scenarios, &choice, &mut Truths::kept(), threads());
+    let findings = simulation::rehearse(&scenarios, &choice, &mut Truths::kept(), threads());
     print!("{}", if flags.page { report::page(&findings) } else { report::text(&findings) });
     let unmet = findings.iter().filter(|finding| !finding.is_met()).count();
     if unmet == 0 { Ok(()) } else { Err(Unmet { unmet, all: findings.len() }.into()) }
@@ -108,7 +109,7 @@ fn draw(scenarios: &[Scenario], flags: &Rehearse, file: &Path) -> anyhow::Result
     let wanted = |subject: &&Subject| flags.engine.is_empty() || flags.engine.contains(&subject.name);
     let subject = scenario.engines.iter().find(wanted).context("the scenario has no such engine")?;
     let seed = flags.seed.or(scenario.seeds.first().copied()).unwrap_or(1);
-    let (outcome, truths) = rehearsal::perform(scenario, subject, &mut Truths::kept(), threads(), seed);
+    let (outcome, truths) = simulation::perform(scenario, subject, &mut Truths::kept(), threads(), seed);
     for change in &outcome.transitions {
         let at = change.at.since(Timestamp::ZERO).as_secs_f64();
         eprintln!("{at:8.1} s  {} -> {}: {}", change.from, change.to, change.reason);
@@ -120,7 +121,7 @@ fn draw(scenarios: &[Scenario], flags: &Rehearse, file: &Path) -> anyhow::Result
 fn truths(names: &[String]) -> anyhow::Result<()> {
     for name in names {
         let machines = if Path::new(name).exists() {
-            rehearsal::machines_of(&read_all(&[PathBuf::from(name)])?)
+            simulation::machines_of(&read_all(&[PathBuf::from(name)])?)
         } else {
             vec![(name.clone(), Machine::plain(Profile::named(name)?.setup))]
         };

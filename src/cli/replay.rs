@@ -12,8 +12,8 @@ use anyhow::Context as _;
 
 use crate::estimate::{Estimate, Reading, Settings};
 use crate::measure::journal::{JournalLine, JournalRecord};
-use crate::rehearsal::{SimulationOutcome, journal};
-use crate::time::Timestamp;
+use crate::simulation::{SimulationOutcome, journal};
+use crate::vocabulary::time::Timestamp;
 
 /// Replays `file` and says, for every process that wrote into it and every backend, when the state changed and why, and
 /// the knee at the end.

@@ -15,7 +15,7 @@ use tokio::sync::watch as channel;
 
 use self::files::SweepFolder;
 use self::watch::Watcher;
-use super::words::{FormatWord, LangWord, MeasurementRefused};
+use super::value_enums::{FormatWord, LangWord, MeasurementRefused};
 use crate::load::body::Api;
 use crate::load::client::LoadTarget;
 use crate::load::schedule::Rate;

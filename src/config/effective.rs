@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::tree::{self, PathStep, TreeNode, TreeValue};
 use super::{Config, Overrides, SloRoute};
-use crate::control;
-use crate::units::Span;
+use crate::admission::policy;
+use crate::vocabulary::units::Span;
 
 /// The configuration as a file would say it.
 #[derive(Debug, Serialize)]
@@ -20,8 +20,8 @@ pub struct Effective<'c> {
     mode: super::Mode,
     slo: EffectiveObjectives<'c>,
     backends: &'c [super::BackendConfig],
-    balance: crate::balance::BalancePolicy,
-    admission: &'c crate::proxy::admission::AdmissionSettings,
+    balance: crate::admission::pool::BalancePolicy,
+    admission: &'c crate::proxy::admission_settings::AdmissionSettings,
     control: EffectiveRule,
     probe: &'c crate::probe::settings::Settings,
     gpu: &'c crate::gpu::settings::Settings,
@@ -53,7 +53,7 @@ pub type Origins = BTreeMap<String, String>;
 impl<'c> Effective<'c> {
     /// What `config` says.
     pub fn of(config: &'c Config) -> Self {
-        let limit = if let control::ControlPolicy::Static(limit) = config.control { Some(limit) } else { None };
+        let limit = if let policy::ControlPolicy::Static(limit) = config.control { Some(limit) } else { None };
         Self {
             version: 1,
             listen: config.listen,

@@ -13,12 +13,12 @@ use super::fault::{Fault, Position};
 use super::substitute::Surroundings;
 use super::tree::{self, PathStep, TreeNode};
 use super::{Config, Overrides};
-use crate::balance::BalancePolicy;
+use crate::admission::pool::BalancePolicy;
+use crate::engine_metrics::settings::{EngineKind, Series};
 use crate::export::settings::{Admin, JournalSettings, LogSettings, Metrics, Otlp};
-use crate::proxy::admission::AdmissionSettings;
+use crate::proxy::admission_settings::AdmissionSettings;
 use crate::proxy::settings::{DrainSettings, Health, ProxyLimits};
-use crate::scrape::settings::{EngineKind, Series};
-use crate::units::Span;
+use crate::vocabulary::units::Span;
 
 /// The configuration of weir: one YAML file. Everything but `backends` has a default.
 #[derive(Debug, Default, Deserialize, JsonSchema)]

@@ -7,11 +7,11 @@ use super::fault::ConfigErrors;
 use super::file::{self, ConfigFile, ConfigReader, PolicyWord, Workers};
 use super::tree::PathStep;
 use super::{BackendConfig, Config, Inside, Loaded, Mode, Overrides, SloRoute, processors};
-use crate::control::ControlPolicy;
+use crate::admission::policy::ControlPolicy;
+use crate::engine_metrics::settings::EngineKind;
 use crate::export::settings::{Metrics, Otlp};
 use crate::proxy::settings::{BackendSettings, BackendUrl, Health, UrlError};
-use crate::scrape::settings::EngineKind;
-use crate::slo::Slo;
+use crate::vocabulary::slo::Slo;
 
 /// More threads than any machine has use for; a larger number is a slip of the finger.
 const MOST_WORKERS: usize = 1024;

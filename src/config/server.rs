@@ -4,9 +4,9 @@ use std::ops::Deref;
 
 use serde::Serialize;
 
+use crate::engine_metrics::settings::{EngineKind, Series};
 use crate::estimate::EngineLimits;
 use crate::proxy::settings::{BackendSettings, BackendUrl};
-use crate::scrape::settings::{EngineKind, Series};
 
 /// One inference server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

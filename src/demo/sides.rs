@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::load::record::{LoadOutcome, LoadRecord};
-use crate::time::Timestamp;
+use crate::vocabulary::time::Timestamp;
 
 /// One run of the overload, between its ramp and its last request.
 #[derive(Clone, Copy, Debug)]

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use crate::engine::profile::Profile;
 use crate::estimate::{Estimate, Prediction, Reading, SaturationState, StepCosts};
-use crate::time::Timestamp;
+use crate::vocabulary::time::Timestamp;
 
 /// Watches the readings go by.
 #[derive(Debug, Default)]

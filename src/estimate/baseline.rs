@@ -3,7 +3,7 @@
 //! Sixteen buckets of log2(prompt tokens), each a tracker of the 30th percentile in the log domain: robust against the
 //! queueing that slips in, and a few floats. Which samples are free of load is the caller's decision.
 
-use crate::average::octave;
+use crate::vocabulary::average::octave;
 
 /// The load-free TTFT as a function of prompt length.
 #[derive(Clone, Debug, Default)]

@@ -14,8 +14,8 @@ use super::costs::Solution;
 use super::headroom::Headroom;
 use super::mix::{MixFigures, ServedMoments};
 use super::reading::{Estimate, Knee, Regime};
-use crate::average::Moments;
-use crate::time::Timestamp;
+use crate::vocabulary::average::Moments;
+use crate::vocabulary::time::Timestamp;
 
 /// Sums over saturated blocks with a memory of two minutes, and how much they scatter.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use super::crowd::ClosedLoopDetector;
+use super::closed_loop::ClosedLoopDetector;
 
 /// The test's state: a handful of floats, four additions an event.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 //! A two-sided CUSUM on the blocks' tokens per second, whitened by their own lag-one correlation: neighbouring blocks share
 //! their long streams, and without whitening a slow wave would look like a shift.
 
-use crate::average::Moments;
+use crate::vocabulary::average::Moments;
 
 /// The sequential test.
 #[derive(Clone, Debug)]

@@ -10,12 +10,11 @@ use std::time::Duration;
 
 use super::blocks::{BlockTick, Blocks};
 use super::capacity::{Capacity, FEWEST_BLOCKS};
-use super::clarity::StepVisibility;
 use super::costs::Costs;
 use super::detector::Detector;
 use super::drift::DriftTest;
 use super::first_token::FirstTokens;
-use super::live::{InFlightTable, RequestPhase, TrackedRequest};
+use super::in_flight::{InFlightTable, RequestPhase, TrackedRequest};
 use super::mix::Mix;
 use super::prediction::{EngineBounds, predict, upper_bound};
 use super::prompts::PromptCorrection;
@@ -24,13 +23,14 @@ use super::reading::{
 };
 use super::saturation::Saturation;
 use super::speed::{SpeedChange, SpeedTest};
+use super::step_visibility::StepVisibility;
 use super::steps::{EmissionSeen, FinishedStep, Steps, WorkInterval};
 use super::throughput::BestStartRate;
-use super::view::View;
 use super::{EngineLimits, Settings};
-use crate::average::DecayingRate;
 use crate::measure::{RequestKey, Sample, What};
-use crate::time::Timestamp;
+use crate::vocabulary::average::DecayingRate;
+use crate::vocabulary::signals::View;
+use crate::vocabulary::time::Timestamp;
 
 /// One backend's estimator.
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 //! head of line may wait, and from when on a backend counts as driven to its limit.
 
 use super::baseline::{BUCKETS, TtftBaseline};
-use crate::average::{DecayingRate, Moments, Smoothed};
+use crate::vocabulary::average::{DecayingRate, Moments, Smoothed};
 
 /// The stage's state.
 #[derive(Clone, Debug)]

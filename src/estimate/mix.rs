@@ -8,7 +8,7 @@ use super::length_test::LengthTest;
 use super::lengths::{OutputLaw, bucket};
 use super::prompt_test::PromptTest;
 use super::prompts::PromptTokens;
-use crate::average::{Smoothed, octave};
+use crate::vocabulary::average::{Smoothed, octave};
 
 /// What is known of the mix.
 #[derive(Clone, Debug)]

@@ -7,17 +7,16 @@ mod advice;
 mod baseline;
 mod blocks;
 mod capacity;
-mod clarity;
+mod closed_loop;
 mod costs;
-mod crowd;
 mod detector;
 mod drift;
 mod estimator;
 mod first_token;
 mod headroom;
+mod in_flight;
 mod length_test;
 mod lengths;
-mod live;
 mod mix;
 mod prediction;
 mod prompt_test;
@@ -25,19 +24,19 @@ mod prompts;
 mod reading;
 mod saturation;
 mod speed;
+mod step_visibility;
 mod steps;
 mod throughput;
-mod view;
 
 use std::time::Duration;
 
+pub use crate::vocabulary::signals::View;
 pub use advice::{Advice, CountedBy, advice};
 pub use estimator::Estimator;
 pub use reading::{
     BlockCounts, Estimate, Knee, Missing, NotEnoughEvidence, Prediction, Reading, Regime, SaturationState, Shift,
     ShiftKind, SpeedChanges, StepCosts, Transition,
 };
-pub use view::View;
 
 /// What the estimator has to be told.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,7 +3,7 @@
 //! A two-sided CUSUM on ln(prompt), in standard deviations from its usual mean. A log is what makes one long prompt count for
 //! no more than it should, and prompt lengths are close to log-normal.
 
-use crate::average::Moments;
+use crate::vocabulary::average::Moments;
 
 /// The sequential test.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::time::Timestamp;
+use crate::vocabulary::time::Timestamp;
 
 /// Where the load stands against the knee.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

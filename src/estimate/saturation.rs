@@ -2,7 +2,7 @@
 
 use super::detector::TickFindings;
 use super::reading::{SaturationState, Transition};
-use crate::time::Timestamp;
+use crate::vocabulary::time::Timestamp;
 
 /// Where the load stands, and why.
 #[derive(Clone, Debug)]
@@ -110,8 +110,8 @@ const ENOUGH_STARTS: u64 = 10;
 
 #[cfg(test)]
 mod tests {
-    use super::super::crowd::ClosedLoopDetector;
     use super::*;
+    use crate::estimate::closed_loop::ClosedLoopDetector;
 
     fn findings(surplus: f64, waiting: f64) -> TickFindings {
         TickFindings {

@@ -10,10 +10,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::backend::BackendId;
 use crate::clock::Clock;
 use crate::measure::{Closed, RequestReport, UnmeasuredRequest};
-use crate::time::Timestamp;
+use crate::vocabulary::backend_id::BackendId;
+use crate::vocabulary::time::Timestamp;
 
 /// The handing-over side.
 #[derive(Clone, Debug)]

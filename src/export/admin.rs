@@ -24,9 +24,9 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Handles;
-use super::places::{ConnLimit, ConnSlot};
+use super::auth::{AccessPolicy, Action, Ends};
+use super::conn_limit::{ConnLimit, ConnSlot};
 use super::routes::{self, AdminPage, AdminResponse, Pages};
-use super::visitor::{AccessPolicy, Action, Ends};
 
 /// The running admin port. Dropping it stops the port and waits for its thread.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 //! Only what has a source is listed; a family that would be a permanent zero is worse than none. metrics.md is the
 //! reference and a test compares the two. It holds no values (metrics.rs) and no labels.
 
-use super::sheet::{FamilyDescription, MetricKind};
+use super::exposition::{FamilyDescription, MetricKind};
 
 macro_rules! families {
     ($($(#[$group:meta])* $constant:ident = $kind:ident $name:literal: $help:literal;)+) => {

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::exposition::{ExpositionWriter, FamilyDescription, Label};
 use super::families as f;
-use super::sheet::{ExpositionWriter, FamilyDescription, Label};
 use crate::estimate::Shift;
 use crate::gpu::reading::{ClockKind, Device, ECC, Spell, ThrottleReason};
-use crate::time::Timestamp;
+use crate::vocabulary::time::Timestamp;
 
 /// The families of "GPU"; none without a GPU.
 pub fn write(sheet: &mut ExpositionWriter<'_>, gpus: &[Device]) {

@@ -10,7 +10,7 @@ use super::saturation::{BackendEstimate, confidence};
 use crate::estimate::{Advice, Estimate, Knee, Prediction, Reading, SaturationState, Shift};
 use crate::gpu::reading::Device;
 use crate::measure::snapshot::Snapshot;
-use crate::time::Timestamp;
+use crate::vocabulary::time::Timestamp;
 
 /// `/knee`: per backend the knee with its interval, the prediction, the bounds, the curve between.
 pub fn knee(snapshot: &Snapshot, judged: &[Option<BackendEstimate>], gpus: &[Device], epoch: f64) -> Value {

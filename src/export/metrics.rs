@@ -8,9 +8,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use super::exposition::{ExpositionWriter, FamilyDescription, FamilyWriter, Label};
 use super::families as f;
-use super::sheet::{ExpositionWriter, FamilyDescription, FamilyWriter, Label};
-use super::{Handles, Mode, ProcessCounters, gate, gpu, probe, reported, saturation};
+use super::{Handles, Mode, ProcessCounters, engine_report, gate_status, gpu, probe, saturation};
 use crate::measure::histogram::Buckets;
 use crate::measure::snapshot::{AccountBooks, Snapshot};
 use crate::measure::{
@@ -144,7 +144,7 @@ fn write_state(sheet: &mut ExpositionWriter<'_>, snapshot: &Snapshot, facts: &Pr
             out.value(&common(books, []), age.as_secs_f64());
         }
     });
-    gate::write(sheet, snapshot, &facts.gates);
+    gate_status::write(sheet, snapshot, &facts.gates);
     sheet.single(&f::DRAINING, f64::from(u8::from(draining)));
 }
 
@@ -205,7 +205,7 @@ fn write_process(sheet: &mut ExpositionWriter<'_>, snapshot: &Snapshot, facts: &
             out.count(&[("backend", backend)], u64::from(up));
         }
     });
-    reported::write(sheet, snapshot, &facts.reported);
+    engine_report::write(sheet, snapshot, &facts.reported);
     gpu::write(sheet, &facts.gpus);
     sheet.column(&f::MALFORMED, |out| {
         for reason in MalformedReason::ALL {

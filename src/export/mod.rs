@@ -6,9 +6,13 @@
 
 pub mod access;
 pub mod admin;
+pub mod auth;
+pub mod conn_limit;
 pub mod encoding;
+pub mod engine_report;
+pub mod exposition;
 pub mod families;
-pub mod gate;
+pub mod gate_status;
 pub mod gpu;
 pub mod journal;
 pub mod knee;
@@ -16,18 +20,14 @@ pub mod logging;
 pub mod metrics;
 pub mod otlp;
 pub mod page;
-pub mod places;
 pub mod probe;
-pub mod reported;
-pub mod reports;
 pub mod routes;
 pub mod saturation;
 pub mod secret;
 pub mod settings;
-pub mod sheet;
+pub mod sinks;
 pub mod status;
 pub mod stderr;
-pub mod visitor;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -97,9 +97,9 @@ pub struct ProcessCounters {
     /// What the estimate says of each backend.
     pub judged: Vec<Option<saturation::BackendEstimate>>,
     /// The gate of each backend.
-    pub gates: Vec<gate::GateStatus>,
+    pub gates: Vec<gate_status::GateStatus>,
     /// What each engine reports of itself.
-    pub reported: Vec<Option<reported::EngineReport>>,
+    pub reported: Vec<Option<engine_report::EngineReport>>,
     /// The GPUs that are read.
     pub gpus: Vec<crate::gpu::reading::Device>,
 }

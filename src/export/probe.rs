@@ -4,8 +4,8 @@
 
 use serde_json::{Value, json};
 
+use super::exposition::{ExpositionWriter, FamilyDescription, Label};
 use super::families as f;
-use super::sheet::{ExpositionWriter, FamilyDescription, Label};
 use crate::measure::{Buckets, Snapshot};
 
 /// Whoever runs synthetic load.

@@ -14,10 +14,10 @@ use http::{HeaderMap, Method, Response, StatusCode, Uri};
 use http_body_util::{Either, Full};
 use serde_json::json;
 
+use super::auth::Action;
 use super::metrics::{self, Exposition};
 use super::page::hub::Frames;
 use super::page::{self, LivePage, PageFile};
-use super::visitor::Action;
 use super::{Handles, Mode, encoding, knee, probe, status};
 
 /// An answer of the admin port: whole, or the events of the live page.

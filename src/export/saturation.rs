@@ -3,8 +3,8 @@
 //! What is unknown is NaN in the two ratios, so that no alert fires, and absent elsewhere, so that no average is poisoned
 //! (metrics.md section 5). It computes nothing but the confidence, which is one division.
 
+use super::exposition::{ExpositionWriter, FamilyDescription, Label};
 use super::families as f;
-use super::sheet::{ExpositionWriter, FamilyDescription, Label};
 use crate::estimate::{Estimate, Knee, Reading, SaturationState};
 use crate::measure::snapshot::Snapshot;
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{Handles, ProcessCounters, gate, gpu, reported};
+use super::{Handles, ProcessCounters, engine_report, gate_status, gpu};
 use crate::estimate::Reading;
 use crate::measure::snapshot::{AccountBooks, Snapshot};
 use crate::measure::{AbandonPhase, Direction, Outcome, Phase, Quantiles, Rates, ShedReason, WindowView};
-use crate::time::Timestamp;
+use crate::vocabulary::time::Timestamp;
 
 /// The status now, as one line of JSON.
 pub fn render(handles: &Handles) -> String {
@@ -28,8 +28,8 @@ pub fn describe(snapshot: &Snapshot, facts: &ProcessCounters, draining: bool) ->
         if let Some(Some(judged)) = facts.judged.get(place) {
             described["saturation"] = saturation(&judged.reading, snapshot.at);
         }
-        described["limits"] = gate::describe(facts.gates.get(place));
-        described["engine"] = reported::describe(facts.reported.get(place).and_then(Option::as_ref));
+        described["limits"] = gate_status::describe(facts.gates.get(place));
+        described["engine"] = engine_report::describe(facts.reported.get(place).and_then(Option::as_ref));
         described
     });
     json!({

@@ -21,7 +21,7 @@ use self::settings::{Enabled, Settings};
 use self::source::{Driver, GpuSource, Unavailable};
 use self::track::{GpuTenant, Tracker};
 use crate::clock::Clock;
-use crate::time::Timestamp;
+use crate::vocabulary::time::Timestamp;
 
 /// Where the last round lies.
 #[derive(Debug)]

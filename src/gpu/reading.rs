@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::time::Timestamp;
+use crate::vocabulary::time::Timestamp;
 
 /// Which GPU this is, and whose.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -17,8 +17,8 @@ pub struct Settings {
     /// `auto`: where there is a library; `true`: as well, and its absence is a warning; `false`: never.
     pub enabled: Enabled,
     /// Between two readings. A shorter one sees shorter spells of throttling and asks the driver more often.
-    #[serde(with = "crate::units::typed")]
-    #[schemars(with = "crate::units::Span", extend("minimum" = "100ms", "maximum" = "1m"))]
+    #[serde(with = "crate::vocabulary::units::typed")]
+    #[schemars(with = "crate::vocabulary::units::Span", extend("minimum" = "100ms", "maximum" = "1m"))]
     pub interval: Duration,
     /// The library; `null` is `libnvidia-ml.so.1` from where the system keeps its libraries.
     pub library: Option<PathBuf>,

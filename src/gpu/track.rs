@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::reading::{Device, Identity, Throttling, Xid};
 use super::settings::Selector;
 use super::source::{Failure, GpuFault, GpuSample};
-use crate::time::Timestamp;
+use crate::vocabulary::time::Timestamp;
 
 /// A backend, and the GPUs it runs on.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,10 +16,10 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 
 use super::body::Api;
-use super::link::LoadConnection;
+use super::connection::LoadConnection;
 use super::record::{FailureKind, LoadOutcome, LoadRecord};
 use crate::clock::Clock;
-use crate::time::Timestamp;
+use crate::vocabulary::time::Timestamp;
 use crate::wire::{self, BodyFormat, Dialect, StreamScanner};
 
 /// Where a level is sent: a server's address and the path below which its interfaces lie. Plain HTTP.

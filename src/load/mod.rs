@@ -9,12 +9,12 @@
 
 pub mod body;
 pub mod client;
-pub mod link;
-pub mod listing;
+pub mod connection;
 pub mod record;
 pub mod runner;
 pub mod schedule;
 pub mod steady;
 pub mod summary;
 pub mod times;
+pub mod trace_file;
 pub mod workload;

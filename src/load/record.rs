@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::workload::Draw;
-use crate::time::Timestamp;
+use crate::vocabulary::time::Timestamp;
 
 /// One request from its intended start to its end. Stamps are nanoseconds from the start of the level.
 ///

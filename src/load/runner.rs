@@ -19,14 +19,14 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use super::body::BodyTemplate;
 use super::client::{Client, GiveUp, LoadTarget, PreparedRequest};
-use super::listing::TraceFile;
 use super::record::{LoadOutcome, LoadRecord};
 use super::schedule::{Arrivals, Extent, Rate, pinned, schedule};
 use super::summary::{LevelSummary, RequestCounts};
+use super::trace_file::TraceFile;
 use super::workload::{Draw, Workload};
 use crate::clock::Clock;
-use crate::slo::Slo;
-use crate::time::Timestamp;
+use crate::vocabulary::slo::Slo;
+use crate::vocabulary::time::Timestamp;
 
 /// One load level, complete: the same level and seed send the same requests at the same times.
 #[derive(Clone, Debug)]

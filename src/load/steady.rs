@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::record::{LoadOutcome, LoadRecord};
-use crate::time::Timestamp;
+use crate::vocabulary::time::Timestamp;
 
 /// What happened in the steady window. Rates are per second.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

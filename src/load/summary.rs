@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::record::{FailureKind, LoadOutcome, LoadRecord};
 pub use super::steady::SteadyRates;
-use crate::slo::Slo;
-use crate::time::Timestamp;
+use crate::vocabulary::slo::Slo;
+use crate::vocabulary::time::Timestamp;
 
 /// A level in figures. Rates are per second, latencies in seconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

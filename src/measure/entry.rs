@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ledger::Account;
-use super::line::{BATCH, BATCH_AGE, RecordStage, RequestRecord};
-use super::outcome::{CodeClass, Outcome, OverheadStage, Priority, RetryReason, ShedReason};
+use super::record::{BATCH, BATCH_AGE, RecordStage, RequestRecord};
 use super::report::ReportContext;
 use super::shard::Shard;
 use super::timeline::Usage;
-use crate::time::Timestamp;
+use crate::vocabulary::outcome::{CodeClass, Outcome, OverheadStage, Priority, RetryReason, ShedReason};
+use crate::vocabulary::time::Timestamp;
 
 /// A request in the books, until one of its ends consumes it.
 ///
@@ -203,13 +203,13 @@ impl Drop for Entry {
 
 #[cfg(test)]
 mod tests {
-    use super::super::outcome::{AbandonPhase, Objective};
     use super::super::sample::What;
-    use super::super::tray::SampleBuffer;
     use super::super::{BackendNames, BucketSettings, Ledger, Snapshot};
     use super::*;
-    use crate::backend::BackendId;
-    use crate::slo::Slo;
+    use crate::measure::sample_buffer::SampleBuffer;
+    use crate::vocabulary::backend_id::BackendId;
+    use crate::vocabulary::outcome::{AbandonPhase, Objective};
+    use crate::vocabulary::slo::Slo;
     use proptest::prelude::*;
 
     fn ledger() -> Arc<Ledger> {

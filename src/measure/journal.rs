@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::{Arrival, Entry, EntryEnd};
 use super::ledger::{Account, BackendNames, Ledger};
-use super::outcome::{CodeClass, Outcome, OverheadStage, Priority, RetryReason, ShedReason};
 use super::timeline::{Timeline, Usage};
-use crate::time::Timestamp;
+use crate::vocabulary::outcome::{CodeClass, Outcome, OverheadStage, Priority, RetryReason, ShedReason};
+use crate::vocabulary::time::Timestamp;
 
 /// One line of a journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -235,8 +235,8 @@ impl QueuedEvent {
 mod tests {
     use super::super::BucketSettings;
     use super::*;
-    use crate::backend::BackendId;
-    use crate::slo::Slo;
+    use crate::vocabulary::backend_id::BackendId;
+    use crate::vocabulary::slo::Slo;
     use proptest::prelude::*;
     use std::sync::Arc;
     use std::sync::mpsc::sync_channel;

@@ -8,14 +8,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
-use super::books::BucketSettings;
+use super::account_stats::BucketSettings;
 use super::fnv::FewMap;
 use super::journal::JournalLine;
 use super::shard::Shard;
 use super::snapshot::Snapshot;
-use crate::backend::{BackendId, ModelId};
-use crate::slo::{InForce, Slo};
-use crate::time::Timestamp;
+use crate::vocabulary::backend_id::{BackendId, ModelId};
+use crate::vocabulary::slo::{InForce, Slo};
+use crate::vocabulary::time::Timestamp;
 
 /// Whose books a request is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use super::outcome::{Outcome, Priority, ShedReason};
 use super::timeline::Timeline;
-use crate::backend::BackendId;
+use crate::vocabulary::backend_id::BackendId;
+use crate::vocabulary::outcome::{Outcome, Priority, ShedReason};
 
 /// Who is told of closed requests. Called inside the books' critical section: to be handed on, never worked on.
 pub trait ReportSink: Send + Sync {

@@ -4,8 +4,8 @@
 //! apart. A sample holds stamps, lengths and counts: no text, no client, no key. It is not a record of the books: the
 //! entry counts for itself and says besides what a sample needs.
 
-use super::outcome::Priority;
-use crate::time::Timestamp;
+use crate::vocabulary::outcome::Priority;
+use crate::vocabulary::time::Timestamp;
 
 /// A request's name in samples; unique in the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -3,16 +3,16 @@
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::books::{AccountStats, BucketSettings};
+use super::account_stats::{AccountStats, BucketSettings};
 use super::fnv::FewMap;
 use super::journal::{JournalLine, JournalRecord};
 use super::ledger::{Account, AccountNames};
-use super::outcome::MalformedReason;
 use super::sample::RequestKey;
-use super::tray::SampleBuffer;
+use super::sample_buffer::SampleBuffer;
 use super::window::Window;
-use crate::backend::{BackendId, ModelId};
-use crate::slo::InForce;
+use crate::vocabulary::backend_id::{BackendId, ModelId};
+use crate::vocabulary::outcome::MalformedReason;
+use crate::vocabulary::slo::InForce;
 
 /// Where one worker's requests are booked.
 pub struct Shard {

@@ -3,13 +3,13 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::books::AccountStats;
+use super::account_stats::AccountStats;
 use super::ledger::Account;
-use super::outcome::MalformedReason;
 use super::shard::ShardState;
 use super::window::{Window, WindowView};
-use crate::backend::{BackendId, ModelId};
-use crate::time::Timestamp;
+use crate::vocabulary::backend_id::{BackendId, ModelId};
+use crate::vocabulary::outcome::MalformedReason;
+use crate::vocabulary::time::Timestamp;
 
 /// Everything that was booked until `at`.
 #[derive(Clone, Debug)]

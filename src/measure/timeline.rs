@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::Timestamp;
+use crate::vocabulary::time::Timestamp;
 
 /// When each thing happened to one request. Three moments that are easily confused stand apart: the first byte of the
 /// answer, its head, and its first content token.

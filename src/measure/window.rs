@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::histogram::LogHistogram;
-use crate::time::Timestamp;
+use crate::vocabulary::time::Timestamp;
 
 /// What is counted per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -9,7 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::settings::{Hours, Settings};
-use crate::time::Timestamp;
+use crate::vocabulary::time::Timestamp;
 
 /// What the guard sees at one moment. Counts are totals since the process began, of clients alone unless it says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -13,9 +13,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use super::guard::{Guard, GuardView, StopReason};
 use super::ladder::{HeldStep, Ladder, NextStep, ProbedKnee};
 use super::settings::Settings;
+use crate::admission::pool::{Acquire, Permit, Pool, Refused};
 use crate::admission::{AdmissionRequest, Class, Tenant};
-use crate::backend::BackendId;
-use crate::balance::{Acquire, Permit, Pool, Refused};
 use crate::clock::Clock;
 use crate::export::probe::{ProbeControl, RunSummary, SeenKnee, Status, SyntheticOutcome, SyntheticShare};
 use crate::load::body::BodyTemplate;
@@ -24,7 +23,8 @@ use crate::load::record::{LoadOutcome, LoadRecord};
 use crate::load::workload::{TokenLength, Workload};
 use crate::measure::snapshot::Snapshot;
 use crate::measure::{AccountStats, BucketSettings, Buckets, Ledger, Objective, Phase, Verdict};
-use crate::time::Timestamp;
+use crate::vocabulary::backend_id::BackendId;
+use crate::vocabulary::time::Timestamp;
 
 /// What a run needs of the process it runs in.
 #[derive(Clone)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::units::typed;
+use crate::vocabulary::units::typed;
 
 /// Guard rails of synthetic load. It runs only when somebody asks for it with the admin token.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -24,11 +24,11 @@ pub struct Settings {
     pub max_tokens: u64,
     /// Longest run.
     #[serde(with = "typed")]
-    #[schemars(with = "crate::units::Span")]
+    #[schemars(with = "crate::vocabulary::units::Span")]
     pub max_duration: Duration,
     /// How long each step is watched. Longer steps tell smaller differences of throughput apart.
     #[serde(with = "typed")]
-    #[schemars(with = "crate::units::Span", extend("minimum" = "1s"))]
+    #[schemars(with = "crate::vocabulary::units::Span", extend("minimum" = "1s"))]
     pub step: Duration,
     /// Share of clients' requests that may miss their objective over five seconds before the run ends.
     #[schemars(range(min = 0.0, max = 1.0))]

@@ -13,16 +13,16 @@ use std::time::Duration;
 
 use tokio::sync::futures::Notified;
 
-use super::arriving::{ClientPeer, ReadFailure, ReadProgress, Request, RequestReader};
+use super::client_io::{close_politely, poll_read, write_all};
 use super::exchange::ReadAhead;
-use super::gateway::{HookPoint, ProxyState, Worker};
 use super::io::Io;
-use super::refusal::{LocalReply, ReplyContext};
-use super::talk::{close_politely, poll_read, write_all};
+use super::local_reply::{LocalReply, ReplyContext};
+use super::request::reader::{ClientPeer, ReadFailure, ReadProgress, Request, RequestReader};
+use super::state::{HookPoint, ProxyState, Worker};
 use super::timer::Timer;
-use crate::backend::BackendId;
 use crate::measure::UnmeasuredRequest;
-use crate::time::Timestamp;
+use crate::vocabulary::backend_id::BackendId;
+use crate::vocabulary::time::Timestamp;
 use crate::wire::ApiFamily;
 
 /// Serves `client` until it leaves, breaks a rule, or the process stops.

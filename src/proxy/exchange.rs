@@ -9,18 +9,18 @@ use std::cell::RefCell;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::answer::{Forward, Recipient, ResponseRelay};
-use super::arriving::Request;
-use super::gateway::Worker;
-use super::health::PassiveHealth;
 use super::io::Io;
-use super::outbox::Outbox;
+use super::request::reader::Request;
+use super::response::relay::{Forward, Recipient, ResponseRelay};
+use super::response::tap::Tap;
+use super::response::write_buffer::Outbox;
 use super::settings::ProxyLimits;
-use super::tap::Tap;
+use super::state::Worker;
 use super::timer::Timer;
-use super::upstream::Target;
+use super::upstream::health::PassiveHealth;
+use super::upstream::target::Target;
 use crate::measure::OverheadStage;
-use crate::time::Timestamp;
+use crate::vocabulary::time::Timestamp;
 
 /// How an exchange ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

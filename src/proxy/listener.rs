@@ -17,8 +17,8 @@ use tokio::task::JoinSet;
 
 use super::connection;
 use super::drain::DrainPhase;
-use super::gateway::Worker;
 use super::io::notice_death;
+use super::state::Worker;
 
 /// A listening socket that several workers may share the port of.
 ///

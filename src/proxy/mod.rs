@@ -4,32 +4,24 @@
 //! backend, `exchange` moves the bytes of it and of its answer, `tap` reads along, `refusal` speaks when the engine does not. The rules of HTTP are in `http1/`, the words
 //! of the dialects in `wire/`, the books in `measure/`; here are sockets, buffers and deadlines.
 
-pub mod admission;
-mod answer;
-mod arriving;
-mod assembling;
+mod accounting;
+pub mod admission_settings;
 mod budget;
-mod claims;
+mod client_io;
 mod connection;
+mod dispatch;
 pub mod drain;
 mod exchange;
-pub mod gateway;
-pub mod health;
-mod held;
 pub mod io;
 pub mod listener;
-mod offering;
-mod outbox;
-mod outgoing;
-mod passage;
-mod queueing;
-mod refusal;
-mod request_id;
-pub mod rules;
+mod local_reply;
+pub mod policy;
+mod queue_wait;
+mod request;
+mod response;
 pub mod settings;
 pub mod spans;
-mod talk;
-mod tap;
+pub mod state;
 mod timer;
 pub mod upstream;
 

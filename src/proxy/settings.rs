@@ -9,8 +9,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::backend::is_link_local;
-use crate::units::typed;
+use crate::vocabulary::backend_id::is_link_local;
+use crate::vocabulary::units::typed;
 
 /// One inference server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -143,11 +143,11 @@ pub struct Health {
     pub path: String,
     /// Time between two questions. Shorter finds a dead backend sooner and asks more.
     #[serde(with = "typed")]
-    #[schemars(with = "crate::units::Span", extend("exclusiveMinimum" = "0s"))]
+    #[schemars(with = "crate::vocabulary::units::Span", extend("exclusiveMinimum" = "0s"))]
     pub interval: Duration,
     /// How long an answer may take.
     #[serde(with = "typed")]
-    #[schemars(with = "crate::units::Span", extend("exclusiveMinimum" = "0s"))]
+    #[schemars(with = "crate::vocabulary::units::Span", extend("exclusiveMinimum" = "0s"))]
     pub timeout: Duration,
 }
 
@@ -169,44 +169,44 @@ pub struct ProxyLimits {
     pub max_connections_per_address: Option<usize>,
     /// Bytes of one request body; longer ones get 413.
     #[serde(with = "typed")]
-    #[schemars(with = "crate::units::ByteSize")]
+    #[schemars(with = "crate::vocabulary::units::ByteSize")]
     pub max_body: usize,
     /// Bytes held for all clients at one time, request bodies and answers that they have not taken; beyond it a request gets
     /// 503, and a stream whose client lags behind ends.
     #[serde(with = "typed")]
-    #[schemars(with = "crate::units::ByteSize")]
+    #[schemars(with = "crate::vocabulary::units::ByteSize")]
     pub body_memory: usize,
     /// Bytes of one request head; longer ones get 431.
     #[serde(with = "typed")]
-    #[schemars(with = "crate::units::ByteSize", extend("minimum" = "1KiB", "maximum" = "64KiB"))]
+    #[schemars(with = "crate::vocabulary::units::ByteSize", extend("minimum" = "1KiB", "maximum" = "64KiB"))]
     pub max_header: usize,
     /// From a head's first byte to its last; slower ones get 408.
     #[serde(with = "typed")]
-    #[schemars(with = "crate::units::Span", extend("exclusiveMinimum" = "0s"))]
+    #[schemars(with = "crate::vocabulary::units::Span", extend("exclusiveMinimum" = "0s"))]
     pub header_timeout: Duration,
     /// From the end of a head to the end of its body; slower ones get 408.
     #[serde(with = "typed")]
-    #[schemars(with = "crate::units::Span", extend("exclusiveMinimum" = "0s"))]
+    #[schemars(with = "crate::vocabulary::units::Span", extend("exclusiveMinimum" = "0s"))]
     pub body_timeout: Duration,
     /// How long a client connection may wait between requests.
     #[serde(with = "typed")]
-    #[schemars(with = "crate::units::Span", extend("exclusiveMinimum" = "0s"))]
+    #[schemars(with = "crate::vocabulary::units::Span", extend("exclusiveMinimum" = "0s"))]
     pub idle_timeout: Duration,
     /// How long a client may take nothing while bytes wait for it.
     #[serde(with = "typed")]
-    #[schemars(with = "crate::units::Span", extend("exclusiveMinimum" = "0s"))]
+    #[schemars(with = "crate::vocabulary::units::Span", extend("exclusiveMinimum" = "0s"))]
     pub write_stall: Duration,
     /// How long a backend may send nothing in the middle of an answer.
     #[serde(with = "typed")]
-    #[schemars(with = "crate::units::Span", extend("exclusiveMinimum" = "0s"))]
+    #[schemars(with = "crate::vocabulary::units::Span", extend("exclusiveMinimum" = "0s"))]
     pub stream_stall: Duration,
     /// How long a backend may take to its first byte; prefill of a long prompt is slow.
     #[serde(with = "typed")]
-    #[schemars(with = "crate::units::Span", extend("exclusiveMinimum" = "0s"))]
+    #[schemars(with = "crate::vocabulary::units::Span", extend("exclusiveMinimum" = "0s"))]
     pub first_byte_timeout: Duration,
     /// How long a connection to a backend may take.
     #[serde(with = "typed")]
-    #[schemars(with = "crate::units::Span", extend("exclusiveMinimum" = "0s"))]
+    #[schemars(with = "crate::vocabulary::units::Span", extend("exclusiveMinimum" = "0s"))]
     pub connect_timeout: Duration,
     /// Whether a client that closes its sending half counts as gone; `false` lets it have its answer, and then a client that
     /// is really gone is only noticed when something is written to it.
@@ -239,11 +239,11 @@ impl Default for ProxyLimits {
 pub struct DrainSettings {
     /// How long open streams may go on. Longer than the longest answer, shorter than the orchestrator's own patience.
     #[serde(with = "typed")]
-    #[schemars(with = "crate::units::Span", extend("exclusiveMinimum" = "0s"))]
+    #[schemars(with = "crate::vocabulary::units::Span", extend("exclusiveMinimum" = "0s"))]
     pub timeout: Duration,
     /// How long new requests are still served, so that load balancers can take the address out first.
     #[serde(with = "typed")]
-    #[schemars(with = "crate::units::Span")]
+    #[schemars(with = "crate::vocabulary::units::Span")]
     pub min_delay: Duration,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Decided with the head, because the head that leaves names our span. What becomes of spans is nobody's business here.
 
-use super::arriving::Request;
-use super::gateway::Worker;
+use super::request::reader::Request;
+use super::state::Worker;
 use crate::http1::{SAMPLED, Trace, TraceParent, push_traceparent};
 use crate::measure::{ReportContext, SpanIds};
 

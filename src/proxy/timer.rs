@@ -9,7 +9,7 @@ use std::task::{Context, Waker};
 use tokio::time::Sleep;
 
 use crate::clock::Clock;
-use crate::time::Timestamp;
+use crate::vocabulary::time::Timestamp;
 
 /// A deadline over a pinned `Sleep`.
 pub struct Timer<'s> {

@@ -19,8 +19,8 @@ use crate::load::summary::LevelSummary;
 use crate::load::times::LevelTimes;
 use crate::offline::import::Problem;
 use crate::offline::sweep::{Environment, LevelLoad, Objectives, Sweep};
-use crate::slo::Slo;
-use crate::time::Timestamp;
+use crate::vocabulary::slo::Slo;
+use crate::vocabulary::time::Timestamp;
 
 /// Which part of a sweep a folder holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -12,8 +12,8 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Paragraph, Row, Sparkline, Table, Wrap};
 
 use super::Trouble;
+use super::labels::{number, percent, seconds, span};
 use super::picture::{BackendPicture, Picture};
-use super::wording::{number, percent, seconds, span};
 
 /// Everything that is shown.
 #[derive(Debug)]

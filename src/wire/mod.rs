@@ -6,11 +6,11 @@
 
 mod answer;
 mod body;
+mod bom;
 mod count;
 mod dialect;
 mod event;
 mod json;
-mod mark;
 mod path;
 pub mod reassemble;
 mod request;

@@ -4,9 +4,9 @@
 //! the engines (docs/internals/decisions/0002). The prompt is measured, never kept. Which fields those are: `body`.
 
 use super::body::BodyFields;
+use super::bom::Mark;
 use super::dialect::Dialect;
 use super::json::Walker;
-use super::mark::Mark;
 use super::path::Endpoint;
 
 /// What was found in a request.

@@ -4,10 +4,10 @@
 //! its lines measure: no line is too long to be read along. What an event said counts only once the event is whole and was
 //! a JSON object; else it was a sign of life. Framing: `sse`; what an object says: `event`; what it adds up to: `totals`.
 
+use super::bom::Mark;
 use super::dialect::{BodyFormat, Dialect};
 use super::event::{Event, InBandError};
 use super::json::Walker;
-use super::mark::Mark;
 use super::sse::{Sse, SsePiece};
 use super::totals::AnswerTotals;
 

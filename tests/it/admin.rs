@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use weir::clock::Clock;
 use weir::export::admin::AdminPort;
+use weir::export::auth::AccessPolicy;
 use weir::export::routes::AdminPage;
-use weir::export::visitor::AccessPolicy;
 use weir::export::{
     DrainControl, Handles, Mode, ModeControl, ProcessCounters, ProcessFacts, Readiness, ReadinessCheck, ReloadControl,
 };

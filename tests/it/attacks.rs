@@ -10,12 +10,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use weir::app::{RunningServer, start};
-use weir::backend::BackendId;
 use weir::config::{Config, Overrides};
 use weir::measure::journal::{self, JournalRecord};
 use weir::measure::{AbandonPhase, BucketSettings, Ledger, NoTokenReason, Outcome, Snapshot};
-use weir::proxy::gateway::{HookPoint, ProxyState};
-use weir::slo::Slo;
+use weir::proxy::state::{HookPoint, ProxyState};
+use weir::vocabulary::backend_id::BackendId;
+use weir::vocabulary::slo::Slo;
 
 /// A backend that gives each connection, and its number, to `script`.
 fn backend(script: impl Fn(TcpStream, usize) + Send + Sync + Clone + 'static) -> SocketAddr {
@@ -676,6 +676,6 @@ fn the_journal_is_readable_on_its_own_and_ends_with_the_process() {
     let records: Vec<JournalRecord> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let ledger = Ledger::new(1, &journal::backends(&records), Slo::default(), BucketSettings::default(), None);
     journal::replay(&records, &ledger);
-    let replayed = ledger.snapshot(weir::time::Timestamp::ZERO);
+    let replayed = ledger.snapshot(weir::vocabulary::time::Timestamp::ZERO);
     assert_eq!(total(&replayed, |books| books.finished(Outcome::Completed)), 1);
 }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use weir::backend::BackendId;
 use weir::measure::{
     Account, Arrival, BackendNames, BucketSettings, CodeClass, Entry, EntryEnd, Ledger, Outcome, OverheadStage,
     Priority, RetryReason, ShedReason, Snapshot, Usage,
 };
-use weir::slo::Slo;
-use weir::time::Timestamp;
+use weir::vocabulary::backend_id::BackendId;
+use weir::vocabulary::slo::Slo;
+use weir::vocabulary::time::Timestamp;
 
 /// One backend, one model, one completed request and one in flight.
 pub fn ledger() -> Arc<Ledger> {

@@ -10,7 +10,7 @@ use crate::books;
 use crate::exposition::{facts, judged};
 use crate::support::exposition::Text;
 use crate::support::time;
-use weir::time::Timestamp;
+use weir::vocabulary::time::Timestamp;
 
 const BACKENDS: usize = 20;
 const MODELS: usize = 10;

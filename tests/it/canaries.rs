@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use weir::proxy::gateway::HookPoint;
+use weir::proxy::state::HookPoint;
 
 use crate::support::canary::{CANARY, found};
 use crate::support::chaos::dead;

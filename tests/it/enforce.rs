@@ -5,8 +5,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
-use weir::backend::BackendId;
 use weir::measure::{AbandonPhase, Direction, Outcome, Priority, ShedReason};
+use weir::vocabulary::backend_id::BackendId;
 
 use crate::support::census;
 use crate::support::client::{Answer, CHAT, Client, chat, post};

@@ -10,18 +10,18 @@ use weir::estimate::{
     EngineLimits, Estimate, Estimator, Knee, Prediction, Regime, SaturationState, Settings as EstimateSettings, Shift,
     ShiftKind, StepCosts,
 };
-use weir::export::gate::GateStatus;
+use weir::export::engine_report::EngineReport;
+use weir::export::exposition::MetricKind;
+use weir::export::gate_status::GateStatus;
 use weir::export::metrics::Exposition;
-use weir::export::reported::EngineReport;
 use weir::export::saturation::BackendEstimate;
-use weir::export::sheet::MetricKind;
 use weir::export::status::describe;
 use weir::export::{Mode, ProcessCounters};
 use weir::export::{families, probe};
 use weir::gpu::reading::{Device, Figures, Identity, ThrottleReason, Throttling, Xid};
 use weir::measure::snapshot::Snapshot;
 use weir::measure::{BucketSettings, Buckets};
-use weir::time::Timestamp;
+use weir::vocabulary::time::Timestamp;
 
 use crate::books;
 use crate::support::exposition::{Text, status_identities};

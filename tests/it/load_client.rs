@@ -19,7 +19,7 @@ use weir::load::record::{FailureKind, LoadOutcome, LoadRecord};
 use weir::load::runner::{LevelRun, LoadLevel, run_level};
 use weir::load::schedule::{Arrivals, Extent, Rate};
 use weir::load::workload::{TokenLength, Workload};
-use weir::time::Timestamp;
+use weir::vocabulary::time::Timestamp;
 
 /// What the server does with the bytes of one answer.
 #[derive(Clone)]

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
+use weir::export::exposition::MetricKind;
 use weir::export::families;
-use weir::export::sheet::MetricKind;
 
 use crate::books;
 use crate::exposition::{judged, render_with};

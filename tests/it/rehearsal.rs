@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use weir::rehearsal::{Finding, Scenario, Selection, Truths, rehearse, report};
+use weir::simulation::{Finding, Scenario, Selection, Truths, rehearse, report};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/scenarios")
@@ -50,7 +50,7 @@ fn every_truth_that_a_scenario_needs_is_kept() {
     let truths = Truths::kept();
     for path in names {
         let scenario = scenario(path.file_stem().unwrap().to_str().unwrap());
-        for (name, machine) in weir::rehearsal::machines_of(std::slice::from_ref(&scenario)) {
+        for (name, machine) in weir::simulation::machines_of(std::slice::from_ref(&scenario)) {
             assert!(truths.of(&machine).is_some(), "weir rehearse --truth {} prints {name}", path.display());
         }
     }

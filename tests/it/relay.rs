@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use weir::measure::Outcome;
-use weir::proxy::gateway::HookPoint;
+use weir::proxy::state::HookPoint;
 
 use crate::support::weir::{finished, total};
 use crate::support::{Client, Engine, Origin, Weir, chat, origin, time};
@@ -171,7 +171,7 @@ fn the_same_exchange_runs_over_pingoras_stream() {
         runtime.block_on(async {
             let (stream, peer) = tokio::net::TcpListener::from_std(listener).unwrap().accept().await.unwrap();
             let stream = pingora_core::protocols::l4::stream::Stream::from(stream);
-            let worker = weir::proxy::gateway::Worker::new(gateway, 0, 7);
+            let worker = weir::proxy::state::Worker::new(gateway, 0, 7);
             weir::proxy::serve(&mut weir::proxy::io::Piped(Box::new(stream)), peer.ip(), &worker).await;
         });
     });

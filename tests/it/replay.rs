@@ -12,7 +12,7 @@ use weir::load::runner::{LoadLevel, run_level};
 use weir::load::schedule::Rate;
 use weir::load::workload::{TokenLength, Workload};
 use weir::measure::journal::{JournalLine, JournalRecord, StateTransition};
-use weir::rehearsal::{SimulationOutcome, journal};
+use weir::simulation::{SimulationOutcome, journal};
 
 use crate::support::engine::Engine;
 use crate::support::time;

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use weir::clock::Clock;
-use weir::scrape::accord::Accord;
-use weir::scrape::client::{Address, Unanswered, ask};
-use weir::scrape::settings::{EngineKind, Series};
-use weir::scrape::table::SeriesTable;
-use weir::scrape::{EngineReading, LatestReading, MetricsSource, PollPace, ReportedLimits, watch};
+use weir::engine_metrics::agreement::Accord;
+use weir::engine_metrics::client::{Address, Unanswered, ask};
+use weir::engine_metrics::settings::{EngineKind, Series};
+use weir::engine_metrics::table::SeriesTable;
+use weir::engine_metrics::{EngineReading, LatestReading, MetricsSource, PollPace, ReportedLimits, watch};
 
 /// A server that answers every connection with what `answer` makes of its request's target, then closes it.
 fn server(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> SocketAddr {

@@ -8,34 +8,34 @@
 use std::future::poll_fn;
 use std::time::Duration;
 
+use backends::{Acquire, Pool, Refused};
 use loom::future::block_on;
 use loom::thread;
 use parts::{AdmissionRequest, Arc, BackendId, BalancePolicy, Limits, Mode, Settings, Timestamp};
 use permit::Permit;
-use pool::{Acquire, Pool, Refused};
-use waiting::QueueWait;
+use waiter::QueueWait;
 
-#[path = "../../src/balance/ceiling.rs"]
-mod ceiling;
-#[path = "../../src/balance/desk.rs"]
-mod desk;
-#[path = "../../src/balance/permit.rs"]
+#[path = "../../src/admission/pool/backend_state.rs"]
+mod backend_state;
+#[path = "../../src/admission/pool/backends.rs"]
+mod backends;
+#[path = "../../src/admission/pool/permit.rs"]
 mod permit;
-#[path = "../../src/balance/pool.rs"]
-mod pool;
-#[path = "../../src/balance/waiting.rs"]
-mod waiting;
+#[path = "../../src/admission/pool/slow_start.rs"]
+mod slow_start;
+#[path = "../../src/admission/pool/waiter.rs"]
+mod waiter;
 
 mod parts {
     pub use std::sync::Arc;
 
     pub use loom::sync::Mutex;
+    pub use weir::admission::pool::BalancePolicy;
     pub use weir::admission::{
         AdmissionRequest, BackendQueue, Dequeued, GateStats, Limits, Mode, Offered, Settings, Shed, Slot, Ticket,
     };
-    pub use weir::backend::BackendId;
-    pub use weir::balance::BalancePolicy;
-    pub use weir::time::Timestamp;
+    pub use weir::vocabulary::backend_id::BackendId;
+    pub use weir::vocabulary::time::Timestamp;
 }
 
 const A: BackendId = BackendId(0);

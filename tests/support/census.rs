@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use socket2::SockRef;
-use weir::backend::BackendId;
-use weir::proxy::gateway::HookPoint;
+use weir::proxy::state::HookPoint;
+use weir::vocabulary::backend_id::BackendId;
 
 use super::origin::{Conversation, Origin, SSE, closing, event, whole};
 use super::storm::{Deed, storm};

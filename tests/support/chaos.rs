@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use weir::backend::BackendId;
 use weir::measure::Snapshot;
-use weir::proxy::gateway::HookPoint;
+use weir::proxy::state::HookPoint;
+use weir::vocabulary::backend_id::BackendId;
 
 use super::dice::Dice;
 use super::exposition::{Text, status_identities};

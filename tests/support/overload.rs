@@ -12,7 +12,7 @@ use weir::load::record::{LoadOutcome, LoadRecord};
 use weir::load::runner::{LoadLevel, run_level};
 use weir::load::schedule::Rate;
 use weir::load::workload::{TokenLength, Workload};
-use weir::time::Timestamp;
+use weir::vocabulary::time::Timestamp;
 
 use super::exposition::Text;
 use super::{Engine, Weir};

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use serde_json::Value;
 use weir::app::{RunningServer, start};
 use weir::config::{Config, Overrides};
+use weir::engine_metrics::settings::EngineKind;
 use weir::measure::journal::{JournalLine, JournalRecord};
 use weir::measure::{AccountStats, Outcome, Snapshot};
-use weir::proxy::gateway::ProxyState;
-use weir::scrape::settings::EngineKind;
+use weir::proxy::state::ProxyState;
 
 use super::client;
 

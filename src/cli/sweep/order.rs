@@ -9,14 +9,14 @@ use http::{HeaderName, HeaderValue};
 use super::{ArrivalsWord, SweepFlags};
 use crate::clock::Clock;
 use crate::load::body::BodyTemplate;
-use crate::load::listing::TraceFile;
 use crate::load::runner::LoadLevel;
 use crate::load::schedule::{Arrivals, Burstiness, Extent, Rate};
+use crate::load::trace_file::TraceFile;
 use crate::load::workload::Workload;
-use crate::slo::Slo;
 use crate::sweep::parts::share;
 use crate::sweep::run::{LevelPlan, SweepJob, Timetable};
 use crate::sweep::search::{Search, SearchLoad};
+use crate::vocabulary::slo::Slo;
 
 /// The order.
 ///

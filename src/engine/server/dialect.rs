@@ -6,7 +6,7 @@
 use bytes::BytesMut;
 use serde_json::Value;
 
-use super::ask::{BadRequest, EngineRequest};
+use super::engine_request::{BadRequest, EngineRequest};
 use super::pacer::{Finish, Token};
 
 /// One API's way to ask and to tell.

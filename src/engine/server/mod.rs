@@ -11,18 +11,18 @@
 //! cache prefixes (each of n choices holds its own copy of the prompt), embeddings, the Responses API.
 
 mod anthropic;
-mod ask;
 mod body;
-mod desk;
 mod dialect;
+mod engine_request;
 mod fault;
+mod filler_text;
 mod meter;
 mod ollama;
 mod openai;
 mod pacer;
 mod recorder;
+mod service;
 mod stream;
-mod words;
 
 use std::future::Future;
 use std::io;
@@ -41,8 +41,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use self::desk::EngineService;
 pub use self::recorder::{EngineEnd, EngineRecord, Recorder};
+use self::service::EngineService;
 use super::profile::{Profile, Setup, UnknownProfile};
 use crate::clock::Clock;
 

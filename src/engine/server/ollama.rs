@@ -4,10 +4,10 @@
 use bytes::BytesMut;
 use serde_json::{Value, json};
 
-use super::ask::{BadRequest, EngineRequest, flag, messages, prompt_tokens};
 use super::dialect::{AnswerContext, ServerDialect, Stamp, put};
+use super::engine_request::{BadRequest, EngineRequest, flag, messages, prompt_tokens};
+use super::filler_text::put_word;
 use super::pacer::{Finish, Token};
-use super::words::put_word;
 
 /// `/api/chat`.
 pub struct OllamaChat;

@@ -4,10 +4,10 @@
 use bytes::BytesMut;
 use serde_json::{Value, json};
 
-use super::ask::{BadRequest, EngineRequest, count, flag, messages, prompt_tokens};
 use super::dialect::{AnswerContext, ServerDialect, Stamp, put};
+use super::engine_request::{BadRequest, EngineRequest, count, flag, messages, prompt_tokens};
+use super::filler_text::put_word;
 use super::pacer::{Finish, Token};
-use super::words::put_word;
 
 /// `/v1/chat/completions`.
 pub struct OpenAiChat;

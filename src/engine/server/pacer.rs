@@ -15,11 +15,11 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::Settings;
-use super::ask::EngineRequest;
+use super::engine_request::EngineRequest;
 use super::meter::Meter;
 use crate::clock::Clock;
 use crate::engine::model::{Engine, SequenceId};
-use crate::time::Timestamp;
+use crate::vocabulary::time::Timestamp;
 
 /// A token of one of a request's choices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use crate::time::Timestamp;
+use crate::vocabulary::time::Timestamp;
 
 /// Collects one [`Record`] a request.
 #[derive(Debug, Default)]

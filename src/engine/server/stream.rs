@@ -17,7 +17,7 @@ use super::fault::Breakage;
 use super::pacer::{PacerTicket, Token};
 use super::recorder::{EngineEnd, EngineRecord, Recorder};
 use crate::clock::Clock;
-use crate::time::Timestamp;
+use crate::vocabulary::time::Timestamp;
 
 /// A streamed answer.
 pub struct StreamedAnswer {

@@ -10,7 +10,7 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 
 use crate::measure::{Closed, Outcome, RequestReport, SpanIds};
-use crate::time::Timestamp;
+use crate::vocabulary::time::Timestamp;
 
 /// What is known of the engine behind a backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

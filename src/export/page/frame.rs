@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use crate::export::gate::GateStatus;
+use crate::export::gate_status::GateStatus;
 use crate::export::{ProcessCounters, knee, status};
 use crate::measure::snapshot::Snapshot;
 

@@ -6,7 +6,7 @@
 
 pub mod frame;
 pub mod hub;
-pub mod turns;
+pub mod transitions;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use self::hub::{Frames, Hub};
-use self::turns::Turns;
+use self::transitions::Turns;
 use super::{Handles, ProcessCounters};
 
 /// A file of the page.

@@ -6,7 +6,7 @@ use super::super::say::Say;
 use super::super::sweep::Sweep;
 use super::super::verdict::{Band, JudgedLevel, Verdict};
 use super::super::{Analysis, Lang};
-use super::words::sentence;
+use super::language::sentence;
 use crate::estimate::Advice;
 
 /// The whole analysis.

@@ -11,13 +11,13 @@ mod english;
 mod html;
 pub(super) mod json;
 mod korean;
+mod language;
 mod markdown;
 mod number;
 mod planned;
 mod story;
 mod svg;
 mod text;
-mod words;
 
 pub use comparison::comparison;
 pub use planned::planned;

@@ -5,8 +5,8 @@ use super::super::say::Say;
 use super::super::sweep::Sweep;
 use super::super::verdict::{Figure, JudgedLevel, Standing, Verdict, VerdictKind};
 use super::super::{JudgedSweep as Case, Lang};
+use super::language::sentence;
 use super::number::{factor, plain, time, whole};
-use super::words::sentence;
 use crate::estimate::Advice;
 
 /// A sweep's report before it has a layout.

@@ -12,9 +12,9 @@ use weir::load::summary::LevelSummary;
 use weir::load::times::LevelTimes;
 use weir::load::workload::Workload;
 use weir::offline::sweep::{Environment, Objectives};
-use weir::slo::Slo;
 use weir::sweep::parts::{LevelNotes, PartFile, PartFolder, PartLevel, SweepPart, merge};
-use weir::time::Timestamp;
+use weir::vocabulary::slo::Slo;
+use weir::vocabulary::time::Timestamp;
 
 use super::{folder, said, sweep};
 use crate::support::Engine;

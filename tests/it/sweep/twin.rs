@@ -9,10 +9,10 @@ use weir::load::record::{LoadOutcome, LoadRecord};
 use weir::load::schedule::{Arrivals, Extent, Rate, pinned, schedule};
 use weir::load::summary::LevelSummary;
 use weir::load::workload::{TokenLength, Workload};
-use weir::slo::Slo;
 use weir::sweep::fill;
 use weir::sweep::search::{Search, SearchEnd, SearchLoad, SearchStep, Trial};
-use weir::time::Timestamp;
+use weir::vocabulary::slo::Slo;
+use weir::vocabulary::time::Timestamp;
 
 /// The level's figures, as `weir sweep` would have them.
 pub fn level(profile: &Profile, trial: Trial, seed: u64) -> LevelSummary {

@@ -1,0 +1,184 @@
+//! The KV cap: how many tokens of context may be in flight, where the engine throws streams out of its memory.
+//!
+//! A stream that was preempted is computed again, and that time is lost. So the cap is set where loss is seen, below the context
+//! of that moment, and lifted again slowly while it binds and nothing is lost. In tokens and not in requests, for it is tokens
+//! that fill memory. Without loss there is no cap.
+
+use crate::admission::GateStats;
+use crate::estimate::View;
+
+/// The cap; moves only with evidence.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::admission) struct KvCap {
+    cap: Option<f64>,
+    /// Seconds before which it does not move again.
+    wait_until: f64,
+    growth: f64,
+    /// The context at which it was first set.
+    began: f64,
+    /// The context at the last overflow.
+    overflowed: f64,
+}
+
+impl KvCap {
+    pub fn new() -> Self {
+        Self { cap: None, wait_until: 0.0, growth: SLOW_GROWTH, began: 0.0, overflowed: 0.0 }
+    }
+
+    /// A tick, at `now` in seconds.
+    pub fn on_tick(&mut self, view: &View, pressure: &GateStats, now: f64) {
+        // What is in flight now is gone after about so long, and only then a change has had its effect.
+        let residence = (f64::from(pressure.in_flight) / view.start_rate.max(SLOWEST)).clamp(1.0, 60.0);
+        if view.wasted > LOSS && view.wasted_lately > LOSS && may_be_full(view, pressure) {
+            let obeyed = self.cap.is_none_or(|cap| pressure.context <= OBEYED * cap);
+            if now > self.wait_until && obeyed || self.cap.is_some() && now > self.wait_until + residence / 2.0 {
+                self.cut(pressure.context, residence, now);
+            }
+        } else if let Some(cap) =
+            self.cap.as_mut().filter(|_| view.wasted < CALM && now > self.wait_until && pressure.memory_bound)
+        {
+            // Memory does not grow: near the context that overflowed the last step is small.
+            let near = *cap > NEAR * self.overflowed;
+            *cap *= 1.0 + if near { NEAR_GROWTH } else { self.growth };
+            self.growth = (1.4 * self.growth).min(FAST_GROWTH);
+            self.wait_until = now + (residence / 4.0).max(1.0);
+        }
+    }
+
+    fn cut(&mut self, context: f64, residence: f64, now: f64) {
+        if self.cap.is_none() {
+            self.began = context;
+        }
+        if context > self.overflowed || self.cap.is_none_or(|cap| context >= cap) {
+            self.overflowed = context;
+        }
+        let cap = (CUT * self.cap.unwrap_or(f64::INFINITY).min(context)).max(SMALLEST);
+        self.growth = SLOW_GROWTH;
+        if cap < DISBELIEVED * self.began {
+            // Memory that overflows is relieved long before: something else looks like preemption.
+            (self.cap, self.wait_until) = (None, now + DOUBT);
+            return;
+        }
+        self.cap = Some(cap);
+        self.wait_until = now + (residence / 8.0).max(1.0);
+    }
+
+    /// Tokens; `None` without one.
+    pub fn tokens(&self) -> Option<f64> {
+        self.cap
+    }
+}
+
+/// Whether what is in flight can have filled the engine's memory.
+fn may_be_full(view: &View, pressure: &GateStats) -> bool {
+    view.kv_tokens.is_none_or(|tokens| pressure.context >= LEAST_FULL * tokens)
+}
+
+/// Part of its memory below which no engine preempts; prompts are only guessed, and may be twice as long as their bytes say.
+const LEAST_FULL: f64 = 0.25;
+/// Share of the time lost to recomputation that is too much, and that is none.
+const LOSS: f64 = 0.05;
+const CALM: f64 = 0.025;
+/// A context within this of the cap obeys it: more is still above it from before.
+const OBEYED: f64 = 1.02;
+/// What is left of the context at a cut.
+const CUT: f64 = 0.95;
+/// Share of the context that overflowed from which on the cap grows by little.
+const NEAR: f64 = 0.9;
+const NEAR_GROWTH: f64 = 0.01;
+/// Share of the context at first below which a cap is of no use, and seconds for which none is tried then.
+const DISBELIEVED: f64 = 0.4;
+const DOUBT: f64 = 60.0;
+/// Tokens; below it no request would fit.
+const SMALLEST: f64 = 64.0;
+/// By how much it grows at first, and at most.
+const SLOW_GROWTH: f64 = 0.02;
+const FAST_GROWTH: f64 = 0.1;
+/// Starts per second that are assumed of any engine.
+const SLOWEST: f64 = 0.2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::policy::view_of_nothing;
+
+    fn losing(wasted: f64) -> View {
+        View { wasted, wasted_lately: wasted, start_rate: 10.0, ..view_of_nothing() }
+    }
+
+    /// Twenty in flight at ten starts per second: gone after two seconds.
+    fn tick(cap: &mut KvCap, wasted: f64, context: f64, memory_bound: bool, now: f64) -> Option<f64> {
+        cap.on_tick(&losing(wasted), &GateStats { context, memory_bound, in_flight: 20, ..GateStats::default() }, now);
+        cap.tokens()
+    }
+
+    #[test]
+    fn without_loss_there_is_no_cap() {
+        let mut cap = KvCap::new();
+        assert!((0..1000).all(|n| tick(&mut cap, 0.04, 1e9, false, f64::from(n)).is_none()));
+    }
+
+    #[test]
+    fn loss_sets_it_below_the_context_and_only_once_in_a_while() {
+        let mut cap = KvCap::new();
+        assert_eq!(tick(&mut cap, 0.2, 1000.0, false, 1.0), Some(950.0));
+        assert_eq!(tick(&mut cap, 0.2, 940.0, false, 1.5), Some(950.0), "it has had no effect yet");
+        assert_eq!(tick(&mut cap, 0.2, 990.0, false, 2.1), Some(950.0), "nor while the context is above it");
+        assert_eq!(tick(&mut cap, 0.2, 940.0, false, 2.2), Some(893.0));
+    }
+
+    #[test]
+    fn a_cap_that_binds_without_loss_is_lifted_and_one_that_does_not_bind_stays() {
+        let mut cap = KvCap::new();
+        tick(&mut cap, 0.2, 1000.0, false, 1.0);
+        assert_eq!(tick(&mut cap, 0.2, 600.0, false, 5.0), Some(570.0));
+        assert_eq!(tick(&mut cap, 0.0, 500.0, false, 10.0), Some(570.0));
+        assert_eq!(tick(&mut cap, 0.0, 500.0, true, 11.0), Some(581.4));
+        assert_eq!(tick(&mut cap, 0.03, 500.0, true, 19.0), Some(581.4), "a little is lost");
+        assert!(tick(&mut cap, 0.0, 500.0, true, 20.0).unwrap() > 597.0, "faster each time");
+    }
+
+    #[test]
+    fn near_the_context_that_overflowed_it_grows_by_little() {
+        let mut cap = KvCap::new();
+        tick(&mut cap, 0.2, 1000.0, false, 1.0);
+        assert_eq!(tick(&mut cap, 0.0, 900.0, true, 11.0), Some(959.5));
+    }
+
+    #[test]
+    fn a_memory_that_is_far_from_full_is_not_capped_and_one_near_it_is() {
+        for (kv_tokens, capped) in [(400_000.0, None), (25_000.0, Some(18_050.0))] {
+            let mut cap = KvCap::new();
+            let view = View { kv_tokens: Some(kv_tokens), ..losing(0.2) };
+            cap.on_tick(&view, &GateStats { context: 19_000.0, in_flight: 20, ..GateStats::default() }, 1.0);
+            assert_eq!(cap.tokens(), capped, "{kv_tokens}");
+        }
+    }
+
+    #[test]
+    fn loss_that_is_over_cuts_nothing_more() {
+        let mut cap = KvCap::new();
+        tick(&mut cap, 0.2, 1000.0, false, 1.0);
+        let view = View { wasted: 0.2, wasted_lately: 0.01, start_rate: 10.0, ..view_of_nothing() };
+        cap.on_tick(&view, &GateStats { context: 900.0, in_flight: 20, ..GateStats::default() }, 9.0);
+        assert_eq!(cap.tokens(), Some(950.0));
+    }
+
+    #[test]
+    fn a_cap_that_relieves_nothing_is_given_up_for_a_while() {
+        let mut cap = KvCap::new();
+        let caps: Vec<Option<f64>> =
+            (1..40).map(|n| tick(&mut cap, 0.3, 1000.0 * 0.95_f64.powi(n), false, 10.0 * f64::from(n))).collect();
+        let given_up = caps.iter().position(Option::is_none).unwrap();
+        assert!(caps[given_up - 1].is_some_and(|cap| (380.0..430.0).contains(&cap)), "{caps:?}");
+        assert!(caps[given_up..given_up + 6].iter().all(Option::is_none) && caps[given_up + 7].is_some(), "{caps:?}");
+    }
+
+    #[test]
+    fn it_never_falls_below_what_a_request_needs() {
+        let mut cap = KvCap::new();
+        tick(&mut cap, 0.5, 100.0, false, 50.0);
+        (1..2).for_each(|n| assert!(tick(&mut cap, 0.5, 10.0, false, 100.0 * f64::from(n)).is_some()));
+        assert_eq!(cap.tokens(), Some(64.0));
+    }
+}

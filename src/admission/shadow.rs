@@ -1,0 +1,320 @@
+//! What a gate would have done, in mode observe: the same requests through a line that nobody stands in.
+//!
+//! Everything is dispatched as it arrives, so the engine holds a backlog that a gate would have kept. The shadow has a [`Line`] of
+//! its own, the code that enforces, and a window that it moves as control does. Its engine starts work at the moments at which
+//! the real one does: each first token that comes is that of the oldest pending request of the shadow, whoever it was
+//! really for. Under load both engines start at the same rate, the engine's capacity, and what the shadow sheds is the rest;
+//! where the engine keeps up, both hold the same requests. The shadow never holds more than the engine does, so what it was not
+//! told of (a request that failed, a sample that was lost) cannot stay in it.
+//!
+//! Limitations: an engine that its backlog makes slower (one that preempts) is taken as it is with it, so the count is too
+//! high there, and the KV cap is not simulated. Clients that would have come back are not. Answers that are not
+//! streamed are let through. Tenants are not told apart. A first token is never credited sooner than the load-free time, but
+//! up to one that the window would have delayed.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::policy::first_token_window::{FirstTokenWindow, StageView};
+use super::policy::forecast;
+use super::{
+    AdmissionRequest, BackendQueue, Class, Dequeued, Forecast, Limits, Mode, Offered, Settings, Shed, ShedReason, Slot,
+    Tenant,
+};
+use crate::estimate::Estimator;
+use crate::measure::{Priority, Sample, What};
+use crate::vocabulary::average::{DecayingRate, Moments, Smoothed};
+use crate::vocabulary::time::Timestamp;
+
+/// One backend's shadow; told everything its estimator is told, after it.
+#[derive(Debug)]
+pub struct Shadow {
+    slo: Duration,
+    line: BackendQueue<Class>,
+    limits: Limits,
+    window: FirstTokenWindow,
+    pending: VecDeque<ShadowRequest>,
+    stage: FirstTokenStage,
+    /// First tokens of the engine that were passed on.
+    followed: u64,
+    would_shed: WouldShed,
+}
+
+/// Requests that enforcement would have refused, ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WouldShed {
+    counts: [[u64; ShedReason::ALL.len()]; Class::ALL.len()],
+}
+
+#[derive(Clone, Copy, Debug)]
+struct ShadowRequest {
+    slot: Slot,
+    dispatched: Timestamp,
+    prompt: f64,
+}
+
+/// The shadow's first-token stage: the engine's own has seen the backlog.
+#[derive(Debug)]
+struct FirstTokenStage {
+    /// Seconds from dispatch to first token.
+    recent: Smoothed,
+    /// What of it is beyond the load-free time.
+    beyond: Moments,
+    starts: DecayingRate,
+    /// First tokens per second of the time in which somebody was pending, `mu`.
+    busy_starts: DecayingRate,
+    busy: f64,
+    busy_since: Option<f64>,
+}
+
+impl WouldShed {
+    /// Of one class, for one reason.
+    pub fn of(&self, class: Class, reason: ShedReason) -> u64 {
+        self.counts[class.index()][reason as usize]
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.counts.iter().flatten().sum()
+    }
+
+    fn add(&mut self, class: Class, shed: Shed) {
+        self.counts[class.index()][shed.reason as usize] += 1;
+    }
+}
+
+impl Shadow {
+    /// Nobody has arrived; `slo` is the objective for arrival to first token.
+    pub fn new(settings: Settings, slo: Duration) -> Self {
+        Self {
+            slo,
+            line: BackendQueue::new(settings),
+            limits: Limits::new(Mode::Enforce),
+            window: FirstTokenWindow::new(),
+            pending: VecDeque::new(),
+            stage: FirstTokenStage::new(),
+            followed: 0,
+            would_shed: WouldShed::default(),
+        }
+    }
+
+    /// Takes in what `estimator` was just told.
+    pub fn on_sample(&mut self, sample: &Sample, estimator: &Estimator) {
+        let now = sample.at;
+        match sample.what {
+            What::Offered { prompt, stream: true, priority } => {
+                self.on_arrival(estimator.prompt(prompt), class(priority), now);
+            }
+            What::Emission { .. } if estimator.starts() != self.followed => self.on_first_token(now),
+            What::Finished { .. } | What::Left { .. } => self.settle(now, estimator),
+            What::Offered { .. } | What::Admitted | What::Emission { .. } => {}
+        }
+        self.followed = estimator.starts();
+    }
+
+    /// Time has passed; call it every 100 ms.
+    pub fn on_tick(&mut self, now: Timestamp, estimator: &Estimator) {
+        self.settle(now, estimator);
+        let pressure = self.line.pressure(now);
+        self.limits.forecast = self.stage.seen(forecast(&estimator.view()), seconds(now));
+        if pressure.refused && pressure.queued > 0 {
+            let Forecast { recent, start_rate, goal, .. } = self.limits.forecast;
+            self.window.on_refusal(&StageView { latency: recent.max(pressure.oldest_pending), start_rate, goal });
+        }
+        self.limits.window = self.window.size();
+        self.advance(now);
+    }
+
+    /// What was counted so far.
+    pub fn would_shed(&self) -> WouldShed {
+        self.would_shed
+    }
+
+    fn on_arrival(&mut self, prompt: f64, class: Class, now: Timestamp) {
+        let prompt32 = prompt as f32;
+        let ask = AdmissionRequest {
+            arrived: now,
+            prompt: prompt32,
+            bytes: 0,
+            class,
+            tenant: Tenant(0),
+            slo: Some(self.slo),
+            streamed: true,
+        };
+        match self.line.offer(&self.limits, ask, || class, now) {
+            Offered::Dispatched(slot) => self.on_dispatch(slot, prompt, now),
+            Offered::Queued(_) => self.advance(now),
+            Offered::Shed(shed) => self.would_shed.add(class, shed),
+        }
+    }
+
+    /// The engine starts the next request; in the shadow that is its oldest.
+    fn on_first_token(&mut self, now: Timestamp) {
+        let Some(request) = self.pending.pop_front() else { return };
+        let free = self.limits.forecast.free(request.prompt);
+        let ttft = now.since(request.dispatched).as_secs_f64().max(free);
+        self.stage.on_first_token(seconds(now), ttft, free);
+        self.line.on_first_token(request.slot, now);
+        self.end(request, now);
+        self.advance(now);
+    }
+
+    /// What the engine no longer holds is not waiting here either.
+    fn settle(&mut self, now: Timestamp, estimator: &Estimator) {
+        let there = estimator.waiting() as usize;
+        while self.pending.len() + self.line.queued() > there {
+            match self.pending.pop_front() {
+                Some(request) => self.end(request, now),
+                None if self.line.take_next().is_none() => break,
+                None => {}
+            }
+        }
+        self.advance(now);
+    }
+
+    fn advance(&mut self, now: Timestamp) {
+        let (mut dispatched, would_shed) = (Vec::new(), &mut self.would_shed);
+        self.line.advance(&self.limits, now, &mut |class, call| match call {
+            Dequeued::Dispatch(slot) => dispatched.push(slot),
+            Dequeued::Shed(shed) => would_shed.add(class, shed),
+        });
+        for slot in dispatched {
+            let prompt = self.line.prompt(slot);
+            self.on_dispatch(slot, prompt, now);
+        }
+    }
+
+    fn on_dispatch(&mut self, slot: Slot, prompt: f64, now: Timestamp) {
+        if self.pending.is_empty() {
+            self.stage.busy_since = Some(seconds(now));
+        }
+        self.pending.push_back(ShadowRequest { slot, dispatched: now, prompt });
+    }
+
+    fn end(&mut self, request: ShadowRequest, now: Timestamp) {
+        self.line.on_end(request.slot);
+        if self.pending.is_empty() {
+            self.stage.on_idle(seconds(now));
+        }
+    }
+}
+
+impl FirstTokenStage {
+    fn new() -> Self {
+        Self {
+            recent: Smoothed::new(0.2),
+            beyond: Moments::new(0.95),
+            starts: DecayingRate::new(1.5),
+            busy_starts: DecayingRate::new(2.0),
+            busy: 0.0,
+            busy_since: None,
+        }
+    }
+
+    fn on_first_token(&mut self, now: f64, ttft: f64, free: f64) {
+        self.recent.add(ttft);
+        self.beyond.add(ttft - free);
+        self.starts.add(now);
+        self.busy_starts.add(self.busy_time(now));
+    }
+
+    fn on_idle(&mut self, now: f64) {
+        self.busy = self.busy_time(now);
+        self.busy_since = None;
+    }
+
+    /// The engine's forecast, with this stage in place of the engine's.
+    fn seen(&self, engine: Forecast, now: f64) -> Forecast {
+        Forecast {
+            beyond: self.beyond.mean,
+            beyond_deviation: self.beyond.deviation(),
+            busy_start_rate: self.busy_starts.at(self.busy_time(now)),
+            start_rate: self.starts.at(now),
+            recent: self.recent.value(),
+            knee_in_flight: None, // streams that decode are not followed
+            ..engine
+        }
+    }
+
+    fn busy_time(&self, now: f64) -> f64 {
+        self.busy + self.busy_since.map_or(0.0, |since| now - since)
+    }
+}
+
+fn seconds(at: Timestamp) -> f64 {
+    at.as_nanos() as f64 * 1e-9
+}
+
+/// A line's word for a class.
+const fn class(priority: Priority) -> Class {
+    match priority {
+        Priority::System => Class::System,
+        Priority::Interactive => Class::Interactive,
+        Priority::Default => Class::Default,
+        Priority::Bulk => Class::Bulk,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::estimate::{EngineLimits, Settings as Estimated};
+    use crate::measure::RequestKey;
+
+    /// An engine that starts the oldest of its requests every `1/rate` seconds and ends it at once, offered `load` per second for
+    /// a minute: the share that would have been shed.
+    fn shed_at(load: f64, rate: f64) -> f64 {
+        let slo = Duration::from_secs(1);
+        let mut estimator =
+            Estimator::new(Estimated { slo_ttft: slo, engine: EngineLimits::default() }, Timestamp::ZERO);
+        let mut shadow = Shadow::new(Settings::default(), slo);
+        let tell = |seconds: f64, request, what, estimator: &mut Estimator, shadow: &mut Shadow| {
+            let at = Timestamp::from_nanos((seconds * 1e9) as u64);
+            let sample = Sample { at, request: RequestKey(request), what };
+            estimator.on_sample(&sample);
+            shadow.on_sample(&sample, estimator);
+        };
+        let (mut offered, mut started, mut next_start) = (0, 0, 0.0_f64);
+        for millisecond in 0..60_000_u32 {
+            let now = f64::from(millisecond) * 1e-3;
+            if now * load >= offered as f64 {
+                tell(
+                    now,
+                    offered,
+                    What::Offered { prompt: Some(100), stream: true, priority: Priority::Interactive },
+                    &mut estimator,
+                    &mut shadow,
+                );
+                tell(now, offered, What::Admitted, &mut estimator, &mut shadow);
+                next_start = if started == offered { now + 1.0 / rate } else { next_start };
+                offered += 1;
+            }
+            if started < offered && now >= next_start {
+                tell(now, started, What::Emission { tokens: 1, limited: false }, &mut estimator, &mut shadow);
+                let finished = What::Finished { completed: true, input: None, output: None, cached: None };
+                tell(now, started, finished, &mut estimator, &mut shadow);
+                (started, next_start) = (started + 1, next_start + 1.0 / rate);
+            }
+            if millisecond % 100 == 0 {
+                let at = Timestamp::from_nanos(u64::from(millisecond) * 1_000_000);
+                estimator.on_tick(at);
+                shadow.on_tick(at, &estimator);
+            }
+        }
+        let shed = shadow.would_shed();
+        let reasons = ShedReason::ALL.map(|reason| shed.of(Class::Interactive, reason));
+        assert_eq!(reasons.iter().sum::<u64>(), shed.total(), "all in their own class");
+        shed.total() as f64 / offered as f64
+    }
+
+    #[test]
+    fn at_twice_the_capacity_half_would_have_been_shed() {
+        let share = shed_at(40.0, 20.0);
+        assert!((0.42..0.55).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn below_the_capacity_nobody_would_have_been() {
+        assert_eq!(shed_at(14.0, 20.0), 0.0);
+    }
+}

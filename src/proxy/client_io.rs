@@ -1,0 +1,72 @@
+//! Reading from a client and writing to it, each under the connection's timer.
+//!
+//! Reads go through the worker's one buffer, so that a connection which waits owns none. It holds no rule of HTTP.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::exchange::WORKBENCH;
+use super::io::Io;
+use super::timer::Timer;
+use crate::vocabulary::time::Timestamp;
+
+/// One read through the worker's buffer. `Ready(false)`: closed.
+pub(super) fn poll_read<D: Io>(cx: &mut Context<'_>, client: &mut D, mut take: impl FnMut(&[u8])) -> Poll<bool> {
+    WORKBENCH.with_borrow_mut(|work| match client.rd(cx, &mut work.read) {
+        Poll::Ready(Ok(n)) if n > 0 => {
+            take(&work.read[..n]);
+            Poll::Ready(true)
+        }
+        Poll::Ready(_) => Poll::Ready(false),
+        Poll::Pending => Poll::Pending,
+    })
+}
+
+/// Writes all of `bytes` before the timer's deadline.
+pub(super) async fn write_all<D: Io>(client: &mut D, timer: &mut Timer<'_>, bytes: &[u8]) -> io::Result<()> {
+    let mut written = 0;
+    poll_fn(|cx| {
+        while written < bytes.len() {
+            match client.wr(cx, &bytes[written..]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(n)) => written += n,
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                Poll::Pending => return in_time(Poll::Pending, timer, cx),
+            }
+        }
+        in_time(client.fl(cx), timer, cx)
+    })
+    .await
+}
+
+/// FIN, then read and drop what the client still sends, for a moment: closing with unread bytes is a reset, and a reset
+/// destroys the answer on its way.
+pub(super) async fn close_politely<D: Io>(client: &mut D, timer: &mut Timer<'_>, now: Timestamp) {
+    timer.set(now + POLITE_TIME);
+    if poll_fn(|cx| in_time(client.end(cx), timer, cx)).await.is_err() {
+        return;
+    }
+    let mut dropped = 0;
+    while dropped < POLITE_BYTES {
+        let read = poll_fn(|cx| match poll_read(cx, client, |bytes| dropped += bytes.len()) {
+            Poll::Ready(open) => Poll::Ready(open),
+            Poll::Pending if timer.is_overdue(cx) => Poll::Ready(false),
+            Poll::Pending => Poll::Pending,
+        });
+        if !read.await {
+            return;
+        }
+    }
+}
+
+fn in_time(polled: Poll<io::Result<()>>, timer: &mut Timer<'_>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    match polled {
+        Poll::Pending if timer.is_overdue(cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+        polled => polled,
+    }
+}
+
+const POLITE_BYTES: usize = 256 * 1024;
+const POLITE_TIME: Duration = Duration::from_secs(2);

@@ -1,0 +1,136 @@
+//! How requests are let in, as far as the proxy itself decides: objectives of routes, what a refusal looks like, what is given
+//! up. How many go at a time is not decided here.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use super::local_reply::LocalReply;
+use super::request::hints::{Tenants, TrustedHints};
+use super::request::reader::Request;
+use crate::admission::pool::Refused;
+use crate::admission::{AdmissionRequest, Class, Mode, Shed};
+use crate::measure::{Priority, ShedReason};
+use crate::vocabulary::time::Timestamp;
+use crate::wire::is_path;
+
+/// The rules of the data port.
+#[derive(Debug)]
+pub struct RequestPolicy {
+    /// For the first token, of requests whose route has no objective of its own.
+    pub slo_ttft: Option<Duration>,
+    /// Objectives of routes, by path; `None` is none.
+    pub routes: Box<[(Box<str>, Option<Duration>)]>,
+    /// Most that a request without an objective waits.
+    pub max_wait: Duration,
+    /// A dispatched request without a first token is given up at its objective.
+    pub late_abort: bool,
+    /// Status of a refusal for want of room.
+    pub shed_status: u16,
+    /// Answers that clients want whole are streamed from the backends and put together.
+    pub reassemble: bool,
+    pub tenants: Arc<Tenants>,
+    enforcing: Arc<AtomicBool>,
+}
+
+impl RequestPolicy {
+    /// Rules with one objective for all routes.
+    pub fn new(mode: Mode, slo_ttft: Option<Duration>) -> Self {
+        Self {
+            slo_ttft,
+            routes: Box::default(),
+            max_wait: Duration::from_secs(30),
+            late_abort: true,
+            shed_status: 429,
+            reassemble: true,
+            tenants: Arc::default(),
+            enforcing: Arc::new(AtomicBool::new(mode == Mode::Enforce)),
+        }
+    }
+
+    /// Takes the place of `others`: in their mode, and with their numbers of tenants.
+    #[must_use]
+    pub fn after(mut self, others: &Self) -> Self {
+        (self.tenants, self.enforcing) = (others.tenants.clone(), others.enforcing.clone());
+        self
+    }
+
+    /// Whether the gate's decision is enforced.
+    pub fn mode(&self) -> Mode {
+        if self.enforcing.load(Relaxed) { Mode::Enforce } else { Mode::Observe }
+    }
+
+    /// Switches; the limits follow at the next tick.
+    pub fn set_mode(&self, mode: Mode) {
+        self.enforcing.store(mode == Mode::Enforce, Relaxed);
+    }
+
+    /// The objective of the route at `target`.
+    pub fn route(&self, target: &[u8]) -> Option<Duration> {
+        let own = self.routes.iter().find(|(path, _)| is_path(target, path.as_bytes()));
+        own.map_or(self.slo_ttft, |(_, slo)| *slo)
+    }
+
+    /// What a measured request asks the lines for.
+    pub(super) fn ask(&self, request: &Request) -> Option<AdmissionRequest> {
+        let shape = request.shape.as_ref()?;
+        let TrustedHints { class, tenant, .. } = request.claims;
+        Some(AdmissionRequest {
+            arrived: request.arrived,
+            prompt: shape.prompt_tokens_estimate().unwrap_or(UNKNOWN_PROMPT) as f32,
+            bytes: u32::try_from(request.outgoing.body_len()).unwrap_or(u32::MAX),
+            class,
+            tenant,
+            slo: request.slo_ttft,
+            streamed: request.is_streamed(),
+        })
+    }
+
+    /// How long one may wait that arrived now.
+    pub(super) fn longest_wait(&self, ask: &AdmissionRequest) -> Duration {
+        ask.slo.unwrap_or(self.max_wait)
+    }
+
+    /// When a dispatched request is given up if it has no first token by then.
+    pub(super) fn patience(&self, request: &Request) -> Option<Timestamp> {
+        let enforced = self.late_abort && self.mode() == Mode::Enforce;
+        let slo = request.slo_ttft.filter(|_| enforced && request.is_streamed())?;
+        Some(request.arrived + slo)
+    }
+
+    /// A line's refusal, as it is told to the client.
+    pub(super) fn refusal(&self, refused: Refused) -> LocalReply {
+        match refused {
+            Refused::NoBackend => LocalReply::shed(ShedReason::NoBackend),
+            Refused::Shed(Shed { reason, retry_after }) => LocalReply::Shed {
+                reason: shed_reason(reason),
+                status: self.shed_status,
+                retry_after: u16::try_from(retry_after.as_secs()).unwrap_or(u16::MAX).max(1),
+            },
+        }
+    }
+}
+
+/// The books' word for a class.
+pub(super) fn priority(class: Class) -> Priority {
+    match class {
+        Class::System => Priority::System,
+        Class::Interactive => Priority::Interactive,
+        Class::Default => Priority::Default,
+        Class::Bulk => Priority::Bulk,
+    }
+}
+
+/// The books' word for a line's reason.
+fn shed_reason(reason: crate::admission::ShedReason) -> ShedReason {
+    use crate::admission::ShedReason as Own;
+    match reason {
+        Own::Saturated => ShedReason::Saturated,
+        Own::Deadline => ShedReason::Deadline,
+        Own::QueueFull => ShedReason::QueueFull,
+        Own::QueueBytes => ShedReason::QueueBytes,
+    }
+}
+
+/// Images and sound: a usual prompt, for want of a better guess.
+const UNKNOWN_PROMPT: u64 = 1_000;

@@ -1,0 +1,7 @@
+//! A request on its way in, and as it is written to a backend.
+
+pub mod body_buffer;
+pub mod hints;
+pub mod reader;
+pub mod request_id;
+pub mod upstream_request;

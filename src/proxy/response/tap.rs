@@ -1,0 +1,290 @@
+//! Reads along: payload bytes of an answer become emissions, and emissions become stamps in the books.
+//!
+//! The tap owns the request's ledger entry and its permit, so that dropping an exchange on any path closes both. It never
+//! delays, changes or keeps a byte.
+
+use crate::admission::pool::Permit;
+use crate::measure::{CodeClass, Entry, EntryEnd, Outcome};
+use crate::vocabulary::time::Timestamp;
+use crate::wire::{BodyFormat, Dialect, StreamReading, StreamScanner};
+
+/// What listens to one answer.
+pub struct Tap {
+    entry: Option<Entry>,
+    permit: Option<Permit>,
+    scanner: Option<StreamScanner>,
+    dialect: Option<Dialect>,
+    /// Prompts of the request.
+    prompts: u32,
+    format: BodyFormat,
+    lag: Lag,
+    /// What was asked for has begun: a stream's first token, or the first byte of another body.
+    begun: bool,
+    /// The last time the engine said something whole: an event, a comment, or bytes where there are no events.
+    heard: Timestamp,
+}
+
+/// Whether gaps between stamps are the engine's, or were stretched by a client that would not take bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lag {
+    /// Stamps are the engine's.
+    None,
+    /// We have caught up; the next gap still begins at a late stamp.
+    Recovering,
+    /// Reading from the engine was suspended.
+    Behind,
+}
+
+impl Tap {
+    /// A tap for a measured request in `dialect`.
+    pub fn measured(entry: Entry, permit: Permit, dialect: Dialect, now: Timestamp) -> Self {
+        Self { entry: Some(entry), permit: Some(permit), dialect: Some(dialect), ..Self::passing(now) }
+    }
+
+    /// A tap that only passes: nothing is booked.
+    pub fn passing(now: Timestamp) -> Self {
+        Self {
+            entry: None,
+            permit: None,
+            scanner: None,
+            dialect: None,
+            prompts: 1,
+            format: BodyFormat::Opaque,
+            lag: Lag::None,
+            begun: false,
+            heard: now,
+        }
+    }
+
+    /// The request had so many prompts.
+    pub fn with_prompts(self, prompts: u32) -> Self {
+        Self { prompts, ..self }
+    }
+
+    /// The first byte of the answer came.
+    pub fn on_first_byte(&mut self, at: Timestamp) {
+        self.heard = at;
+        if let Some(entry) = &mut self.entry {
+            entry.on_first_byte(at);
+        }
+    }
+
+    /// The final head came. Only what was served (2xx) is read for tokens.
+    pub fn on_head(&mut self, at: Timestamp, status: u16, format: BodyFormat) {
+        self.heard = at;
+        let Some(entry) = &mut self.entry else { return };
+        entry.on_head(at, status);
+        if let (Some(permit), 429 | 503) = (&mut self.permit, status) {
+            permit.on_refused(at);
+        }
+        if let (Some(dialect), 200..=299) = (self.dialect, status) {
+            self.format = format;
+            self.scanner = Some(StreamScanner::new(dialect, format).with_prompts(self.prompts));
+            if !matches!(format, BodyFormat::Sse | BodyFormat::Ndjson) {
+                entry.on_unstreamed(format == BodyFormat::Opaque);
+                if let Some(permit) = &mut self.permit {
+                    permit.on_unstreamed(at);
+                }
+            }
+        }
+    }
+
+    /// A piece of payload that arrived at `at`.
+    pub fn scan(&mut self, at: Timestamp, payload: &[u8]) {
+        if payload.is_empty() {
+            return;
+        }
+        let (Some(scanner), Some(entry)) = (&mut self.scanner, &mut self.entry) else {
+            (self.heard, self.begun) = (at, true);
+            return;
+        };
+        let limited = self.lag != Lag::None;
+        let events = matches!(self.format, BodyFormat::Sse | BodyFormat::Ndjson);
+        let (mut emissions, mut tokens) = (0_u32, 0_u32);
+        scanner.feed(payload, |emission| {
+            entry.on_emission(at, emission.tokens, limited);
+            emissions += 1;
+            tokens = tokens.saturating_add(emission.tokens);
+        });
+        if emissions > 0 {
+            self.heard = at;
+            if self.lag == Lag::Recovering {
+                self.lag = Lag::None;
+            }
+            let first = !std::mem::replace(&mut self.begun, true);
+            if let Some(permit) = &mut self.permit {
+                if first {
+                    permit.on_first_token(at);
+                }
+                permit.on_tokens(tokens);
+            }
+        } else if !events || scanner.at_event_boundary() {
+            self.heard = at;
+            self.begun |= !events;
+        }
+    }
+
+    /// Reading from the engine is suspended because the client takes nothing.
+    pub fn on_suspended(&mut self) {
+        self.lag = Lag::Behind;
+        if let Some(permit) = &mut self.permit {
+            permit.on_suspended();
+        }
+    }
+
+    /// Everything the engine had sent was read.
+    pub fn on_caught_up(&mut self) {
+        if self.lag == Lag::Behind {
+            self.lag = Lag::Recovering;
+            if let Some(permit) = &mut self.permit {
+                permit.on_resumed();
+            }
+        }
+    }
+
+    /// The last time the engine said something whole.
+    pub fn heard(&self) -> Timestamp {
+        self.heard
+    }
+
+    /// What was asked for has begun. Until then an engine may be silent for as long as it may be without a first byte: several
+    /// send the head at once, and then wait or generate.
+    pub fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// The answer is a stream of events, so that silence can be told from slowness.
+    pub fn has_events(&self) -> bool {
+        self.scanner.is_some() && matches!(self.format, BodyFormat::Sse | BodyFormat::Ndjson)
+    }
+
+    /// The stream's own end was seen: what follows cannot change the outcome.
+    pub fn has_terminated(&self) -> bool {
+        self.scanner.as_ref().is_some_and(StreamScanner::has_terminated)
+    }
+
+    /// An event of ours may follow: the engine's last event is whole. `None` where the answer is not a stream.
+    pub fn event_boundary(&self) -> Option<Dialect> {
+        let scanner = self.scanner.as_ref()?;
+        (self.has_events() && scanner.at_event_boundary()).then_some(self.dialect).flatten()
+    }
+
+    /// Books a retry.
+    pub fn entry_mut(&mut self) -> Option<&mut Entry> {
+        self.entry.as_mut()
+    }
+
+    /// Closes the books with what the answer itself says, unless `ending` already decides.
+    pub fn close(mut self, ending: Ending, status: Option<u16>, at: Timestamp) -> Option<Outcome> {
+        let limited = self.lag != Lag::None;
+        let events = self.has_events();
+        let mut entry = self.entry.take()?;
+        if let Some(status) = status {
+            entry.told(status);
+        }
+        let reading = self.scanner.as_mut().map(|scanner| {
+            scanner.finish(|emission| entry.on_emission(at, emission.tokens, limited));
+            scanner.reading()
+        });
+        let outcome = judge(ending, status, reading.as_ref(), events);
+        let usage = reading.and_then(|reading| reading.usage).map(|usage| crate::measure::Usage {
+            input: usage.input,
+            output: usage.output,
+            cached: usage.cached,
+        });
+        entry.finish(EntryEnd { outcome, code: code(status), at, usage });
+        if let Some(permit) = self.permit.take() {
+            permit.end(at);
+        }
+        Some(outcome)
+    }
+}
+
+/// How an exchange ended, as far as bytes tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The answer was relayed to its framed end.
+    Whole,
+    /// The client went away.
+    ClientGone,
+    /// The backend closed before the framed end.
+    Eof,
+    /// The backend reset the connection, refused it, or broke the protocol.
+    Reset,
+    /// A time limit passed.
+    Timeout,
+    /// weir gave up: no first token within the request's objective.
+    Late,
+}
+
+/// The outcome, from the framing's end and the stream's own words (dialects.md 2.4 and 2.5).
+fn judge(ending: Ending, status: Option<u16>, reading: Option<&StreamReading>, events: bool) -> Outcome {
+    let failed = status.is_some_and(|status| status >= 500 || status == 429);
+    let said_error = reading.is_some_and(|reading| reading.error.is_some());
+    let terminated = reading.is_some_and(|reading| reading.terminated);
+    if failed && ending == Ending::Whole || said_error {
+        return Outcome::UpstreamError;
+    }
+    if terminated {
+        return Outcome::Completed;
+    }
+    match ending {
+        Ending::Whole => {
+            let finished = reading.is_none_or(|reading| reading.finished || reading.opaque);
+            if events && !finished { Outcome::UpstreamTruncated } else { Outcome::Completed }
+        }
+        Ending::ClientGone => Outcome::ClientCancelled,
+        Ending::Eof => Outcome::UpstreamTruncated,
+        Ending::Reset => Outcome::UpstreamReset,
+        Ending::Timeout => Outcome::UpstreamTimeout,
+        Ending::Late => Outcome::Deadline,
+    }
+}
+
+fn code(status: Option<u16>) -> CodeClass {
+    match status {
+        None => CodeClass::None,
+        Some(..400) => CodeClass::Ok2xx,
+        Some(400..500) => CodeClass::Client4xx,
+        Some(_) => CodeClass::Server5xx,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reading(terminated: bool, finished: bool) -> StreamReading {
+        StreamReading { terminated, finished, ..StreamReading::default() }
+    }
+
+    #[test]
+    fn a_stream_is_completed_once_its_terminator_was_seen_whatever_the_connection_does_then() {
+        for ending in [Ending::Whole, Ending::ClientGone, Ending::Eof, Ending::Reset, Ending::Timeout] {
+            assert_eq!(judge(ending, Some(200), Some(&reading(true, true)), true), Outcome::Completed);
+        }
+    }
+
+    #[test]
+    fn a_clean_end_without_a_finish_is_truncated_and_with_every_choice_finished_it_is_not() {
+        assert_eq!(judge(Ending::Whole, Some(200), Some(&reading(false, false)), true), Outcome::UpstreamTruncated);
+        assert_eq!(judge(Ending::Whole, Some(200), Some(&reading(false, true)), true), Outcome::Completed);
+        assert_eq!(judge(Ending::Whole, Some(200), Some(&reading(false, false)), false), Outcome::Completed);
+    }
+
+    #[test]
+    fn what_breaks_in_the_middle_is_named_by_what_broke_it() {
+        let open = reading(false, false);
+        assert_eq!(judge(Ending::ClientGone, Some(200), Some(&open), true), Outcome::ClientCancelled);
+        assert_eq!(judge(Ending::Eof, Some(200), Some(&open), true), Outcome::UpstreamTruncated);
+        assert_eq!(judge(Ending::Reset, Some(200), Some(&open), true), Outcome::UpstreamReset);
+        assert_eq!(judge(Ending::Timeout, None, None, false), Outcome::UpstreamTimeout);
+    }
+
+    #[test]
+    fn the_engines_own_429_and_5xx_are_its_errors_and_its_other_4xx_are_answers() {
+        assert_eq!(judge(Ending::Whole, Some(429), None, false), Outcome::UpstreamError);
+        assert_eq!(judge(Ending::Whole, Some(503), None, false), Outcome::UpstreamError);
+        assert_eq!(judge(Ending::Whole, Some(400), None, false), Outcome::Completed);
+    }
+}

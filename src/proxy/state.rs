@@ -1,0 +1,209 @@
+//! What all connections share, and what each worker has for itself.
+//!
+//! The gateway is process-wide; what a reload changes in it is swapped whole, the rest is immutable but for counters; a worker is one thread with its own reactor, its own idle
+//! connections to the backends and its own shard of the books, so that nothing crosses threads while a request lives.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use tokio::sync::Semaphore;
+
+use super::budget::Budget;
+use super::drain::Drain;
+use super::listener::Addresses;
+use super::policy::RequestPolicy;
+use super::request::request_id::RequestId;
+use super::settings::ProxyLimits;
+use super::spans::Sampling;
+use super::upstream::health::PassiveHealth;
+use super::upstream::target::{Idle, Targets};
+use crate::admission::pool::Pool;
+use crate::clock::Clock;
+use crate::measure::{Ledger, ReportSink, Shard};
+use crate::vocabulary::time::Timestamp;
+
+/// The process-wide side of the data port.
+pub struct ProxyState {
+    pub clock: Clock,
+    pub limits: ArcSwap<ProxyLimits>,
+    pub ledger: Arc<Ledger>,
+    pub pool: Arc<Pool>,
+    pub rules: ArcSwap<RequestPolicy>,
+    pub targets: Arc<Targets>,
+    pub drain: Arc<Drain>,
+    /// Bytes held for clients: request bodies and unsent answers.
+    pub memory: Arc<Budget>,
+    pub connections: Arc<Semaphore>,
+    /// Peers whose forwarding, priority, tenant and SLO headers are believed.
+    pub trust: ArcSwap<Vec<IpNet>>,
+    /// `/metrics` on the data port goes to the engine; else it is not served there.
+    pub passes_metrics: AtomicBool,
+    /// Emission stamps are kept for the journal.
+    pub traces: bool,
+    /// Every request that ends is told to `reports`.
+    pub access_log: bool,
+    /// Spans of measured requests are told to `reports`; `None`: of none.
+    pub sampling: Option<Sampling>,
+    /// Who is told of the ends of requests.
+    pub reports: Option<Arc<dyn ReportSink>>,
+    pub facts: Counters,
+    /// Tells this process from every other weir.
+    pub via_id: u64,
+    pub retries: RetryBudget,
+    /// What traffic has told about each backend.
+    pub vitals: Box<[PassiveHealth]>,
+    pub addresses: Arc<Addresses>,
+    /// Called at each phase of a request. A test makes it panic; in a running process it does nothing.
+    pub hook: fn(HookPoint),
+}
+
+/// Where a request is when `Gateway::hook` is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookPoint {
+    /// The head was read and is valid.
+    Head,
+    /// The body is complete and the route is known.
+    Arrived,
+    /// A connection to the backend is in hand.
+    Dispatched,
+    /// The answer has ended, and the books are still open.
+    Ended,
+}
+
+/// Counters of the data port that belong to no request.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub open_connections: AtomicU64,
+    pub accept_errors: AtomicU64,
+    /// Counted by the process's panic hook (`export::logging`), whatever task it was.
+    pub panics: Arc<AtomicU64>,
+}
+
+impl ProxyState {
+    /// Whether what `peer` says about others is believed. On a socket for both families an IPv4 peer comes as IPv6.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.trust.load().iter().any(|net| net.contains(&peer))
+    }
+}
+
+/// One worker thread's own things.
+pub struct Worker {
+    pub gateway: Arc<ProxyState>,
+    pub shard: Arc<Shard>,
+    pub idle: Idle,
+    date: ArcSwap<[u8; 29]>,
+    ids: AtomicU64,
+    id_seed: u64,
+    via: Box<str>,
+}
+
+impl Worker {
+    /// Worker number `index`. `id_seed` makes request ids differ between processes.
+    pub fn new(gateway: Arc<ProxyState>, index: usize, id_seed: u64) -> Arc<Self> {
+        let shard = gateway.ledger.shard(index);
+        let idle = Idle::new(gateway.targets.places());
+        // The pseudonym tells it from another weir on the same way; a comment would not do, because any hop may remove it.
+        let via = format!("1.1 weir-{:016x}", gateway.via_id).into();
+        let id_seed = id_seed.rotate_left(7).wrapping_add(index as u64);
+        let worker = Self {
+            gateway,
+            shard,
+            idle,
+            date: ArcSwap::from_pointee([b' '; 29]),
+            ids: AtomicU64::new(0),
+            id_seed,
+            via,
+        };
+        worker.tick();
+        Arc::new(worker)
+    }
+
+    /// What happens once a second: old connections go, and the `Date` value is renewed.
+    pub fn tick(&self) {
+        self.idle.sweep(self.gateway.clock.now());
+        #[expect(clippy::disallowed_methods, reason = "the Date field is wall-clock time")]
+        let text = httpdate::fmt_http_date(std::time::SystemTime::now());
+        if let Ok(date) = text.into_bytes().try_into() {
+            self.date.store(Arc::new(date));
+        }
+    }
+
+    /// The value of a `Date` field.
+    pub fn date(&self) -> [u8; 29] {
+        **self.date.load()
+    }
+
+    /// This process's element of a `Via` field.
+    pub fn via(&self) -> &str {
+        &self.via
+    }
+
+    /// A request id of our own: unique in this process, and with the seed as good as unique among processes.
+    pub fn make_id(&self) -> RequestId {
+        RequestId::make(self.id_seed, self.ids.fetch_add(1, Relaxed))
+    }
+}
+
+/// At most one retry in ten requests, and one a second: a backend that fails must not be hit twice as hard.
+#[derive(Debug)]
+pub struct RetryBudget {
+    /// In tenths of a retry.
+    tenths: AtomicI64,
+    refilled: AtomicU64,
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self { tenths: AtomicI64::new(RETRY_CAP), refilled: AtomicU64::new(0) }
+    }
+}
+
+impl RetryBudget {
+    /// A request was dispatched for the first time.
+    pub fn earn(&self) {
+        if self.tenths.load(Relaxed) < RETRY_CAP {
+            self.tenths.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Whether a retry may happen at `now`; takes it from the budget.
+    pub fn spend(&self, now: Timestamp) -> bool {
+        let second = now.as_nanos() / 1_000_000_000;
+        let before = self.refilled.swap(second, Relaxed);
+        let earned = i64::try_from(second.saturating_sub(before)).unwrap_or(0).min(RETRY_CAP / 10) * 10;
+        self.tenths
+            .fetch_update(Relaxed, Relaxed, |tenths| {
+                let have = (tenths + earned).min(RETRY_CAP);
+                (have >= 10).then_some(have - 10)
+            })
+            .is_ok()
+    }
+}
+
+/// The textual address put into `X-Forwarded-For`.
+pub fn address_text(peer: IpAddr) -> String {
+    peer.to_canonical().to_string()
+}
+
+/// Ten retries in store.
+const RETRY_CAP: i64 = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn retries_are_bounded_by_a_tenth_of_the_requests_and_one_a_second() {
+        let budget = RetryBudget::default();
+        let start = Timestamp::ZERO;
+        assert_eq!((0..50).filter(|_| budget.spend(start)).count(), 10, "what is in store");
+        (0..30).for_each(|_| budget.earn());
+        assert_eq!((0..50).filter(|_| budget.spend(start)).count(), 3);
+        assert_eq!((0..50).filter(|_| budget.spend(start + Duration::from_secs(2))).count(), 2);
+    }
+}

@@ -1,0 +1,4 @@
+//! Backends as the data port sees them: where they listen, idle connections, health.
+
+pub mod health;
+pub mod target;
