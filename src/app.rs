@@ -49,7 +49,7 @@ pub struct RunningServer {
     pub address: SocketAddr,
     /// Where the admin port listens.
     pub admin: SocketAddr,
-    pub gateway: Arc<ProxyState>,
+    pub proxy: Arc<ProxyState>,
     workers: Vec<JoinHandle<()>>,
     port: Option<AdminPort>,
     journal: Option<JournalFile>,
@@ -79,7 +79,7 @@ fn serve_until_a_signal(source: ConfigSource, loaded: Loaded, loudness: LevelHan
     // Before anything runs: whoever has read that weir is serving may send a signal at once, and means a drain.
     let mut signals = runtime.block_on(async { Signals::new() })?;
     let origin = StartedFrom { source: Some(source), loudness: Some(loudness) };
-    let running = start_from(origin, loaded, |gateway| gateway.facts.panics = panics)?;
+    let running = start_from(origin, loaded, |proxy| proxy.facts.panics = panics)?;
     tracing::info!(listen = %running.address, admin = %running.admin, "weir is serving");
     runtime.block_on(async {
         systemd::ready(&running.status());
@@ -89,14 +89,14 @@ fn serve_until_a_signal(source: ConfigSource, loaded: Loaded, loudness: LevelHan
             () = running.attend(hangup) => StopSignal::AtOnce,
         };
         systemd::stopping("draining");
-        running.gateway.drain.make_final();
+        running.proxy.drain.make_final();
         if ended == StopSignal::AtOnce {
             return tracing::info!("stopping at once");
         }
         tracing::info!("draining");
         let drain = running.drain.load_full();
         tokio::select! {
-            empty = running.gateway.drain.run(drain.min_delay, drain.timeout) => tracing::info!(empty, "drained"),
+            empty = running.proxy.drain.run(drain.min_delay, drain.timeout) => tracing::info!(empty, "drained"),
             _ = next(terminate, interrupt) => tracing::info!("stopping at once"),
             () = running.attend(hangup) => {}
         }
@@ -156,7 +156,7 @@ impl Signals {
     }
 }
 
-/// Starts every part. `adjust` may change the gateway before it is shared: that is how tests set their hook.
+/// Starts every part. `adjust` may change the proxy before it is shared: that is how tests set their test_hook.
 ///
 /// # Errors
 /// A port cannot be bound or a thread cannot be started.
@@ -186,7 +186,7 @@ fn start_from(
     let ledger = Ledger::new(workers, &names, config.slo, bounds(&config), sink);
     let targets = Arc::new(targets(&config));
     let told = telemetry::Telemetry::start(&config, clock, &targets)?;
-    let mut gateway = ProxyState {
+    let mut proxy = ProxyState {
         clock,
         limits: ArcSwap::from_pointee(config.limits.clone()),
         ledger: ledger.clone(),
@@ -205,23 +205,23 @@ fn start_from(
         facts: Counters::default(),
         via_id: rand::random(),
         retries: RetryBudget::default(),
-        vitals: (0..PLACES).map(|_| PassiveHealth::default()).collect(),
+        passive_health: (0..PLACES).map(|_| PassiveHealth::default()).collect(),
         addresses: Arc::new(Addresses::new(config.limits.max_connections_per_address)),
-        hook: |_| {},
+        test_hook: |_| {},
     };
-    adjust(&mut gateway);
-    let gateway = Arc::new(gateway);
+    adjust(&mut proxy);
+    let proxy = Arc::new(proxy);
     let admin = std::net::TcpListener::bind(config.admin.listen)
         .with_context(|| format!("the admin port cannot be bound to {}", config.admin.listen))?;
     let epoch = unix_time() - clock.now().as_nanos() as f64 / 1e9;
-    let watch = engine_monitor::EngineMonitor::start(&config, &gateway, journal.clone(), epoch)?;
+    let watch = engine_monitor::EngineMonitor::start(&config, &proxy, journal.clone(), epoch)?;
     told.engines(watch.seen());
     // In this order, so that nobody hears `ready` before the data port is bound.
-    let (address, threads, hands) = start_workers(&config, &gateway)?;
-    let fleet = Backends::start(gateway.clone(), watch.seen(), hands, &config.backends);
+    let (address, threads, health_runtime) = start_workers(&config, &proxy)?;
+    let fleet = Backends::start(proxy.clone(), watch.seen(), health_runtime, &config.backends);
     let drain = Arc::new(ArcSwap::from_pointee(config.drain.clone()));
     let parts = Parts {
-        gateway: gateway.clone(),
+        proxy: proxy.clone(),
         fleet: fleet.clone(),
         watched: watch.seen(),
         drain: drain.clone(),
@@ -229,12 +229,12 @@ fn start_from(
     };
     let reloader = Arc::new(Reloader::new(origin.source, loaded, parts));
     let notice = config_watcher::ConfigWatcher::start(reloader.clone());
-    let handles = handles(&config, &gateway, journal, &watch, told.reports(), (fleet, reloader.clone(), drain.clone()));
+    let handles = handles(&config, &proxy, journal, &watch, told.reports(), (fleet, reloader.clone(), drain.clone()));
     let port = AdminPort::start(admin, admission(&config.admin), handles)?;
     Ok(RunningServer {
         address,
         admin: port.address(),
-        gateway,
+        proxy,
         workers: threads,
         port: Some(port),
         journal: file,
@@ -293,7 +293,7 @@ pub fn demo(flags: &crate::cli::Demo) -> anyhow::Result<()> {
 impl RunningServer {
     /// What the estimate says of each backend now, in the configuration's order.
     pub fn judged(&self) -> Vec<Option<export::saturation::BackendEstimate>> {
-        self.watch.as_ref().map_or_else(Vec::new, |watch| watch.seen().judged(self.gateway.clock.now()))
+        self.watch.as_ref().map_or_else(Vec::new, |watch| watch.seen().judged(self.proxy.clock.now()))
     }
 
     /// Reloads at SIGHUP, and tells systemd how it goes, for as long as every worker lives.
@@ -326,14 +326,14 @@ impl RunningServer {
     fn status(&self) -> String {
         let state =
             self.judged().iter().flatten().map(|judged| judged.reading.state).max_by_key(|state| gravity(*state));
-        let (mode, in_flight) = (self.gateway.rules.load().mode().as_str(), self.gateway.drain.underway());
-        let draining = if self.gateway.drain.phase() == DrainPhase::Serving { "" } else { ", draining" };
+        let (mode, in_flight) = (self.proxy.rules.load().mode().as_str(), self.proxy.drain.underway());
+        let draining = if self.proxy.drain.phase() == DrainPhase::Serving { "" } else { ", draining" };
         format!("{mode}, {}, {in_flight} in flight{draining}", state.map_or("unknown", SaturationState::word))
     }
 
     /// Closes the listeners, ends what is open after a moment, and waits for every thread.
     pub fn stop(mut self) {
-        self.gateway.drain.stop();
+        self.proxy.drain.stop();
         for worker in self.workers.drain(..) {
             if worker.join().is_err() {
                 tracing::error!("a worker thread ended in a panic");
@@ -342,8 +342,8 @@ impl RunningServer {
         drop(self.notice.take());
         drop(self.port.take());
         drop(self.watch.take());
-        // Both hold on to the gateway, and with it to the journal.
-        drop((self.reloader, self.gateway));
+        // Both hold on to the proxy, and with it to the journal.
+        drop((self.reloader, self.proxy));
         if let Some(told) = self.told.take() {
             told.finish();
         }
@@ -356,16 +356,16 @@ impl RunningServer {
 /// One thread, one reactor and one listening socket each, all on one port.
 fn start_workers(
     config: &Config,
-    gateway: &Arc<ProxyState>,
+    proxy: &Arc<ProxyState>,
 ) -> anyhow::Result<(SocketAddr, Vec<JoinHandle<()>>, Handle)> {
     let (bound, addresses) = std::sync::mpsc::channel();
     let mut address = config.listen;
-    let (mut threads, mut hands) = (Vec::new(), None);
+    let (mut threads, mut health_runtime) = (Vec::new(), None);
     for index in 0..config.workers.get() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (gateway, bound) = (gateway.clone(), bound.clone());
+        let (proxy, bound) = (proxy.clone(), bound.clone());
         // Health checks run on the first one.
-        hands.get_or_insert_with(|| runtime.handle().clone());
+        health_runtime.get_or_insert_with(|| runtime.handle().clone());
         let seed = rand::random();
         let thread = std::thread::Builder::new().name(format!("weir-{index}")).spawn(move || {
             runtime.block_on(async move {
@@ -376,26 +376,26 @@ fn start_workers(
                 if bound.send(listener.local_addr()).is_err() {
                     return;
                 }
-                listener::accept_loop(listener, Worker::new(gateway, index, seed)).await;
+                listener::accept_loop(listener, Worker::new(proxy, index, seed)).await;
             });
         })?;
         threads.push(thread);
         address = addresses.recv()?.with_context(|| format!("the data port cannot be bound to {address}"))?;
     }
-    Ok((address, threads, hands.context("there is no worker")?))
+    Ok((address, threads, health_runtime.context("there is no worker")?))
 }
 
 fn handles(
     config: &Config,
-    gateway: &Arc<ProxyState>,
+    proxy: &Arc<ProxyState>,
     journal: Option<JournalSender>,
     watch: &engine_monitor::EngineMonitor,
     reports: Arc<export::sinks::ReportSinks>,
     (fleet, reloader, drain): (Arc<Backends>, Arc<Reloader>, Arc<ArcSwap<DrainSettings>>),
 ) -> export::Handles {
-    let epoch = unix_time() - gateway.clock.now().as_nanos() as f64 / 1e9;
+    let epoch = unix_time() - proxy.clock.now().as_nanos() as f64 / 1e9;
     let seen = Arc::new(AdminState {
-        gateway: gateway.clone(),
+        proxy: proxy.clone(),
         journal,
         reports,
         drain,
@@ -403,12 +403,12 @@ fn handles(
         epoch,
         watched: watch.seen(),
     });
-    let probe = prober(config, gateway, epoch, watch.seen(), fleet);
+    let probe = prober(config, proxy, epoch, watch.seen(), fleet);
     let text = Arc::downgrade(&reloader);
     export::Handles {
         probe,
-        clock: gateway.clock,
-        ledger: gateway.ledger.clone(),
+        clock: proxy.clock,
+        ledger: proxy.ledger.clone(),
         facts: seen.clone(),
         readiness: seen.clone(),
         mode: seen.clone(),
@@ -422,13 +422,13 @@ fn handles(
 /// Synthetic load costs what clients pay for: without a token there is none.
 fn prober(
     config: &Config,
-    gateway: &Arc<ProxyState>,
+    proxy: &Arc<ProxyState>,
     epoch: f64,
     watched: engine_monitor::MonitorHandle,
     fleet: Arc<Backends>,
 ) -> Option<Arc<dyn export::probe::ProbeControl>> {
     config.admin.token.as_ref()?;
-    let (clock, drain) = (gateway.clock, gateway.drain.clone());
+    let (clock, drain) = (proxy.clock, proxy.drain.clone());
     let saturated = move || {
         let judged = watched.judged(clock.now());
         judged.iter().flatten().any(|judged| judged.reading.state == SaturationState::Saturated)
@@ -441,8 +441,8 @@ fn prober(
     let house = probe::run::ProbeContext {
         clock,
         epoch,
-        pool: gateway.pool.clone(),
-        ledger: gateway.ledger.clone(),
+        pool: proxy.pool.clone(),
+        ledger: proxy.ledger.clone(),
         backends: Arc::new(move || fleet.addresses().iter().map(|(place, server)| (*place, address(server))).collect()),
         saturated: Arc::new(saturated),
         draining: Arc::new(move || drain.phase() != DrainPhase::Serving),
@@ -450,9 +450,9 @@ fn prober(
     Some(Arc::new(probe::run::Prober::new(house, config.probe)))
 }
 
-/// The gateway as the admin port sees it.
+/// The proxy as the admin port sees it.
 struct AdminState {
-    gateway: Arc<ProxyState>,
+    proxy: Arc<ProxyState>,
     journal: Option<JournalSender>,
     reports: Arc<export::sinks::ReportSinks>,
     drain: Arc<ArcSwap<DrainSettings>>,
@@ -463,17 +463,17 @@ struct AdminState {
     watched: engine_monitor::MonitorHandle,
 }
 
-impl export::ProcessFacts for AdminState {
-    fn facts(&self) -> export::ProcessCounters {
-        let gateway = &self.gateway;
+impl export::ReadProcessState for AdminState {
+    fn facts(&self) -> export::ProcessState {
+        let proxy = &self.proxy;
         let reloads = self.reloader.upgrade().map(|reloader| reloader.tally());
-        export::ProcessCounters {
-            mode: gateway.rules.load().mode(),
-            up: gateway.pool.ups(),
-            connections: gateway.facts.open_connections.load(Relaxed),
-            accept_errors: gateway.facts.accept_errors.load(Relaxed),
-            panics: gateway.facts.panics.load(Relaxed),
-            body_memory: gateway.memory.used() as u64,
+        export::ProcessState {
+            mode: proxy.rules.load().mode(),
+            up: proxy.pool.ups(),
+            connections: proxy.facts.open_connections.load(Relaxed),
+            accept_errors: proxy.facts.accept_errors.load(Relaxed),
+            panics: proxy.facts.panics.load(Relaxed),
+            body_memory: proxy.memory.used() as u64,
             journal: self.journal.as_ref().map(JournalSender::counts),
             spans: self.reports.spans.as_ref().map(export::otlp::Spans::counts),
             log_lost: export::stderr::lost(),
@@ -482,23 +482,23 @@ impl export::ProcessFacts for AdminState {
             reload_accepted_at: reloads.map_or(0.0, |reloads| reloads.accepted_at),
             reloads: reloads.map_or((0, 0), |reloads| (reloads.accepts, reloads.refusals)),
             epoch: self.epoch,
-            judged: self.watched.judged(gateway.clock.now()),
+            judged: self.watched.judged(proxy.clock.now()),
             gates: self.gates(),
-            reported: self.watched.reported(gateway.clock.now(), self.epoch),
-            gpus: self.watched.gpus(gateway.clock.now()),
+            reported: self.watched.reported(proxy.clock.now(), self.epoch),
+            gpus: self.watched.gpus(proxy.clock.now()),
         }
     }
 }
 
 impl AdminState {
     fn gates(&self) -> Vec<export::gate_status::GateStatus> {
-        let (pool, now) = (&self.gateway.pool, self.gateway.clock.now());
+        let (pool, now) = (&self.proxy.pool, self.proxy.clock.now());
         let backends = (0..pool.len()).map(|i| BackendId(u16::try_from(i).unwrap_or(u16::MAX)));
         let gate = |backend| {
             Some(export::gate_status::GateStatus {
                 limits: pool.limits(backend)?,
                 queued_bytes: pool.gauges(backend).queued_bytes,
-                slo_ttft: self.gateway.ledger.slo().ttft.as_secs_f64(),
+                slo_ttft: self.proxy.ledger.slo().ttft.as_secs_f64(),
                 would_shed: self.watched.would_shed(backend, now),
             })
         };
@@ -508,11 +508,11 @@ impl AdminState {
 
 impl export::ModeControl for AdminState {
     fn mode(&self) -> export::Mode {
-        self.gateway.rules.load().mode()
+        self.proxy.rules.load().mode()
     }
 
     fn switch(&self, mode: export::Mode) {
-        let rules = self.gateway.rules.load();
+        let rules = self.proxy.rules.load();
         let before = rules.mode();
         rules.set_mode(mode);
         tracing::warn!(from = before.as_str(), to = mode.as_str(), "the mode was switched");
@@ -521,17 +521,17 @@ impl export::ModeControl for AdminState {
 
 impl export::Readiness for AdminState {
     fn checks(&self) -> Vec<export::ReadinessCheck> {
-        let serving = self.gateway.drain.phase() == DrainPhase::Serving;
+        let serving = self.proxy.drain.phase() == DrainPhase::Serving;
         vec![
             export::ReadinessCheck { name: "not draining".into(), passed: serving },
-            export::ReadinessCheck { name: "a backend is up".into(), passed: self.gateway.pool.ups().contains(&true) },
+            export::ReadinessCheck { name: "a backend is up".into(), passed: self.proxy.pool.ups().contains(&true) },
         ]
     }
 }
 
 impl export::DrainControl for AdminState {
     fn begin(&self) {
-        let (drain, settings) = (self.gateway.drain.clone(), self.drain.load_full());
+        let (drain, settings) = (self.proxy.drain.clone(), self.drain.load_full());
         // This runs in the admin port's runtime, which lives until every worker has ended.
         if drain.begin() {
             tracing::info!(by = "admin", "draining");
@@ -545,7 +545,7 @@ impl export::DrainControl for AdminState {
     }
 
     fn cancel(&self) -> bool {
-        let cancelled = self.gateway.drain.undrain();
+        let cancelled = self.proxy.drain.undrain();
         if cancelled {
             tracing::info!("the drain was cancelled");
         }
@@ -553,15 +553,15 @@ impl export::DrainControl for AdminState {
     }
 
     fn draining(&self) -> bool {
-        self.gateway.drain.phase() != DrainPhase::Serving
+        self.proxy.drain.phase() != DrainPhase::Serving
     }
 
     fn underway(&self) -> usize {
-        self.gateway.drain.underway()
+        self.proxy.drain.underway()
     }
 
     fn drained(&self) -> std::pin::Pin<Box<dyn Future<Output = bool> + Send>> {
-        let drain = self.gateway.drain.clone();
+        let drain = self.proxy.drain.clone();
         Box::pin(async move { drain.drained().await })
     }
 }

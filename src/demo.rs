@@ -66,14 +66,14 @@ pub fn run(flags: &Demo) -> anyhow::Result<()> {
         let target = LoadTarget::resolve(&format!("http://{}", running.address)).await?;
         let mut overloads = Vec::new();
         for (share, mode) in LEVELS {
-            running.gateway.rules.load().set_mode(mode);
+            running.proxy.rules.load().set_mode(mode);
             let rate = capacity * share;
-            let before = running.gateway.ledger.snapshot(running.gateway.clock.now());
+            let before = running.proxy.ledger.snapshot(running.proxy.clock.now());
             let mut level = LoadLevel::open(Rate::new(rate)?, (rate * LEVEL_SECONDS).ceil() as u64);
             level.workload = workload(profile, flags.seed);
             let (mut peak, mut steady, mut state) = (0, Vec::new(), String::new());
             let run = run_level(&target, &level, std::future::pending(), |_| {
-                let now = running.gateway.ledger.snapshot(running.gateway.clock.now());
+                let now = running.proxy.ledger.snapshot(running.proxy.clock.now());
                 peak = peak.max(now.accounts.iter().map(|books| books.in_flight()).sum());
                 let elapsed = now.at.since(before.at).as_secs_f64();
                 if let Some(Some(judged)) = running.judged().into_iter().next() {
@@ -86,7 +86,7 @@ pub fn run(flags: &Demo) -> anyhow::Result<()> {
                 }
             })
             .await;
-            let after = running.gateway.ledger.snapshot(running.gateway.clock.now());
+            let after = running.proxy.ledger.snapshot(running.proxy.clock.now());
             if let [from, to] = &steady[..] {
                 let enforced = if mode == Mode::Enforce { ", enforced" } else { "" };
                 println!("{} {state}{enforced}", row(rate, (from, to), &before, &after, peak));

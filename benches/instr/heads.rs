@@ -15,7 +15,8 @@ pub const UNITS: &[Unit] = &[
 ];
 
 fn request(requests: u64) {
-    let peer = Peer { forwarded_for: "127.0.0.1", trusted: false, proto: "http", via: "1.1 weir-bench", traced: false };
+    let peer =
+        Peer { forwarded_for: "127.0.0.1", trusted: false, proto: "http", via: "1.1 weir-exchange_cx", traced: false };
     let mut out = Vec::with_capacity(4_096);
     for _ in 0..requests {
         out.clear();
@@ -41,7 +42,7 @@ fn response(answers: u64) {
 }
 
 const REQUEST: &[u8] = b"POST /v1/chat/completions HTTP/1.1\r\n\
-Host: gateway.example:8000\r\n\
+Host: proxy.example:8000\r\n\
 Accept-Encoding: gzip, deflate\r\n\
 Connection: keep-alive\r\n\
 Accept: application/json\r\n\
@@ -53,7 +54,7 @@ X-Stainless-OS: Linux\r\n\
 X-Stainless-Arch: x64\r\n\
 X-Stainless-Runtime: CPython\r\n\
 X-Stainless-Runtime-Version: 3.12.3\r\n\
-Authorization: Bearer sk-bench-0000000000000000000000000000000000000000\r\n\
+Authorization: Bearer sk-exchange_cx-0000000000000000000000000000000000000000\r\n\
 X-Stainless-Async: false\r\n\
 x-stainless-retry-count: 0\r\n\
 x-stainless-read-timeout: 600\r\n\

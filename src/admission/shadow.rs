@@ -1,4 +1,4 @@
-//! What a gate would have done, in mode observe: the same requests through a line that nobody stands in.
+//! What a gate would have done, in mode observe: the same requests through a queue that nobody stands in.
 //!
 //! Everything is dispatched as it arrives, so the engine holds a backlog that a gate would have kept. The shadow has a [`Line`] of
 //! its own, the code that enforces, and a window that it moves as control does. Its engine starts work at the moments at which
@@ -30,7 +30,7 @@ use crate::vocabulary::time::Timestamp;
 #[derive(Debug)]
 pub struct Shadow {
     slo: Duration,
-    line: BackendQueue<Class>,
+    queue: BackendQueue<Class>,
     limits: Limits,
     window: FirstTokenWindow,
     pending: VecDeque<ShadowRequest>,
@@ -88,7 +88,7 @@ impl Shadow {
     pub fn new(settings: Settings, slo: Duration) -> Self {
         Self {
             slo,
-            line: BackendQueue::new(settings),
+            queue: BackendQueue::new(settings),
             limits: Limits::new(Mode::Enforce),
             window: FirstTokenWindow::new(),
             pending: VecDeque::new(),
@@ -115,11 +115,11 @@ impl Shadow {
     /// Time has passed; call it every 100 ms.
     pub fn on_tick(&mut self, now: Timestamp, estimator: &Estimator) {
         self.settle(now, estimator);
-        let pressure = self.line.pressure(now);
+        let gate_stats = self.queue.gate_stats(now);
         self.limits.forecast = self.stage.seen(forecast(&estimator.view()), seconds(now));
-        if pressure.refused && pressure.queued > 0 {
+        if gate_stats.refused && gate_stats.queued > 0 {
             let Forecast { recent, start_rate, goal, .. } = self.limits.forecast;
-            self.window.on_refusal(&StageView { latency: recent.max(pressure.oldest_pending), start_rate, goal });
+            self.window.on_refusal(&StageView { latency: recent.max(gate_stats.oldest_pending), start_rate, goal });
         }
         self.limits.window = self.window.size();
         self.advance(now);
@@ -141,7 +141,7 @@ impl Shadow {
             slo: Some(self.slo),
             streamed: true,
         };
-        match self.line.offer(&self.limits, ask, || class, now) {
+        match self.queue.offer(&self.limits, ask, || class, now) {
             Offered::Dispatched(slot) => self.on_dispatch(slot, prompt, now),
             Offered::Queued(_) => self.advance(now),
             Offered::Shed(shed) => self.would_shed.add(class, shed),
@@ -154,7 +154,7 @@ impl Shadow {
         let free = self.limits.forecast.free(request.prompt);
         let ttft = now.since(request.dispatched).as_secs_f64().max(free);
         self.stage.on_first_token(seconds(now), ttft, free);
-        self.line.on_first_token(request.slot, now);
+        self.queue.on_first_token(request.slot, now);
         self.end(request, now);
         self.advance(now);
     }
@@ -162,10 +162,10 @@ impl Shadow {
     /// What the engine no longer holds is not waiting here either.
     fn settle(&mut self, now: Timestamp, estimator: &Estimator) {
         let there = estimator.waiting() as usize;
-        while self.pending.len() + self.line.queued() > there {
+        while self.pending.len() + self.queue.queued() > there {
             match self.pending.pop_front() {
                 Some(request) => self.end(request, now),
-                None if self.line.take_next().is_none() => break,
+                None if self.queue.take_next().is_none() => break,
                 None => {}
             }
         }
@@ -174,12 +174,12 @@ impl Shadow {
 
     fn advance(&mut self, now: Timestamp) {
         let (mut dispatched, would_shed) = (Vec::new(), &mut self.would_shed);
-        self.line.advance(&self.limits, now, &mut |class, call| match call {
+        self.queue.advance(&self.limits, now, &mut |class, call| match call {
             Dequeued::Dispatch(slot) => dispatched.push(slot),
             Dequeued::Shed(shed) => would_shed.add(class, shed),
         });
         for slot in dispatched {
-            let prompt = self.line.prompt(slot);
+            let prompt = self.queue.prompt(slot);
             self.on_dispatch(slot, prompt, now);
         }
     }
@@ -192,7 +192,7 @@ impl Shadow {
     }
 
     fn end(&mut self, request: ShadowRequest, now: Timestamp) {
-        self.line.on_end(request.slot);
+        self.queue.on_end(request.slot);
         if self.pending.is_empty() {
             self.stage.on_idle(seconds(now));
         }
@@ -245,7 +245,7 @@ fn seconds(at: Timestamp) -> f64 {
     at.as_nanos() as f64 * 1e-9
 }
 
-/// A line's word for a class.
+/// A queue's word for a class.
 const fn class(priority: Priority) -> Class {
     match priority {
         Priority::System => Class::System,

@@ -21,10 +21,10 @@ use crate::vocabulary::time::Timestamp;
 
 /// The backends and whoever looks after them.
 pub struct Backends {
-    gateway: Arc<ProxyState>,
+    proxy: Arc<ProxyState>,
     watched: engine_monitor::MonitorHandle,
     /// Where health checks run.
-    hands: Handle,
+    health_runtime: Handle,
     posts: Mutex<Vec<BackendHandle>>,
 }
 
@@ -38,14 +38,14 @@ struct BackendHandle {
 }
 
 impl Backends {
-    /// The backends that `gateway` was made with, each at its place. Their health is asked from `hands` on.
+    /// The backends that `proxy` was made with, each at its place. Their health is asked from `health_runtime` on.
     pub fn start(
-        gateway: Arc<ProxyState>,
+        proxy: Arc<ProxyState>,
         watched: engine_monitor::MonitorHandle,
-        hands: Handle,
+        health_runtime: Handle,
         servers: &[BackendConfig],
     ) -> Arc<Self> {
-        let fleet = Self { gateway, watched, hands, posts: Mutex::default() };
+        let fleet = Self { proxy, watched, health_runtime, posts: Mutex::default() };
         let post = |(i, server): (usize, &BackendConfig)| {
             let place = BackendId(u16::try_from(i).unwrap_or(u16::MAX));
             BackendHandle { place, server: server.clone(), check: fleet.ask(place, server), leaving: None }
@@ -54,11 +54,11 @@ impl Backends {
         *fleet.posts.lock().unwrap_or_else(PoisonError::into_inner) = posts;
         let fleet = Arc::new(fleet);
         let weak = Arc::downgrade(&fleet);
-        fleet.hands.spawn(async move {
+        fleet.health_runtime.spawn(async move {
             loop {
                 tokio::time::sleep(ROUND).await;
                 let Some(fleet) = weak.upgrade() else { return };
-                fleet.see_off();
+                fleet.reap();
             }
         });
         fleet
@@ -71,7 +71,7 @@ impl Backends {
     pub fn has_room(&self, servers: &[BackendConfig]) -> Result<(), String> {
         let posts = self.posts.lock().unwrap_or_else(PoisonError::into_inner);
         let new = servers.iter().filter(|server| posts.iter().all(|post| post.server.name != server.name)).count();
-        let places = self.gateway.targets.places();
+        let places = self.proxy.targets.places();
         if posts.len() + new <= places {
             return Ok(());
         }
@@ -84,16 +84,16 @@ impl Backends {
         for server in servers {
             match posts.iter_mut().find(|post| post.server.name == server.name) {
                 Some(post) => self.keep(post, server),
-                None => posts.extend(self.welcome(server)),
+                None => posts.extend(self.add(server)),
             }
         }
         // After the new ones stand: a request in between finds somebody.
-        let now = self.gateway.clock.now();
+        let now = self.proxy.clock.now();
         for post in posts.iter_mut().filter(|post| post.leaving.is_none()) {
             if servers.iter().all(|server| server.name != post.server.name) {
                 post.leaving = Some(now);
                 post.check.abort();
-                self.gateway.pool.retire(post.place, now);
+                self.proxy.pool.drain(post.place, now);
                 tracing::info!(
                     backend = post.server.name,
                     "a backend leaves: it takes nothing more, its streams go on"
@@ -108,37 +108,37 @@ impl Backends {
         posts.iter().filter(|post| post.leaving.is_none()).map(|post| (post.place, post.server.clone())).collect()
     }
 
-    fn welcome(&self, server: &BackendConfig) -> Option<BackendHandle> {
-        let gateway = &self.gateway;
-        let place = gateway.pool.seat(gateway.rules.load().mode())?;
-        gateway.ledger.seat(place, names(server));
-        gateway.targets.set(place, target(server));
-        gateway.vitals[usize::from(place.0)].reset();
+    fn add(&self, server: &BackendConfig) -> Option<BackendHandle> {
+        let proxy = &self.proxy;
+        let place = proxy.pool.add_backend(proxy.rules.load().mode())?;
+        proxy.ledger.add_backend(place, names(server));
+        proxy.targets.set(place, target(server));
+        proxy.passive_health[usize::from(place.0)].reset();
         self.watched.read(place, server);
-        self.watched.order(Command::Seat(place, server.name.as_str().into()));
-        gateway.pool.recall(place, gateway.clock.now());
+        self.watched.send(Command::AddBackend(place, server.name.as_str().into()));
+        proxy.pool.reinstate(place, proxy.clock.now());
         tracing::info!(backend = server.name, url = %server.url, "a backend came");
         Some(BackendHandle { place, server: server.clone(), check: self.ask(place, server), leaving: None })
     }
 
     fn keep(&self, post: &mut BackendHandle, server: &BackendConfig) {
-        let (gateway, place) = (&self.gateway, post.place);
+        let (proxy, place) = (&self.proxy, post.place);
         let moved = post.server.url != server.url || post.server.host != server.host;
         if moved {
-            gateway.targets.set(place, target(server));
-            gateway.vitals[usize::from(place.0)].reset();
+            proxy.targets.set(place, target(server));
+            proxy.passive_health[usize::from(place.0)].reset();
             // What was learned of the engine at the old address says nothing of the new one.
-            self.watched.order(Command::Seat(place, server.name.as_str().into()));
+            self.watched.send(Command::AddBackend(place, server.name.as_str().into()));
         }
         if post.server.model_name != server.model_name {
-            gateway.ledger.relabel(place, names(server));
+            proxy.ledger.relabel(place, names(server));
         }
         if moved || post.server.inside != server.inside {
             self.watched.read(place, server);
         }
         let back = post.leaving.take().is_some();
         if back {
-            gateway.pool.recall(place, gateway.clock.now());
+            proxy.pool.reinstate(place, proxy.clock.now());
         }
         if back || moved || post.server.health != server.health {
             post.check.abort();
@@ -148,20 +148,20 @@ impl Backends {
     }
 
     /// Whoever has left entirely is forgotten.
-    fn see_off(&self) {
-        let (gateway, now) = (&self.gateway, self.gateway.clock.now());
+    fn reap(&self) {
+        let (proxy, now) = (&self.proxy, self.proxy.clock.now());
         let mut posts = self.posts.lock().unwrap_or_else(PoisonError::into_inner);
         posts.retain(|post| {
             let rested = post.leaving.is_some_and(|since| now.since(since) >= REST);
             // The books go before the place: while the pool holds it, nobody else can come to it. And neither goes without the other,
             // or a backend that comes back would have no books.
             let gone = rested
-                && gateway.pool.is_idle(post.place)
-                && gateway.ledger.vacate(post.place)
-                && gateway.pool.vacate(post.place);
+                && proxy.pool.is_idle(post.place)
+                && proxy.ledger.remove_backend(post.place)
+                && proxy.pool.remove_backend(post.place);
             if gone {
                 self.watched.leave(post.place);
-                self.watched.order(Command::Vacate(post.place));
+                self.watched.send(Command::RemoveBackend(post.place));
                 tracing::info!(backend = post.server.name, "a backend is gone");
             }
             !gone
@@ -169,7 +169,7 @@ impl Backends {
     }
 
     fn ask(&self, place: BackendId, server: &BackendConfig) -> AbortHandle {
-        self.hands.spawn(health::watch(self.gateway.clone(), place, check(server))).abort_handle()
+        self.health_runtime.spawn(health::watch(self.proxy.clone(), place, check(server))).abort_handle()
     }
 }
 

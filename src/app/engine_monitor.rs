@@ -44,9 +44,9 @@ pub struct EngineMonitor {
 /// What the thread leaves for others to read, by the backends' places, and where it is told of others.
 #[derive(Clone)]
 pub struct MonitorHandle {
-    desk: Arc<ArcSwap<Vec<MonitoredEngine>>>,
-    board: Arc<PublishedReadings>,
-    orders: Arc<CommandQueue>,
+    engines: Arc<ArcSwap<Vec<MonitoredEngine>>>,
+    readings: Arc<PublishedReadings>,
+    commands: Arc<CommandQueue>,
     readers: UnboundedSender<MonitorCommand>,
     gpus: Arc<gpu::GpuReadings>,
 }
@@ -54,7 +54,7 @@ pub struct MonitorHandle {
 /// One place.
 #[derive(Clone)]
 struct MonitoredEngine {
-    seat: Arc<LatestReading>,
+    latest: Arc<LatestReading>,
     /// What was configured of its engine.
     limits: EngineLimits,
 }
@@ -73,38 +73,38 @@ impl EngineMonitor {
     /// The runtime or the thread cannot be started.
     pub fn start(
         config: &Config,
-        gateway: &Arc<ProxyState>,
+        proxy: &Arc<ProxyState>,
         journal: Option<JournalSender>,
         epoch: f64,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let stop = Arc::new(Notify::new());
         let library = gpu::nvml::Library::of(&config.gpu);
-        let gpus = gpu::GpuMonitor::start(library, &config.gpu, gpus::tenants(config), gateway.clock)?;
-        let seat = gpus.as_ref().map_or_else(gpu::GpuReadings::empty, gpu::GpuMonitor::seat);
+        let gpus = gpu::GpuMonitor::start(library, &config.gpu, gpus::tenants(config), proxy.clock)?;
+        let latest = gpus.as_ref().map_or_else(gpu::GpuReadings::empty, gpu::GpuMonitor::latest);
         let (readers, told) = tokio::sync::mpsc::unbounded_channel();
-        let (desk, orders) = (Arc::default(), Arc::default());
+        let (engines, commands) = (Arc::default(), Arc::default());
         let seen = MonitorHandle {
-            desk,
-            board: PublishedReadings::new(gateway.targets.places()),
-            orders,
+            engines,
+            readings: PublishedReadings::new(proxy.targets.places()),
+            commands,
             readers,
-            gpus: seat,
+            gpus: latest,
         };
         for (place, server) in config.backends.iter().enumerate() {
             seen.read(BackendId(u16::try_from(place).unwrap_or(u16::MAX)), server);
         }
-        let steer = steer(config, gateway, &seen, journal);
-        let (stopped, gateway, read) = (stop.clone(), gateway.clone(), seen.clone());
+        let control_loop = control_loop(config, proxy, &seen, journal);
+        let (stopped, proxy, read) = (stop.clone(), proxy.clone(), seen.clone());
         let thread = std::thread::Builder::new().name("weir-watch".into()).spawn(move || {
             runtime.block_on(async move {
                 let mut tasks = JoinSet::new();
-                tasks.spawn(steer.run(gateway.clock));
-                tasks.spawn(gpu::guard(read.gpus.clone(), gateway.clock));
-                tasks.spawn(gpus::say_shifts(read, gateway.clone(), epoch));
+                tasks.spawn(control_loop.run(proxy.clock));
+                tasks.spawn(gpu::guard(read.gpus.clone(), proxy.clock));
+                tasks.spawn(gpus::say_shifts(read, proxy.clone(), epoch));
                 tokio::select! {
                     () = stopped.notified() => {}
-                    () = keep_reading(told, &gateway) => {}
+                    () = keep_reading(told, &proxy) => {}
                 }
             });
         })?;
@@ -136,12 +136,12 @@ impl MonitorHandle {
             lost: published.lost,
             late: published.late,
         };
-        self.board.read_all(now).into_iter().map(|published| published.map(judged)).collect()
+        self.readings.read_all(now).into_iter().map(|published| published.map(judged)).collect()
     }
 
     /// What enforcement would have refused at a backend.
     pub fn would_shed(&self, backend: BackendId, now: Timestamp) -> WouldShedCounts {
-        self.board.read(backend, now).map_or(WouldShedCounts::default(), |published| published.would_shed)
+        self.readings.read(backend, now).map_or(WouldShedCounts::default(), |published| published.would_shed)
     }
 
     /// The GPUs that are read, at `now`.
@@ -151,20 +151,20 @@ impl MonitorHandle {
 
     /// What engines say of themselves at `now`; `epoch` is the Unix time at which the clock stood at zero.
     pub fn reported(&self, now: Timestamp, epoch: f64) -> Vec<Option<EngineReport>> {
-        self.desk.load().iter().map(|desk| reported(&desk.seat.reading(now), now, epoch)).collect()
+        self.engines.load().iter().map(|engines| reported(&engines.latest.reading(now), now, epoch)).collect()
     }
 
     /// Reads the engine behind `server` from now on, which stands at `backend`. One writer at a time.
     pub fn read(&self, backend: BackendId, server: &BackendConfig) {
-        let (mut desks, place) = ((**self.desk.load()).clone(), usize::from(backend.0));
+        let (mut engines, place) = ((**self.engines.load()).clone(), usize::from(backend.0));
         let empty =
-            || MonitoredEngine { seat: LatestReading::new(PollPace::default()), limits: EngineLimits::default() };
-        desks.resize_with(desks.len().max(place + 1), empty);
-        desks[place] = MonitoredEngine { limits: server.inside.limits(), ..empty() };
-        let seat = desks[place].seat.clone();
-        self.desk.store(Arc::new(desks));
+            || MonitoredEngine { latest: LatestReading::new(PollPace::default()), limits: EngineLimits::default() };
+        engines.resize_with(engines.len().max(place + 1), empty);
+        engines[place] = MonitoredEngine { limits: server.inside.limits(), ..empty() };
+        let latest = engines[place].latest.clone();
+        self.engines.store(Arc::new(engines));
         // The thread is gone only when the process is on its way out.
-        let _ = self.readers.send(MonitorCommand::Start(backend, Box::new(source(server)), seat));
+        let _ = self.readers.send(MonitorCommand::Start(backend, Box::new(source(server)), latest));
     }
 
     /// Reads the engine at `backend` no more.
@@ -173,24 +173,24 @@ impl MonitorHandle {
     }
 
     /// Tells the wheel.
-    pub fn order(&self, change: Command) {
-        self.orders.say(change);
+    pub fn send(&self, change: Command) {
+        self.commands.push(change);
     }
 }
 
 /// One task a backend, for as long as somebody may say otherwise.
-async fn keep_reading(mut told: UnboundedReceiver<MonitorCommand>, gateway: &Arc<ProxyState>) {
+async fn keep_reading(mut told: UnboundedReceiver<MonitorCommand>, proxy: &Arc<ProxyState>) {
     let mut tasks: HashMap<BackendId, JoinSet<()>> = HashMap::new();
     while let Some(told) = told.recv().await {
         match told {
             // Dropping a set ends what is in it.
             MonitorCommand::Stop(backend) => _ = tasks.remove(&backend),
-            MonitorCommand::Start(backend, source, seat) => {
+            MonitorCommand::Start(backend, source, latest) => {
                 let mut task = JoinSet::new();
                 if source.engine != EngineKind::None {
-                    let (gateway, clock) = (gateway.clone(), gateway.clock);
-                    let own = move || gateway.pool.load(backend);
-                    task.spawn(engine_metrics::watch(*source, seat, PollPace::default(), clock, own));
+                    let (proxy, clock) = (proxy.clone(), proxy.clock);
+                    let own = move || proxy.pool.load(backend);
+                    task.spawn(engine_metrics::watch(*source, latest, PollPace::default(), clock, own));
                 }
                 tasks.insert(backend, task);
             }
@@ -198,18 +198,18 @@ async fn keep_reading(mut told: UnboundedReceiver<MonitorCommand>, gateway: &Arc
     }
 }
 
-fn steer(
+fn control_loop(
     config: &Config,
-    gateway: &Arc<ProxyState>,
+    proxy: &Arc<ProxyState>,
     seen: &MonitorHandle,
     journal: Option<JournalSender>,
 ) -> ControlLoop {
-    let (desks, clock) = (seen.desk.clone(), gateway.clock);
-    let limits_of = move |backend: BackendId| match desks.load().get(usize::from(backend.0)) {
-        Some(desk) => believed(desk.limits, desk.seat.reading(clock.now()).limits),
+    let (engines, clock) = (seen.engines.clone(), proxy.clock);
+    let limits_of = move |backend: BackendId| match engines.load().get(usize::from(backend.0)) {
+        Some(engines) => believed(engines.limits, engines.latest.reading(clock.now()).limits),
         None => EngineLimits::default(),
     };
-    let named = gateway.clone();
+    let named = proxy.clone();
     let on_transition = move |backend: BackendId, transition: &Transition| {
         if let Some(journal) = &journal {
             let name = named.targets.name(backend);
@@ -219,14 +219,14 @@ fn steer(
             journal.offer(JournalLine::Transition { transition });
         }
     };
-    let (ledger, board) = (gateway.ledger.clone(), seen.board.clone());
-    let switch = gateway.clone();
+    let (ledger, readings) = (proxy.ledger.clone(), seen.readings.clone());
+    let switch = proxy.clone();
     let mode = Box::new(move || switch.rules.load().mode());
     let settings = config.admission.settings();
-    let gate = GateControl { pool: gateway.pool.clone(), policy: config.control, settings, mode };
+    let gate = GateControl { pool: proxy.pool.clone(), policy: config.control, settings, mode };
     let (limits_of, on_transition) = (Box::new(limits_of), Box::new(on_transition));
-    ControlLoop::new(ledger, config.slo.ttft, board, gate, limits_of, on_transition, clock.now())
-        .obeying(seen.orders.clone())
+    ControlLoop::new(ledger, config.slo.ttft, readings, gate, limits_of, on_transition, clock.now())
+        .with_commands(seen.commands.clone())
 }
 
 /// What was configured, and what the engine says where nothing was.

@@ -32,15 +32,15 @@ fn whose(server: &BackendConfig, alone: bool) -> Whose {
 }
 
 /// Says every shift once; runs for as long as somebody lets it.
-pub async fn say_shifts(seen: MonitorHandle, gateway: Arc<ProxyState>, epoch: f64) {
-    let mut told: Vec<Option<Shift>> = vec![None; gateway.targets.places()];
+pub async fn say_shifts(seen: MonitorHandle, proxy: Arc<ProxyState>, epoch: f64) {
+    let mut told: Vec<Option<Shift>> = vec![None; proxy.targets.places()];
     loop {
         tokio::time::sleep(EVERY).await;
-        let now = gateway.clock.now();
+        let now = proxy.clock.now();
         for (place, (told, judged)) in told.iter_mut().zip(seen.judged(now)).enumerate() {
             let shift = judged.and_then(|judged| judged.reading.shift);
             if let Some(new) = shift.filter(|_| shift != *told) {
-                let name = &gateway.targets.name(BackendId(u16::try_from(place).unwrap_or(u16::MAX)));
+                let name = &proxy.targets.name(BackendId(u16::try_from(place).unwrap_or(u16::MAX)));
                 let said = beside(new, name, &seen.gpus(now), epoch).join("; ");
                 let (backend, kind) = (&**name, new.kind.word());
                 tracing::info!(

@@ -31,7 +31,7 @@ pub struct Reloader {
 
 /// What a reload changes.
 pub struct Parts {
-    pub gateway: Arc<ProxyState>,
+    pub proxy: Arc<ProxyState>,
     pub fleet: Arc<Backends>,
     pub watched: engine_monitor::MonitorHandle,
     pub drain: Arc<ArcSwap<DrainSettings>>,
@@ -182,23 +182,23 @@ impl State {
 
 impl Parts {
     fn apply(&self, old: &Config, new: &Config) {
-        let gateway = &self.gateway;
-        gateway.limits.store(Arc::new(new.limits.clone()));
-        gateway.memory.set_limit(new.limits.body_memory);
-        gateway.addresses.set_cap(new.limits.max_connections_per_address);
-        gateway.trust.store(Arc::new(new.admission.trust.clone()));
-        gateway.passes_metrics.store(new.metrics.passthrough == Passthrough::Engine, Relaxed);
-        gateway.rules.store(Arc::new(rules(new).after(&gateway.rules.load())));
+        let proxy = &self.proxy;
+        proxy.limits.store(Arc::new(new.limits.clone()));
+        proxy.memory.set_limit(new.limits.body_memory);
+        proxy.addresses.set_cap(new.limits.max_connections_per_address);
+        proxy.trust.store(Arc::new(new.admission.trust.clone()));
+        proxy.passes_metrics.store(new.metrics.passthrough == Passthrough::Engine, Relaxed);
+        proxy.rules.store(Arc::new(rules(new).after(&proxy.rules.load())));
         // A mode that was switched by hand stays, unless the file says another one than before.
         if new.mode != old.mode {
-            gateway.rules.load().set_mode(new.mode.into());
+            proxy.rules.load().set_mode(new.mode.into());
         }
-        gateway.ledger.set_slo(new.slo);
+        proxy.ledger.set_slo(new.slo);
         let settings = new.admission.settings();
-        gateway.pool.reset(new.balance, settings);
+        proxy.pool.reset(new.balance, settings);
         if (new.slo, new.control) != (old.slo, old.control) || settings != old.admission.settings() {
             let slo_ttft = new.slo.ttft;
-            self.watched.order(Command::Rules { slo_ttft, policy: new.control, settings });
+            self.watched.send(Command::Reconfigure { slo_ttft, policy: new.control, settings });
         }
         self.drain.store(Arc::new(new.drain.clone()));
         if let Some(loudness) = self.loudness.as_ref().filter(|_| new.log.level != old.log.level) {

@@ -34,7 +34,7 @@ pub struct Published {
     pub reading: Reading,
     /// Mode observe: requests that enforcement would have refused, ever.
     pub would_shed: WouldShedCounts,
-    /// Samples that found no room in a tray, ever.
+    /// Samples that found no room in a buffer, ever.
     pub lost: u64,
     /// Samples that were told at a wrong time because they came too late, ever.
     pub late: u64,
@@ -67,12 +67,12 @@ pub struct GateControl {
 pub struct ControlLoop {
     ledger: Arc<Ledger>,
     /// By place.
-    helms: Vec<Option<BackendLoop>>,
-    orders: Arc<CommandQueue>,
+    loops: Vec<Option<BackendLoop>>,
+    commands: Arc<CommandQueue>,
     slo_ttft: Duration,
-    /// One list of trays a shard; swapped for the filled ones at every turn.
-    trays: Vec<Vec<SampleBuffer>>,
-    board: Arc<PublishedReadings>,
+    /// One list of buffers a shard; swapped for the filled ones at every turn.
+    buffers: Vec<Vec<SampleBuffer>>,
+    readings: Arc<PublishedReadings>,
     gate: GateControl,
     limits_of: LimitsOf,
     on_transition: OnTransition,
@@ -82,12 +82,12 @@ pub struct ControlLoop {
 #[derive(Clone, Debug)]
 pub enum Command {
     /// Another backend stands at this place, or the one there has another engine behind it.
-    Seat(BackendId, Arc<str>),
+    AddBackend(BackendId, Arc<str>),
     /// Nobody stands there any more.
-    Vacate(BackendId),
+    RemoveBackend(BackendId),
     /// Other objectives, another rule or other lines. What is known of the engines stays; what control had learned of its
     /// limits it learns anew.
-    Rules { slo_ttft: Duration, policy: ControlPolicy, settings: admission::Settings },
+    Reconfigure { slo_ttft: Duration, policy: ControlPolicy, settings: admission::Settings },
 }
 
 /// Changes that wait for the next turn.
@@ -96,8 +96,8 @@ pub struct CommandQueue(Mutex<Vec<Command>>);
 
 impl CommandQueue {
     /// Says a change.
-    pub fn say(&self, change: Command) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(change);
+    pub fn push(&self, command: Command) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(command);
     }
 
     fn take(&self) -> Vec<Command> {
@@ -114,20 +114,20 @@ struct BackendLoop {
     /// Published last.
     allowed: admission::Limits,
     /// What control has to be told of the gate at the next tick.
-    pressure: GateStats,
+    gate_stats: GateStats,
     limits: EngineLimits,
     order: ReorderBuffer,
     next_tick: Timestamp,
     published: Timestamp,
     lost: u64,
     /// Samples up to here have gaps.
-    torn_until: Timestamp,
+    loss_until: Timestamp,
     /// When losses were last said.
     warned: Option<Timestamp>,
 }
 
 impl PublishedReadings {
-    /// A board for `backends` backends.
+    /// A readings for `backends` backends.
     pub fn new(backends: usize) -> Arc<Self> {
         Arc::new(Self((0..backends).map(|_| ArcSwapOption::empty()).collect()))
     }
@@ -149,72 +149,72 @@ impl ControlLoop {
     pub fn new(
         ledger: Arc<Ledger>,
         slo_ttft: Duration,
-        board: Arc<PublishedReadings>,
+        readings: Arc<PublishedReadings>,
         gate: GateControl,
         limits_of: LimitsOf,
         on_transition: OnTransition,
         now: Timestamp,
     ) -> Self {
-        let trays = ledger.shards().iter().map(|_| Vec::new()).collect();
-        let orders = Arc::default();
-        let mut steer = Self {
+        let buffers = ledger.shards().iter().map(|_| Vec::new()).collect();
+        let commands = Arc::default();
+        let mut control_loop = Self {
             ledger: ledger.clone(),
-            helms: Vec::new(),
-            orders,
+            loops: Vec::new(),
+            commands,
             slo_ttft,
-            trays,
-            board,
+            buffers,
+            readings,
             gate,
             limits_of,
             on_transition,
         };
-        ledger.roster().into_iter().for_each(|(backend, names)| steer.seat(backend, names.name, now));
-        steer
+        ledger.roster().into_iter().for_each(|(backend, names)| control_loop.add_backend(backend, names.name, now));
+        control_loop
     }
 
-    /// The same, told of changes through `orders`.
+    /// The same, told of changes through `commands`.
     #[must_use]
-    pub fn obeying(mut self, orders: Arc<CommandQueue>) -> Self {
-        self.orders = orders;
+    pub fn with_commands(mut self, commands: Arc<CommandQueue>) -> Self {
+        self.commands = commands;
         self
     }
 
-    fn seat(&mut self, backend: BackendId, name: Arc<str>, now: Timestamp) {
+    fn add_backend(&mut self, backend: BackendId, name: Arc<str>, now: Timestamp) {
         let place = usize::from(backend.0);
         let engine = (self.limits_of)(backend);
-        let mut helm = BackendLoop::new(name, Settings { slo_ttft: self.slo_ttft, engine }, &self.gate, now);
+        let mut backend_loop = BackendLoop::new(name, Settings { slo_ttft: self.slo_ttft, engine }, &self.gate, now);
         // Before anything is known: a policy that needs to know nothing is in force from the first request.
-        let BackendLoop { estimator, control, pressure, .. } = &mut helm;
-        helm.allowed = policy::turn(estimator, control, pressure, (self.gate.mode)(), now);
-        self.gate.pool.publish(backend, helm.allowed, now);
-        self.helms.resize_with(self.helms.len().max(place + 1), || None);
-        self.helms[place] = Some(helm);
-        // A tray that is swapped in here is the one that the shard gives samples back in.
-        self.trays.iter_mut().for_each(|trays| trays.resize(self.helms.len(), SampleBuffer::default()));
-        if let Some(slot) = self.board.0.get(place) {
+        let BackendLoop { estimator, control, gate_stats, .. } = &mut backend_loop;
+        backend_loop.allowed = policy::tick(estimator, control, gate_stats, (self.gate.mode)(), now);
+        self.gate.pool.publish(backend, backend_loop.allowed, now);
+        self.loops.resize_with(self.loops.len().max(place + 1), || None);
+        self.loops[place] = Some(backend_loop);
+        // A buffer that is swapped in here is the one that the shard gives samples back in.
+        self.buffers.iter_mut().for_each(|buffers| buffers.resize(self.loops.len(), SampleBuffer::default()));
+        if let Some(slot) = self.readings.0.get(place) {
             slot.store(None);
         }
     }
 
-    fn obey(&mut self, change: Command, now: Timestamp) {
+    fn apply(&mut self, change: Command, now: Timestamp) {
         match change {
-            Command::Seat(backend, name) => self.seat(backend, name, now),
-            Command::Vacate(backend) => {
-                if let Some(helm) = self.helms.get_mut(usize::from(backend.0)) {
-                    *helm = None;
+            Command::AddBackend(backend, name) => self.add_backend(backend, name, now),
+            Command::RemoveBackend(backend) => {
+                if let Some(backend_loop) = self.loops.get_mut(usize::from(backend.0)) {
+                    *backend_loop = None;
                 }
-                if let Some(slot) = self.board.0.get(usize::from(backend.0)) {
+                if let Some(slot) = self.readings.0.get(usize::from(backend.0)) {
                     slot.store(None);
                 }
             }
-            Command::Rules { slo_ttft, policy, settings } => {
+            Command::Reconfigure { slo_ttft, policy, settings } => {
                 let same_rule = policy == self.gate.policy && slo_ttft == self.slo_ttft;
                 (self.slo_ttft, self.gate.policy, self.gate.settings) = (slo_ttft, policy, settings);
-                for helm in self.helms.iter_mut().flatten() {
-                    helm.shadow.reset(settings, slo_ttft);
+                for backend_loop in self.loops.iter_mut().flatten() {
+                    backend_loop.shadow.reset(settings, slo_ttft);
                     if !same_rule {
-                        helm.control = Control::new(policy, slo_ttft);
-                        helm.estimator.set_slo(slo_ttft);
+                        backend_loop.control = Control::new(policy, slo_ttft);
+                        backend_loop.estimator.set_slo(slo_ttft);
                     }
                 }
             }
@@ -227,37 +227,37 @@ impl ControlLoop {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             ticks.tick().await;
-            self.turn(clock.now());
+            self.tick(clock.now());
         }
     }
 
     /// One turn at `now`.
-    pub fn turn(&mut self, now: Timestamp) {
-        for change in self.orders.take() {
-            self.obey(change, now);
+    pub fn tick(&mut self, now: Timestamp) {
+        for change in self.commands.take() {
+            self.apply(change, now);
         }
-        for (shard, trays) in self.ledger.shards().iter().zip(&mut self.trays) {
-            shard.swap(trays);
+        for (shard, buffers) in self.ledger.shards().iter().zip(&mut self.buffers) {
+            shard.swap(buffers);
         }
-        for (i, helm) in self.helms.iter_mut().enumerate() {
-            let Some(helm) = helm else { continue };
-            let told = self.trays.iter().filter_map(|trays| trays.get(i));
+        for (i, backend_loop) in self.loops.iter_mut().enumerate() {
+            let Some(backend_loop) = backend_loop else { continue };
+            let told = self.buffers.iter().filter_map(|buffers| buffers.get(i));
             let backend = id(i);
-            helm.take_in(told, now);
-            let pressure = self.gate.pool.pressure(backend, now).unwrap_or_default();
-            helm.advance(now, pressure, (self.gate.mode)());
-            self.gate.pool.publish(backend, helm.allowed, now);
+            backend_loop.take_in(told, now);
+            let gate_stats = self.gate.pool.gate_stats(backend, now).unwrap_or_default();
+            backend_loop.advance(now, gate_stats, (self.gate.mode)());
+            self.gate.pool.publish(backend, backend_loop.allowed, now);
             let mut changed = false;
-            for transition in helm.estimator.transitions() {
+            for transition in backend_loop.estimator.transitions() {
                 changed = true;
-                say(&helm.name, &transition);
+                log_transition(&backend_loop.name, &transition);
                 (self.on_transition)(backend, &transition);
             }
-            if changed || now.since(helm.published) >= PUBLISH || helm.published == Timestamp::ZERO {
-                helm.published = now;
-                helm.set_limits((self.limits_of)(backend));
-                if let Some(slot) = self.board.0.get(i) {
-                    slot.store(Some(Arc::new(helm.publish(now))));
+            if changed || now.since(backend_loop.published) >= PUBLISH || backend_loop.published == Timestamp::ZERO {
+                backend_loop.published = now;
+                backend_loop.set_limits((self.limits_of)(backend));
+                if let Some(slot) = self.readings.0.get(i) {
+                    slot.store(Some(Arc::new(backend_loop.publish(now))));
                 }
             }
         }
@@ -277,13 +277,13 @@ impl BackendLoop {
             control,
             shadow,
             allowed: admission::Limits::new(Mode::Observe),
-            pressure: GateStats::default(),
+            gate_stats: GateStats::default(),
             limits,
             order,
             next_tick,
             published: Timestamp::ZERO,
             lost: 0,
-            torn_until: Timestamp::ZERO,
+            loss_until: Timestamp::ZERO,
             warned: None,
         }
     }
@@ -296,7 +296,7 @@ impl BackendLoop {
     }
 
     fn take_in<'a>(&mut self, told: impl Iterator<Item = &'a SampleBuffer> + Clone, now: Timestamp) {
-        let lost: u64 = told.clone().map(|tray| tray.lost).sum();
+        let lost: u64 = told.clone().map(|buffer| buffer.lost).sum();
         if lost > 0 && self.warned.is_none_or(|warned| now.since(warned) >= REMIND) {
             self.warned = Some(now);
             tracing::warn!(
@@ -307,26 +307,26 @@ impl BackendLoop {
         }
         if lost > 0 {
             self.lost += lost;
-            self.torn_until = now;
+            self.loss_until = now;
         }
-        self.order.take_in(told.flat_map(|tray| &tray.samples), now);
+        self.order.take_in(told.flat_map(|buffer| &buffer.samples), now);
     }
 
     /// Tells the estimator and control what has settled, with a tick every 100 ms of the samples' time. What was held back at the
     /// gate since the last turn is told with the first of these ticks.
-    fn advance(&mut self, now: Timestamp, pressure: GateStats, mode: Mode) {
+    fn advance(&mut self, now: Timestamp, gate_stats: GateStats, mode: Mode) {
         self.allowed.mode = mode;
         self.shadow.set_mode(mode);
-        let (refused, memory_bound) = (self.pressure.refused, self.pressure.memory_bound);
-        self.pressure = pressure;
-        self.pressure.refused |= refused;
-        self.pressure.memory_bound |= memory_bound;
+        let (refused, memory_bound) = (self.gate_stats.refused, self.gate_stats.memory_bound);
+        self.gate_stats = gate_stats;
+        self.gate_stats.refused |= refused;
+        self.gate_stats.memory_bound |= memory_bound;
         let settled = self.order.settled(now);
         if settled.since(self.next_tick) > CATCH_UP {
             self.next_tick = settled - CATCH_UP;
         }
         while self.next_tick <= settled {
-            if self.next_tick <= self.torn_until {
+            if self.next_tick <= self.loss_until {
                 self.estimator.on_loss();
             }
             for sample in self.order.release(self.next_tick) {
@@ -335,8 +335,8 @@ impl BackendLoop {
                 self.shadow.on_sample(&sample, &self.estimator);
             }
             let tick = self.next_tick;
-            self.allowed = policy::turn(&mut self.estimator, &mut self.control, &self.pressure, mode, tick);
-            (self.pressure.refused, self.pressure.memory_bound) = (false, false);
+            self.allowed = policy::tick(&mut self.estimator, &mut self.control, &self.gate_stats, mode, tick);
+            (self.gate_stats.refused, self.gate_stats.memory_bound) = (false, false);
             self.shadow.on_tick(tick, &self.estimator);
             self.next_tick = self.next_tick + TICK;
         }
@@ -358,7 +358,7 @@ fn id(place: usize) -> BackendId {
     BackendId(u16::try_from(place).unwrap_or(u16::MAX))
 }
 
-fn say(backend: &str, transition: &Transition) {
+fn log_transition(backend: &str, transition: &Transition) {
     let Transition { from, to, reason, .. } = transition;
     let (from, to) = (from.word(), to.word());
     match transition.to {
@@ -391,8 +391,8 @@ mod tests {
     /// A backend that never ends a stream: every request waits for its first token or decodes.
     struct LoopRig {
         ledger: Arc<Ledger>,
-        board: Arc<PublishedReadings>,
-        steer: ControlLoop,
+        readings: Arc<PublishedReadings>,
+        control_loop: ControlLoop,
         told: Arc<Mutex<Vec<SaturationState>>>,
         waiting: VecDeque<Entry>,
         served: Vec<Entry>,
@@ -402,7 +402,7 @@ mod tests {
         fn new(limits: impl Fn(BackendId) -> EngineLimits + Send + 'static) -> Self {
             let names = [BackendNames { name: "gpu-0".into(), model_name: None }];
             let ledger = Ledger::new(2, &names, Slo::default(), BucketSettings::default(), None);
-            let (board, told) = (PublishedReadings::new(1), Arc::new(Mutex::new(Vec::new())));
+            let (readings, told) = (PublishedReadings::new(1), Arc::new(Mutex::new(Vec::new())));
             let told_too = told.clone();
             let on_transition = move |backend, transition: &Transition| {
                 assert_eq!(backend, A);
@@ -416,9 +416,9 @@ mod tests {
                 settings: admission::Settings::default(),
                 mode: Box::new(|| Mode::Enforce),
             };
-            let steer =
-                ControlLoop::new(ledger.clone(), slo, board.clone(), gate, limits, on_transition, Timestamp::ZERO);
-            Self { ledger, board, steer, told, waiting: VecDeque::new(), served: Vec::new() }
+            let control_loop =
+                ControlLoop::new(ledger.clone(), slo, readings.clone(), gate, limits, on_transition, Timestamp::ZERO);
+            Self { ledger, readings, control_loop, told, waiting: VecDeque::new(), served: Vec::new() }
         }
 
         /// A second in ten turns: so many requests arrive in each, and so many get their first token.
@@ -434,7 +434,7 @@ mod tests {
                         self.served.push(entry);
                     }
                 }
-                self.steer.turn(now);
+                self.control_loop.tick(now);
             }
         }
 
@@ -457,7 +457,9 @@ mod tests {
         }
 
         fn state(&self, second: u64) -> SaturationState {
-            self.board.read(A, at(second * 1000)).map_or(SaturationState::Unknown, |published| published.reading.state)
+            self.readings
+                .read(A, at(second * 1000))
+                .map_or(SaturationState::Unknown, |published| published.reading.state)
         }
 
         fn told(&self) -> Vec<SaturationState> {
@@ -487,7 +489,7 @@ mod tests {
         let mut rig = LoopRig::new(|_| EngineLimits::default());
         (0..60).for_each(|second| rig.second(second, 4, 4));
         assert_eq!(rig.told(), [SaturationState::Healthy]);
-        let published = rig.board.read(A, at(60_000)).unwrap();
+        let published = rig.readings.read(A, at(60_000)).unwrap();
         assert_eq!((published.lost, published.late), (0, 0));
     }
 
@@ -495,9 +497,9 @@ mod tests {
     fn a_board_that_nobody_writes_any_more_says_nothing() {
         let mut rig = LoopRig::new(|_| EngineLimits::default());
         rig.second(0, 1, 1);
-        assert!(rig.board.read(A, at(10_000)).is_some());
-        assert!(rig.board.read(A, at(12_000)).is_none());
-        assert!(rig.board.read(BackendId(1), at(1000)).is_none());
+        assert!(rig.readings.read(A, at(10_000)).is_some());
+        assert!(rig.readings.read(A, at(12_000)).is_none());
+        assert!(rig.readings.read(BackendId(1), at(1000)).is_none());
     }
 
     #[test]
@@ -508,15 +510,15 @@ mod tests {
         rig.second(0, 1, 1);
         *known.lock().unwrap() = EngineLimits { max_num_seqs: Some(8), ..EngineLimits::default() };
         (1..3).for_each(|second| rig.second(second, 1, 1));
-        assert_eq!(rig.steer.helms[0].as_ref().unwrap().limits.max_num_seqs, Some(8));
+        assert_eq!(rig.control_loop.loops[0].as_ref().unwrap().limits.max_num_seqs, Some(8));
     }
 
     #[test]
     fn a_machine_that_slept_goes_on_from_now() {
         let mut rig = LoopRig::new(|_| EngineLimits::default());
         (0..5).for_each(|second| rig.second(second, 2, 2));
-        rig.steer.turn(at(100_000_000));
-        assert!(at(100_000_000).since(rig.steer.helms[0].as_ref().unwrap().next_tick) < Duration::from_secs(1));
+        rig.control_loop.tick(at(100_000_000));
+        assert!(at(100_000_000).since(rig.control_loop.loops[0].as_ref().unwrap().next_tick) < Duration::from_secs(1));
         rig.second(100_001, 2, 2);
         assert_eq!(rig.state(100_002), SaturationState::Healthy);
     }

@@ -1,7 +1,7 @@
 //! Puts samples back into the order in which things happened.
 //!
 //! Entries hand over emissions in batches: a stream's last emissions before a silence are told only when it speaks again, so
-//! what was swapped out of the trays is not sorted, and something older may still come. Samples are therefore held back for
+//! what was swapped out of the buffers is not sorted, and something older may still come. Samples are therefore held back for
 //! a while. How long is learned from the emissions themselves: an engine whose steps are long has long silences. What comes
 //! later than that is told as if it happened at the edge of what was already told, and counted. Pure; `now` comes in.
 
@@ -19,13 +19,13 @@ pub struct ReorderBuffer {
     /// When samples were last taken in.
     taken: Timestamp,
     late: u64,
-    patience: Patience,
+    patience: HoldTime,
 }
 
 impl ReorderBuffer {
     /// Nothing was told before `now`.
     pub fn new(now: Timestamp) -> Self {
-        Self { held: Vec::new(), edge: now, taken: now, late: 0, patience: Patience::new(now) }
+        Self { held: Vec::new(), edge: now, taken: now, late: 0, patience: HoldTime::new(now) }
     }
 
     /// Takes in what was told between the last call and `now`.
@@ -68,13 +68,13 @@ impl ReorderBuffer {
 
 /// How long to hold back: the shortest of `SPANS` within which all but a hundredth of the emissions came.
 #[derive(Debug)]
-struct Patience {
+struct HoldTime {
     /// Emissions by the first span that would have been long enough, the last for those that none would.
     counts: [f64; SPANS.len() + 1],
     aged: Timestamp,
 }
 
-impl Patience {
+impl HoldTime {
     fn new(now: Timestamp) -> Self {
         Self { counts: [0.0; SPANS.len() + 1], aged: now }
     }

@@ -2,7 +2,7 @@
 //!
 //! What is read stands beside our own counts in `/metrics` and `/status`; estimate and control go on without it. An engine
 //! that offers no metrics is no fault: it is asked now and then. A `Seat` is where one backend's reader leaves what it last
-//! read; readers of a seat never wait. It knows no proxy and no ledger: our own count comes in as a function.
+//! read; readers of a latest never wait. It knows no proxy and no ledger: our own count comes in as a function.
 
 pub mod agreement;
 pub mod client;
@@ -86,7 +86,7 @@ pub struct EngineReading {
 }
 
 impl LatestReading {
-    /// A seat on which nothing lies yet.
+    /// A latest on which nothing lies yet.
     pub fn new(pace: PollPace) -> Arc<Self> {
         Arc::new(Self { reading: ArcSwap::default(), freshness: pace.interval * INTERVALS })
     }
@@ -105,7 +105,7 @@ impl LatestReading {
 /// Asks one engine for as long as the task lives. `own` counts our requests in flight there.
 pub async fn watch(
     source: MetricsSource,
-    seat: Arc<LatestReading>,
+    latest: Arc<LatestReading>,
     pace: PollPace,
     clock: Clock,
     own: impl Fn() -> u32,
@@ -115,7 +115,7 @@ pub async fn watch(
         let before = own();
         let asked = reader.ask(pace).await;
         let reading = reader.take(asked, Own { before, after: own() }, clock.now());
-        seat.reading.store(Arc::new(reading));
+        latest.reading.store(Arc::new(reading));
         tokio::time::sleep(if reader.rests() { pace.rest } else { pace.interval }).await;
     }
 }

@@ -18,13 +18,13 @@ pub(super) struct Detector {
     thresholds: [f64; DRIFTS.len()],
     /// `S`: seconds of head-of-line waiting above what is allowed.
     waiting: f64,
-    /// The same above half of what is allowed: a crowd proves by itself that it is no accident, and needs only somebody who waits.
+    /// The same above half of what is allowed: a closed_loop proves by itself that it is no accident, and needs only somebody who waits.
     crowding: f64,
     /// How long the head of the line waits beyond its baseline, and how long it may.
     head: f64,
     allowed: f64,
     shed: bool,
-    crowd: ClosedLoopDetector,
+    closed_loop: ClosedLoopDetector,
 }
 
 /// What a tick found out.
@@ -45,7 +45,7 @@ pub(super) struct TickFindings {
     /// Requests were refused since the last tick.
     pub shed: bool,
     /// Those who are there while somebody waits.
-    pub crowd: ClosedLoopDetector,
+    pub closed_loop: ClosedLoopDetector,
 }
 
 impl Detector {
@@ -58,7 +58,7 @@ impl Detector {
             head: 0.0,
             allowed: 0.0,
             shed: false,
-            crowd: ClosedLoopDetector::default(),
+            closed_loop: ClosedLoopDetector::default(),
         }
     }
 
@@ -77,12 +77,12 @@ impl Detector {
         }
     }
 
-    /// A request came or went; `house` are there now, dispatched or not.
-    pub fn on_step(&mut self, house: u64) {
-        if self.crowding > 0.0 && house > 0 {
-            self.crowd.on_step(house);
+    /// A request came or went; `in_system` are there now, dispatched or not.
+    pub fn on_step(&mut self, in_system: u64) {
+        if self.crowding > 0.0 && in_system > 0 {
+            self.closed_loop.on_step(in_system);
         } else {
-            self.crowd.on_quiet();
+            self.closed_loop.on_quiet();
         }
     }
 
@@ -101,7 +101,7 @@ impl Detector {
         self.crowding = (self.crowding + elapsed * ((2.0 * excess).min(STEEPEST) - 1.0)).clamp(0.0, LONGEST);
         (self.head, self.allowed) = (head, allowed);
         if self.crowding == 0.0 {
-            self.crowd.on_quiet();
+            self.closed_loop.on_quiet();
         }
         let findings = self.findings();
         self.shed = false;
@@ -120,7 +120,7 @@ impl Detector {
             head: self.head,
             allowed: self.allowed,
             shed: self.shed,
-            crowd: self.crowd,
+            closed_loop: self.closed_loop,
         }
     }
 }
@@ -131,19 +131,19 @@ impl TickFindings {
         self.surplus / self.threshold
     }
 
-    /// Enough surplus or a standing crowd, and somebody waits.
+    /// Enough surplus or a standing closed_loop, and somebody waits.
     pub fn alarm(&self) -> bool {
-        (self.evidence() >= 1.0 && self.waiting >= WAITING) || (self.crowd.stands() && self.is_crowded())
+        (self.evidence() >= 1.0 && self.waiting >= WAITING) || (self.closed_loop.stands() && self.is_crowded())
     }
 
-    /// Somebody waits as in a standing crowd.
+    /// Somebody waits as in a standing closed_loop.
     pub fn is_crowded(&self) -> bool {
         self.crowding >= WAITING
     }
 
-    /// Neither surplus, nor crowd, nor waiting.
+    /// Neither surplus, nor closed_loop, nor waiting.
     pub fn over(&self) -> bool {
-        self.evidence() < 0.5 && !self.crowd.stands() && self.waiting <= WAITING
+        self.evidence() < 0.5 && !self.closed_loop.stands() && self.waiting <= WAITING
     }
 
     /// Somebody waits.
@@ -159,8 +159,8 @@ impl TickFindings {
 
 impl fmt::Display for TickFindings {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.evidence() < 1.0 && self.crowd.stands() {
-            let (low, high, steps) = self.crowd.extent();
+        if self.evidence() < 1.0 && self.closed_loop.stands() {
+            let (low, high, steps) = self.closed_loop.extent();
             write!(out, "{low} to {high} requests were there all the time while {steps} came or went")?;
         } else {
             write!(

@@ -41,7 +41,7 @@ pub struct Estimator {
     prompts: PromptCorrection,
     stage: FirstTokens,
     steps: Steps,
-    clarity: StepVisibility,
+    visibility: StepVisibility,
     costs: Costs,
     speed: SpeedTest,
     mix: Mix,
@@ -99,7 +99,7 @@ impl Estimator {
             prompts: PromptCorrection::new(),
             stage: FirstTokens::new(settings.slo_ttft.as_secs_f64()),
             steps: Steps::new(),
-            clarity: StepVisibility::new(),
+            visibility: StepVisibility::new(),
             costs: Costs::default(),
             speed: SpeedTest::default(),
             mix: Mix::new(),
@@ -198,8 +198,8 @@ impl Estimator {
             prediction: self.prediction(),
             upper_bound: figures.as_ref().zip(solution).and_then(|(mix, costs)| upper_bound(mix, costs)),
             lower_bound: self.best_start_rate.best(),
-            costs: self.costs.step_costs().filter(|_| !self.clarity.is_blurred()),
-            several_engines: self.clarity.is_blurred(),
+            costs: self.costs.step_costs().filter(|_| !self.visibility.is_blurred()),
+            several_engines: self.visibility.is_blurred(),
             speed_changes: speed,
             mix_changes: self.mix.changes(),
             drifts,
@@ -363,7 +363,7 @@ impl Estimator {
 
     /// A stream was overtaken by many steps of the others: it was preempted, and its context computed again.
     fn on_stall(&mut self, context: f64) {
-        if !self.clarity.on_overtaken() {
+        if !self.visibility.on_overtaken() {
             return;
         }
         self.counts.stalls += 1;
@@ -388,7 +388,7 @@ impl Estimator {
         let decoding = self.counts.in_flight - self.counts.pending;
         let few_pending = FEW * self.counts.pending <= decoding.max(FEW);
         let calm = self.saturation.state() == SaturationState::Healthy && few_pending;
-        self.clarity.on_step(step.streams, decoding, calm);
+        self.visibility.on_step(step.streams, decoding, calm);
         if step.decodes > 0 {
             self.stage.on_step(step.duration);
         }
@@ -532,7 +532,7 @@ impl Estimator {
         if !self.mix.prompts_are_known() {
             why.push(Missing::PromptLengths);
         }
-        if self.clarity.is_blurred() {
+        if self.visibility.is_blurred() {
             why.push(Missing::SingleEngine);
         }
         let limits = self.limits();

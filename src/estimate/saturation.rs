@@ -12,7 +12,7 @@ pub(super) struct Saturation {
     reason: String,
     /// Last time somebody waited, in seconds.
     last_waiting: f64,
-    /// A standing crowd was seen in this episode.
+    /// A standing closed_loop was seen in this episode.
     crowded: bool,
 }
 
@@ -33,7 +33,7 @@ impl Saturation {
             self.last_waiting = seconds;
         }
         let quiet = seconds - self.last_waiting;
-        self.crowded = findings.crowd.stands() || self.crowded && self.state == SaturationState::Saturated;
+        self.crowded = findings.closed_loop.stands() || self.crowded && self.state == SaturationState::Saturated;
         let next = self.next(findings, starts, quiet);
         if next == self.state {
             return None;
@@ -60,7 +60,7 @@ impl Saturation {
             // * => Saturated
             _ if findings.alarm() => SaturationState::Saturated,
             // Saturated => Recovering
-            // Two that leave at once end the count of a crowd's steps, and not the crowd: that is over when nobody waits as it did.
+            // Two that leave at once end the count of a closed_loop's steps, and not the closed_loop: that is over when nobody waits as it did.
             SaturationState::Saturated if findings.over() && !(self.crowded && findings.is_crowded()) => {
                 SaturationState::Recovering
             }
@@ -123,7 +123,7 @@ mod tests {
             head: waiting,
             allowed: 0.2,
             shed: false,
-            crowd: ClosedLoopDetector::default(),
+            closed_loop: ClosedLoopDetector::default(),
         }
     }
 
@@ -176,17 +176,17 @@ mod tests {
         assert_eq!(walk(&phases, 100).len(), 1);
     }
 
-    /// Eight clients whose number stands still, then moves by more than a crowd's does, while the head waits just less than an alarm
-    /// asks for; at the end they wait `waiting` by the crowd's measure.
+    /// Eight clients whose number stands still, then moves by more than a closed_loop's does, while the head waits just less than an alarm
+    /// asks for; at the end they wait `waiting` by the closed_loop's measure.
     fn states_of_a_crowd(waiting: f64) -> Vec<SaturationState> {
         let mut standing = ClosedLoopDetector::default();
         (0..40).for_each(|step| standing.on_step(8 - step % 2));
         let mut saturation = Saturation::new(Timestamp::ZERO);
-        let crowd = |crowd, crowding| TickFindings { crowd, crowding, ..findings(0.0, 0.0) };
+        let closed_loop = |closed_loop, crowding| TickFindings { closed_loop, crowding, ..findings(0.0, 0.0) };
         let looks = [
-            crowd(standing, 1.0),
-            crowd(ClosedLoopDetector::default(), 1.0),
-            crowd(ClosedLoopDetector::default(), waiting),
+            closed_loop(standing, 1.0),
+            closed_loop(ClosedLoopDetector::default(), 1.0),
+            closed_loop(ClosedLoopDetector::default(), waiting),
         ];
         let tick = |(n, look): (usize, &TickFindings)| saturation.on_tick(Timestamp::ZERO, 0.1 * n as f64, look, 100);
         looks.iter().enumerate().filter_map(tick).map(|change| change.to).collect()

@@ -59,33 +59,33 @@ mod tests {
 
     #[test]
     fn a_single_engine_is_clear_though_it_thrashes() {
-        let mut clarity = StepVisibility::new();
-        (0..1_000).for_each(|_| clarity.on_step(20, 20, true));
+        let mut visibility = StepVisibility::new();
+        (0..1_000).for_each(|_| visibility.on_step(20, 20, true));
         for step in 0..20_000 {
-            clarity.on_step(18, 24, false);
-            assert!(step % 15 > 0 || clarity.on_overtaken(), "step {step}");
+            visibility.on_step(18, 24, false);
+            assert!(step % 15 > 0 || visibility.on_overtaken(), "step {step}");
         }
-        assert!(!clarity.is_blurred());
+        assert!(!visibility.is_blurred());
     }
 
     #[test]
     fn steps_that_hold_part_of_the_streams_are_blurred() {
-        let mut clarity = StepVisibility::new();
-        (0..299).for_each(|_| clarity.on_step(9, 10, true));
-        assert!(!clarity.is_blurred(), "too early to tell");
-        (0..10).for_each(|_| clarity.on_step(9, 10, true));
-        assert!(clarity.is_blurred());
-        (0..3_000).for_each(|_| clarity.on_step(10, 10, true));
-        assert!(!clarity.is_blurred(), "the second engine is gone");
+        let mut visibility = StepVisibility::new();
+        (0..299).for_each(|_| visibility.on_step(9, 10, true));
+        assert!(!visibility.is_blurred(), "too early to tell");
+        (0..10).for_each(|_| visibility.on_step(9, 10, true));
+        assert!(visibility.is_blurred());
+        (0..3_000).for_each(|_| visibility.on_step(10, 10, true));
+        assert!(!visibility.is_blurred(), "the second engine is gone");
     }
 
     #[test]
     fn streams_that_are_overtaken_all_the_time_are_not_preempted() {
-        let mut clarity = StepVisibility::new();
+        let mut visibility = StepVisibility::new();
         for _ in 0..1_000 {
-            clarity.on_step(10, 20, false);
-            clarity.on_overtaken();
+            visibility.on_step(10, 20, false);
+            visibility.on_overtaken();
         }
-        assert!(!clarity.on_overtaken());
+        assert!(!visibility.on_overtaken());
     }
 }

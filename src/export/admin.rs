@@ -46,13 +46,13 @@ impl AdminPort {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let stop = Arc::new(Notify::new());
         let stopped = stop.clone();
-        let room = Arc::new(AdminServer { admission, desk: Pages::new(handles) });
+        let server = Arc::new(AdminServer { admission, pages: Pages::new(handles) });
         let thread = std::thread::Builder::new().name("weir-admin".into()).spawn(move || {
             runtime.block_on(async {
-                tokio::spawn(every_second(room.clone()));
+                tokio::spawn(every_second(server.clone()));
                 tokio::select! {
                     () = stopped.notified() => {}
-                    () = serve(listener, room) => {}
+                    () = serve(listener, server) => {}
                 }
             });
         })?;
@@ -79,7 +79,7 @@ impl Drop for AdminPort {
 /// What every connection shares.
 struct AdminServer {
     admission: AccessPolicy,
-    desk: Pages,
+    pages: Pages,
 }
 
 /// The instant a connection is given up; each request moves it.
@@ -111,7 +111,7 @@ fn soon(span: Duration) -> Instant {
     Instant::now() + span
 }
 
-async fn serve(listener: std::net::TcpListener, room: Arc<AdminServer>) {
+async fn serve(listener: std::net::TcpListener, server: Arc<AdminServer>) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "the admin port cannot be served"),
@@ -127,31 +127,31 @@ async fn serve(listener: std::net::TcpListener, room: Arc<AdminServer>) {
             }
         };
         match places.take() {
-            Some(place) => _ = tokio::spawn(converse(stream, peer, room.clone(), place)),
-            None => turn_away(stream),
+            Some(place) => _ = tokio::spawn(serve_conn(stream, peer, server.clone(), place)),
+            None => reject(stream),
         }
     }
 }
 
 /// What the live page shows is made here, once for all who look.
-async fn every_second(room: Arc<AdminServer>) {
+async fn every_second(server: Arc<AdminServer>) {
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         seconds.tick().await;
-        room.desk.on_second();
+        server.pages.on_second();
     }
 }
 
 /// Over the cap: the answer fits any send buffer, and whether it arrives is not waited for.
-fn turn_away(stream: TcpStream) {
+fn reject(stream: TcpStream) {
     // Through the standard library: the runtime has not yet heard that a socket this young can be written.
     if let Ok(mut stream) = stream.into_std() {
         let _ = stream.write(FULL_HOUSE);
     }
 }
 
-async fn converse(stream: TcpStream, peer: SocketAddr, room: Arc<AdminServer>, place: ConnSlot) {
+async fn serve_conn(stream: TcpStream, peer: SocketAddr, server: Arc<AdminServer>, place: ConnSlot) {
     let Ok(local) = stream.local_addr() else { return };
     // Best effort: without it a reader that has stopped is noticed later.
     let _ = socket2::SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
@@ -159,8 +159,8 @@ async fn converse(stream: TcpStream, peer: SocketAddr, room: Arc<AdminServer>, p
     let deadline = Arc::new(Deadline::new(HEAD_TIME));
     let place = &place;
     let service = service_fn(|request| {
-        let (room, deadline) = (room.clone(), deadline.clone());
-        async move { Ok::<_, Infallible>(room.receive(request, ends, &deadline, place).await) }
+        let (server, deadline) = (server.clone(), deadline.clone());
+        async move { Ok::<_, Infallible>(server.receive(request, ends, &deadline, place).await) }
     });
     let connection = http1::Builder::new()
         .header_read_timeout(None)
@@ -174,7 +174,7 @@ async fn converse(stream: TcpStream, peer: SocketAddr, room: Arc<AdminServer>, p
             }
         }
         () = deadline.passed() => tracing::debug!("an admin connection ran out of time"),
-        () = place.needed() => tracing::debug!("an idle admin connection made room for another one"),
+        () = place.needed() => tracing::debug!("an idle admin connection made server for another one"),
     }
 }
 
@@ -219,7 +219,7 @@ impl AdminServer {
         match tokio::time::timeout(BODY_TIME, whole(body)).await {
             Err(_) => routes::problem(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
             Ok(Err(refusal)) => refusal,
-            Ok(Ok(_)) => self.desk.answer(page, &head.method, &head.uri, &head.headers).await,
+            Ok(Ok(_)) => self.pages.answer(page, &head.method, &head.uri, &head.headers).await,
         }
     }
 }

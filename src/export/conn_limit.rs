@@ -1,7 +1,7 @@
 //! The admin port's places: so many connections at a time, and none that only sits there.
 //!
 //! A probe must be answered whoever holds connections open. So when every place is taken, the connection that has asked for
-//! nothing for the longest time makes room; only when all of them are being answered is a newcomer turned away. It holds no
+//! nothing for the longest time makes server; only when all of them are being answered is a newcomer turned away. It holds no
 //! sockets and no deadlines.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -22,7 +22,7 @@ pub struct ConnLimit {
 #[derive(Debug)]
 pub struct ConnSlot {
     places: Arc<ConnLimit>,
-    seat: Arc<SlotEntry>,
+    entry: Arc<SlotEntry>,
 }
 
 #[derive(Debug, Default)]
@@ -41,16 +41,16 @@ impl ConnLimit {
 
     /// A place, made free if need be; `None`: all are being answered.
     pub fn take(self: &Arc<Self>) -> Option<ConnSlot> {
-        let seat = Arc::new(SlotEntry::default());
-        seat.since.store(self.turn(), Relaxed);
+        let entry = Arc::new(SlotEntry::default());
+        entry.since.store(self.turn(), Relaxed);
         let mut taken = self.lock();
         if taken.len() >= self.cap {
-            let idle = taken.iter().enumerate().filter(|(_, seat)| !seat.answering.load(Relaxed));
-            let (longest, _) = idle.min_by_key(|(_, seat)| seat.since.load(Relaxed))?;
+            let idle = taken.iter().enumerate().filter(|(_, entry)| !entry.answering.load(Relaxed));
+            let (longest, _) = idle.min_by_key(|(_, entry)| entry.since.load(Relaxed))?;
             taken.swap_remove(longest).leave.notify_one();
         }
-        taken.push(seat.clone());
-        Some(ConnSlot { places: self.clone(), seat })
+        taken.push(entry.clone());
+        Some(ConnSlot { places: self.clone(), entry })
     }
 
     fn turn(&self) -> u64 {
@@ -65,24 +65,24 @@ impl ConnLimit {
 impl ConnSlot {
     /// A request has come: the place is safe until `on_answered`.
     pub fn on_request(&self) {
-        self.seat.answering.store(true, Relaxed);
+        self.entry.answering.store(true, Relaxed);
     }
 
     /// The answer is made.
     pub fn on_answered(&self) {
-        self.seat.since.store(self.places.turn(), Relaxed);
-        self.seat.answering.store(false, Relaxed);
+        self.entry.since.store(self.places.turn(), Relaxed);
+        self.entry.answering.store(false, Relaxed);
     }
 
     /// Resolves when somebody else needs the place.
     pub async fn needed(&self) {
-        self.seat.leave.notified().await;
+        self.entry.leave.notified().await;
     }
 }
 
 impl Drop for ConnSlot {
     fn drop(&mut self) {
-        self.places.lock().retain(|seat| !Arc::ptr_eq(seat, &self.seat));
+        self.places.lock().retain(|entry| !Arc::ptr_eq(entry, &self.entry));
     }
 }
 

@@ -32,19 +32,19 @@ pub struct EngineReport {
 }
 
 /// The families of "Backend and corroboration"; what an engine does not offer is absent.
-pub fn write(sheet: &mut ExpositionWriter<'_>, snapshot: &Snapshot, reported: &[Option<EngineReport>]) {
+pub fn write(exposition: &mut ExpositionWriter<'_>, snapshot: &Snapshot, reported: &[Option<EngineReport>]) {
     let engines = || {
         let known = snapshot.backends.iter().zip(&snapshot.served).zip(reported);
         known.filter_map(|((backend, model), reported)| Some((backend, model, reported.as_ref()?)))
     };
-    sheet.column(&f::SCRAPE_UP, |out| {
+    exposition.column(&f::SCRAPE_UP, |out| {
         for (backend, model, reported) in engines() {
             let own = ("engine", reported.engine);
             out.count(&[("backend", &**backend), ("model_name", &**model), own], u64::from(reported.up));
         }
     });
     let mut gauge = |family, value: fn(&EngineReport) -> Option<f64>| {
-        sheet.column(family, |out| {
+        exposition.column(family, |out| {
             for (backend, model, reported) in engines() {
                 if let Some(value) = value(reported) {
                     out.value(&[("backend", &**backend), ("model_name", &**model)], value);
@@ -55,7 +55,7 @@ pub fn write(sheet: &mut ExpositionWriter<'_>, snapshot: &Snapshot, reported: &[
     gauge(&f::SCRAPE_AT, |reported| reported.read_at);
     gauge(&f::REPORTED_RUNNING, |reported| reported.running);
     gauge(&f::REPORTED_KV_USAGE, |reported| reported.kv_usage);
-    sheet.column(&f::REPORTED_WAITING, |out| {
+    exposition.column(&f::REPORTED_WAITING, |out| {
         for (backend, model, reported) in engines() {
             for (reason, count) in &reported.waiting {
                 let labels: [Label<'_>; 3] = [("backend", backend), ("model_name", model), ("reason", reason)];

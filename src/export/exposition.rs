@@ -1,4 +1,4 @@
-//! A sheet of samples: metric families written from one snapshot as Prometheus' text, sample by sample.
+//! A exposition of samples: metric families written from one snapshot as Prometheus' text, sample by sample.
 //!
 //! It stands between our families and the format, so that a change of format stays in this file. Children are not kept from scrape to
 //! scrape: the ledger is the memory. Nothing is built that is only written once: with twenty backends and ten models a scrape is a hundred
@@ -55,7 +55,7 @@ pub struct FamilyWriter {
 }
 
 impl<'a> ExpositionWriter<'a> {
-    /// An empty sheet that leaves out these families.
+    /// An empty exposition that leaves out these families.
     pub fn new(disabled: &'a HashSet<String>) -> Self {
         Self { text: String::new(), foreign: Vec::new(), disabled }
     }
@@ -210,9 +210,9 @@ mod tests {
     #[test]
     fn a_hostile_label_value_stays_one_value() {
         let none = HashSet::new();
-        let mut sheet = ExpositionWriter::new(&none);
-        sheet.column(&DEPTH, |out| out.count(&[("model_name", "a\"} 1\nforged{x=\"\\")], 2));
-        let text = sheet.write().unwrap();
+        let mut exposition = ExpositionWriter::new(&none);
+        exposition.column(&DEPTH, |out| out.count(&[("model_name", "a\"} 1\nforged{x=\"\\")], 2));
+        let text = exposition.write().unwrap();
         assert_eq!(text.lines().count(), 3);
         assert!(text.ends_with("weir_queue_depth{model_name=\"a\\\"} 1\\nforged{x=\\\"\\\\\"} 2\n"), "{text}");
     }
@@ -220,21 +220,21 @@ mod tests {
     #[test]
     fn a_disabled_family_is_not_computed() {
         let off = HashSet::from([DEPTH.name.to_owned()]);
-        let mut sheet = ExpositionWriter::new(&off);
-        sheet.column(&DEPTH, |_| unreachable!("it is switched off"));
-        assert_eq!(sheet.write().unwrap(), "");
+        let mut exposition = ExpositionWriter::new(&off);
+        exposition.column(&DEPTH, |_| unreachable!("it is switched off"));
+        assert_eq!(exposition.write().unwrap(), "");
     }
 
     #[test]
     fn a_histogram_is_cumulative_and_ends_in_inf() {
         let none = HashSet::new();
-        let mut sheet = ExpositionWriter::new(&none);
+        let mut exposition = ExpositionWriter::new(&none);
         let mut buckets = Buckets::new(&Bounds::seconds(&[0.5, 1.0]));
         [100_000_000, 600_000_000, 2_000_000_000].into_iter().for_each(|nanos| buckets.record(nanos));
         let family = FamilyDescription { name: "x_seconds", kind: MetricKind::Histogram, help: "x" };
-        sheet.column(&family, |out| out.histogram(&[], &buckets));
+        exposition.column(&family, |out| out.histogram(&[], &buckets));
         let expected = "x_seconds_bucket{le=\"0.5\"} 1\nx_seconds_bucket{le=\"1\"} 2\n\
                         x_seconds_bucket{le=\"+Inf\"} 3\nx_seconds_sum 2.7\nx_seconds_count 3\n";
-        assert!(sheet.write().unwrap().ends_with(expected));
+        assert!(exposition.write().unwrap().ends_with(expected));
     }
 }

@@ -37,12 +37,12 @@ impl GateStatus {
 }
 
 /// Writes them all.
-pub fn write(sheet: &mut ExpositionWriter<'_>, snapshot: &Snapshot, gates: &[GateStatus]) {
+pub fn write(exposition: &mut ExpositionWriter<'_>, snapshot: &Snapshot, gates: &[GateStatus]) {
     let known = snapshot.backends.iter().zip(&snapshot.served).zip(gates);
     let rows: Vec<([Label<'_>; 2], &GateStatus)> =
         known.map(|((backend, model), gate)| ([("backend", &**backend), ("model_name", &**model)], gate)).collect();
     let mut gauge = |family: &FamilyDescription, value: &dyn Fn(&GateStatus) -> Option<f64>| {
-        sheet.column(family, |out| {
+        exposition.column(family, |out| {
             for (labels, gate) in &rows {
                 if let Some(value) = value(gate) {
                     out.value(labels, value);
@@ -58,7 +58,7 @@ pub fn write(sheet: &mut ExpositionWriter<'_>, snapshot: &Snapshot, gates: &[Gat
     });
     gauge(&f::QUEUE_BYTES, &|gate| Some(gate.queued_bytes as f64));
     gauge(&f::QUEUE_MAX_WAIT, &|gate| Some(gate.longest_wait()));
-    sheet.column(&f::WOULD_SHED, |out| {
+    exposition.column(&f::WOULD_SHED, |out| {
         for (labels, gate) in &rows {
             for priority in Priority::ALL {
                 for reason in ShedReason::ALL.into_iter().filter(|reason| reason.is_congestion()) {
@@ -81,7 +81,7 @@ pub fn describe(gate: Option<&GateStatus>) -> Value {
     })
 }
 
-/// Part of the room that is used: what is expected is not certain.
+/// Part of the server that is used: what is expected is not certain.
 const LEFT: f64 = 0.9;
 /// Part of the objective that the engine is expected to take at most.
 const MOST_EXPECTED: f64 = 0.7;

@@ -13,8 +13,8 @@ use crate::gpu::reading::{ClockKind, Device, ECC, Spell, ThrottleReason};
 use crate::vocabulary::time::Timestamp;
 
 /// The families of "GPU"; none without a GPU.
-pub fn write(sheet: &mut ExpositionWriter<'_>, gpus: &[Device]) {
-    sheet.column(&f::GPU_INFO, |out| {
+pub fn write(exposition: &mut ExpositionWriter<'_>, gpus: &[Device]) {
+    exposition.column(&f::GPU_INFO, |out| {
         for gpu in gpus {
             let [index, uuid] = labels(gpu);
             let row = |backend| [index, uuid, ("name", &*gpu.identity.name), ("backend", backend)];
@@ -24,29 +24,29 @@ pub fn write(sheet: &mut ExpositionWriter<'_>, gpus: &[Device]) {
             }
         }
     });
-    gauge(sheet, &f::GPU_UP, gpus, |gpu| Some(f64::from(u8::from(gpu.up))));
-    gauge(sheet, &f::GPU_UTILIZATION, gpus, |gpu| gpu.figures.utilization);
-    gauge(sheet, &f::GPU_MEMORY_USED, gpus, |gpu| gpu.figures.memory_used);
-    gauge(sheet, &f::GPU_MEMORY_TOTAL, gpus, |gpu| gpu.figures.memory_total);
-    gauge(sheet, &f::GPU_POWER, gpus, |gpu| gpu.figures.power);
-    gauge(sheet, &f::GPU_POWER_LIMIT, gpus, |gpu| gpu.figures.power_limit);
-    gauge(sheet, &f::GPU_TEMPERATURE, gpus, |gpu| gpu.figures.temperature);
+    gauge(exposition, &f::GPU_UP, gpus, |gpu| Some(f64::from(u8::from(gpu.up))));
+    gauge(exposition, &f::GPU_UTILIZATION, gpus, |gpu| gpu.figures.utilization);
+    gauge(exposition, &f::GPU_MEMORY_USED, gpus, |gpu| gpu.figures.memory_used);
+    gauge(exposition, &f::GPU_MEMORY_TOTAL, gpus, |gpu| gpu.figures.memory_total);
+    gauge(exposition, &f::GPU_POWER, gpus, |gpu| gpu.figures.power);
+    gauge(exposition, &f::GPU_POWER_LIMIT, gpus, |gpu| gpu.figures.power_limit);
+    gauge(exposition, &f::GPU_TEMPERATURE, gpus, |gpu| gpu.figures.temperature);
     let clocks = ClockKind::ALL.map(|kind| ("clock", kind.word()));
-    split(sheet, &f::GPU_CLOCK, gpus, &clocks, |gpu, place| gpu.figures.clock[place]);
-    split(sheet, &f::GPU_CLOCK_MOST, gpus, &clocks, |gpu, place| gpu.figures.clock_most[place]);
+    split(exposition, &f::GPU_CLOCK, gpus, &clocks, |gpu, place| gpu.figures.clock[place]);
+    split(exposition, &f::GPU_CLOCK_MOST, gpus, &clocks, |gpu, place| gpu.figures.clock_most[place]);
     let reasons = ThrottleReason::ALL.map(|reason| ("reason", reason.word()));
-    split(sheet, &f::GPU_THROTTLE, gpus, &reasons, |gpu, place| {
+    split(exposition, &f::GPU_THROTTLE, gpus, &reasons, |gpu, place| {
         Some(f64::from(u8::from(gpu.throttling.as_ref()?.holds(ThrottleReason::ALL[place]))))
     });
-    split(sheet, &f::GPU_THROTTLE_SECONDS, gpus, &reasons, |gpu, place| {
+    split(exposition, &f::GPU_THROTTLE_SECONDS, gpus, &reasons, |gpu, place| {
         Some(gpu.throttling.as_ref()?.held(ThrottleReason::ALL[place]).as_secs_f64())
     });
-    split(sheet, &f::GPU_ECC, gpus, &ECC.map(|kind| ("error", kind)), |gpu, place| {
+    split(exposition, &f::GPU_ECC, gpus, &ECC.map(|kind| ("error", kind)), |gpu, place| {
         gpu.figures.ecc[place].map(|count| count as f64)
     });
-    gauge(sheet, &f::GPU_XID, gpus, |gpu| Some(gpu.xid?.count as f64));
-    gauge(sheet, &f::GPU_XID_LAST, gpus, |gpu| Some(gpu.xid?.last?.0 as f64));
-    gauge(sheet, &f::GPU_MIG, gpus, |gpu| gpu.figures.mig.map(|on| f64::from(u8::from(on))));
+    gauge(exposition, &f::GPU_XID, gpus, |gpu| Some(gpu.xid?.count as f64));
+    gauge(exposition, &f::GPU_XID_LAST, gpus, |gpu| Some(gpu.xid?.last?.0 as f64));
+    gauge(exposition, &f::GPU_MIG, gpus, |gpu| gpu.figures.mig.map(|on| f64::from(u8::from(on))));
 }
 
 /// The key `gpus` of `/status`; `epoch` is the Unix time at which the clock stood at zero.
@@ -127,12 +127,12 @@ fn seconds(at: Timestamp, epoch: f64) -> f64 {
 }
 
 fn gauge(
-    sheet: &mut ExpositionWriter<'_>,
+    exposition: &mut ExpositionWriter<'_>,
     family: &FamilyDescription,
     gpus: &[Device],
     value: impl Fn(&Device) -> Option<f64>,
 ) {
-    sheet.column(family, |out| {
+    exposition.column(family, |out| {
         for gpu in gpus {
             if let Some(value) = value(gpu) {
                 out.value(&labels(gpu), value);
@@ -142,13 +142,13 @@ fn gauge(
 }
 
 fn split(
-    sheet: &mut ExpositionWriter<'_>,
+    exposition: &mut ExpositionWriter<'_>,
     family: &FamilyDescription,
     gpus: &[Device],
     children: &[Label<'static>],
     value: impl Fn(&Device, usize) -> Option<f64>,
 ) {
-    sheet.column(family, |out| {
+    exposition.column(family, |out| {
         for gpu in gpus {
             let [index, uuid] = labels(gpu);
             for (place, child) in children.iter().enumerate() {

@@ -86,7 +86,7 @@ impl JournalSender {
         self.counts.read()
     }
 
-    /// The channel itself, for the books, which count what finds no room.
+    /// The channel itself, for the books, which count what finds no server.
     pub fn sender(&self) -> SyncSender<JournalLine> {
         self.sender.clone()
     }
@@ -246,7 +246,7 @@ mod tests {
     use super::*;
     use std::sync::Mutex;
 
-    /// A disk with room for so many bytes; the room can grow.
+    /// A disk with server for so many bytes; the server can grow.
     #[derive(Clone, Default)]
     struct Disk(Arc<Mutex<(Vec<u8>, usize)>>);
 
@@ -264,8 +264,8 @@ mod tests {
     }
 
     impl Disk {
-        fn with_room(room: usize) -> Self {
-            Self(Arc::new(Mutex::new((Vec::new(), room))))
+        fn with_room(server: usize) -> Self {
+            Self(Arc::new(Mutex::new((Vec::new(), server))))
         }
 
         fn lines(&self) -> Vec<String> {

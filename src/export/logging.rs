@@ -29,7 +29,7 @@ pub enum LogError {
 
 /// Sets the process's log up, the `log` crate's events included. To be called once.
 pub fn init(format: LogFormat, level: LogLevel) -> Result<LevelHandle, LogError> {
-    stderr::start(move |lost| confession(lost, format))?;
+    stderr::start(move |lost| lost_lines_notice(lost, format))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter(level)).with_ansi(false);
     let (result, set) = match format {
         LogFormat::Json => {
@@ -111,7 +111,7 @@ impl Write for Lines {
 }
 
 /// The line that stands for lost ones.
-fn confession(lost: u64, format: LogFormat) -> Vec<u8> {
+fn lost_lines_notice(lost: u64, format: LogFormat) -> Vec<u8> {
     match format {
         LogFormat::Json => format!("{{\"level\":\"WARN\",\"message\":\"log lines were lost\",\"lost\":{lost}}}\n"),
         LogFormat::Text => format!("WARN log lines were lost lost={lost}\n"),

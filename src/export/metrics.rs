@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use super::exposition::{ExpositionWriter, FamilyDescription, FamilyWriter, Label};
 use super::families as f;
-use super::{Handles, Mode, ProcessCounters, engine_report, gate_status, gpu, probe, saturation};
+use super::{Handles, Mode, ProcessState, engine_report, gate_status, gpu, probe, saturation};
 use crate::measure::histogram::Buckets;
-use crate::measure::snapshot::{AccountBooks, Snapshot};
+use crate::measure::snapshot::{AccountSnapshot, Snapshot};
 use crate::measure::{
     AbandonPhase, CodeClass, Direction, MalformedReason, NoTokenReason, Objective, Outcome, OverheadStage, Phase,
     Priority, QueueExit, RetryReason, ShedReason, TokenSource, Verdict,
@@ -49,49 +49,52 @@ impl Exposition {
     pub fn write(
         &self,
         snapshot: &Snapshot,
-        facts: &ProcessCounters,
+        facts: &ProcessState,
         draining: bool,
         probe: Option<&probe::Status>,
     ) -> Result<String, prometheus::Error> {
-        let mut sheet = ExpositionWriter::new(&self.disabled);
-        write_ledger(&mut sheet, &snapshot.accounts);
-        write_state(&mut sheet, snapshot, facts, draining);
-        write_latency(&mut sheet, &snapshot.accounts);
-        write_tokens(&mut sheet, &snapshot.accounts);
-        saturation::write(&mut sheet, snapshot, &facts.judged, facts.epoch);
-        probe::write(&mut sheet, snapshot, probe);
-        write_process(&mut sheet, snapshot, facts);
+        let mut exposition = ExpositionWriter::new(&self.disabled);
+        write_ledger(&mut exposition, &snapshot.accounts);
+        write_state(&mut exposition, snapshot, facts, draining);
+        write_latency(&mut exposition, &snapshot.accounts);
+        write_tokens(&mut exposition, &snapshot.accounts);
+        saturation::write(&mut exposition, snapshot, &facts.judged, facts.epoch);
+        probe::write(&mut exposition, snapshot, probe);
+        write_process(&mut exposition, snapshot, facts);
         #[cfg(target_os = "linux")]
-        sheet.extend(prometheus::core::Collector::collect(&self.process));
-        sheet.write()
+        exposition.extend(prometheus::core::Collector::collect(&self.process));
+        exposition.write()
     }
 }
 
-fn write_ledger(sheet: &mut ExpositionWriter<'_>, accounts: &[AccountBooks]) {
+fn write_ledger(exposition: &mut ExpositionWriter<'_>, accounts: &[AccountSnapshot]) {
     let priorities = Priority::ALL.map(Priority::as_str);
-    let split =
-        |sheet: &mut ExpositionWriter<'_>, family, label, values: &[&str], counts: fn(&AccountBooks) -> &[u64]| {
-            sheet.column(family, |out| {
-                for books in accounts {
-                    per(out, books, label, values, counts(books));
-                }
-            });
-        };
-    split(sheet, &f::OFFERED, "priority", &priorities, |books| &books.offered);
-    split(sheet, &f::ADMITTED, "priority", &priorities, |books| &books.admitted);
-    sheet.column(&f::SHED, |out| accounts.iter().for_each(|books| write_shed(out, books)));
-    split(sheet, &f::ABANDONED, "phase", &AbandonPhase::ALL.map(AbandonPhase::as_str), |books| &books.abandoned);
-    sheet.column(&f::FINISHED, |out| accounts.iter().for_each(|books| write_finished(out, books)));
-    sheet.column(&f::SLO, |out| accounts.iter().for_each(|books| write_slo(out, books)));
-    split(sheet, &f::RETRIES, "reason", &RetryReason::ALL.map(RetryReason::as_str), |books| &books.retries);
+    let split = |exposition: &mut ExpositionWriter<'_>,
+                 family,
+                 label,
+                 values: &[&str],
+                 counts: fn(&AccountSnapshot) -> &[u64]| {
+        exposition.column(family, |out| {
+            for books in accounts {
+                per(out, books, label, values, counts(books));
+            }
+        });
+    };
+    split(exposition, &f::OFFERED, "priority", &priorities, |books| &books.offered);
+    split(exposition, &f::ADMITTED, "priority", &priorities, |books| &books.admitted);
+    exposition.column(&f::SHED, |out| accounts.iter().for_each(|books| write_shed(out, books)));
+    split(exposition, &f::ABANDONED, "phase", &AbandonPhase::ALL.map(AbandonPhase::as_str), |books| &books.abandoned);
+    exposition.column(&f::FINISHED, |out| accounts.iter().for_each(|books| write_finished(out, books)));
+    exposition.column(&f::SLO, |out| accounts.iter().for_each(|books| write_slo(out, books)));
+    split(exposition, &f::RETRIES, "reason", &RetryReason::ALL.map(RetryReason::as_str), |books| &books.retries);
     let reasons = NoTokenReason::ALL.map(NoTokenReason::as_str);
-    split(sheet, &f::WITHOUT_FIRST_TOKEN, "reason", &reasons, |books| &books.without);
-    split(sheet, &f::MOVED, "direction", &Direction::ALL.map(Direction::as_str), |books| &books.moved);
-    one(sheet, &f::OPAQUE, accounts, |books| books.opaque);
-    one(sheet, &f::STALLS, accounts, |books| books.stalls);
+    split(exposition, &f::WITHOUT_FIRST_TOKEN, "reason", &reasons, |books| &books.without);
+    split(exposition, &f::MOVED, "direction", &Direction::ALL.map(Direction::as_str), |books| &books.moved);
+    one(exposition, &f::OPAQUE, accounts, |books| books.opaque);
+    one(exposition, &f::STALLS, accounts, |books| books.stalls);
 }
 
-fn write_shed(out: &mut FamilyWriter, books: &AccountBooks) {
+fn write_shed(out: &mut FamilyWriter, books: &AccountSnapshot) {
     for priority in Priority::ALL {
         for reason in ShedReason::ALL {
             let labels = [("priority", priority.as_str()), ("reason", reason.as_str())];
@@ -100,7 +103,7 @@ fn write_shed(out: &mut FamilyWriter, books: &AccountBooks) {
     }
 }
 
-fn write_finished(out: &mut FamilyWriter, books: &AccountBooks) {
+fn write_finished(out: &mut FamilyWriter, books: &AccountSnapshot) {
     for outcome in Outcome::ALL {
         for code in CodeClass::ALL {
             let count = books.finished[outcome.index()][code.index()];
@@ -111,7 +114,7 @@ fn write_finished(out: &mut FamilyWriter, books: &AccountBooks) {
     }
 }
 
-fn write_slo(out: &mut FamilyWriter, books: &AccountBooks) {
+fn write_slo(out: &mut FamilyWriter, books: &AccountSnapshot) {
     for objective in Objective::ALL {
         for verdict in Verdict::ALL {
             let labels = [("slo", objective.as_str()), ("result", verdict.as_str())];
@@ -120,47 +123,47 @@ fn write_slo(out: &mut FamilyWriter, books: &AccountBooks) {
     }
 }
 
-fn write_state(sheet: &mut ExpositionWriter<'_>, snapshot: &Snapshot, facts: &ProcessCounters, draining: bool) {
+fn write_state(exposition: &mut ExpositionWriter<'_>, snapshot: &Snapshot, facts: &ProcessState, draining: bool) {
     let accounts = &snapshot.accounts;
-    sheet.column(&f::MODE, |out| {
+    exposition.column(&f::MODE, |out| {
         for mode in Mode::ALL {
             out.count(&[("mode", mode.as_str())], u64::from(mode == facts.mode));
         }
     });
-    sheet.column(&f::INFLIGHT, |out| {
+    exposition.column(&f::INFLIGHT, |out| {
         for books in accounts {
             per(out, books, "phase", &Phase::ALL.map(Phase::as_str), &books.in_flight);
         }
     });
-    one(sheet, &f::PENDING, accounts, |books| books.pending);
-    sheet.column(&f::QUEUE_DEPTH, |out| {
+    one(exposition, &f::PENDING, accounts, |books| books.pending);
+    exposition.column(&f::QUEUE_DEPTH, |out| {
         for books in accounts {
             per(out, books, "priority", &Priority::ALL.map(Priority::as_str), &books.queued);
         }
     });
-    sheet.column(&f::QUEUE_OLDEST, |out| {
+    exposition.column(&f::QUEUE_OLDEST, |out| {
         for books in &snapshot.accounts {
             let age = books.oldest_queued.map_or(Duration::ZERO, |since| snapshot.at.since(since));
             out.value(&common(books, []), age.as_secs_f64());
         }
     });
-    gate_status::write(sheet, snapshot, &facts.gates);
-    sheet.single(&f::DRAINING, f64::from(u8::from(draining)));
+    gate_status::write(exposition, snapshot, &facts.gates);
+    exposition.single(&f::DRAINING, f64::from(u8::from(draining)));
 }
 
-fn write_latency(sheet: &mut ExpositionWriter<'_>, accounts: &[AccountBooks]) {
-    sheet.column(&f::TTFT, |out| {
+fn write_latency(exposition: &mut ExpositionWriter<'_>, accounts: &[AccountSnapshot]) {
+    exposition.column(&f::TTFT, |out| {
         for books in accounts {
             for (streaming, buckets) in ["false", "true"].into_iter().zip(&books.ttft) {
                 out.histogram(&common(books, [("streaming", streaming)]), buckets);
             }
         }
     });
-    whole(sheet, &f::UPSTREAM_TTFT, accounts, |books| &books.upstream_ttft);
-    whole(sheet, &f::ITL, accounts, |books| &books.itl);
-    whole(sheet, &f::TPOT, accounts, |books| &books.tpot);
-    whole(sheet, &f::GAP, accounts, |books| &books.gap);
-    sheet.column(&f::DURATION, |out| {
+    whole(exposition, &f::UPSTREAM_TTFT, accounts, |books| &books.upstream_ttft);
+    whole(exposition, &f::ITL, accounts, |books| &books.itl);
+    whole(exposition, &f::TPOT, accounts, |books| &books.tpot);
+    whole(exposition, &f::GAP, accounts, |books| &books.gap);
+    exposition.column(&f::DURATION, |out| {
         for books in accounts {
             for outcome in Outcome::ALL {
                 let buckets = &books.duration[outcome.index()];
@@ -170,14 +173,14 @@ fn write_latency(sheet: &mut ExpositionWriter<'_>, accounts: &[AccountBooks]) {
             }
         }
     });
-    sheet.column(&f::QUEUE_WAIT, |out| {
+    exposition.column(&f::QUEUE_WAIT, |out| {
         for books in accounts {
             for exit in QueueExit::ALL {
                 out.histogram(&common(books, [("outcome", exit.as_str())]), &books.queue_wait[exit.index()]);
             }
         }
     });
-    sheet.column(&f::OVERHEAD, |out| {
+    exposition.column(&f::OVERHEAD, |out| {
         for books in accounts {
             for stage in OverheadStage::ALL {
                 out.histogram(&common(books, [("stage", stage.as_str())]), &books.overhead[stage.index()]);
@@ -186,66 +189,66 @@ fn write_latency(sheet: &mut ExpositionWriter<'_>, accounts: &[AccountBooks]) {
     });
 }
 
-fn write_tokens(sheet: &mut ExpositionWriter<'_>, accounts: &[AccountBooks]) {
-    one(sheet, &f::INPUT_TOKENS, accounts, |books| books.input_tokens);
-    sheet.column(&f::OUTPUT_TOKENS, |out| {
+fn write_tokens(exposition: &mut ExpositionWriter<'_>, accounts: &[AccountSnapshot]) {
+    one(exposition, &f::INPUT_TOKENS, accounts, |books| books.input_tokens);
+    exposition.column(&f::OUTPUT_TOKENS, |out| {
         for books in accounts {
             per(out, books, "source", &TokenSource::ALL.map(TokenSource::as_str), &books.output_tokens);
         }
     });
-    whole(sheet, &f::REQUEST_INPUT, accounts, |books| &books.request_input);
-    whole(sheet, &f::REQUEST_OUTPUT, accounts, |books| &books.request_output);
-    one(sheet, &f::CHUNKS, accounts, |books| books.chunks);
+    whole(exposition, &f::REQUEST_INPUT, accounts, |books| &books.request_input);
+    whole(exposition, &f::REQUEST_OUTPUT, accounts, |books| &books.request_output);
+    one(exposition, &f::CHUNKS, accounts, |books| books.chunks);
 }
 
-fn write_process(sheet: &mut ExpositionWriter<'_>, snapshot: &Snapshot, facts: &ProcessCounters) {
-    sheet.column(&f::BACKEND_UP, |out| {
+fn write_process(exposition: &mut ExpositionWriter<'_>, snapshot: &Snapshot, facts: &ProcessState) {
+    exposition.column(&f::BACKEND_UP, |out| {
         for (place, backend) in snapshot.backends.iter().enumerate() {
             let up = facts.up.get(place).copied().unwrap_or(false);
             out.count(&[("backend", backend)], u64::from(up));
         }
     });
-    engine_report::write(sheet, snapshot, &facts.reported);
-    gpu::write(sheet, &facts.gpus);
-    sheet.column(&f::MALFORMED, |out| {
+    engine_report::write(exposition, snapshot, &facts.reported);
+    gpu::write(exposition, &facts.gpus);
+    exposition.column(&f::MALFORMED, |out| {
         for reason in MalformedReason::ALL {
             out.count(&[("code", reason.as_str())], snapshot.malformed[reason.index()]);
         }
     });
-    sheet.single(&f::CONNECTIONS, facts.connections as f64);
-    sheet.single(&f::ACCEPT_ERRORS, facts.accept_errors as f64);
-    sheet.single(&f::PANICS, facts.panics as f64);
-    sheet.single(&f::DROPPED, snapshot.dropped as f64);
-    sheet.single(&f::BODY_MEMORY, facts.body_memory as f64);
-    sheet.column(&f::JOURNAL, |out| {
+    exposition.single(&f::CONNECTIONS, facts.connections as f64);
+    exposition.single(&f::ACCEPT_ERRORS, facts.accept_errors as f64);
+    exposition.single(&f::PANICS, facts.panics as f64);
+    exposition.single(&f::DROPPED, snapshot.dropped as f64);
+    exposition.single(&f::BODY_MEMORY, facts.body_memory as f64);
+    exposition.column(&f::JOURNAL, |out| {
         if let Some(journal) = facts.journal {
             out.count(&[("result", "written")], journal.written);
-            // The books hand their records over themselves and count what found no room.
+            // The books hand their records over themselves and count what found no server.
             out.count(&[("result", "dropped")], journal.dropped + snapshot.unjournalled);
             out.count(&[("result", "failed")], journal.failed);
         }
     });
-    sheet.column(&f::SPANS, |out| {
+    exposition.column(&f::SPANS, |out| {
         if let Some(spans) = facts.spans {
             out.count(&[("result", "sent")], spans.sent);
             out.count(&[("result", "dropped")], spans.dropped);
             out.count(&[("result", "failed")], spans.failed);
         }
     });
-    sheet.column(&f::LOG_LOST, |out| {
+    exposition.column(&f::LOG_LOST, |out| {
         out.count(&[("kind", "log")], facts.log_lost);
         if let Some(lost) = facts.access_lost {
             out.count(&[("kind", "access")], lost);
         }
     });
-    sheet.column(&f::LABEL_OVERFLOW, |out| out.count(&[("label", "model_name")], snapshot.overflow));
-    sheet.single(&f::RELOAD_OK, f64::from(u8::from(facts.reload_accepted)));
-    sheet.column(&f::RELOADS, |out| {
+    exposition.column(&f::LABEL_OVERFLOW, |out| out.count(&[("label", "model_name")], snapshot.overflow));
+    exposition.single(&f::RELOAD_OK, f64::from(u8::from(facts.reload_accepted)));
+    exposition.column(&f::RELOADS, |out| {
         out.count(&[("result", "accepted")], facts.reloads.0);
         out.count(&[("result", "refused")], facts.reloads.1);
     });
-    sheet.single(&f::RELOAD_AT, facts.reload_accepted_at);
-    sheet.column(&f::BUILD, |out| {
+    exposition.single(&f::RELOAD_AT, facts.reload_accepted_at);
+    exposition.column(&f::BUILD, |out| {
         let version = env!("CARGO_PKG_VERSION");
         out.count(&[("version", version), ("revision", REVISION), ("rustc", RUSTC)], 1);
     });
@@ -253,12 +256,12 @@ fn write_process(sheet: &mut ExpositionWriter<'_>, snapshot: &Snapshot, facts: &
 
 /// One sample an account.
 fn one(
-    sheet: &mut ExpositionWriter<'_>,
+    exposition: &mut ExpositionWriter<'_>,
     family: &FamilyDescription,
-    accounts: &[AccountBooks],
-    count: fn(&AccountBooks) -> u64,
+    accounts: &[AccountSnapshot],
+    count: fn(&AccountSnapshot) -> u64,
 ) {
-    sheet.column(family, |out| {
+    exposition.column(family, |out| {
         for books in accounts {
             out.count(&common(books, []), count(books));
         }
@@ -267,12 +270,12 @@ fn one(
 
 /// One histogram an account.
 fn whole(
-    sheet: &mut ExpositionWriter<'_>,
+    exposition: &mut ExpositionWriter<'_>,
     family: &FamilyDescription,
-    accounts: &[AccountBooks],
-    of: fn(&AccountBooks) -> &Buckets,
+    accounts: &[AccountSnapshot],
+    of: fn(&AccountSnapshot) -> &Buckets,
 ) {
-    sheet.column(family, |out| {
+    exposition.column(family, |out| {
         for books in accounts {
             out.histogram(&common(books, []), of(books));
         }
@@ -280,14 +283,14 @@ fn whole(
 }
 
 /// One sample a value of a closed enumeration.
-fn per(out: &mut FamilyWriter, books: &AccountBooks, label: &'static str, values: &[&str], counts: &[u64]) {
+fn per(out: &mut FamilyWriter, books: &AccountSnapshot, label: &'static str, values: &[&str], counts: &[u64]) {
     for (value, count) in values.iter().zip(counts) {
         out.count(&common(books, [(label, value)]), *count);
     }
 }
 
 /// The common labels and `own`, in that order.
-fn common<'a, const N: usize>(books: &'a AccountBooks, own: [Label<'a>; N]) -> Vec<Label<'a>> {
+fn common<'a, const N: usize>(books: &'a AccountSnapshot, own: [Label<'a>; N]) -> Vec<Label<'a>> {
     let mut labels = vec![("backend", &*books.backend), ("model_name", &*books.model)];
     labels.extend(own);
     labels

@@ -44,7 +44,7 @@ pub struct Handles {
     /// The books.
     pub ledger: Arc<Ledger>,
     /// Facts that are not in the books.
-    pub facts: Arc<dyn ProcessFacts>,
+    pub facts: Arc<dyn ReadProcessState>,
     /// What `/readyz` asks.
     pub readiness: Arc<dyn Readiness>,
     /// What `/drain` and `/undrain` turn.
@@ -65,7 +65,7 @@ pub use crate::admission::Mode;
 
 /// What the process knows beside the ledger. Counters only grow.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct ProcessCounters {
+pub struct ProcessState {
     /// The mode in force.
     pub mode: Mode,
     /// Health of each backend, by its place, as the next three; a missing entry counts as down.
@@ -104,7 +104,7 @@ pub struct ProcessCounters {
     pub gpus: Vec<crate::gpu::reading::Device>,
 }
 
-impl ProcessCounters {
+impl ProcessState {
     /// The same with what is kept by place in the order of the snapshot's backends.
     #[must_use]
     pub fn of(mut self, snapshot: &crate::measure::Snapshot) -> Self {
@@ -117,9 +117,9 @@ impl ProcessCounters {
 }
 
 /// Whoever can tell the facts, at the time of a scrape and without waiting for anything.
-pub trait ProcessFacts: Send + Sync {
+pub trait ReadProcessState: Send + Sync {
     /// The facts now.
-    fn facts(&self) -> ProcessCounters;
+    fn facts(&self) -> ProcessState;
 }
 
 /// One named condition of readiness.

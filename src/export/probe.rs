@@ -135,27 +135,27 @@ pub fn describe(knee: &SeenKnee, at: f64) -> Value {
 
 /// Writes the families, once there is something to run. A run covers all backends: each has its own share of the requests,
 /// and the run's own state.
-pub fn write(sheet: &mut ExpositionWriter<'_>, snapshot: &Snapshot, status: Option<&Status>) {
+pub fn write(exposition: &mut ExpositionWriter<'_>, snapshot: &Snapshot, status: Option<&Status>) {
     let Some(status) = status else { return };
     let shares = snapshot.places.iter().filter_map(|place| status.backends.get(usize::from(place.0)));
     let known = snapshot.backends.iter().zip(&snapshot.served).zip(shares);
     let rows: Vec<([Label<'_>; 2], &SyntheticShare)> =
         known.map(|((backend, model), share)| ([("backend", &**backend), ("model_name", &**model)], share)).collect();
     let mut same = |family: &FamilyDescription, value: f64| {
-        sheet.column(family, |out| rows.iter().for_each(|(labels, _)| out.value(labels, value)));
+        exposition.column(family, |out| rows.iter().for_each(|(labels, _)| out.value(labels, value)));
     };
     same(&f::PROBE_ACTIVE, f64::from(u8::from(status.running)));
     if let Some(last) = &status.last {
         same(&f::PROBE_LAST_AT, last.ended_at);
         same(&f::PROBE_LAST_OK, f64::from(u8::from(last.knee.is_some())));
     }
-    sheet.single(&f::PROBE_HELD, status.held as f64);
-    sheet.column(&f::PROBE_REQUESTS, |out| {
+    exposition.single(&f::PROBE_HELD, status.held as f64);
+    exposition.column(&f::PROBE_REQUESTS, |out| {
         for ([backend, model], share) in &rows {
             for (ended, count) in SyntheticOutcome::ALL.iter().zip(share.ended) {
                 out.count(&[*backend, *model, ("outcome", ended.as_str())], count);
             }
         }
     });
-    sheet.column(&f::PROBE_TTFT, |out| rows.iter().for_each(|(labels, share)| out.histogram(labels, &share.ttft)));
+    exposition.column(&f::PROBE_TTFT, |out| rows.iter().for_each(|(labels, share)| out.histogram(labels, &share.ttft)));
 }

@@ -12,7 +12,7 @@ use crate::measure::snapshot::Snapshot;
 #[derive(Clone, Debug, PartialEq)]
 pub struct BackendEstimate {
     pub reading: Reading,
-    /// Samples that found no room on their way to the estimate.
+    /// Samples that found no server on their way to the estimate.
     pub lost: u64,
     /// Samples that were told at a wrong time.
     pub late: u64,
@@ -35,7 +35,12 @@ impl SaturationRow<'_> {
 }
 
 /// Writes them all; `epoch` is the Unix time at which the clock stood at zero.
-pub fn write(sheet: &mut ExpositionWriter<'_>, snapshot: &Snapshot, judged: &[Option<BackendEstimate>], epoch: f64) {
+pub fn write(
+    exposition: &mut ExpositionWriter<'_>,
+    snapshot: &Snapshot,
+    judged: &[Option<BackendEstimate>],
+    epoch: f64,
+) {
     let known = snapshot.backends.iter().zip(&snapshot.served).zip(judged);
     let rows: Vec<SaturationRow<'_>> = known
         .filter_map(|((backend, model), judged)| {
@@ -45,16 +50,16 @@ pub fn write(sheet: &mut ExpositionWriter<'_>, snapshot: &Snapshot, judged: &[Op
             })
         })
         .collect();
-    write_state(sheet, &rows);
-    write_knee(sheet, &rows, epoch);
-    write_capacity(sheet, &rows);
-    write_samples(sheet, &rows);
+    write_state(exposition, &rows);
+    write_knee(exposition, &rows, epoch);
+    write_capacity(exposition, &rows);
+    write_samples(exposition, &rows);
 }
 
-fn write_state(sheet: &mut ExpositionWriter<'_>, rows: &[SaturationRow<'_>]) {
-    gauge(sheet, &f::SATURATION_RATIO, rows, |row| Some(row.judged.reading.ratio.unwrap_or(f64::NAN)));
-    gauge(sheet, &f::DEMAND_RATIO, rows, |row| Some(row.judged.reading.demand_ratio.unwrap_or(f64::NAN)));
-    sheet.column(&f::SATURATION_STATE, |out| {
+fn write_state(exposition: &mut ExpositionWriter<'_>, rows: &[SaturationRow<'_>]) {
+    gauge(exposition, &f::SATURATION_RATIO, rows, |row| Some(row.judged.reading.ratio.unwrap_or(f64::NAN)));
+    gauge(exposition, &f::DEMAND_RATIO, rows, |row| Some(row.judged.reading.demand_ratio.unwrap_or(f64::NAN)));
+    exposition.column(&f::SATURATION_STATE, |out| {
         for row in rows {
             for state in SaturationState::ALL {
                 out.count(&row.with("state", state.word()), u64::from(row.judged.reading.state == state));
@@ -63,21 +68,21 @@ fn write_state(sheet: &mut ExpositionWriter<'_>, rows: &[SaturationRow<'_>]) {
     });
 }
 
-fn write_knee(sheet: &mut ExpositionWriter<'_>, rows: &[SaturationRow<'_>], epoch: f64) {
+fn write_knee(exposition: &mut ExpositionWriter<'_>, rows: &[SaturationRow<'_>], epoch: f64) {
     let mut interval = |families: [&FamilyDescription; 3], of: fn(&Knee) -> Estimate| {
         let ends: [fn(Estimate) -> f64; 3] = [|e| e.value, |e| e.low, |e| e.high];
         for (family, end) in families.into_iter().zip(ends) {
-            gauge(sheet, family, rows, |row| row.knee().map(|knee| end(of(knee))));
+            gauge(exposition, family, rows, |row| row.knee().map(|knee| end(of(knee))));
         }
     };
     interval([&f::KNEE_CONCURRENCY, &f::KNEE_CONCURRENCY_LOW, &f::KNEE_CONCURRENCY_HIGH], |knee| knee.in_flight);
     interval([&f::KNEE_REQUESTS, &f::KNEE_REQUESTS_LOW, &f::KNEE_REQUESTS_HIGH], |knee| knee.requests_per_second);
     interval([&f::KNEE_TOKENS, &f::KNEE_TOKENS_LOW, &f::KNEE_TOKENS_HIGH], |knee| knee.tokens_per_second);
-    gauge(sheet, &f::KNEE_CONFIDENCE, rows, |row| row.knee().map(confidence));
-    gauge(sheet, &f::KNEE_UPDATED_AT, rows, |row| {
+    gauge(exposition, &f::KNEE_CONFIDENCE, rows, |row| row.knee().map(confidence));
+    gauge(exposition, &f::KNEE_UPDATED_AT, rows, |row| {
         row.knee().map(|knee| epoch + knee.updated_at.as_nanos() as f64 / 1e9)
     });
-    sheet.column(&f::KNEE_UPDATES, |out| {
+    exposition.column(&f::KNEE_UPDATES, |out| {
         for row in rows {
             let blocks = row.judged.reading.blocks;
             for (result, count) in [("accepted", blocks.accepted), ("rejected", blocks.rejected)] {
@@ -88,17 +93,17 @@ fn write_knee(sheet: &mut ExpositionWriter<'_>, rows: &[SaturationRow<'_>], epoc
     });
 }
 
-fn write_capacity(sheet: &mut ExpositionWriter<'_>, rows: &[SaturationRow<'_>]) {
+fn write_capacity(exposition: &mut ExpositionWriter<'_>, rows: &[SaturationRow<'_>]) {
     let ends: [fn(Estimate) -> f64; 3] = [|e| e.value, |e| e.low, |e| e.high];
     for (family, end) in [&f::PREDICTED, &f::PREDICTED_LOW, &f::PREDICTED_HIGH].into_iter().zip(ends) {
-        gauge(sheet, family, rows, |row| {
+        gauge(exposition, family, rows, |row| {
             let prediction = row.judged.reading.prediction.as_ref().ok().filter(|prediction| !prediction.at_most)?;
             row.knee().is_none().then(|| end(prediction.requests_per_second))
         });
     }
-    gauge(sheet, &f::UPPER_BOUND, rows, |row| row.judged.reading.upper_bound);
-    gauge(sheet, &f::LOWER_BOUND, rows, |row| row.judged.reading.lower_bound.filter(|_| row.knee().is_none()));
-    sheet.column(&f::STEP_SECONDS, |out| {
+    gauge(exposition, &f::UPPER_BOUND, rows, |row| row.judged.reading.upper_bound);
+    gauge(exposition, &f::LOWER_BOUND, rows, |row| row.judged.reading.lower_bound.filter(|_| row.knee().is_none()));
+    exposition.column(&f::STEP_SECONDS, |out| {
         for row in rows {
             let Some(costs) = row.judged.reading.costs else { continue };
             for (part, cost) in [("step", costs.step), ("decode", costs.decode), ("prefill_token", costs.prefill_token)]
@@ -107,7 +112,7 @@ fn write_capacity(sheet: &mut ExpositionWriter<'_>, rows: &[SaturationRow<'_>]) 
             }
         }
     });
-    sheet.column(&f::SPEED_CHANGES, |out| {
+    exposition.column(&f::SPEED_CHANGES, |out| {
         for row in rows {
             let changes = row.judged.reading.speed_changes;
             out.count(&row.with("direction", "slower"), changes.slower);
@@ -116,8 +121,8 @@ fn write_capacity(sheet: &mut ExpositionWriter<'_>, rows: &[SaturationRow<'_>]) 
     });
 }
 
-fn write_samples(sheet: &mut ExpositionWriter<'_>, rows: &[SaturationRow<'_>]) {
-    sheet.column(&f::SAMPLES, |out| {
+fn write_samples(exposition: &mut ExpositionWriter<'_>, rows: &[SaturationRow<'_>]) {
+    exposition.column(&f::SAMPLES, |out| {
         for row in rows {
             out.count(&[row.labels[0], ("fault", "lost")], row.judged.lost);
             out.count(&[row.labels[0], ("fault", "late")], row.judged.late);
@@ -132,12 +137,12 @@ pub(super) fn confidence(knee: &Knee) -> f64 {
 }
 
 fn gauge(
-    sheet: &mut ExpositionWriter<'_>,
+    exposition: &mut ExpositionWriter<'_>,
     family: &FamilyDescription,
     rows: &[SaturationRow<'_>],
     value: impl Fn(&SaturationRow<'_>) -> Option<f64>,
 ) {
-    sheet.column(family, |out| {
+    exposition.column(family, |out| {
         for row in rows {
             if let Some(value) = value(row) {
                 out.value(&row.labels, value);

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{Handles, ProcessCounters, engine_report, gate_status, gpu};
+use super::{Handles, ProcessState, engine_report, gate_status, gpu};
 use crate::estimate::Reading;
-use crate::measure::snapshot::{AccountBooks, Snapshot};
+use crate::measure::snapshot::{AccountSnapshot, Snapshot};
 use crate::measure::{AbandonPhase, Direction, Outcome, Phase, Quantiles, Rates, ShedReason, WindowView};
 use crate::vocabulary::time::Timestamp;
 
@@ -20,7 +20,7 @@ pub fn render(handles: &Handles) -> String {
 }
 
 /// The status of one snapshot. The process's clock starts with the process, so its `at` is the uptime.
-pub fn describe(snapshot: &Snapshot, facts: &ProcessCounters, draining: bool) -> Value {
+pub fn describe(snapshot: &Snapshot, facts: &ProcessState, draining: bool) -> Value {
     let backends = snapshot.backends.iter().enumerate().map(|(place, name)| {
         let accounts: Vec<_> = snapshot.accounts.iter().filter(|books| books.backend == *name).collect();
         let recent = snapshot.recent.get(place).cloned().unwrap_or_default();
@@ -42,7 +42,7 @@ pub fn describe(snapshot: &Snapshot, facts: &ProcessCounters, draining: bool) ->
     })
 }
 
-fn backend(name: &str, up: bool, accounts: &[&AccountBooks], recent: &WindowView, snapshot: &Snapshot) -> Value {
+fn backend(name: &str, up: bool, accounts: &[&AccountSnapshot], recent: &WindowView, snapshot: &Snapshot) -> Value {
     let phase = |phase: Phase| sum(accounts, |books| books.in_flight[phase.index()]);
     let oldest = accounts.iter().filter_map(|books| books.oldest_queued).min();
     let oldest = oldest.map_or(Duration::ZERO, |since| snapshot.at.since(since));
@@ -75,7 +75,7 @@ fn saturation(reading: &Reading, now: Timestamp) -> Value {
     })
 }
 
-fn totals(accounts: &[&AccountBooks]) -> Value {
+fn totals(accounts: &[&AccountSnapshot]) -> Value {
     let finished = |outcome: Outcome| sum(accounts, |books| books.finished[outcome.index()].iter().sum());
     let shed = |reason: ShedReason| sum(accounts, |books| books.shed.iter().map(|counts| counts[reason.index()]).sum());
     let moved = |direction: Direction| sum(accounts, |books| books.moved[direction.index()]);
@@ -106,7 +106,7 @@ fn quantiles(of: Option<Quantiles>) -> Value {
     json!({ "p50": of.map(|q| q.p50), "p90": of.map(|q| q.p90), "p99": of.map(|q| q.p99) })
 }
 
-fn sum(accounts: &[&AccountBooks], count: impl Fn(&AccountBooks) -> u64) -> u64 {
+fn sum(accounts: &[&AccountSnapshot], count: impl Fn(&AccountSnapshot) -> u64) -> u64 {
     accounts.iter().map(|books| count(books)).sum()
 }
 

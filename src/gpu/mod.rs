@@ -41,7 +41,7 @@ impl GpuReadings {
         Arc::new(Self { round: ArcSwap::default(), freshness: (interval * ROUNDS).max(LEAST_FRESHNESS) })
     }
 
-    /// A seat on which nothing will ever lie.
+    /// A latest on which nothing will ever lie.
     pub fn empty() -> Arc<Self> {
         Self::new(Duration::ZERO)
     }
@@ -64,7 +64,7 @@ impl GpuReadings {
 /// The thread that asks. Dropping it asks the thread to end, and waits only a moment: it may hang in the driver.
 #[derive(Debug)]
 pub struct GpuMonitor {
-    seat: Arc<GpuReadings>,
+    latest: Arc<GpuReadings>,
     stop: Option<Sender<()>>,
     /// Behind a lock only so that a `Watch` can be shared; whoever drops it has it alone.
     ended: Mutex<Receiver<()>>,
@@ -84,21 +84,21 @@ impl GpuMonitor {
         if settings.enabled == Enabled::No {
             return Ok(None);
         }
-        let seat = GpuReadings::new(settings.interval);
+        let latest = GpuReadings::new(settings.interval);
         let ((stop, stopped), (ending, ended)) = (mpsc::channel(), mpsc::channel());
-        let asker = Asker { seat: seat.clone(), stopped, interval: settings.interval, tenants, clock };
+        let asker = Asker { latest: latest.clone(), stopped, interval: settings.interval, tenants, clock };
         let expected = settings.enabled == Enabled::Yes;
         std::thread::Builder::new().name("weir-gpu".into()).spawn(move || {
             // Dropped at the end, also of a panic.
             let _ending: Sender<()> = ending;
             asker.run(&driver, expected);
         })?;
-        Ok(Some(Self { seat, stop: Some(stop), ended: Mutex::new(ended) }))
+        Ok(Some(Self { latest, stop: Some(stop), ended: Mutex::new(ended) }))
     }
 
     /// Where to read what it found.
-    pub fn seat(&self) -> Arc<GpuReadings> {
-        self.seat.clone()
+    pub fn latest(&self) -> Arc<GpuReadings> {
+        self.latest.clone()
     }
 }
 
@@ -112,11 +112,11 @@ impl Drop for GpuMonitor {
 }
 
 /// Says in the log when the thread hangs, and when it answers again; runs for as long as somebody lets it.
-pub async fn guard(seat: Arc<GpuReadings>, clock: Clock) {
+pub async fn guard(latest: Arc<GpuReadings>, clock: Clock) {
     let mut silent = false;
     loop {
         tokio::time::sleep(GUARD).await;
-        if seat.is_silent(clock.now()) != silent {
+        if latest.is_silent(clock.now()) != silent {
             silent = !silent;
             match silent {
                 true => tracing::warn!("the GPU driver does not answer: its readings are left out until it does"),
@@ -128,7 +128,7 @@ pub async fn guard(seat: Arc<GpuReadings>, clock: Clock) {
 
 /// What the thread does.
 struct Asker {
-    seat: Arc<GpuReadings>,
+    latest: Arc<GpuReadings>,
     stopped: Receiver<()>,
     interval: Duration,
     tenants: Vec<GpuTenant>,
@@ -164,7 +164,7 @@ impl Asker {
                 tracker.on_sample(place, sample, self.clock.now());
             }
             let at = self.clock.now();
-            self.seat.round.store(Arc::new(PollRound { at, devices: tracker.devices() }));
+            self.latest.round.store(Arc::new(PollRound { at, devices: tracker.devices() }));
             if !tracker.all_lost() {
                 answered = at;
             }

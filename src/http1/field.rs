@@ -39,7 +39,7 @@ pub(super) enum Claim {
 
 /// Looks a name up, whatever its case.
 ///
-/// A gateway interface in the style of CGI takes `content_length` for `content-length`: a field that only such a server
+/// A proxy interface in the style of CGI takes `content_length` for `content-length`: a field that only such a server
 /// would understand is not passed on.
 pub(super) fn kind(name: &[u8]) -> FieldKind {
     let (spelled, underscored) = spell(name);
@@ -113,8 +113,8 @@ fn claim(name: &[u8]) -> Option<Claim> {
         19 if is(b"x-llm-d-slo-ttft-ms") => Some(Claim::SloTtft),
         27 if is(b"x-llm-d-inference-objective") => Some(Claim::Priority),
         29 if is(b"x-llm-d-inference-fairness-id") => Some(Claim::Tenant),
-        29 if is(b"x-gateway-inference-objective") => Some(Claim::Priority),
-        31 if is(b"x-gateway-inference-fairness-id") => Some(Claim::Tenant),
+        29 if is(b"x-proxy-inference-objective") => Some(Claim::Priority),
+        31 if is(b"x-proxy-inference-fairness-id") => Some(Claim::Tenant),
         _ if name.starts_with(OURS) => Some(Claim::Other),
         _ => None,
     }

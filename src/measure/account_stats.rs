@@ -48,7 +48,7 @@ impl BucketSettings {
     }
 }
 
-/// One account's books. Arrays are indexed by the enumerations' `index()`.
+/// One account's stats. Arrays are indexed by the enumerations' `index()`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AccountStats {
     pub offered: [u64; Priority::COUNT],
@@ -94,7 +94,7 @@ pub struct AccountStats {
 }
 
 impl AccountStats {
-    /// Empty books.
+    /// Empty stats.
     pub fn new(bounds: &BucketSettings) -> Self {
         let buckets = |bounds: &Bounds| Buckets::new(bounds);
         Self {
@@ -131,7 +131,7 @@ impl AccountStats {
         }
     }
 
-    /// Adds the books of the same account from another shard.
+    /// Adds the stats of the same account from another shard.
     pub fn add(&mut self, other: &Self) {
         add(&mut self.offered, &other.offered);
         add(&mut self.admitted, &other.admitted);

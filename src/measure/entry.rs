@@ -1,4 +1,4 @@
-//! One request's entry in the books: a guard whose every method is one transition.
+//! One request's entry in the stats: a guard whose every method is one transition.
 //!
 //! Queued => InFlight(prefill => decode) => closed. Dropping an entry that was not closed closes it: as abandoned in the
 //! queue before dispatch, as the backend's error after it, and it is counted, because only a panic or a cancelled task
@@ -15,7 +15,7 @@ use super::timeline::Usage;
 use crate::vocabulary::outcome::{CodeClass, Outcome, OverheadStage, Priority, RetryReason, ShedReason};
 use crate::vocabulary::time::Timestamp;
 
-/// A request in the books, until one of its ends consumes it.
+/// A request in the stats, until one of its ends consumes it.
 ///
 /// The shard stands apart from the line, so that a transition holds its lock while it changes the line; and the line is
 /// boxed, because an entry is handed on several times before the first byte of a request leaves.
@@ -94,7 +94,7 @@ impl Entry {
         }
     }
 
-    /// Whose books it is in.
+    /// Whose stats it is in.
     pub fn account(&self) -> Account {
         self.line.account
     }
@@ -116,9 +116,9 @@ impl Entry {
         let was_pending = std::mem::take(&mut line.stream) && line.state == RecordStage::Prefill;
         line.opaque |= opaque;
         if was_pending || opaque {
-            let books = &mut self.shard.lock().rows[line.row as usize].1;
-            books.pending -= u64::from(was_pending);
-            books.opaque += u64::from(opaque);
+            let stats = &mut self.shard.lock().rows[line.row as usize].1;
+            stats.pending -= u64::from(was_pending);
+            stats.opaque += u64::from(opaque);
         }
     }
 
@@ -250,7 +250,7 @@ mod tests {
 
     fn only(snapshot: &Snapshot) -> &super::super::AccountStats {
         snapshot.check().unwrap();
-        &snapshot.accounts[0].books
+        &snapshot.accounts[0].stats
     }
 
     #[test]
@@ -283,20 +283,20 @@ mod tests {
         entry.on_head(at(1080), 200);
         entry.on_emission(at(1090), 1, false);
         let snapshot = ledger.snapshot(at(1090));
-        let books = only(&snapshot);
-        assert_eq!((books.in_flight, books.pending), ([0, 1], 0), "the first token is seen at once");
+        let stats = only(&snapshot);
+        assert_eq!((stats.in_flight, stats.pending), ([0, 1], 0), "the first token is seen at once");
         entry.on_emission(at(1100), 1, false);
         entry.on_emission(at(1130), 2, false);
         entry.finish(end(Outcome::Completed, at(1140), Some(4)));
         let snapshot = ledger.snapshot(at(1140));
-        let books = only(&snapshot);
-        assert_eq!(books.finished(Outcome::Completed), 1);
-        assert_eq!((books.ttft[1].sum(), books.upstream_ttft.sum()), (90_000_000, 90_000_000));
-        assert_eq!((books.itl.count(), books.itl.sum()), (3, 40_000_000), "10 ms once, 15 ms twice");
-        assert_eq!((books.gap.count(), books.gap.sum()), (2, 40_000_000));
-        assert_eq!(books.tpot.sum(), 13_333_333, "(1130 - 1090) / 3");
-        assert_eq!((books.output_tokens, books.input_tokens, books.chunks), ([4, 0], 7, 3));
-        assert_eq!(books.slo[Objective::Ttft.index()], [1, 0]);
+        let stats = only(&snapshot);
+        assert_eq!(stats.finished(Outcome::Completed), 1);
+        assert_eq!((stats.ttft[1].sum(), stats.upstream_ttft.sum()), (90_000_000, 90_000_000));
+        assert_eq!((stats.itl.count(), stats.itl.sum()), (3, 40_000_000), "10 ms once, 15 ms twice");
+        assert_eq!((stats.gap.count(), stats.gap.sum()), (2, 40_000_000));
+        assert_eq!(stats.tpot.sum(), 13_333_333, "(1130 - 1090) / 3");
+        assert_eq!((stats.output_tokens, stats.input_tokens, stats.chunks), ([4, 0], 7, 3));
+        assert_eq!(stats.slo[Objective::Ttft.index()], [1, 0]);
     }
 
     #[test]
@@ -309,9 +309,9 @@ mod tests {
         entry.on_emission(at(5010), 1, false);
         entry.finish(end(Outcome::Completed, at(5020), None));
         let snapshot = ledger.snapshot(at(5020));
-        let books = only(&snapshot);
-        assert_eq!((books.itl.count(), books.itl.sum(), books.limited_gaps), (1, 10_000_000, 1));
-        assert_eq!(books.output_tokens, [0, 3]);
+        let stats = only(&snapshot);
+        assert_eq!((stats.itl.count(), stats.itl.sum(), stats.limited_gaps), (1, 10_000_000, 1));
+        assert_eq!(stats.output_tokens, [0, 3]);
     }
 
     #[test]
@@ -326,9 +326,9 @@ mod tests {
         entry.on_emission(at(3), 1, false);
         drop(entry);
         let snapshot = ledger.snapshot(at(4));
-        let books = only(&snapshot);
-        assert_eq!(books.abandoned[AbandonPhase::Queue.index()], 1);
-        assert_eq!(books.finished(Outcome::UpstreamError), 2);
+        let stats = only(&snapshot);
+        assert_eq!(stats.abandoned[AbandonPhase::Queue.index()], 1);
+        assert_eq!(stats.finished(Outcome::UpstreamError), 2);
         assert_eq!(snapshot.dropped, 3);
         let mut ended = offer(&ledger, at(5));
         ended.admit(at(5));
@@ -344,9 +344,9 @@ mod tests {
         entry.shed(ShedReason::Saturated, at(5));
         offer(&ledger, at(6)).shed(ShedReason::Saturated, at(7));
         let snapshot = ledger.snapshot(at(8));
-        let books = only(&snapshot);
-        assert_eq!((books.finished(Outcome::Deadline), snapshot.dropped), (1, 0));
-        assert_eq!(books.shed.iter().flatten().sum::<u64>(), 1, "the other one was waiting and is shed");
+        let stats = only(&snapshot);
+        assert_eq!((stats.finished(Outcome::Deadline), snapshot.dropped), (1, 0));
+        assert_eq!(stats.shed.iter().flatten().sum::<u64>(), 1, "the other one was waiting and is shed");
     }
 
     #[test]
@@ -362,8 +362,8 @@ mod tests {
             entry.finish(end(Outcome::Completed, at(2), None));
         }
         let snapshot = ledger.snapshot(at(3));
-        let books = only(&snapshot);
-        assert_eq!((books.opaque, books.without.iter().sum::<u64>(), books.pending), (1, 0, 0));
+        let stats = only(&snapshot);
+        assert_eq!((stats.opaque, stats.without.iter().sum::<u64>(), stats.pending), (1, 0, 0));
     }
 
     #[test]
@@ -383,12 +383,12 @@ mod tests {
         assert_eq!(only(&ledger.snapshot(at(2000))).stalls, 1);
     }
 
-    /// What lies on the first shard's tray, each sample with its stamp in milliseconds and its key counted from the first.
+    /// What lies on the first shard's buffer, each sample with its stamp in milliseconds and its key counted from the first.
     fn told(ledger: &Ledger) -> Vec<(u64, u64, What)> {
-        let mut trays = [SampleBuffer::default()];
-        ledger.shard(0).swap(&mut trays);
-        assert_eq!(trays[0].lost, 0);
-        trays[0].samples.iter().map(|s| (s.at.as_nanos() / 1_000_000, s.request.0, s.what)).collect()
+        let mut buffers = [SampleBuffer::default()];
+        ledger.shard(0).swap(&mut buffers);
+        assert_eq!(buffers[0].lost, 0);
+        buffers[0].samples.iter().map(|s| (s.at.as_nanos() / 1_000_000, s.request.0, s.what)).collect()
     }
 
     #[test]
@@ -455,9 +455,9 @@ mod tests {
         entry.admit(at(0));
         entry.finish(end(Outcome::Completed, at(50), Some(9)));
         let snapshot = ledger.snapshot(at(50));
-        let books = only(&snapshot);
-        assert_eq!((books.output_tokens, books.ttft[0].count(), books.tpot.count()), ([9, 0], 0, 0));
-        assert_eq!(books.without.iter().sum::<u64>(), 0);
+        let stats = only(&snapshot);
+        assert_eq!((stats.output_tokens, stats.ttft[0].count(), stats.tpot.count()), ([9, 0], 0, 0));
+        assert_eq!(stats.without.iter().sum::<u64>(), 0);
     }
 
     proptest! {

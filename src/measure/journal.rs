@@ -1,7 +1,7 @@
 //! The journal: one record a request, stamps and lengths, never content; between them, what the estimate made of it.
 //!
-//! A record holds everything that the books were told, by name, so that it can be read without the process that wrote it and
-//! replayed through `Entry` into the same books. Writing it to a file is somebody else's work.
+//! A record holds everything that the stats were told, by name, so that it can be read without the process that wrote it and
+//! replayed through `Entry` into the same stats. Writing it to a file is somebody else's work.
 
 use std::borrow::Cow;
 use std::collections::BinaryHeap;
@@ -305,7 +305,7 @@ mod tests {
             replay(&read, &second);
             let (mut want, mut got) = (first.snapshot(now), second.snapshot(now));
             // Who was overtaken depends on the order in which requests were booked, which this test does not keep.
-            want.accounts.iter_mut().chain(&mut got.accounts).for_each(|account| account.books.stalls = 0);
+            want.accounts.iter_mut().chain(&mut got.accounts).for_each(|account| account.stats.stalls = 0);
             prop_assert_eq!(want.accounts, got.accounts);
         }
     }

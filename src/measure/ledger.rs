@@ -1,4 +1,4 @@
-//! The whole of the books: names, and one shard per worker.
+//! The whole of the stats: names, and one shard per worker.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -17,7 +17,7 @@ use crate::vocabulary::backend_id::{BackendId, ModelId};
 use crate::vocabulary::slo::{InForce, Slo};
 use crate::vocabulary::time::Timestamp;
 
-/// Whose books a request is in.
+/// Whose stats a request is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Account {
     pub backend: BackendId,
@@ -33,7 +33,7 @@ pub struct BackendNames {
     pub model_name: Option<Arc<str>>,
 }
 
-/// The books of the process.
+/// The stats of the process.
 pub struct Ledger {
     shards: Box<[Arc<Shard>]>,
     names: Arc<AccountNames>,
@@ -158,7 +158,7 @@ impl Ledger {
         self.slo.set(slo);
     }
 
-    /// The backends that have books, with their places, in the order of the places.
+    /// The backends that have stats, with their places, in the order of the places.
     pub fn roster(&self) -> Vec<(BackendId, BackendNames)> {
         let seated = self.names.backends.load();
         let seated = seated.iter().enumerate();
@@ -166,8 +166,8 @@ impl Ledger {
     }
 
     /// A backend of these names stands at a free place from now on. One writer at a time.
-    pub fn seat(&self, backend: BackendId, names: BackendNames) {
-        self.shards.iter().for_each(|shard| shard.seat(backend));
+    pub fn add_backend(&self, backend: BackendId, names: BackendNames) {
+        self.shards.iter().for_each(|shard| shard.add_backend(backend));
         let pinned = names.model_name.clone();
         self.rename(backend, Some(names));
         if let Some(name) = pinned {
@@ -191,13 +191,13 @@ impl Ledger {
         self.names.backends.store(Arc::new(seated));
     }
 
-    /// Forgets a backend and its books. `false`: something of it is still open, and nothing happened.
-    pub fn vacate(&self, backend: BackendId) -> bool {
+    /// Forgets a backend and its stats. `false`: something of it is still open, and nothing happened.
+    pub fn remove_backend(&self, backend: BackendId) -> bool {
         if self.shards.iter().any(|shard| shard.open_at(backend) > 0) {
             return false;
         }
         self.rename(backend, None);
-        self.shards.iter().for_each(|shard| shard.vacate(backend));
+        self.shards.iter().for_each(|shard| shard.remove_backend(backend));
         true
     }
 

@@ -1,7 +1,7 @@
-//! The books: what arrived, what became of it, and how long everything took.
+//! The stats: what arrived, what became of it, and how long everything took.
 //!
 //! A request owns one `Entry`, a guard: each of its methods is one transition under one lock, and dropping it closes the
-//! books on every path. Entries write into their worker's `Shard`; a `Snapshot` is all shards added up. Because a request
+//! stats on every path. Entries write into their worker's `Shard`; a `Snapshot` is all shards added up. Because a request
 //! lives in one shard from arrival to end, the identities hold in each shard at every moment, and so in every sum.
 //! Nothing here reads a clock, and nothing knows a metric's name.
 

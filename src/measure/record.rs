@@ -1,4 +1,4 @@
-//! What the books hold of one request, and how each of its transitions is booked.
+//! What the stats hold of one request, and how each of its transitions is booked.
 //!
 //! Every method is called under the lock of the request's shard. The guard before it (`entry`) sees to it that each is called once
 //! and in order; nothing here drops or locks.
@@ -130,23 +130,23 @@ impl RequestRecord {
     }
 
     pub fn enter_queue(&self, state: &mut ShardState) {
-        let books = &mut state.rows[self.row as usize].1;
-        books.queued[self.priority.index()] += 1;
-        *books.waiting.entry(self.timeline.arrived).or_default() += 1;
-        books.oldest_queued = books.waiting.keys().next().copied();
+        let stats = &mut state.rows[self.row as usize].1;
+        stats.queued[self.priority.index()] += 1;
+        *stats.waiting.entry(self.timeline.arrived).or_default() += 1;
+        stats.oldest_queued = stats.waiting.keys().next().copied();
     }
 
     pub fn leave_queue(&self, state: &mut ShardState) {
         let arrived = self.timeline.arrived;
-        let books = &mut state.rows[self.row as usize].1;
-        books.queued[self.priority.index()] -= 1;
-        if let Some(count) = books.waiting.get_mut(&arrived) {
+        let stats = &mut state.rows[self.row as usize].1;
+        stats.queued[self.priority.index()] -= 1;
+        if let Some(count) = stats.waiting.get_mut(&arrived) {
             *count -= 1;
             if *count == 0 {
-                books.waiting.remove(&arrived);
+                stats.waiting.remove(&arrived);
             }
         }
-        books.oldest_queued = books.waiting.keys().next().copied();
+        stats.oldest_queued = stats.waiting.keys().next().copied();
     }
 
     /// Queued => Queued, elsewhere.
@@ -170,11 +170,11 @@ impl RequestRecord {
     pub fn admit(&mut self, state: &mut ShardState, at: Timestamp) {
         self.state = RecordStage::Prefill;
         self.timeline.admitted = Some(at);
-        let books = &mut state.rows[self.row as usize].1;
-        books.queue_wait[QueueExit::Admitted.index()].record(nanos(Some(at.since(self.timeline.arrived))));
-        books.admitted[self.priority.index()] += 1;
-        books.in_flight[Phase::Prefill.index()] += 1;
-        books.pending += u64::from(self.stream);
+        let stats = &mut state.rows[self.row as usize].1;
+        stats.queue_wait[QueueExit::Admitted.index()].record(nanos(Some(at.since(self.timeline.arrived))));
+        stats.admitted[self.priority.index()] += 1;
+        stats.in_flight[Phase::Prefill.index()] += 1;
+        stats.pending += u64::from(self.stream);
         count(state, self.account, WindowEvent::Admitted, at, 1);
         tell(state, self.account, self.key, at, What::Admitted);
     }
@@ -196,9 +196,9 @@ impl RequestRecord {
 
     pub fn shed(&mut self, shard: &Shard, state: &mut ShardState, reason: ShedReason, at: Timestamp) {
         if self.leave_unserved(state, QueueExit::Shed, at) {
-            let books = &mut state.rows[self.row as usize].1;
-            books.shed[self.priority.index()][reason.index()] += 1;
-            books.slo[Objective::Availability.index()][Verdict::Missed.index()] += 1;
+            let stats = &mut state.rows[self.row as usize].1;
+            stats.shed[self.priority.index()][reason.index()] += 1;
+            stats.slo[Objective::Availability.index()][Verdict::Missed.index()] += 1;
             count(state, self.account, WindowEvent::Shed, at, 1);
             tell(state, self.account, self.key, at, What::Left { shed: reason.is_congestion() });
             self.write(shard, state, Written::Shed { reason });
@@ -212,14 +212,14 @@ impl RequestRecord {
     pub fn on_first_token(&mut self, shard: &Shard, state: &mut ShardState, at: Timestamp) {
         self.state = RecordStage::Decode;
         self.timeline.first_token = Some(at);
-        let books = &mut state.rows[self.row as usize].1;
-        books.in_flight[Phase::Prefill.index()] -= 1;
-        books.in_flight[Phase::Decode.index()] += 1;
-        books.pending -= u64::from(self.stream);
+        let stats = &mut state.rows[self.row as usize].1;
+        stats.in_flight[Phase::Prefill.index()] -= 1;
+        stats.in_flight[Phase::Decode.index()] += 1;
+        stats.pending -= u64::from(self.stream);
         let ttft = nanos(self.timeline.ttft());
         let upstream = nanos(self.timeline.upstream_ttft());
-        books.ttft[usize::from(self.stream && !self.assembled)].record(ttft);
-        books.upstream_ttft.record(upstream);
+        stats.ttft[usize::from(self.stream && !self.assembled)].record(ttft);
+        stats.upstream_ttft.record(upstream);
         observe(state, self.account, LatencyKind::Ttft, at, ttft, 1);
         observe(state, self.account, LatencyKind::UpstreamTtft, at, upstream, 1);
         if let Some(backend) = state.backends.get_mut(usize::from(self.account.backend.0)) {
@@ -229,20 +229,20 @@ impl RequestRecord {
         self.flush(shard, state, at);
     }
 
-    /// What is collected goes into the books.
+    /// What is collected goes into the stats.
     pub fn flush(&mut self, shard: &Shard, state: &mut ShardState, at: Timestamp) {
         let batch = &self.batch[..usize::from(std::mem::take(&mut self.batched))];
         self.flushed = at;
         let tokens = batch.iter().fold(0_u32, |sum, pending| sum.saturating_add(pending.tokens));
         let first_is_first = self.events == batch.len() as u64;
-        let books = &mut state.rows[self.row as usize].1;
-        books.chunks += batch.len() as u64;
+        let stats = &mut state.rows[self.row as usize].1;
+        stats.chunks += batch.len() as u64;
         for pending in batch.iter().skip(usize::from(first_is_first)) {
             if pending.limited {
-                books.limited_gaps += 1;
+                stats.limited_gaps += 1;
                 continue;
             }
-            books.gap.record(pending.gap);
+            stats.gap.record(pending.gap);
             self.gaps.add(&shard.bounds.itl, pending.gap, pending.tokens);
         }
         count(state, self.account, WindowEvent::Tokens, at, tokens);
@@ -251,7 +251,7 @@ impl RequestRecord {
             observe(state, self.account, LatencyKind::Itl, at, share, pending.tokens.max(1));
         }
         let Some(backend) = state.backends.get_mut(usize::from(self.account.backend.0)) else { return };
-        tell_emissions(&mut backend.tray, self.key, self.last, batch);
+        tell_emissions(&mut backend.buffer, self.key, self.last, batch);
         let overtaken = backend.delivered - self.delivered;
         backend.delivered = backend.delivered.saturating_add(u64::from(tokens));
         self.delivered = backend.delivered;
@@ -276,20 +276,20 @@ impl RequestRecord {
         let decoding = std::mem::replace(&mut self.state, RecordStage::Closed) == RecordStage::Decode;
         (self.timeline.last_token, self.timeline.ended) = (self.last, Some(end.at));
         let phase = if decoding { Phase::Decode } else { Phase::Prefill };
-        let books = &mut state.rows[self.row as usize].1;
-        books.in_flight[phase.index()] -= 1;
-        books.pending -= u64::from(self.stream && !decoding);
-        books.finished[end.outcome.index()][end.code.index()] += 1;
+        let stats = &mut state.rows[self.row as usize].1;
+        stats.in_flight[phase.index()] -= 1;
+        stats.pending -= u64::from(self.stream && !decoding);
+        stats.finished[end.outcome.index()][end.code.index()] += 1;
         if end.outcome == Outcome::ClientCancelled {
             let phase = if decoding { AbandonPhase::Decode } else { AbandonPhase::Prefill };
-            books.abandoned[phase.index()] += 1;
+            stats.abandoned[phase.index()] += 1;
         }
         let took = nanos(Some(end.at.since(self.timeline.arrived)));
-        books.duration[end.outcome.index()].record(took);
+        stats.duration[end.outcome.index()].record(took);
         if self.stream && !decoding {
-            books.without[NoTokenReason::of(end.outcome, end.code).index()] += 1;
+            stats.without[NoTokenReason::of(end.outcome, end.code).index()] += 1;
         }
-        for (histogram, spent) in books.overhead.iter_mut().zip(self.overhead).filter(|(_, spent)| *spent > 0) {
+        for (histogram, spent) in stats.overhead.iter_mut().zip(self.overhead).filter(|(_, spent)| *spent > 0) {
             histogram.record(spent);
         }
         self.book_tokens(state, end);
@@ -319,19 +319,19 @@ impl RequestRecord {
         let reported = usage.output.filter(|output| *output >= self.events);
         let output = reported.unwrap_or(self.counted);
         let source = if reported.is_some() { TokenSource::Usage } else { TokenSource::Chunks };
-        let books = &mut state.rows[self.row as usize].1;
-        std::mem::take(&mut self.gaps).observe(&mut books.itl, self.counted, reported);
-        let total = &mut books.output_tokens[source.index()];
+        let stats = &mut state.rows[self.row as usize].1;
+        std::mem::take(&mut self.gaps).observe(&mut stats.itl, self.counted, reported);
+        let total = &mut stats.output_tokens[source.index()];
         *total = total.saturating_add(output);
         if output > 0 {
-            books.request_output.record(output);
+            stats.request_output.record(output);
         }
         if let Some(input) = usage.input {
-            books.input_tokens = books.input_tokens.saturating_add(input);
-            books.request_input.record(input);
+            stats.input_tokens = stats.input_tokens.saturating_add(input);
+            stats.request_input.record(input);
         }
         if let Some(tpot) = self.timeline.tpot(output) {
-            books.tpot.record(nanos(Some(tpot)));
+            stats.tpot.record(nanos(Some(tpot)));
         }
         // What was counted live is in the window already; the rest of what is reported comes with the end.
         let rest = u32::try_from(output.saturating_sub(self.counted)).unwrap_or(u32::MAX);
@@ -341,10 +341,10 @@ impl RequestRecord {
     /// The table "SLO judgement" of metrics.md section 4.
     fn judge(&self, slo: Slo, state: &mut ShardState, end: EntryEnd) {
         let served = end.outcome == Outcome::Completed && end.code == CodeClass::Ok2xx;
-        let books = &mut state.rows[self.row as usize].1;
+        let stats = &mut state.rows[self.row as usize].1;
         let mut verdict = |objective: Objective, met: bool| {
             let verdict = if met { Verdict::Met } else { Verdict::Missed };
-            books.slo[objective.index()][verdict.index()] += 1;
+            stats.slo[objective.index()][verdict.index()] += 1;
         };
         match (self.timeline.ttft(), end.outcome) {
             (_, Outcome::Deadline) => verdict(Objective::Ttft, false),
@@ -479,13 +479,13 @@ fn count(state: &mut ShardState, account: Account, event: WindowEvent, at: Times
 }
 
 /// A batch as samples: its gaps counted back from the last emission.
-fn tell_emissions(tray: &mut SampleBuffer, request: RequestKey, last: Option<Timestamp>, batch: &[PendingStamps]) {
-    if !tray.is_open() {
+fn tell_emissions(buffer: &mut SampleBuffer, request: RequestKey, last: Option<Timestamp>, batch: &[PendingStamps]) {
+    if !buffer.is_open() {
         return;
     }
     let since_first = batch.iter().skip(1).fold(0_u64, |sum, pending| sum.saturating_add(pending.gap));
     let mut at = last.unwrap_or_default() - Duration::from_nanos(since_first);
-    tray.put_emissions(batch.iter().enumerate().map(|(i, pending)| {
+    buffer.put_emissions(batch.iter().enumerate().map(|(i, pending)| {
         at = at + Duration::from_nanos(if i == 0 { 0 } else { pending.gap });
         let what = What::Emission { tokens: pending.tokens, limited: pending.limited };
         Sample { at, request, what }
@@ -494,7 +494,7 @@ fn tell_emissions(tray: &mut SampleBuffer, request: RequestKey, last: Option<Tim
 
 fn tell(state: &mut ShardState, account: Account, request: RequestKey, at: Timestamp, what: What) {
     if let Some(backend) = state.backends.get_mut(usize::from(account.backend.0)) {
-        backend.tray.put(Sample { at, request, what });
+        backend.buffer.put(Sample { at, request, what });
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is told of one closed request to whoever asked before it began: its stamps, lengths and end.
 //!
 //! An access log and an exporter of spans ask; without one of them a request carries none of this. A report holds no content: of
-//! all that a client sent, only the request's id. Who is told never makes the books wait.
+//! all that a client sent, only the request's id. Who is told never makes the stats wait.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use super::timeline::Timeline;
 use crate::vocabulary::backend_id::BackendId;
 use crate::vocabulary::outcome::{Outcome, Priority, ShedReason};
 
-/// Who is told of closed requests. Called inside the books' critical section: to be handed on, never worked on.
+/// Who is told of closed requests. Called inside the stats' critical section: to be handed on, never worked on.
 pub trait ReportSink: Send + Sync {
     /// A request was closed.
     fn closed(&self, report: Box<RequestReport>);
 
-    /// A request that is not in the books has ended.
+    /// A request that is not in the stats has ended.
     fn unbooked(&self, report: UnmeasuredRequest);
 }
 
@@ -74,7 +74,7 @@ pub enum Closed {
     Finished(Outcome),
 }
 
-/// A request that is not in the books: no inference, or malformed.
+/// A request that is not in the stats: no inference, or malformed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UnmeasuredRequest {
     /// Absent where the head could not be read.
@@ -93,7 +93,7 @@ impl ReportContext {
         Box::new(Self { to, request_id, span, told: 0, stalls: 0, retries: 0 })
     }
 
-    /// The request was closed; `rest` is what the books know.
+    /// The request was closed; `rest` is what the stats know.
     pub(super) fn close(self, rest: impl FnOnce(Self) -> RequestReport) {
         let to = self.to.clone();
         to.closed(Box::new(rest(self)));

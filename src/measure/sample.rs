@@ -1,7 +1,7 @@
 //! What the estimator is told: one thing that happened to one request of one backend.
 //!
 //! Live traffic, a replayed journal and a rehearsal all speak in samples, and what reads them cannot tell the three
-//! apart. A sample holds stamps, lengths and counts: no text, no client, no key. It is not a record of the books: the
+//! apart. A sample holds stamps, lengths and counts: no text, no client, no key. It is not a record of the stats: the
 //! entry counts for itself and says besides what a sample needs.
 
 use crate::vocabulary::outcome::Priority;

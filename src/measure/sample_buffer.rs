@@ -1,7 +1,7 @@
-//! Where a shard lays out samples until the estimate takes them: one tray a backend, bounded, swapped whole.
+//! Where a shard lays out samples until the estimate takes them: one buffer a backend, bounded, swapped whole.
 //!
-//! Samples are laid down inside the critical sections that the books have anyway, so they cost no lock of their own, and a
-//! tray that was swapped for an emptied one costs no allocation. Nothing is kept before somebody has asked for the first time.
+//! Samples are laid down inside the critical sections that the stats have anyway, so they cost no lock of their own, and a
+//! buffer that was swapped for an emptied one costs no allocation. Nothing is kept before somebody has asked for the first time.
 
 use super::sample::Sample;
 
@@ -46,7 +46,7 @@ impl SampleBuffer {
     }
 }
 
-/// Samples a tray holds: ten swaps of a worker that relays 60,000 tokens a second.
+/// Samples a buffer holds: ten swaps of a worker that relays 60,000 tokens a second.
 const ROOM: usize = 1 << 16;
 /// Of these, at most so many when the next one is an emission.
 const EMISSIONS: usize = ROOM - (1 << 12);
@@ -65,36 +65,36 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_before_the_first_swap() {
-        let (mut tray, mut empty) = (SampleBuffer::default(), SampleBuffer::default());
-        tray.put(sample(TOKEN));
-        tray.swap(&mut empty);
+        let (mut buffer, mut empty) = (SampleBuffer::default(), SampleBuffer::default());
+        buffer.put(sample(TOKEN));
+        buffer.swap(&mut empty);
         assert_eq!((empty.samples.len(), empty.lost), (0, 0));
-        tray.put(sample(TOKEN));
-        tray.swap(&mut empty);
+        buffer.put(sample(TOKEN));
+        buffer.swap(&mut empty);
         assert_eq!((empty.samples.len(), empty.lost), (1, 0));
     }
 
     #[test]
     fn a_full_tray_loses_emissions_first_and_counts_them() {
-        let (mut tray, mut empty) = (SampleBuffer::default(), SampleBuffer::default());
-        tray.swap(&mut empty);
-        (0..ROOM / 16).for_each(|_| tray.put_emissions([sample(TOKEN); 16].into_iter()));
-        assert_eq!((tray.samples.len(), tray.lost), (EMISSIONS, (ROOM - EMISSIONS) as u64));
-        (0..ROOM).for_each(|_| tray.put(sample(What::Admitted)));
-        assert_eq!((tray.samples.len(), tray.lost), (ROOM, ROOM as u64));
-        tray.swap(&mut empty);
-        assert_eq!((tray.samples.len(), tray.lost), (0, 0));
+        let (mut buffer, mut empty) = (SampleBuffer::default(), SampleBuffer::default());
+        buffer.swap(&mut empty);
+        (0..ROOM / 16).for_each(|_| buffer.put_emissions([sample(TOKEN); 16].into_iter()));
+        assert_eq!((buffer.samples.len(), buffer.lost), (EMISSIONS, (ROOM - EMISSIONS) as u64));
+        (0..ROOM).for_each(|_| buffer.put(sample(What::Admitted)));
+        assert_eq!((buffer.samples.len(), buffer.lost), (ROOM, ROOM as u64));
+        buffer.swap(&mut empty);
+        assert_eq!((buffer.samples.len(), buffer.lost), (0, 0));
     }
 
     #[test]
     fn a_swapped_tray_uses_its_memory_again() {
-        let (mut tray, mut empty) = (SampleBuffer::default(), SampleBuffer::default());
-        tray.swap(&mut empty);
-        (0..100).for_each(|_| tray.put(sample(TOKEN)));
-        tray.swap(&mut empty);
+        let (mut buffer, mut empty) = (SampleBuffer::default(), SampleBuffer::default());
+        buffer.swap(&mut empty);
+        (0..100).for_each(|_| buffer.put(sample(TOKEN)));
+        buffer.swap(&mut empty);
         let room = empty.samples.capacity();
-        tray.swap(&mut empty);
-        assert!(room >= 100 && tray.samples.capacity() == room);
+        buffer.swap(&mut empty);
+        assert!(room >= 100 && buffer.samples.capacity() == room);
     }
 
     #[test]

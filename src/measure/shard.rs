@@ -1,4 +1,4 @@
-//! One worker's part of the books: a lock that only its worker and a scraper ever take.
+//! One worker's part of the stats: a lock that only its worker and a scraper ever take.
 
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,7 +48,7 @@ pub(super) struct BackendAccounts {
     /// Tokens that streams of this backend have delivered, ever.
     pub delivered: u64,
     pub decoding: u64,
-    pub tray: SampleBuffer,
+    pub buffer: SampleBuffer,
 }
 
 impl Shard {
@@ -79,13 +79,13 @@ impl Shard {
         self.lock().malformed[MalformedReason::of_status(status).index()] += 1;
     }
 
-    /// The books of `account` exist from now on, all of them zero.
+    /// The stats of `account` exist from now on, all of them zero.
     pub fn open(&self, account: Account) {
         self.lock().place(account, &self.bounds);
     }
 
     /// A backend stands at this place from now on, with nothing behind it.
-    pub(super) fn seat(&self, backend: BackendId) {
+    pub(super) fn add_backend(&self, backend: BackendId) {
         let (mut state, place) = (self.lock(), usize::from(backend.0));
         while state.backends.len() <= place {
             state.backends.push(BackendAccounts::new());
@@ -97,27 +97,27 @@ impl Shard {
     pub(super) fn open_at(&self, backend: BackendId) -> u64 {
         let state = self.lock();
         let own = state.rows.iter().filter(|(account, _)| account.backend == backend);
-        own.map(|(_, books)| books.in_flight() + books.queued.iter().sum::<u64>()).sum()
+        own.map(|(_, stats)| stats.in_flight() + stats.queued.iter().sum::<u64>()).sum()
     }
 
-    /// Forgets the books of a backend that has nothing open.
-    pub(super) fn vacate(&self, backend: BackendId) {
+    /// Forgets the stats of a backend that has nothing open.
+    pub(super) fn remove_backend(&self, backend: BackendId) {
         let mut state = self.lock();
         let ShardState { rows, vacant, places, .. } = &mut *state;
-        for (row, (account, books)) in
+        for (row, (account, stats)) in
             rows.iter_mut().enumerate().filter(|(_, (account, _))| account.backend == backend)
         {
             places.remove(account);
             *account = NOBODY;
-            *books = AccountStats::new(&self.bounds);
+            *stats = AccountStats::new(&self.bounds);
             vacant.push(u32::try_from(row).unwrap_or(u32::MAX));
         }
     }
 
-    /// Takes the samples since the last call, one tray a backend in the configuration's order, in exchange for `trays`.
-    pub fn swap(&self, trays: &mut [SampleBuffer]) {
+    /// Takes the samples since the last call, one buffer a backend in the configuration's order, in exchange for `buffers`.
+    pub fn swap(&self, buffers: &mut [SampleBuffer]) {
         let mut state = self.lock();
-        state.backends.iter_mut().zip(trays).for_each(|(backend, tray)| backend.tray.swap(tray));
+        state.backends.iter_mut().zip(buffers).for_each(|(backend, buffer)| backend.buffer.swap(buffer));
     }
 
     /// The next request's key, unique in the process.
@@ -162,7 +162,7 @@ impl ShardState {
 
 impl BackendAccounts {
     fn new() -> Self {
-        Self { window: Window::new(), delivered: 0, decoding: 0, tray: SampleBuffer::default() }
+        Self { window: Window::new(), delivered: 0, decoding: 0, buffer: SampleBuffer::default() }
     }
 }
 

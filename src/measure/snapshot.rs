@@ -1,4 +1,4 @@
-//! The books at one moment: all shards added up.
+//! The stats at one moment: all shards added up.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub struct Snapshot {
     /// The last minute of each backend.
     pub recent: Vec<WindowView>,
     /// In the order of backend and model.
-    pub accounts: Vec<AccountBooks>,
+    pub accounts: Vec<AccountSnapshot>,
     pub malformed: [u64; MalformedReason::COUNT],
     /// Entries that were dropped without an explicit end: each of them was a panic or a cancelled task.
     pub dropped: u64,
@@ -35,20 +35,20 @@ pub struct Snapshot {
     windows: Vec<Window>,
 }
 
-/// One account's books with its names.
+/// One account's stats with its names.
 #[derive(Clone, Debug, PartialEq)]
-pub struct AccountBooks {
+pub struct AccountSnapshot {
     pub account: Account,
     pub backend: Arc<str>,
     pub model: Arc<str>,
-    pub books: AccountStats,
+    pub stats: AccountStats,
 }
 
-impl Deref for AccountBooks {
+impl Deref for AccountSnapshot {
     type Target = AccountStats;
 
     fn deref(&self) -> &AccountStats {
-        &self.books
+        &self.stats
     }
 }
 
@@ -72,17 +72,17 @@ impl Snapshot {
 
     /// Adds one shard, under its lock.
     pub(super) fn add(&mut self, state: &ShardState, name: impl Fn(ModelId) -> Arc<str>) {
-        for (account, books) in &state.rows {
+        for (account, stats) in &state.rows {
             // Of a backend that is gone.
             let Ok(place) = self.places.binary_search(&account.backend) else { continue };
             match self.accounts.iter_mut().find(|known| known.account == *account) {
-                Some(known) => known.books.add(books),
+                Some(known) => known.stats.add(stats),
                 None => {
-                    self.accounts.push(AccountBooks {
+                    self.accounts.push(AccountSnapshot {
                         account: *account,
                         backend: self.backends[place].clone(),
                         model: name(account.model),
-                        books: books.clone(),
+                        stats: stats.clone(),
                     });
                 }
             }
@@ -111,7 +111,7 @@ impl Snapshot {
     /// The identities, for every account.
     ///
     /// # Errors
-    /// The first account whose books do not balance, and how.
+    /// The first account whose stats do not balance, and how.
     pub fn check(&self) -> Result<(), String> {
         self.accounts.iter().try_for_each(|account| {
             account.check().map_err(|what| format!("backend {}, model {}: {what}", account.backend, account.model))

@@ -22,7 +22,7 @@ pub struct Timeline {
     pub first_token: Option<Timestamp>,
     /// Last content event.
     pub last_token: Option<Timestamp>,
-    /// The books were closed.
+    /// The stats were closed.
     pub ended: Option<Timestamp>,
 }
 

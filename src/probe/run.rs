@@ -47,9 +47,9 @@ pub struct ProbeContext {
 
 /// Starts and stops runs, one at a time.
 pub struct Prober {
-    house: ProbeContext,
+    context: ProbeContext,
     settings: Settings,
-    desk: Arc<ProbeProgress>,
+    progress: Arc<ProbeProgress>,
 }
 
 /// What a run and those who ask about it share.
@@ -76,46 +76,50 @@ struct RunHistory {
 
 impl Prober {
     /// A prober that has never run.
-    pub fn new(house: ProbeContext, settings: Settings) -> Self {
-        let desk = ProbeProgress::default();
-        desk.past().backends = vec![no_share(); (house.backends)().len()];
-        Self { house, settings, desk: Arc::new(desk) }
+    pub fn new(context: ProbeContext, settings: Settings) -> Self {
+        let progress = ProbeProgress::default();
+        progress.past().backends = vec![no_share(); (context.backends)().len()];
+        Self { context, settings, progress: Arc::new(progress) }
     }
 }
 
 impl ProbeControl for Prober {
     fn start(&self) -> Result<(), String> {
-        if self.desk.running.swap(true, Relaxed) {
+        if self.progress.running.swap(true, Relaxed) {
             return Err("a run is under way".to_owned());
         }
-        self.desk.asked_to_stop.store(false, Relaxed);
-        let run = Arc::new(ProbeRun { house: self.house.clone(), settings: self.settings, desk: self.desk.clone() });
-        let desk = self.desk.clone();
+        self.progress.asked_to_stop.store(false, Relaxed);
+        let run = Arc::new(ProbeRun {
+            context: self.context.clone(),
+            settings: self.settings,
+            progress: self.progress.clone(),
+        });
+        let progress = self.progress.clone();
         let thread = std::thread::Builder::new().name("weir-probe".into()).spawn(move || {
-            let _over = RunGuard(desk);
+            let _over = RunGuard(progress);
             match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime.block_on(run.run()),
                 Err(error) => tracing::error!(%error, "a probe could not begin"),
             }
         });
         thread.map(|_| ()).map_err(|error| {
-            self.desk.running.store(false, Relaxed);
+            self.progress.running.store(false, Relaxed);
             format!("no thread for it: {error}")
         })
     }
 
     fn stop(&self) -> bool {
-        self.desk.asked_to_stop.store(true, Relaxed);
-        self.desk.running.load(Relaxed)
+        self.progress.asked_to_stop.store(true, Relaxed);
+        self.progress.running.load(Relaxed)
     }
 
     fn status(&self) -> Status {
-        let desk = &self.desk;
-        let past = desk.past();
+        let progress = &self.progress;
+        let past = progress.past();
         Status {
-            running: desk.running.load(Relaxed),
-            held: desk.held.load(Relaxed),
-            in_flight: desk.in_flight.load(Relaxed),
+            running: progress.running.load(Relaxed),
+            held: progress.held.load(Relaxed),
+            in_flight: progress.in_flight.load(Relaxed),
             backends: past.backends.clone(),
             last: past.last.clone(),
         }
@@ -153,20 +157,20 @@ impl Drop for RunGuard {
 }
 
 struct ProbeRun {
-    house: ProbeContext,
+    context: ProbeContext,
     settings: Settings,
-    desk: Arc<ProbeProgress>,
+    progress: Arc<ProbeProgress>,
 }
 
 impl ProbeRun {
     async fn run(self: Arc<Self>) {
         tracing::info!("a probe begins");
-        let began = ProbeTotals::of(&self.desk);
+        let began = ProbeTotals::of(&self.progress);
         let mut ladder = Ladder::new(self.settings.max_in_flight);
         let (stop, knee) = self.climb(&began, &mut ladder).await;
         tracing::info!(reason = stop.word(), "a probe ended: {stop}");
         let seen = self.seen(stop, knee, ladder.best());
-        self.desk.past().last = Some(seen);
+        self.progress.past().last = Some(seen);
     }
 
     /// Watches clients for a while, then holds step after step, until something ends it. With the crew its requests end.
@@ -188,7 +192,7 @@ impl ProbeRun {
             };
             let settle = self.settings.step / 3;
             crew.hold(held, settle / 2);
-            self.desk.held.store(u64::from(held), Relaxed);
+            self.progress.held.store(u64::from(held), Relaxed);
             for (span, counts) in [(settle, false), (self.settings.step - settle, true)] {
                 match self.watch(span, began, |view| guard.during(view)).await {
                     Ok(Watched { batch, tokens }) if counts => ladder.on_step(HeldStep { held, batch, tokens }),
@@ -206,23 +210,23 @@ impl ProbeRun {
         began: &ProbeTotals,
         mut guard: impl FnMut(&GuardView) -> Option<StopReason>,
     ) -> Result<Watched, StopReason> {
-        let clock = self.house.clock;
+        let clock = self.context.clock;
         let (from, mut looks, mut batch) = (clock.now(), 0_u32, 0.0);
-        let events_before = self.events(&self.house.ledger.snapshot(from));
+        let events_before = self.events(&self.context.ledger.snapshot(from));
         let mut tick = interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
             let now = clock.now();
-            let snapshot = self.house.ledger.snapshot(now);
-            if self.desk.asked_to_stop.load(Relaxed) {
+            let snapshot = self.context.ledger.snapshot(now);
+            if self.progress.asked_to_stop.load(Relaxed) {
                 return Err(StopReason::Asked);
             }
             if let Some(stop) = guard(&self.view(&snapshot, began)) {
                 return Err(stop);
             }
             let clients: u64 = snapshot.accounts.iter().map(|books| books.in_flight[Phase::Decode.index()]).sum();
-            batch += (clients + self.desk.decoding.load(Relaxed)) as f64;
+            batch += (clients + self.progress.decoding.load(Relaxed)) as f64;
             looks += 1;
             let seconds = now.since(from).as_secs_f64();
             if now.since(from) >= span {
@@ -239,13 +243,13 @@ impl ProbeRun {
         let (events, ended) = (sum(|books| books.chunks), sum(|books| books.output_tokens.iter().sum()));
         // What is still on its way has events and no usage yet: a few per cent once thousands have ended.
         let an_event = if events > 0.0 { (ended / events).max(1.0) } else { 1.0 };
-        events * an_event + self.desk.tokens.load(Relaxed) as f64
+        events * an_event + self.progress.tokens.load(Relaxed) as f64
     }
 
     fn view(&self, snapshot: &Snapshot, began: &ProbeTotals) -> GuardView {
         let sum = |of: fn(&AccountStats) -> u64| snapshot.accounts.iter().map(|books| of(books)).sum::<u64>();
-        let unix = self.house.epoch + snapshot.at.as_nanos() as f64 / 1e9;
-        let totals = ProbeTotals::of(&self.desk).since(began);
+        let unix = self.context.epoch + snapshot.at.as_nanos() as f64 / 1e9;
+        let totals = ProbeTotals::of(&self.progress).since(began);
         let oldest = snapshot.accounts.iter().filter_map(|books| books.oldest_queued).min();
         GuardView {
             now: snapshot.at,
@@ -256,8 +260,8 @@ impl ProbeRun {
             queued: sum(|books| books.queued.iter().sum()),
             queued_for: oldest.map_or(Duration::ZERO, |since| snapshot.at.since(since)),
             pending: sum(|books| books.pending),
-            saturated: (self.house.saturated)(),
-            draining: (self.house.draining)(),
+            saturated: (self.context.saturated)(),
+            draining: (self.context.draining)(),
             tokens: totals.tokens,
             failed: totals.failed,
             ended: totals.ended,
@@ -266,8 +270,8 @@ impl ProbeRun {
 
     /// What is told of the run: the knee in requests of the clients' own length, where that is known.
     fn seen(&self, stop: StopReason, knee: Option<ProbedKnee>, best: Option<f64>) -> RunSummary {
-        let now = self.house.clock.now();
-        let snapshot = self.house.ledger.snapshot(now);
+        let now = self.context.clock.now();
+        let snapshot = self.context.ledger.snapshot(now);
         let lengths =
             |of: fn(&Buckets) -> f64| snapshot.accounts.iter().map(|books| of(&books.request_output)).sum::<f64>();
         let (count, tokens) = (lengths(|buckets| buckets.count() as f64), lengths(Buckets::sum_outward));
@@ -276,7 +280,7 @@ impl ProbeRun {
             stopped: stop.word(),
             sentence: stop.to_string(),
             at_least: best.map(|tokens| tokens / length),
-            ended_at: self.house.epoch + now.as_nanos() as f64 / 1e9,
+            ended_at: self.context.epoch + now.as_nanos() as f64 / 1e9,
             knee: knee.map(|knee| SeenKnee {
                 requests_per_second: knee.tokens / length,
                 low: knee.spread.0 / length,
@@ -303,12 +307,12 @@ struct ProbeTotals {
 }
 
 impl ProbeTotals {
-    fn of(desk: &ProbeProgress) -> Self {
-        let past = desk.past();
+    fn of(progress: &ProbeProgress) -> Self {
+        let past = progress.past();
         let count =
             |ended: SyntheticOutcome| past.backends.iter().map(|share| share.ended[ended as usize]).sum::<u64>();
         let failed = count(SyntheticOutcome::Failed) + count(SyntheticOutcome::Refused);
-        Self { tokens: desk.tokens.load(Relaxed), failed, ended: failed + count(SyntheticOutcome::Completed) }
+        Self { tokens: progress.tokens.load(Relaxed), failed, ended: failed + count(SyntheticOutcome::Completed) }
     }
 
     fn since(self, began: &Self) -> Self {
@@ -334,7 +338,7 @@ struct Crew {
 impl Crew {
     async fn new(run: &Arc<ProbeRun>) -> Result<Self, StopReason> {
         let mut clients = Vec::new();
-        for (backend, url) in (run.house.backends)() {
+        for (backend, url) in (run.context.backends)() {
             let target = LoadTarget::resolve(&url).await.map_err(|_| StopReason::Fails)?;
             let model = target.first_model(BodyTemplate::default().api).await;
             let form = BodyTemplate {
@@ -343,7 +347,7 @@ impl Crew {
             };
             let place = usize::from(backend.0);
             clients.resize_with(clients.len().max(place + 1), || None);
-            let client = Client::new(target, HeaderMap::new(), run.house.clock);
+            let client = Client::new(target, HeaderMap::new(), run.context.clock);
             clients[place] = Some(Sender { url, client, form });
         }
         Ok(Self { run: run.clone(), clients: clients.into(), tasks: JoinSet::new() })
@@ -370,21 +374,21 @@ impl ProbeRun {
     /// One synthetic request: its turn, its answer, its end.
     async fn one(&self, clients: &[Option<Sender>]) {
         self.pause().await;
-        let (desk, clock) = (&self.desk, self.house.clock);
-        let id = desk.sent.fetch_add(1, Relaxed);
+        let (progress, clock) = (&self.progress, self.context.clock);
+        let id = progress.sent.fetch_add(1, Relaxed);
         let lengths = (TokenLength::Fixed(self.settings.input_tokens), TokenLength::Fixed(self.settings.output_tokens));
         let draw = Workload { prompt: lengths.0, output: lengths.1, seed: SEED }.draw(id);
         let mut permit = match self.turn().await {
             Ok(permit) => permit,
             Err((backend, wait)) => {
-                desk.on_end(backend, SyntheticOutcome::Refused, None);
+                progress.on_end(backend, SyntheticOutcome::Refused, None);
                 return sleep(wait).await;
             }
         };
         let place = usize::from(permit.backend().0);
         let sender = clients.get(place).and_then(Option::as_ref);
         let backend = permit.backend();
-        let stands = |url: &str| (self.house.backends)().iter().any(|(place, now)| *place == backend && now == url);
+        let stands = |url: &str| (self.context.backends)().iter().any(|(place, now)| *place == backend && now == url);
         let Some(Sender { client, form, .. }) = sender.filter(|sender| stands(&sender.url)) else {
             // It came or moved after the run began: the run is not about it.
             drop(permit);
@@ -393,7 +397,7 @@ impl ProbeRun {
         let body = Bytes::from(form.body(&draw));
         let outgoing = PreparedRequest { api: form.api, body, give_up: GiveUp::Never, keep_gaps: false };
         let mut record = LoadRecord::offered(&draw, clock.now());
-        let mut out = Out::new(desk);
+        let mut out = Out::new(progress);
         client
             .exchange_watched(&outgoing, &mut record, |now, tokens| {
                 if out.on_tokens(tokens) {
@@ -410,7 +414,7 @@ impl ProbeRun {
             LoadOutcome::Shed { .. } => SyntheticOutcome::Refused,
             _ => SyntheticOutcome::Failed,
         };
-        desk.on_end(backend, ended, record.ttft_from_send());
+        progress.on_end(backend, ended, record.ttft_from_send());
         if record.outcome != LoadOutcome::Completed {
             sleep(AFTER_A_FAILURE).await;
         }
@@ -421,9 +425,9 @@ impl ProbeRun {
         let ask = AdmissionRequest {
             class: Class::Bulk,
             tenant: Tenant(u16::MAX),
-            ..AdmissionRequest::new(self.house.clock.now(), self.settings.input_tokens as f32)
+            ..AdmissionRequest::new(self.context.clock.now(), self.settings.input_tokens as f32)
         };
-        let (backend, refused) = match self.house.pool.arrive(ask, None, self.house.clock.now()) {
+        let (backend, refused) = match self.context.pool.arrive(ask, None, self.context.clock.now()) {
             Acquire::Granted(permit) => return Ok(permit),
             Acquire::Refused(backend, refused) => (backend, refused),
             Acquire::Queued(mut waiting) => match poll_fn(|cx| waiting.poll(cx)).await {
@@ -440,10 +444,10 @@ impl ProbeRun {
 
     /// Waits until the largest rate allows another request; whoever asks first goes first.
     async fn pause(&self) {
-        let now = self.house.clock.now();
+        let now = self.context.clock.now();
         let gap = Duration::try_from_secs_f64(1.0 / self.settings.max_rate).unwrap_or(LONGEST_GAP).min(LONGEST_GAP);
         let at = {
-            let mut next = self.desk.next.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut next = self.progress.next.lock().unwrap_or_else(PoisonError::into_inner);
             let at = now.max(*next);
             *next = at + gap;
             at
@@ -454,22 +458,22 @@ impl ProbeRun {
 
 /// Counts a request that is out, until it is dropped.
 struct Out<'a> {
-    desk: &'a ProbeProgress,
+    progress: &'a ProbeProgress,
     begun: bool,
 }
 
 impl<'a> Out<'a> {
-    fn new(desk: &'a ProbeProgress) -> Self {
-        desk.in_flight.fetch_add(1, Relaxed);
-        Self { desk, begun: false }
+    fn new(progress: &'a ProbeProgress) -> Self {
+        progress.in_flight.fetch_add(1, Relaxed);
+        Self { progress, begun: false }
     }
 
     /// Says whether these were the first.
     fn on_tokens(&mut self, tokens: u32) -> bool {
-        self.desk.tokens.fetch_add(u64::from(tokens), Relaxed);
+        self.progress.tokens.fetch_add(u64::from(tokens), Relaxed);
         let first = !std::mem::replace(&mut self.begun, true);
         if first {
-            self.desk.decoding.fetch_add(1, Relaxed);
+            self.progress.decoding.fetch_add(1, Relaxed);
         }
         first
     }
@@ -477,9 +481,9 @@ impl<'a> Out<'a> {
 
 impl Drop for Out<'_> {
     fn drop(&mut self) {
-        self.desk.in_flight.fetch_sub(1, Relaxed);
+        self.progress.in_flight.fetch_sub(1, Relaxed);
         if self.begun {
-            self.desk.decoding.fetch_sub(1, Relaxed);
+            self.progress.decoding.fetch_sub(1, Relaxed);
         }
     }
 }

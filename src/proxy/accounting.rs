@@ -10,13 +10,13 @@ use crate::vocabulary::backend_id::BackendId;
 /// Whose books a measured request belongs to, and what is known of it.
 pub(super) fn account(worker: &Worker, request: &Request, backend: BackendId) -> Option<(Account, Arrival)> {
     let shape = request.shape.as_ref()?;
-    let gateway = &worker.gateway;
-    let account = Account { backend, model: gateway.ledger.model(backend, shape.model.as_deref()) };
+    let proxy = &worker.proxy;
+    let account = Account { backend, model: proxy.ledger.model(backend, shape.model.as_deref()) };
     let arrival = Arrival {
         at: request.arrived,
         stream: request.is_streamed(),
         assembled: request.assembling.is_some(),
-        trace: gateway.traces,
+        trace: proxy.traces,
         dialect: shape.dialect.as_str(),
         prompt_tokens: shape.prompt_tokens_estimate(),
         max_output: shape.max_output,
@@ -29,7 +29,7 @@ pub(super) fn account(worker: &Worker, request: &Request, backend: BackendId) ->
 /// Opens the books for a measured request, at the backend that is to serve it. Should another one, it is moved.
 pub(super) fn offer(worker: &Worker, request: &Request, backend: BackendId) -> Option<Entry> {
     let (account, arrival) = account(worker, request, backend)?;
-    let mut entry = Entry::offer(&worker.shard, account, priority(request.claims.class), arrival);
+    let mut entry = Entry::offer(&worker.shard, account, priority(request.hints.class), arrival);
     entry.caption(caption(worker, request));
     Some(entry)
 }
@@ -40,6 +40,6 @@ pub(super) fn move_to(worker: &Worker, request: &Request, entry: &mut Entry, bac
         return;
     }
     if let Some((account, _)) = account(worker, request, backend) {
-        entry.move_to(account, worker.gateway.clock.now());
+        entry.move_to(account, worker.proxy.clock.now());
     }
 }

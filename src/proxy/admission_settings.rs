@@ -1,4 +1,4 @@
-//! The `admission` section: who is believed, how many wait, what each class may, what a refusal looks like.
+//! The `admission` section: who is believed, how many wait, what each class may, what a reply looks like.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -24,7 +24,7 @@ pub struct AdmissionSettings {
     pub late_abort: bool,
     /// Whether a request's own prompt length counts where prompts are most of the work: more goodput, at the cost of long prompts.
     pub length_aware: bool,
-    /// Status of a refusal for want of room.
+    /// Status of a reply for want of room.
     #[schemars(extend("enum" = [429, 503, 529]))]
     pub shed_status: u16,
     /// What each class may, in their order; `x-weir-priority` says which a request is of.

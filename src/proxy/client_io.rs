@@ -7,14 +7,14 @@ use std::io;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::exchange::WORKBENCH;
+use super::exchange::SCRATCH;
 use super::io::Io;
 use super::timer::Timer;
 use crate::vocabulary::time::Timestamp;
 
 /// One read through the worker's buffer. `Ready(false)`: closed.
 pub(super) fn poll_read<D: Io>(cx: &mut Context<'_>, client: &mut D, mut take: impl FnMut(&[u8])) -> Poll<bool> {
-    WORKBENCH.with_borrow_mut(|work| match client.rd(cx, &mut work.read) {
+    SCRATCH.with_borrow_mut(|work| match client.poll_read(cx, &mut work.read) {
         Poll::Ready(Ok(n)) if n > 0 => {
             take(&work.read[..n]);
             Poll::Ready(true)
@@ -29,21 +29,21 @@ pub(super) async fn write_all<D: Io>(client: &mut D, timer: &mut Timer<'_>, byte
     let mut written = 0;
     poll_fn(|cx| {
         while written < bytes.len() {
-            match client.wr(cx, &bytes[written..]) {
+            match client.poll_write(cx, &bytes[written..]) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(n)) => written += n,
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
                 Poll::Pending => return in_time(Poll::Pending, timer, cx),
             }
         }
-        in_time(client.fl(cx), timer, cx)
+        in_time(client.poll_flush(cx), timer, cx)
     })
     .await
 }
 
 /// FIN, then read and drop what the client still sends, for a moment: closing with unread bytes is a reset, and a reset
 /// destroys the answer on its way.
-pub(super) async fn close_politely<D: Io>(client: &mut D, timer: &mut Timer<'_>, now: Timestamp) {
+pub(super) async fn lingering_close<D: Io>(client: &mut D, timer: &mut Timer<'_>, now: Timestamp) {
     timer.set(now + POLITE_TIME);
     if poll_fn(|cx| in_time(client.end(cx), timer, cx)).await.is_err() {
         return;

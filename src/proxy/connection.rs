@@ -1,7 +1,7 @@
 //! One client connection: request after request, in order, until one of them ends it.
 //!
 //! What it holds is the connection's own state: bytes ahead of their turn, one timer. How a request is read is in `arriving`,
-//! its way to a backend in `passage`. The task of an open stream is mostly memory that waits, so what happens seldom (refusals,
+//! its way to a backend in `attempt`. The task of an open stream is mostly memory that waits, so what happens seldom (refusals,
 //! the polite close) is boxed, and nothing large is passed by value from one `async fn` into another: the compiler would keep
 //! both copies.
 
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::futures::Notified;
 
-use super::client_io::{close_politely, poll_read, write_all};
+use super::client_io::{lingering_close, poll_read, write_all};
 use super::exchange::ReadAhead;
 use super::io::Io;
 use super::local_reply::{LocalReply, ReplyContext};
@@ -27,14 +27,14 @@ use crate::wire::ApiFamily;
 
 /// Serves `client` until it leaves, breaks a rule, or the process stops.
 pub async fn serve<D: Io>(client: &mut D, peer: IpAddr, worker: &Worker) {
-    let clock = worker.gateway.clock;
+    let clock = worker.proxy.clock;
     let sleep = pin!(tokio::time::sleep(Duration::ZERO));
     let mut timer = Timer::new(clock, sleep);
-    let mut stopped = pin!(worker.gateway.drain.stopped());
+    let mut stopped = pin!(worker.proxy.drain.stopped());
     let mut connection = Connection {
         worker,
         caller: ClientPeer::new(peer, worker),
-        early: ReadAhead::default(),
+        read_ahead: ReadAhead::default(),
         served: 0,
         now: clock.now(),
     };
@@ -42,7 +42,7 @@ pub async fn serve<D: Io>(client: &mut D, peer: IpAddr, worker: &Worker) {
         match connection.request(client, &mut timer, stopped.as_mut()).await {
             AfterRequest::Request => connection.served += 1,
             AfterRequest::Close => return,
-            AfterRequest::ClosePolitely => return Box::pin(close_politely(client, &mut timer, clock.now())).await,
+            AfterRequest::LingeringClose => return Box::pin(lingering_close(client, &mut timer, clock.now())).await,
         }
     }
 }
@@ -51,7 +51,7 @@ pub async fn serve<D: Io>(client: &mut D, peer: IpAddr, worker: &Worker) {
 pub(super) struct Connection<'w> {
     pub worker: &'w Worker,
     caller: ClientPeer,
-    pub early: ReadAhead,
+    pub read_ahead: ReadAhead,
     served: u32,
     /// The last reading of the clock, good enough for deadlines.
     pub now: Timestamp,
@@ -63,7 +63,7 @@ pub(super) enum AfterRequest {
     Request,
     Close,
     /// The client may still be sending: read for a moment, or the reset destroys the answer.
-    ClosePolitely,
+    LingeringClose,
 }
 
 impl Connection<'_> {
@@ -76,16 +76,16 @@ impl Connection<'_> {
         let mut request = match self.receive(client, timer, stopped).await {
             Ok(request) => request,
             Err(ReadFailure::Silently) => return AfterRequest::Close,
-            Err(ReadFailure::Refuse(refusal, family)) => {
-                return Box::pin(self.stop(client, timer, refusal, family)).await;
+            Err(ReadFailure::Refuse(reply, family)) => {
+                return Box::pin(self.stop(client, timer, reply, family)).await;
             }
         };
         let worker = self.worker;
-        let _underway = worker.gateway.drain.enter();
-        (worker.gateway.hook)(HookPoint::Arrived);
+        let _underway = worker.proxy.drain.enter();
+        (worker.proxy.test_hook)(HookPoint::Arrived);
         match self.pass(client, timer, &mut request).await {
             Ok(next) => next,
-            Err(refusal) => Box::pin(self.refuse(client, timer, refusal, &request)).await,
+            Err(reply) => Box::pin(self.refuse(client, timer, reply, &request)).await,
         }
     }
 
@@ -96,18 +96,19 @@ impl Connection<'_> {
         timer: &mut Timer<'_>,
         mut stopped: Pin<&mut Notified<'_>>,
     ) -> Result<Request, ReadFailure> {
-        let gateway = &*self.worker.gateway;
-        let (limits, clock) = (gateway.limits.load_full(), gateway.clock);
+        let proxy = &*self.worker.proxy;
+        let (limits, clock) = (proxy.limits.load_full(), proxy.clock);
         let mut arriving = RequestReader::new(self.worker, &self.caller);
-        let early = std::mem::take(&mut self.early.bytes);
-        let mut begun = !early.is_empty();
+        let read_ahead = std::mem::take(&mut self.read_ahead.bytes);
+        let mut begun = !read_ahead.is_empty();
         let patience = if begun || self.served == 0 { limits.header_timeout } else { limits.idle_timeout };
         timer.set(self.now + patience);
-        if !begun && gateway.drain.has_stopped() {
+        if !begun && proxy.drain.has_stopped() {
             return Err(ReadFailure::Silently);
         }
-        let mut progress = if begun { arriving.feed(&early, &mut self.early.bytes) } else { Ok(ReadProgress::Head) };
-        drop(early);
+        let mut progress =
+            if begun { arriving.feed(&read_ahead, &mut self.read_ahead.bytes) } else { Ok(ReadProgress::Head) };
+        drop(read_ahead);
         let mut body: Option<MinimumRate> = None;
         loop {
             match progress? {
@@ -128,7 +129,7 @@ impl Connection<'_> {
                     if let Some(body) = &mut body {
                         body.received += bytes.len() as u64;
                     }
-                    progress = arriving.feed(bytes, &mut self.early.bytes);
+                    progress = arriving.feed(bytes, &mut self.read_ahead.bytes);
                 });
                 match read {
                     Poll::Ready(true) => Poll::Ready(ReadEnd::Some),
@@ -161,29 +162,29 @@ impl Connection<'_> {
         &mut self,
         client: &mut D,
         timer: &mut Timer<'_>,
-        refusal: LocalReply,
+        reply: LocalReply,
         family: ApiFamily,
     ) -> AfterRequest {
-        self.worker.shard.malformed(refusal.status());
-        self.refused(None, refusal);
+        self.worker.shard.malformed(reply.status());
+        self.refused(None, reply);
         let date = self.worker.date();
         let to =
             ReplyContext { family, request_id: None, close: true, head_only: false, date: text(&date), queued: None };
-        self.answer(client, timer, &refusal.render(&to), false).await
+        self.answer(client, timer, &reply.render(&to), false).await
     }
 
-    /// A refusal after the request was read whole: the connection stays usable.
+    /// A reply after the request was read whole: the connection stays usable.
     async fn refuse<D: Io>(
         &mut self,
         client: &mut D,
         timer: &mut Timer<'_>,
-        refusal: LocalReply,
+        reply: LocalReply,
         request: &Request,
     ) -> AfterRequest {
         if request.shape.is_none() {
-            self.refused(Some(request), refusal);
+            self.refused(Some(request), reply);
         }
-        let keep = request.keep_alive && !self.early.overflowed;
+        let keep = request.keep_alive && !self.read_ahead.overflowed;
         let (date, id) = (self.worker.date(), request.id.to_string());
         let to = ReplyContext {
             family: request.family(),
@@ -193,7 +194,7 @@ impl Connection<'_> {
             date: text(&date),
             queued: request.shape.is_some().then_some(request.queued),
         };
-        self.answer(client, timer, &refusal.render(&to), keep).await
+        self.answer(client, timer, &reply.render(&to), keep).await
     }
 
     async fn answer<D: Io>(
@@ -203,18 +204,18 @@ impl Connection<'_> {
         answer: &[u8],
         keep: bool,
     ) -> AfterRequest {
-        self.now = self.gateway().clock.now();
+        self.now = self.proxy().clock.now();
         timer.set(self.now + WRITE_PATIENCE);
         match write_all(client, timer, answer).await {
             Ok(()) if keep => AfterRequest::Request,
-            Ok(()) => AfterRequest::ClosePolitely,
+            Ok(()) => AfterRequest::LingeringClose,
             Err(_) => AfterRequest::Close,
         }
     }
 
     /// A request that is in no books was refused.
-    pub(super) fn refused(&self, request: Option<&Request>, refusal: LocalReply) {
-        self.unbooked(request, None, refusal.status(), refusal.reason(), None);
+    pub(super) fn refused(&self, request: Option<&Request>, reply: LocalReply) {
+        self.unbooked(request, None, reply.status(), reply.reason(), None);
     }
 
     /// Tells of the end of a request that is in no books.
@@ -226,15 +227,15 @@ impl Connection<'_> {
         outcome: &'static str,
         took: Option<Duration>,
     ) {
-        let gateway = self.gateway();
-        if let (true, Some(reports)) = (gateway.access_log, &gateway.reports) {
+        let proxy = self.proxy();
+        if let (true, Some(reports)) = (proxy.access_log, &proxy.reports) {
             let request_id = request.map(|request| request.id.to_string().into());
             reports.unbooked(UnmeasuredRequest { request_id, backend, status, outcome, took });
         }
     }
 
-    pub(super) fn gateway(&self) -> &ProxyState {
-        &self.worker.gateway
+    pub(super) fn proxy(&self) -> &ProxyState {
+        &self.worker.proxy
     }
 }
 

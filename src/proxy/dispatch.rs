@@ -1,4 +1,4 @@
-//! A request's passage: to a backend, its answer back, and the books closed.
+//! A request's attempt: to a backend, its answer back, and the books closed.
 //!
 //! With a pooled connection in hand a request is offered and admitted in one step. Without one it is dialled for, and that
 //! seldom way is boxed. The exchange itself happens at most twice: a pooled connection that dies before it has said anything
@@ -60,7 +60,7 @@ struct UpstreamConnection {
     begun: Timestamp,
 }
 
-/// Why there is no passage.
+/// Why there is no attempt.
 enum Unserved {
     ClientGone,
     Refused(LocalReply),
@@ -75,22 +75,20 @@ impl Connection<'_> {
         request: &mut Request,
     ) -> Result<AfterRequest, LocalReply> {
         let worker = self.worker;
-        let gateway = &*worker.gateway;
+        let proxy = &*worker.proxy;
         let ask = self.may_ask(request)?;
-        let now = gateway.clock.now();
+        let now = proxy.clock.now();
         let turn = match ask {
-            Some(ask) => gateway.pool.arrive(ask, None, now),
-            None => {
-                gateway.pool.pass(None).map_or(Acquire::Refused(BackendId(0), Refused::NoBackend), Acquire::Granted)
-            }
+            Some(ask) => proxy.pool.arrive(ask, None, now),
+            None => proxy.pool.pass(None).map_or(Acquire::Refused(BackendId(0), Refused::NoBackend), Acquire::Granted),
         };
         let idle = |permit: &Permit| {
-            let target = gateway.targets.of(permit.backend())?;
+            let target = proxy.targets.of(permit.backend())?;
             Some((worker.idle.take(permit.backend(), &target, now)?, target))
         };
-        let mut passage = match turn {
+        let mut attempt = match turn {
             Acquire::Refused(backend, refused) => {
-                return Err(self.shed(request, backend, gateway.rules.load().refusal(refused)));
+                return Err(self.shed(request, backend, proxy.rules.load().reply(refused)));
             }
             Acquire::Granted(permit) if let Some((stream, target)) = idle(&permit) => {
                 let link = UpstreamConnection {
@@ -101,55 +99,55 @@ impl Connection<'_> {
                     since: now,
                     begun: request.arrived,
                 };
-                self.embark(request, link, permit, None, now)
+                self.begin(request, link, permit, None, now)
             }
-            turn => match Box::pin(self.embark_slowly(client, timer, request, ask, turn, now)).await {
-                Ok(passage) => passage,
+            turn => match Box::pin(self.acquire(client, timer, request, ask, turn, now)).await {
+                Ok(attempt) => attempt,
                 Err(Unserved::ClientGone) => return Ok(AfterRequest::Close),
-                Err(Unserved::Refused(refusal)) => return Err(refusal),
+                Err(Unserved::Refused(reply)) => return Err(reply),
             },
         };
-        (gateway.hook)(HookPoint::Dispatched);
-        let target = passage.link.target.clone();
-        let (patience, limits) = (gateway.rules.load().patience(request), gateway.limits.load_full());
-        let mut exchange = Exchange::new(passage.link.since, passage.link.begun).with_patience(patience);
+        (proxy.test_hook)(HookPoint::Dispatched);
+        let target = attempt.link.target.clone();
+        let (patience, limits) = (proxy.rules.load().patience(request), proxy.limits.load_full());
+        let mut exchange = Exchange::new(attempt.link.since, attempt.link.begun).with_patience(patience);
         let end = loop {
             let host = target.authority.as_deref().map_or(&*request.host, str::as_bytes);
-            request.outgoing.address(&target.prefix, host, request.id.made(), request.has_length);
+            request.upstream_request.address(&target.prefix, host, request.id.made(), request.has_length);
             let end = poll_fn(|cx| {
-                let mut bench = ExchangeCx {
+                let mut exchange_cx = ExchangeCx {
                     worker,
                     target: &target,
                     limits: &limits,
-                    vitals: &gateway.vitals[usize::from(passage.backend.0)],
-                    early: &mut self.early,
+                    passive_health: &proxy.passive_health[usize::from(attempt.backend.0)],
+                    read_ahead: &mut self.read_ahead,
                     timer,
                     request,
                 };
-                exchange.step(cx, client, &mut passage.link.stream, &mut passage.tap, &mut bench)
+                exchange.step(cx, client, &mut attempt.link.stream, &mut attempt.tap, &mut exchange_cx)
             });
             let end = end.await;
-            let now = gateway.clock.now();
-            if !passage.is_stale(&exchange, end, now) || !gateway.retries.spend(now) {
+            let now = proxy.clock.now();
+            if !attempt.is_stale(&exchange, end, now) || !proxy.retries.spend(now) {
                 break end;
             }
-            passage.link.may_retry = false;
-            if let Some(entry) = passage.tap.entry_mut() {
+            attempt.link.may_retry = false;
+            if let Some(entry) = attempt.tap.entry_mut() {
                 entry.retry(RetryReason::StaleConnection);
             }
-            match Box::pin(self.dial(client, timer, passage.backend, &target, gateway.clock.now())).await {
-                Dialled::Connection(stream) => (passage.link.stream, passage.link.reused) = (stream, false),
+            match Box::pin(self.dial(client, timer, attempt.backend, &target, proxy.clock.now())).await {
+                Dialled::Connection(stream) => (attempt.link.stream, attempt.link.reused) = (stream, false),
                 Dialled::ClientGone => break End::ClientGone,
                 Dialled::Failed(_) => break end,
             }
-            let now = gateway.clock.now();
+            let now = proxy.clock.now();
             exchange = Exchange::new(now, now).with_patience(patience);
         };
-        (gateway.hook)(HookPoint::Ended);
-        match self.conclude(request, passage, exchange, end)? {
+        (proxy.test_hook)(HookPoint::Ended);
+        match self.conclude(request, attempt, exchange, end)? {
             Conclusion::Next(next) => Ok(next),
             Conclusion::Broken => {
-                client.break_off();
+                client.reset_on_drop();
                 Ok(AfterRequest::Close)
             }
             Conclusion::Event(event) => Box::pin(self.say(client, timer, &event)).await,
@@ -158,8 +156,8 @@ impl Connection<'_> {
 
     /// Whether the request may ask for a place at all, and what for.
     fn may_ask(&self, request: &mut Request) -> Result<Option<AdmissionRequest>, LocalReply> {
-        let gateway = self.gateway();
-        let lame = gateway.drain.phase() >= drain::DrainPhase::Lame;
+        let proxy = self.proxy();
+        let lame = proxy.drain.phase() >= drain::DrainPhase::Lame;
         if lame {
             request.keep_alive = false;
         }
@@ -167,26 +165,26 @@ impl Connection<'_> {
             return Err(LocalReply::NotHere);
         }
         if lame {
-            return Err(self.shed(request, gateway.pool.first(), LocalReply::shed(ShedReason::Draining)));
+            return Err(self.shed(request, proxy.pool.first(), LocalReply::shed(ShedReason::Draining)));
         }
-        let rules = gateway.rules.load();
+        let rules = proxy.rules.load();
         if rules.reassemble && rules.mode() == Mode::Enforce {
-            request.ask_for_stream().inspect_err(|refusal| self.refused(Some(request), *refusal))?;
+            request.ask_for_stream().inspect_err(|reply| self.refused(Some(request), *reply))?;
         }
         Ok(rules.ask(request))
     }
 
     /// Counts a request that is refused before dispatch.
-    fn shed(&self, request: &Request, backend: BackendId, refusal: LocalReply) -> LocalReply {
-        if let (Some(mut entry), Some(reason)) = (offer(self.worker, request, backend), refusal.shed_reason()) {
-            entry.told(refusal.status());
-            entry.shed(reason, self.gateway().clock.now());
+    fn shed(&self, request: &Request, backend: BackendId, reply: LocalReply) -> LocalReply {
+        if let (Some(mut entry), Some(reason)) = (offer(self.worker, request, backend), reply.shed_reason()) {
+            entry.told(reply.status());
+            entry.shed(reason, self.proxy().clock.now());
         }
-        refusal
+        reply
     }
 
     /// A connection is in hand. Without an `entry` so far, the request is offered and admitted in one step.
-    fn embark(
+    fn begin(
         &self,
         request: &Request,
         link: UpstreamConnection,
@@ -195,7 +193,7 @@ impl Connection<'_> {
         dispatched: Timestamp,
     ) -> Attempt {
         let backend = permit.backend();
-        self.gateway().retries.earn();
+        self.proxy().retries.earn();
         let Some(((account, arrival), shape)) = account(self.worker, request, backend).zip(request.shape.as_ref())
         else {
             return Attempt { link, backend, tap: Tap::passing(dispatched), _permit: Some(permit) };
@@ -206,7 +204,7 @@ impl Connection<'_> {
                 entry
             }
             None => {
-                let class = priority(request.claims.class);
+                let class = priority(request.hints.class);
                 let mut entry = Entry::admitted(&self.worker.shard, account, class, arrival, dispatched);
                 entry.caption(caption(self.worker, request));
                 entry
@@ -219,7 +217,7 @@ impl Connection<'_> {
     // ---- with a wait, or without a pooled connection ---------------------------------------------------------------
 
     /// Waits for a turn if need be, and gets a connection; to another backend when the first one cannot be reached.
-    async fn embark_slowly<D: Io>(
+    async fn acquire<D: Io>(
         &mut self,
         client: &mut D,
         timer: &mut Timer<'_>,
@@ -229,7 +227,7 @@ impl Connection<'_> {
         now: Timestamp,
     ) -> Result<Attempt, Unserved> {
         let worker = self.worker;
-        let gateway = &*worker.gateway;
+        let proxy = &*worker.proxy;
         let worked = now.since(request.arrived);
         let mut entry: Option<Entry> = None;
         let mut failed: Option<LocalReply> = None;
@@ -237,64 +235,64 @@ impl Connection<'_> {
             let permit = match turn {
                 Acquire::Granted(permit) => permit,
                 Acquire::Refused(_, refused) => {
-                    return Err(refuse(entry, gateway.rules.load().refusal(refused), gateway));
+                    return Err(refuse(entry, proxy.rules.load().reply(refused), proxy));
                 }
                 Acquire::Queued(waiting) => {
                     entry = entry.or_else(|| offer(worker, request, waiting.home()));
-                    let longest = ask.map_or(Duration::ZERO, |ask| gateway.rules.load().longest_wait(&ask));
+                    let longest = ask.map_or(Duration::ZERO, |ask| proxy.rules.load().longest_wait(&ask));
                     let waited = self.wait(client, timer, waiting, request.arrived + longest).await;
-                    request.queued = gateway.clock.now().since(request.arrived).saturating_sub(worked);
+                    request.queued = proxy.clock.now().since(request.arrived).saturating_sub(worked);
                     match waited {
                         Waited::Turn(permit) => permit,
                         Waited::Refused(refused) => {
-                            return Err(refuse(entry, gateway.rules.load().refusal(refused), gateway));
+                            return Err(refuse(entry, proxy.rules.load().reply(refused), proxy));
                         }
-                        Waited::ClientGone => return Err(leave(entry, gateway)),
+                        Waited::ClientGone => return Err(leave(entry, proxy)),
                     }
                 }
             };
-            let (backend, dispatched) = (permit.backend(), gateway.clock.now());
+            let (backend, dispatched) = (permit.backend(), proxy.clock.now());
             let mut booked = entry.take().or_else(|| offer(worker, request, backend));
             if let Some(entry) = &mut booked {
                 move_to(worker, request, entry, backend);
             }
-            let Some(target) = gateway.targets.of(backend) else {
-                return Err(refuse(booked, LocalReply::BackendFailed, gateway));
+            let Some(target) = proxy.targets.of(backend) else {
+                return Err(refuse(booked, LocalReply::BackendFailed, proxy));
             };
             let dialled = match worker.idle.take(backend, &target, dispatched) {
                 Some(stream) => Ok((stream, true)),
                 None => match self.dial(client, timer, backend, &target, dispatched).await {
                     Dialled::Connection(stream) => Ok((stream, false)),
-                    Dialled::ClientGone => return Err(leave(booked, gateway)),
+                    Dialled::ClientGone => return Err(leave(booked, proxy)),
                     Dialled::Failed(ending) => Err(ending),
                 },
             };
-            let now = gateway.clock.now();
+            let now = proxy.clock.now();
             match dialled {
                 Ok((stream, reused)) => {
                     let may_retry = failed.is_none();
                     let link =
                         UpstreamConnection { stream, target, reused, may_retry, since: now, begun: now - worked };
-                    let mut passage = self.embark(request, link, permit, booked, dispatched);
-                    if let Some(entry) = passage.tap.entry_mut().filter(|_| !may_retry) {
+                    let mut attempt = self.begin(request, link, permit, booked, dispatched);
+                    if let Some(entry) = attempt.tap.entry_mut().filter(|_| !may_retry) {
                         entry.retry(RetryReason::Connect);
                     }
-                    return Ok(passage);
+                    return Ok(attempt);
                 }
                 Err(ending) => {
-                    let refusal =
+                    let reply =
                         if ending == Ending::Timeout { LocalReply::BackendTimeout } else { LocalReply::BackendFailed };
-                    let another = failed.is_none() && gateway.pool.has_another(backend) && gateway.retries.spend(now);
+                    let another = failed.is_none() && proxy.pool.has_another(backend) && proxy.retries.spend(now);
                     if !another {
-                        return Err(give_up(request, permit, booked, ending, refusal, (dispatched, now)));
+                        return Err(give_up(request, permit, booked, ending, reply, (dispatched, now)));
                     }
-                    (entry, failed) = (booked, Some(refusal));
+                    (entry, failed) = (booked, Some(reply));
                     permit.end(now);
                     turn = match ask {
-                        Some(ask) => gateway.pool.arrive(ask, Some(backend), now),
-                        None => match gateway.pool.pass(Some(backend)) {
+                        Some(ask) => proxy.pool.arrive(ask, Some(backend), now),
+                        None => match proxy.pool.pass(Some(backend)) {
                             Some(permit) => Acquire::Granted(permit),
-                            None => return Err(Unserved::Refused(refusal)),
+                            None => return Err(Unserved::Refused(reply)),
                         },
                     };
                 }
@@ -311,30 +309,30 @@ impl Connection<'_> {
         target: &Target,
         now: Timestamp,
     ) -> Dialled {
-        let gateway = &*self.worker.gateway;
-        let limits = gateway.limits.load_full();
+        let proxy = &*self.worker.proxy;
+        let limits = proxy.limits.load_full();
         timer.set(now + limits.connect_timeout);
         let mut dialling = pin!(target.connect());
-        let early = &mut self.early;
+        let read_ahead = &mut self.read_ahead;
         poll_fn(|cx| {
             if let Poll::Ready(dialled) = dialling.as_mut().poll(cx) {
                 return Poll::Ready(match dialled {
                     Ok(stream) => Dialled::Connection(stream),
                     Err(e) => {
                         if !is_exhausted(&e) {
-                            health::on_dial_failed(gateway, backend);
+                            health::on_dial_failed(proxy, backend);
                         }
                         Dialled::Failed(Ending::Reset)
                     }
                 });
             }
-            if is_gone(cx, client, early, limits.half_close) {
+            if is_gone(cx, client, read_ahead, limits.half_close) {
                 return Poll::Ready(Dialled::ClientGone);
             }
             if !timer.is_overdue(cx) {
                 return Poll::Pending;
             }
-            health::on_dial_failed(gateway, backend);
+            health::on_dial_failed(proxy, backend);
             Poll::Ready(Dialled::Failed(Ending::Timeout))
         })
         .await
@@ -346,16 +344,16 @@ impl Connection<'_> {
     fn conclude(
         &mut self,
         request: &Request,
-        passage: Attempt,
+        attempt: Attempt,
         exchange: Exchange,
         end: End,
     ) -> Result<Conclusion, LocalReply> {
-        let gateway = &*self.worker.gateway;
-        let now = gateway.clock.now();
+        let proxy = &*self.worker.proxy;
+        let now = proxy.clock.now();
         self.now = now;
-        let Attempt { link, backend, tap, _permit, .. } = passage;
-        health::on_exchange_ended(gateway, backend, end, exchange.received(), now);
-        if end == End::Whole && exchange.is_reusable() && request.outgoing.is_written() {
+        let Attempt { link, backend, tap, _permit, .. } = attempt;
+        health::on_exchange_ended(proxy, backend, end, exchange.received(), now);
+        if end == End::Whole && exchange.is_reusable() && request.upstream_request.is_written() {
             self.worker.idle.put(backend, link.target, link.stream, now);
         } else {
             drop(link);
@@ -371,15 +369,15 @@ impl Connection<'_> {
             End::Broken(Break::Eof | Break::Reset | Break::Protocol) => Ending::Reset,
         };
         let status = exchange.status();
-        if let (Some(refusal), None) = (refusal_of(end), status) {
-            let told = Some(refusal.status());
+        if let (Some(reply), None) = (refusal_of(end), status) {
+            let told = Some(reply.status());
             tap.close(ending, told, now);
-            return Err(refusal);
+            return Err(reply);
         }
         let event = tap
             .event_boundary()
             .filter(|_| refusal_of(end).is_some() && !tap.has_terminated() && exchange.takes_event());
-        let keeps = end == End::Whole && exchange.keeps_client() && !self.early.overflowed;
+        let keeps = end == End::Whole && exchange.keeps_client() && !self.read_ahead.overflowed;
         drop(exchange);
         let outcome = tap.close(ending, status, now);
         self.note(request, backend, status);
@@ -401,7 +399,7 @@ impl Connection<'_> {
                 })
             }
             None if keeps => Conclusion::Next(AfterRequest::Request),
-            None if end == End::Whole => Conclusion::Next(AfterRequest::ClosePolitely),
+            None if end == End::Whole => Conclusion::Next(AfterRequest::LingeringClose),
             // Without chunks or a length, only a reset tells this from a whole answer.
             None if broken && request.version == Version::V10 => Conclusion::Broken,
             None => Conclusion::Next(AfterRequest::Close),
@@ -451,18 +449,18 @@ fn refusal_of(end: End) -> Option<LocalReply> {
 }
 
 /// Refused in the queue.
-fn refuse(entry: Option<Entry>, refusal: LocalReply, gateway: &ProxyState) -> Unserved {
-    if let (Some(mut entry), Some(reason)) = (entry, refusal.shed_reason()) {
-        entry.told(refusal.status());
-        entry.shed(reason, gateway.clock.now());
+fn refuse(entry: Option<Entry>, reply: LocalReply, proxy: &ProxyState) -> Unserved {
+    if let (Some(mut entry), Some(reason)) = (entry, reply.shed_reason()) {
+        entry.told(reply.status());
+        entry.shed(reason, proxy.clock.now());
     }
-    Unserved::Refused(refusal)
+    Unserved::Refused(reply)
 }
 
 /// The client is gone before dispatch.
-fn leave(entry: Option<Entry>, gateway: &ProxyState) -> Unserved {
+fn leave(entry: Option<Entry>, proxy: &ProxyState) -> Unserved {
     if let Some(entry) = entry {
-        entry.abandon(gateway.clock.now());
+        entry.abandon(proxy.clock.now());
     }
     Unserved::ClientGone
 }
@@ -473,14 +471,14 @@ fn give_up(
     permit: Permit,
     entry: Option<Entry>,
     ending: Ending,
-    refusal: LocalReply,
+    reply: LocalReply,
     (dispatched, now): (Timestamp, Timestamp),
 ) -> Unserved {
     if let Some((mut entry, shape)) = entry.zip(request.shape.as_ref()) {
         entry.admit(dispatched);
-        Tap::measured(entry, permit, shape.dialect, now).close(ending, Some(refusal.status()), now);
+        Tap::measured(entry, permit, shape.dialect, now).close(ending, Some(reply.status()), now);
     }
-    Unserved::Refused(refusal)
+    Unserved::Refused(reply)
 }
 
 /// A connection that was closed already says so within a round trip; this is one of a bad day.

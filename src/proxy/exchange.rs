@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::io::Io;
 use super::request::reader::Request;
-use super::response::relay::{Forward, Recipient, ResponseRelay};
+use super::response::relay::{ClientSide, Forward, ResponseRelay};
 use super::response::tap::Tap;
 use super::response::write_buffer::Outbox;
 use super::settings::ProxyLimits;
@@ -59,9 +59,9 @@ pub struct ExchangeCx<'a, 't> {
     pub target: &'a Target,
     /// As they were when the exchange began.
     pub limits: &'a ProxyLimits,
-    pub vitals: &'a PassiveHealth,
+    pub passive_health: &'a PassiveHealth,
     /// Bytes of the client's that belong to its next request.
-    pub early: &'a mut ReadAhead,
+    pub read_ahead: &'a mut ReadAhead,
     pub timer: &'a mut Timer<'t>,
     pub request: &'a mut Request,
 }
@@ -115,9 +115,9 @@ impl Exchange {
         d: &mut D,
         u: &mut U,
         tap: &mut Tap,
-        bench: &mut ExchangeCx<'_, '_>,
+        exchange_cx: &mut ExchangeCx<'_, '_>,
     ) -> Poll<End> {
-        WORKBENCH.with_borrow_mut(|work| match self.turn(cx, d, u, tap, bench, work) {
+        SCRATCH.with_borrow_mut(|work| match self.turn(cx, d, u, tap, exchange_cx, work) {
             Ok(()) => Poll::Pending,
             Err(end) => Poll::Ready(end),
         })
@@ -156,40 +156,46 @@ impl Exchange {
         d: &mut D,
         u: &mut U,
         tap: &mut Tap,
-        bench: &mut ExchangeCx<'_, '_>,
-        work: &mut Work,
+        exchange_cx: &mut ExchangeCx<'_, '_>,
+        work: &mut ScratchBuffers,
     ) -> Result<(), End> {
         work.now = None;
         loop {
-            self.push_request(cx, u, tap, bench);
-            let mut moved = self.pull_answer(cx, d, u, tap, bench, work)?;
-            moved |= self.drain_outbox(cx, d, bench)?;
+            self.push_request(cx, u, tap, exchange_cx);
+            let mut moved = self.pull_answer(cx, d, u, tap, exchange_cx, work)?;
+            moved |= self.drain_outbox(cx, d, exchange_cx)?;
             if !self.is_receiving() && self.is_flushed() {
                 return Err(self.broken.map_or(End::Whole, End::Broken));
             }
             if moved {
                 continue;
             }
-            self.watch_client(cx, d, tap, bench, work)?;
-            return self.keep_time(cx, tap, bench, work.now);
+            self.watch_client(cx, d, tap, exchange_cx, work)?;
+            return self.keep_time(cx, tap, exchange_cx, work.now);
         }
     }
 
-    /// Writes what is left of the request. An error is not the end: an early answer may be waiting to be read. Whatever moves
+    /// Writes what is left of the request. An error is not the end: an read_ahead answer may be waiting to be read. Whatever moves
     /// here, the answer is polled after it, so that no other round is needed for it.
-    fn push_request<U: Io>(&mut self, cx: &mut Context<'_>, u: &mut U, tap: &mut Tap, bench: &mut ExchangeCx<'_, '_>) {
+    fn push_request<U: Io>(
+        &mut self,
+        cx: &mut Context<'_>,
+        u: &mut U,
+        tap: &mut Tap,
+        exchange_cx: &mut ExchangeCx<'_, '_>,
+    ) {
         if self.asked {
             return;
         }
-        let outgoing = &mut bench.request.outgoing;
-        if !outgoing.is_settled() {
-            outgoing.push(cx, u);
+        let upstream_request = &mut exchange_cx.request.upstream_request;
+        if !upstream_request.is_settled() {
+            upstream_request.push(cx, u);
         }
-        self.asked = outgoing.is_settled();
-        if outgoing.is_written()
+        self.asked = upstream_request.is_settled();
+        if upstream_request.is_written()
             && let Some(entry) = tap.entry_mut()
         {
-            entry.on_overhead(OverheadStage::Request, bench.now().since(self.begun));
+            entry.on_overhead(OverheadStage::Request, exchange_cx.now().since(self.begun));
         }
     }
 
@@ -199,8 +205,8 @@ impl Exchange {
         d: &mut D,
         u: &mut U,
         tap: &mut Tap,
-        bench: &mut ExchangeCx<'_, '_>,
-        work: &mut Work,
+        exchange_cx: &mut ExchangeCx<'_, '_>,
+        work: &mut ScratchBuffers,
     ) -> Result<bool, End> {
         if !self.is_receiving() {
             tap.on_suspended();
@@ -210,19 +216,19 @@ impl Exchange {
             tap.on_suspended();
             return Ok(false);
         }
-        match u.rd(cx, &mut work.read) {
+        match u.poll_read(cx, &mut work.read) {
             Poll::Ready(Ok(0)) => {
-                let tail = self.answer.on_eof(&mut work.scratch, || bench.recipient());
+                let tail = self.answer.on_eof(&mut work.scratch, || exchange_cx.recipient());
                 match tail {
-                    Ok(tail) => self.send(cx, d, tail, bench)?,
+                    Ok(tail) => self.send(cx, d, tail, exchange_cx)?,
                     Err(()) => self.broken = Some(Break::Eof),
                 }
                 Ok(true)
             }
             Poll::Ready(Ok(n)) => {
-                let at = bench.now();
+                let at = exchange_cx.now();
                 work.now = Some(at);
-                self.on_read(cx, d, at, &work.read[..n], &mut work.scratch, tap, bench)?;
+                self.on_read(cx, d, at, &work.read[..n], &mut work.scratch, tap, exchange_cx)?;
                 Ok(true)
             }
             Poll::Ready(Err(_)) => {
@@ -237,7 +243,7 @@ impl Exchange {
     }
 
     /// A read from the engine, stamped before any of it is written.
-    #[expect(clippy::too_many_arguments, reason = "the parts of the worker's bench are borrowed apart")]
+    #[expect(clippy::too_many_arguments, reason = "the parts of the worker's exchange_cx are borrowed apart")]
     fn on_read<D: Io>(
         &mut self,
         cx: &mut Context<'_>,
@@ -246,22 +252,22 @@ impl Exchange {
         read: &[u8],
         scratch: &mut Vec<u8>,
         tap: &mut Tap,
-        bench: &mut ExchangeCx<'_, '_>,
+        exchange_cx: &mut ExchangeCx<'_, '_>,
     ) -> Result<(), End> {
         if self.received == 0 {
             tap.on_first_byte(at);
-            bench.request.outgoing.release();
+            exchange_cx.request.upstream_request.release();
         }
         self.received += read.len() as u64;
-        bench.vitals.on_heard(at);
-        match self.answer.feed(at, read, scratch, tap, || bench.recipient()) {
-            Ok(Forward { out, is_final_head: false }) => self.send(cx, d, out, bench),
+        exchange_cx.passive_health.on_heard(at);
+        match self.answer.feed(at, read, scratch, tap, || exchange_cx.recipient()) {
+            Ok(Forward { out, is_final_head: false }) => self.send(cx, d, out, exchange_cx),
             Ok(Forward { out, is_final_head: true }) => {
-                bench.request.outgoing.stop();
-                bench.request.outgoing.release();
-                self.send(cx, d, out, bench)?;
+                exchange_cx.request.upstream_request.stop();
+                exchange_cx.request.upstream_request.release();
+                self.send(cx, d, out, exchange_cx)?;
                 if let Some(entry) = tap.entry_mut() {
-                    entry.on_overhead(OverheadStage::FirstByte, bench.now().since(at));
+                    entry.on_overhead(OverheadStage::FirstByte, exchange_cx.now().since(at));
                 }
                 Ok(())
             }
@@ -278,14 +284,14 @@ impl Exchange {
         cx: &mut Context<'_>,
         d: &mut D,
         out: &[u8],
-        bench: &mut ExchangeCx<'_, '_>,
+        exchange_cx: &mut ExchangeCx<'_, '_>,
     ) -> Result<(), End> {
         if out.is_empty() {
             return Ok(());
         }
         let mut rest = out;
         if self.outbox.is_empty() {
-            match d.wr(cx, out) {
+            match d.poll_write(cx, out) {
                 Poll::Ready(Ok(n)) => {
                     self.unflushed = true;
                     rest = &out[n..];
@@ -296,9 +302,9 @@ impl Exchange {
             if rest.is_empty() {
                 return Ok(());
             }
-            self.taken = bench.now();
+            self.taken = exchange_cx.now();
         }
-        if self.outbox.push(&bench.worker.gateway.memory, rest) {
+        if self.outbox.push(&exchange_cx.worker.proxy.memory, rest) {
             Ok(())
         } else {
             self.broken = Some(Break::Memory);
@@ -310,18 +316,18 @@ impl Exchange {
         &mut self,
         cx: &mut Context<'_>,
         d: &mut D,
-        bench: &mut ExchangeCx<'_, '_>,
+        exchange_cx: &mut ExchangeCx<'_, '_>,
     ) -> Result<bool, End> {
         let mut moved = false;
         if !self.outbox.is_empty() {
             moved = self.outbox.drain(cx, d).map_err(|_| End::ClientGone)? > 0;
             if moved {
-                self.taken = bench.now();
+                self.taken = exchange_cx.now();
                 self.unflushed = true;
             }
         }
         if self.unflushed {
-            match d.fl(cx) {
+            match d.poll_flush(cx) {
                 Poll::Ready(Ok(())) => self.unflushed = false,
                 Poll::Ready(Err(_)) => return Err(End::ClientGone),
                 Poll::Pending => {}
@@ -336,17 +342,17 @@ impl Exchange {
         cx: &mut Context<'_>,
         d: &mut D,
         tap: &Tap,
-        bench: &mut ExchangeCx<'_, '_>,
-        work: &mut Work,
+        exchange_cx: &mut ExchangeCx<'_, '_>,
+        work: &mut ScratchBuffers,
     ) -> Result<(), End> {
-        if bench.early.half_closed {
+        if exchange_cx.read_ahead.half_closed {
             return Ok(());
         }
         loop {
-            match d.rd(cx, &mut work.read) {
+            match d.poll_read(cx, &mut work.read) {
                 Poll::Pending => return Ok(()),
-                Poll::Ready(Ok(0)) if !bench.limits().half_close => {
-                    bench.early.half_closed = true;
+                Poll::Ready(Ok(0)) if !exchange_cx.limits().half_close => {
+                    exchange_cx.read_ahead.half_closed = true;
                     return Ok(());
                 }
                 Poll::Ready(Ok(0) | Err(_)) => {
@@ -354,7 +360,7 @@ impl Exchange {
                     return Err(if served { End::Broken(Break::Eof) } else { End::ClientGone });
                 }
                 Poll::Ready(Ok(n)) => {
-                    if !bench.early.keep(&work.read[..n]) {
+                    if !exchange_cx.read_ahead.keep(&work.read[..n]) {
                         return Err(End::ClientGone);
                     }
                 }
@@ -368,16 +374,16 @@ impl Exchange {
         &self,
         cx: &mut Context<'_>,
         tap: &Tap,
-        bench: &mut ExchangeCx<'_, '_>,
+        exchange_cx: &mut ExchangeCx<'_, '_>,
         now: Option<Timestamp>,
     ) -> Result<(), End> {
-        let due = self.due(tap, bench.limits());
-        bench.timer.set(due);
+        let due = self.due(tap, exchange_cx.limits());
+        exchange_cx.timer.set(due);
         let overdue = match now {
-            Some(now) => bench.timer.is_overdue_at(now, cx),
-            None => bench.timer.is_overdue(cx),
+            Some(now) => exchange_cx.timer.is_overdue_at(now, cx),
+            None => exchange_cx.timer.is_overdue(cx),
         };
-        if overdue { Err(self.overdue(due, bench.limits())) } else { Ok(()) }
+        if overdue { Err(self.overdue(due, exchange_cx.limits())) } else { Ok(()) }
     }
 
     /// The first moment at which something will have taken too long.
@@ -416,7 +422,7 @@ impl Exchange {
 
 impl ExchangeCx<'_, '_> {
     fn now(&self) -> Timestamp {
-        self.worker.gateway.clock.now()
+        self.worker.proxy.clock.now()
     }
 
     fn limits(&self) -> &ProxyLimits {
@@ -424,8 +430,8 @@ impl ExchangeCx<'_, '_> {
     }
 
     /// The client's side, for the answer's head.
-    fn recipient(&self) -> Recipient<'_> {
-        Recipient {
+    fn recipient(&self) -> ClientSide<'_> {
+        ClientSide {
             version: self.request.version,
             head_request: self.request.is_head,
             close: !self.request.keep_alive,
@@ -466,7 +472,7 @@ impl ReadAhead {
 
 /// One worker's buffers, shared by all its exchanges. Only the part that was just read is ever looked at: the rest holds
 /// bytes of others.
-pub(super) struct Work {
+pub(super) struct ScratchBuffers {
     pub read: Box<[u8]>,
     pub scratch: Vec<u8>,
     /// When the turn under way last read from an engine.
@@ -474,8 +480,8 @@ pub(super) struct Work {
 }
 
 thread_local! {
-    pub(super) static WORKBENCH: RefCell<Work> =
-        RefCell::new(Work { read: vec![0; READ].into_boxed_slice(), scratch: Vec::new(), now: None });
+    pub(super) static SCRATCH: RefCell<ScratchBuffers> =
+        RefCell::new(ScratchBuffers { read: vec![0; READ].into_boxed_slice(), scratch: Vec::new(), now: None });
 }
 
 /// One read from a socket. 4, 16 and 64 KiB measured alike.

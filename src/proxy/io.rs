@@ -16,29 +16,29 @@ use tokio::net::TcpStream;
 /// A byte stream in both directions.
 pub trait Io: Send + Unpin + 'static {
     /// Reads into `into`; `Ready(Ok(0))` is the peer's FIN.
-    fn rd(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>>;
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>>;
     /// Writes a part of `from`, and says how much.
-    fn wr(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>>;
+    fn poll_write(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>>;
     /// Pushes out what the layer below still holds. A TLS layer may take plaintext and keep the record: without this the
     /// last event of a stream would stay behind until the next one.
-    fn fl(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Ends our direction: FIN, or close_notify and FIN.
     fn end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// When it is dropped, the peer is to see that something broke: a reset, or an end without close_notify.
-    fn break_off(&mut self);
+    fn reset_on_drop(&mut self);
 }
 
 impl Io for TcpStream {
     /// `poll_read`, not `try_read`: only the former drops readiness after a short read, which saves a second system call.
-    fn rd(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         read(Pin::new(self), cx, into)
     }
 
-    fn wr(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(self).poll_write(cx, from)
     }
 
-    fn fl(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
@@ -46,14 +46,14 @@ impl Io for TcpStream {
         Pin::new(self).poll_shutdown(cx)
     }
 
-    fn break_off(&mut self) {
+    fn reset_on_drop(&mut self) {
         let _ = SockRef::from(&*self).set_linger(Some(Duration::ZERO));
     }
 }
 
 /// Lets the kernel ask a silent peer whether it is still there. A peer that vanished without a word would else be noticed by
 /// the next write only, which before a first token may be minutes away.
-pub fn notice_death(stream: &TcpStream) {
+pub fn set_keepalive(stream: &TcpStream) {
     let asking = TcpKeepalive::new().with_time(SILENCE).with_interval(BETWEEN_PROBES).with_retries(PROBES);
     let _ = SockRef::from(stream).set_tcp_keepalive(&asking);
 }
@@ -67,15 +67,15 @@ const PROBES: u32 = 3;
 pub struct Piped(pub Stream);
 
 impl Io for Piped {
-    fn rd(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         read(Pin::new(&mut *self.0), cx, into)
     }
 
-    fn wr(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut *self.0).poll_write(cx, from)
     }
 
-    fn fl(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.0).poll_flush(cx)
     }
 
@@ -84,7 +84,7 @@ impl Io for Piped {
     }
 
     /// Dropped without close_notify, which a TLS client takes for a truncation.
-    fn break_off(&mut self) {}
+    fn reset_on_drop(&mut self) {}
 }
 
 fn read<S: AsyncRead + ?Sized>(stream: Pin<&mut S>, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
@@ -101,7 +101,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         assert!(!SockRef::from(&stream).keepalive().unwrap());
-        notice_death(&stream);
+        set_keepalive(&stream);
         assert!(SockRef::from(&stream).keepalive().unwrap());
     }
 }

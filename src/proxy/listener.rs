@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use super::connection;
 use super::drain::DrainPhase;
-use super::io::notice_death;
+use super::io::set_keepalive;
 use super::state::Worker;
 
 /// A listening socket that several workers may share the port of.
@@ -34,8 +34,8 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Accepts until the process stops; returns when the last connection has ended, or after `LAST_CALL`.
 pub async fn accept_loop(listener: TcpListener, worker: Arc<Worker>) {
-    let gateway = worker.gateway.clone();
-    let mut stop = gateway.drain.watch();
+    let proxy = worker.proxy.clone();
+    let mut stop = proxy.drain.watch();
     let mut connections = JoinSet::new();
     let (mut backoff, mut waiting) = (Duration::ZERO, None);
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
@@ -57,11 +57,11 @@ pub async fn accept_loop(listener: TcpListener, worker: Arc<Worker>) {
         match accepted {
             Ok((permit, stream, peer)) => {
                 backoff = Duration::ZERO;
-                let Some(place) = gateway.addresses.enter(peer.ip()) else { continue };
+                let Some(place) = proxy.addresses.enter(peer.ip()) else { continue };
                 connections.spawn(serve(stream, peer.ip(), worker.clone(), permit, place));
             }
             Err(e) => {
-                gateway.facts.accept_errors.fetch_add(1, Relaxed);
+                proxy.facts.accept_errors.fetch_add(1, Relaxed);
                 if is_exhausted(&e) {
                     backoff = (backoff * 2).clamp(Duration::from_millis(5), Duration::from_millis(200));
                     tokio::time::sleep(backoff).await;
@@ -89,7 +89,7 @@ async fn accept(
     if waiting.is_none() {
         *waiting = Some(listener.accept().await?);
     }
-    let permit = worker.gateway.connections.clone().acquire_owned().await.map_err(io::Error::other)?;
+    let permit = worker.proxy.connections.clone().acquire_owned().await.map_err(io::Error::other)?;
     let (stream, peer) = waiting.take().ok_or(io::ErrorKind::WouldBlock)?;
     Ok((permit, stream, peer))
 }
@@ -113,8 +113,8 @@ fn serve(
         }
         // A stalled client is to be seen by us, not hidden in megabytes of the kernel's send buffer.
         let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(NOT_SENT);
-        notice_death(&stream);
-        let open = &worker.gateway.facts.open_connections;
+        set_keepalive(&stream);
+        let open = &worker.proxy.facts.open_connections;
         open.fetch_add(1, Relaxed);
         let _open = Open(open);
         connection::serve(&mut stream, peer, &worker).await;

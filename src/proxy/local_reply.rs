@@ -1,4 +1,4 @@
-//! weir's own answers: every refusal and failure, in the dialect of whoever asked.
+//! weir's own answers: every reply and failure, in the dialect of whoever asked.
 //!
 //! The one place where an error becomes HTTP. Each answer says what happened in one sentence, when to come back, and
 //! nothing that a client sent: no target, no header, no body.
@@ -45,7 +45,7 @@ impl LocalReply {
         Self::Shed { reason, status: 503, retry_after: 1 }
     }
 
-    /// The books' reason, of a refusal before dispatch.
+    /// The books' reason, of a reply before dispatch.
     pub fn shed_reason(self) -> Option<ShedReason> {
         match self {
             Self::Shed { reason, .. } => Some(reason),
@@ -260,8 +260,8 @@ mod tests {
     #[test]
     fn every_refusal_is_one_well_framed_answer_with_a_json_body_in_every_dialect() {
         for family in [ApiFamily::OpenAi, ApiFamily::Anthropic, ApiFamily::Ollama, ApiFamily::Tgi] {
-            for refusal in ALL {
-                let text = String::from_utf8(refusal.render(&to(family))).unwrap();
+            for reply in ALL {
+                let text = String::from_utf8(reply.render(&to(family))).unwrap();
                 let (head, body) = text.split_once("\r\n\r\n").unwrap();
                 assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
                 assert!(!head.contains("connection: close"), "the connection stays usable");

@@ -1,7 +1,7 @@
 //! The data port: clients on one side, backends on the other, and one task for each exchange between them.
 //!
-//! `listener` accepts, `connection` is the life of a client's connection, `arriving` reads a request, `passage` takes it to a
-//! backend, `exchange` moves the bytes of it and of its answer, `tap` reads along, `refusal` speaks when the engine does not. The rules of HTTP are in `http1/`, the words
+//! `listener` accepts, `connection` is the life of a client's connection, `arriving` reads a request, `attempt` takes it to a
+//! backend, `exchange` moves the bytes of it and of its answer, `tap` reads along, `reply` speaks when the engine does not. The rules of HTTP are in `http1/`, the words
 //! of the dialects in `wire/`, the books in `measure/`; here are sockets, buffers and deadlines.
 
 mod accounting;

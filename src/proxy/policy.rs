@@ -1,4 +1,4 @@
-//! How requests are let in, as far as the proxy itself decides: objectives of routes, what a refusal looks like, what is given
+//! How requests are let in, as far as the proxy itself decides: objectives of routes, what a reply looks like, what is given
 //! up. How many go at a time is not decided here.
 
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub struct RequestPolicy {
     pub max_wait: Duration,
     /// A dispatched request without a first token is given up at its objective.
     pub late_abort: bool,
-    /// Status of a refusal for want of room.
+    /// Status of a reply for want of room.
     pub shed_status: u16,
     /// Answers that clients want whole are streamed from the backends and put together.
     pub reassemble: bool,
@@ -74,11 +74,11 @@ impl RequestPolicy {
     /// What a measured request asks the lines for.
     pub(super) fn ask(&self, request: &Request) -> Option<AdmissionRequest> {
         let shape = request.shape.as_ref()?;
-        let TrustedHints { class, tenant, .. } = request.claims;
+        let TrustedHints { class, tenant, .. } = request.hints;
         Some(AdmissionRequest {
             arrived: request.arrived,
             prompt: shape.prompt_tokens_estimate().unwrap_or(UNKNOWN_PROMPT) as f32,
-            bytes: u32::try_from(request.outgoing.body_len()).unwrap_or(u32::MAX),
+            bytes: u32::try_from(request.upstream_request.body_len()).unwrap_or(u32::MAX),
             class,
             tenant,
             slo: request.slo_ttft,
@@ -98,8 +98,8 @@ impl RequestPolicy {
         Some(request.arrived + slo)
     }
 
-    /// A line's refusal, as it is told to the client.
-    pub(super) fn refusal(&self, refused: Refused) -> LocalReply {
+    /// A line's reply, as it is told to the client.
+    pub(super) fn reply(&self, refused: Refused) -> LocalReply {
         match refused {
             Refused::NoBackend => LocalReply::shed(ShedReason::NoBackend),
             Refused::Shed(Shed { reason, retry_after }) => LocalReply::Shed {

@@ -30,12 +30,12 @@ impl Connection<'_> {
         mut waiting: QueueWait,
         deadline: Timestamp,
     ) -> Waited {
-        let half_close = self.gateway().limits.load().half_close;
+        let half_close = self.proxy().limits.load().half_close;
         timer.set(deadline);
-        let early = &mut self.early;
+        let read_ahead = &mut self.read_ahead;
         let ended = poll_fn(|cx| {
             // The client first: a turn that comes with the hang-up is given to somebody else.
-            if is_gone(cx, client, early, half_close) {
+            if is_gone(cx, client, read_ahead, half_close) {
                 return Poll::Ready(None);
             }
             if let Poll::Ready(turn) = waiting.poll(cx) {
@@ -47,7 +47,7 @@ impl Connection<'_> {
         let turn = match ended {
             None => return Waited::ClientGone,
             Some(Some(turn)) => turn,
-            Some(None) => waiting.expire(self.gateway().clock.now()),
+            Some(None) => waiting.expire(self.proxy().clock.now()),
         };
         match turn {
             Ok(permit) => Waited::Turn(permit),
@@ -57,13 +57,18 @@ impl Connection<'_> {
 }
 
 /// Whether the client has hung up. Bytes ahead of their turn do not end the watch: a hang-up may follow them.
-pub(super) fn is_gone<D: Io>(cx: &mut Context<'_>, client: &mut D, early: &mut ReadAhead, half_close: bool) -> bool {
-    while !early.half_closed {
+pub(super) fn is_gone<D: Io>(
+    cx: &mut Context<'_>,
+    client: &mut D,
+    read_ahead: &mut ReadAhead,
+    half_close: bool,
+) -> bool {
+    while !read_ahead.half_closed {
         let mut borne = true;
-        match poll_read(cx, client, |bytes| borne = early.keep(bytes)) {
+        match poll_read(cx, client, |bytes| borne = read_ahead.keep(bytes)) {
             Poll::Pending => break,
             Poll::Ready(true) if borne => {}
-            Poll::Ready(false) if !half_close => early.half_closed = true,
+            Poll::Ready(false) if !half_close => read_ahead.half_closed = true,
             Poll::Ready(_) => return true,
         }
     }

@@ -43,10 +43,10 @@ pub(super) fn begin(sampling: Sampling, trace: Trace, out: &mut Vec<u8>) -> Opti
 
 /// What a measured request carries, if anybody wants to be told of it.
 pub(super) fn caption(worker: &Worker, request: &Request) -> Option<Box<ReportContext>> {
-    let gateway = &*worker.gateway;
-    let to = gateway.reports.as_ref()?;
+    let proxy = &*worker.proxy;
+    let to = proxy.reports.as_ref()?;
     let span = request.span.as_deref().copied();
-    let wanted = gateway.access_log || span.is_some();
+    let wanted = proxy.access_log || span.is_some();
     wanted.then(|| ReportContext::new(to.clone(), request.id.to_string().into(), span))
 }
 

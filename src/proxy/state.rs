@@ -1,6 +1,6 @@
 //! What all connections share, and what each worker has for itself.
 //!
-//! The gateway is process-wide; what a reload changes in it is swapped whole, the rest is immutable but for counters; a worker is one thread with its own reactor, its own idle
+//! The proxy is process-wide; what a reload changes in it is swapped whole, the rest is immutable but for counters; a worker is one thread with its own reactor, its own idle
 //! connections to the backends and its own shard of the books, so that nothing crosses threads while a request lives.
 
 use std::net::IpAddr;
@@ -54,13 +54,13 @@ pub struct ProxyState {
     pub via_id: u64,
     pub retries: RetryBudget,
     /// What traffic has told about each backend.
-    pub vitals: Box<[PassiveHealth]>,
+    pub passive_health: Box<[PassiveHealth]>,
     pub addresses: Arc<Addresses>,
     /// Called at each phase of a request. A test makes it panic; in a running process it does nothing.
-    pub hook: fn(HookPoint),
+    pub test_hook: fn(HookPoint),
 }
 
-/// Where a request is when `Gateway::hook` is called.
+/// Where a request is when `Gateway::test_hook` is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HookPoint {
     /// The head was read and is valid.
@@ -78,7 +78,7 @@ pub enum HookPoint {
 pub struct Counters {
     pub open_connections: AtomicU64,
     pub accept_errors: AtomicU64,
-    /// Counted by the process's panic hook (`export::logging`), whatever task it was.
+    /// Counted by the process's panic test_hook (`export::logging`), whatever task it was.
     pub panics: Arc<AtomicU64>,
 }
 
@@ -92,7 +92,7 @@ impl ProxyState {
 
 /// One worker thread's own things.
 pub struct Worker {
-    pub gateway: Arc<ProxyState>,
+    pub proxy: Arc<ProxyState>,
     pub shard: Arc<Shard>,
     pub idle: Idle,
     date: ArcSwap<[u8; 29]>,
@@ -103,28 +103,21 @@ pub struct Worker {
 
 impl Worker {
     /// Worker number `index`. `id_seed` makes request ids differ between processes.
-    pub fn new(gateway: Arc<ProxyState>, index: usize, id_seed: u64) -> Arc<Self> {
-        let shard = gateway.ledger.shard(index);
-        let idle = Idle::new(gateway.targets.places());
+    pub fn new(proxy: Arc<ProxyState>, index: usize, id_seed: u64) -> Arc<Self> {
+        let shard = proxy.ledger.shard(index);
+        let idle = Idle::new(proxy.targets.places());
         // The pseudonym tells it from another weir on the same way; a comment would not do, because any hop may remove it.
-        let via = format!("1.1 weir-{:016x}", gateway.via_id).into();
+        let via = format!("1.1 weir-{:016x}", proxy.via_id).into();
         let id_seed = id_seed.rotate_left(7).wrapping_add(index as u64);
-        let worker = Self {
-            gateway,
-            shard,
-            idle,
-            date: ArcSwap::from_pointee([b' '; 29]),
-            ids: AtomicU64::new(0),
-            id_seed,
-            via,
-        };
+        let worker =
+            Self { proxy, shard, idle, date: ArcSwap::from_pointee([b' '; 29]), ids: AtomicU64::new(0), id_seed, via };
         worker.tick();
         Arc::new(worker)
     }
 
     /// What happens once a second: old connections go, and the `Date` value is renewed.
     pub fn tick(&self) {
-        self.idle.sweep(self.gateway.clock.now());
+        self.idle.sweep(self.proxy.clock.now());
         #[expect(clippy::disallowed_methods, reason = "the Date field is wall-clock time")]
         let text = httpdate::fmt_http_date(std::time::SystemTime::now());
         if let Ok(date) = text.into_bytes().try_into() {

@@ -1,6 +1,6 @@
 //! The one timer of a connection, for every deadline that it has in turn.
 //!
-//! A deadline that moves away costs nothing: the timer stays where it is, and when it fires too early it is set anew. A
+//! A deadline that moves away costs nothing: the timer stays where it is, and when it fires too read_ahead it is set anew. A
 //! request's deadlines nearly always move away, so the runtime's timer wheel is touched every few seconds, not per request.
 
 use std::pin::Pin;

@@ -283,9 +283,9 @@ impl<'a, H: FnMut(&Sample)> Rehearsal<'a, H> {
     }
 
     fn on_tick(&mut self) {
-        let pressure = self.line.pressure(self.now);
+        let gate_stats = self.line.gate_stats(self.now);
         let control = self.stage.scenario.control;
-        self.limits = self.watch.on_tick(&pressure, control.mode(), self.now);
+        self.limits = self.watch.on_tick(&gate_stats, control.mode(), self.now);
         if !control.kv_cap {
             self.limits.kv_cap = None;
         }

@@ -2,7 +2,7 @@
 
 use super::outcome::{Observation, SimulationOutcome};
 use crate::admission::Shadow;
-use crate::admission::policy::{Control, turn};
+use crate::admission::policy::{self, Control};
 use crate::admission::{GateStats, Limits, Mode};
 use crate::estimate::{Estimator, Settings};
 use crate::measure::{Sample, What};
@@ -51,9 +51,9 @@ impl ObservedEstimator {
     }
 
     /// A tenth of a second is over: what may be dispatched from now on. On a whole second of the clock a reading is kept.
-    pub fn on_tick(&mut self, pressure: &GateStats, mode: Mode, now: Timestamp) -> Limits {
+    pub fn on_tick(&mut self, gate_stats: &GateStats, mode: Mode, now: Timestamp) -> Limits {
         self.ticks += 1;
-        let limits = turn(&mut self.estimator, &mut self.control, pressure, mode, now);
+        let limits = policy::tick(&mut self.estimator, &mut self.control, gate_stats, mode, now);
         if let Some(shadow) = &mut self.shadow {
             shadow.on_tick(now, &self.estimator);
         }

@@ -13,7 +13,7 @@ use weir::export::admin::AdminPort;
 use weir::export::auth::AccessPolicy;
 use weir::export::routes::AdminPage;
 use weir::export::{
-    DrainControl, Handles, Mode, ModeControl, ProcessCounters, ProcessFacts, Readiness, ReadinessCheck, ReloadControl,
+    DrainControl, Handles, Mode, ModeControl, ProcessState, ReadProcessState, Readiness, ReadinessCheck, ReloadControl,
 };
 
 use crate::books;
@@ -37,9 +37,9 @@ impl Process {
     }
 }
 
-impl ProcessFacts for Process {
-    fn facts(&self) -> ProcessCounters {
-        ProcessCounters { up: vec![true], reload_accepted: true, ..ProcessCounters::default() }
+impl ReadProcessState for Process {
+    fn facts(&self) -> ProcessState {
+        ProcessState { up: vec![true], reload_accepted: true, ..ProcessState::default() }
     }
 }
 

@@ -119,14 +119,14 @@ const EVENT: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"x
 /// The books, once `done` says so of them; they balance at every look.
 fn books(running: &RunningServer, done: impl Fn(&Snapshot) -> bool) -> Snapshot {
     for _ in 0..2_000 {
-        let snapshot = running.gateway.ledger.snapshot(running.gateway.clock.now());
+        let snapshot = running.proxy.ledger.snapshot(running.proxy.clock.now());
         snapshot.check().unwrap();
         if done(&snapshot) {
             return snapshot;
         }
         pause();
     }
-    panic!("it did not come to it: {:?}", running.gateway.ledger.snapshot(running.gateway.clock.now()).accounts);
+    panic!("it did not come to it: {:?}", running.proxy.ledger.snapshot(running.proxy.clock.now()).accounts);
 }
 
 fn total(snapshot: &Snapshot, of: impl Fn(&weir::measure::AccountStats) -> u64) -> u64 {
@@ -135,7 +135,7 @@ fn total(snapshot: &Snapshot, of: impl Fn(&weir::measure::AccountStats) -> u64) 
 
 /// Waits until nothing is under way, so that what an exchange held is given back.
 fn idle(running: &RunningServer) {
-    while running.gateway.drain.underway() > 0 {
+    while running.proxy.drain.underway() > 0 {
         pause();
     }
 }
@@ -317,8 +317,8 @@ fn a_head_longer_than_configured_is_431_and_one_that_fits_is_not() {
 fn a_peer_in_a_trusted_network_is_trusted_also_when_its_address_is_mapped() {
     let (engine, _heard) = answering(OK);
     let running = weir(&[engine], "admission: {trust: ['10.0.0.0/8']}");
-    assert!(running.gateway.trusts("::ffff:10.1.2.3".parse().unwrap()));
-    assert!(!running.gateway.trusts("::ffff:11.1.2.3".parse().unwrap()));
+    assert!(running.proxy.trusts("::ffff:10.1.2.3".parse().unwrap()));
+    assert!(!running.proxy.trusts("::ffff:11.1.2.3".parse().unwrap()));
     running.stop();
 }
 
@@ -333,13 +333,13 @@ fn a_head_or_a_body_that_drips_ends_at_its_deadline_however_steadily_it_drips() 
         stream.write_all(start).unwrap();
         let mut reader = stream.try_clone().unwrap();
         let answer = std::thread::spawn(move || rest(&mut reader));
-        let began = running.gateway.clock.now();
+        let began = running.proxy.clock.now();
         while !answer.is_finished() {
             let _ = stream.write_all(b"a");
             pause();
         }
         assert!(answer.join().unwrap().starts_with("HTTP/1.1 408 "));
-        assert!(running.gateway.clock.now().since(began) < Duration::from_secs(8));
+        assert!(running.proxy.clock.now().since(began) < Duration::from_secs(8));
     }
     assert_eq!(heard.try_iter().count(), 0);
     running.stop();
@@ -350,7 +350,7 @@ fn an_address_at_its_cap_is_turned_away_and_served_again_once_a_place_is_free() 
     let (engine, _heard) = answering(OK);
     let running = weir(&[engine], "limits: {max_connections_per_address: 2}");
     let places = [open(running.address), open(running.address)];
-    while running.gateway.facts.open_connections.load(std::sync::atomic::Ordering::Relaxed) < 2 {
+    while running.proxy.facts.open_connections.load(std::sync::atomic::Ordering::Relaxed) < 2 {
         pause();
     }
     assert_eq!(get(running.address, "/x"), "");
@@ -364,7 +364,7 @@ fn a_connection_over_the_cap_waits_and_is_served_when_another_ends() {
     let (engine, _heard) = answering(OK);
     let running = weir(&[engine], "limits: {max_connections: 1}");
     let place = open(running.address);
-    while running.gateway.facts.open_connections.load(std::sync::atomic::Ordering::Relaxed) < 1 {
+    while running.proxy.facts.open_connections.load(std::sync::atomic::Ordering::Relaxed) < 1 {
         pause();
     }
     let mut waiting = open(running.address);
@@ -380,12 +380,12 @@ fn a_worker_that_waits_for_connections_keeps_no_place_from_the_others() {
     let text = "listen: 127.0.0.1:0\nworkers: 3\nadmin: {listen: '127.0.0.1:0'}\nlimits: {max_connections: 1}\n";
     let text = format!("{text}backends: [{{url: 'http://{engine}', engine: none}}]\n");
     let running = start(Config::parse(&text, "test", &Overrides::default(), &|_| None).unwrap(), |_| {}).unwrap();
-    let began = running.gateway.clock.now();
+    let began = running.proxy.clock.now();
     for _ in 0..30 {
         assert!(get(running.address, "/x").starts_with("HTTP/1.1 200 "));
     }
     // A place that had to change hands at each second's turn would make this half a minute.
-    assert!(running.gateway.clock.now().since(began) < Duration::from_secs(8));
+    assert!(running.proxy.clock.now().since(began) < Duration::from_secs(8));
     running.stop();
 }
 
@@ -430,7 +430,7 @@ fn a_stream_whose_client_takes_nothing_is_not_taken_for_a_silent_backend() {
     let running = weir(&[flooding()], "");
     let mut client = open(running.address);
     client.write_all(&post(CHAT, "", STREAM)).unwrap();
-    let pool = running.gateway.pool.clone();
+    let pool = running.proxy.pool.clone();
     let settled = |listening: u32| {
         (0..2_000).any(|_| {
             pause();
@@ -471,11 +471,11 @@ fn an_answer_reaches_a_client_that_has_sent_more_than_was_asked_for() {
 fn a_request_whose_task_ends_while_dialling_is_booked() {
     let (first, second) = (black_hole(), black_hole());
     let running = weir(&[first.0, second.0], "limits: {connect_timeout: 60s}");
-    let ledger = running.gateway.ledger.clone();
-    let now = running.gateway.clock.now();
+    let ledger = running.proxy.ledger.clone();
+    let now = running.proxy.clock.now();
     let mut client = open(running.address);
     client.write_all(&post(CHAT, "", STREAM)).unwrap();
-    while running.gateway.drain.underway() == 0 {
+    while running.proxy.drain.underway() == 0 {
         pause();
     }
     running.stop();
@@ -492,7 +492,7 @@ fn a_client_that_leaves_while_its_backend_is_dialled_is_seen_also_behind_stray_b
     for stray in ["", "\r\n"] {
         let mut client = open(running.address);
         client.write_all(&[&post(CHAT, "", STREAM), stray.as_bytes()].concat()).unwrap();
-        while running.gateway.drain.underway() == 0 {
+        while running.proxy.drain.underway() == 0 {
             pause();
         }
         drop(client);
@@ -578,14 +578,14 @@ fn memory_that_a_slow_client_has_used_up_is_not_the_backends_fault() {
     let running = weir(&[flooding()], "limits: {max_body: 64KiB, body_memory: 64KiB}");
     let mut client = open(running.address);
     client.write_all(&post(CHAT, "", STREAM)).unwrap();
-    while running.gateway.memory.used() < 40 << 10 {
+    while running.proxy.memory.used() < 40 << 10 {
         pause();
     }
     (0..20).for_each(|_| pause());
     rest(&mut client);
     books(&running, |books| total(books, |books| books.finished(Outcome::ClientCancelled)) == 1);
     idle(&running);
-    assert_eq!(running.gateway.memory.used(), 0);
+    assert_eq!(running.proxy.memory.used(), 0);
     running.stop();
 }
 
@@ -635,9 +635,9 @@ fn a_panic_is_counted_once_and_ends_one_request() {
     let (engine, _heard) = answering(OK);
     let panics: Arc<AtomicU64> = Arc::default();
     weir::export::logging::on_panic(panics.clone());
-    let running = weir_adjusted(&[format!("http://{engine}")], "", |gateway| {
-        gateway.facts.panics = panics;
-        gateway.hook = |phase| assert!(phase != HookPoint::Arrived, "injected");
+    let running = weir_adjusted(&[format!("http://{engine}")], "", |proxy| {
+        proxy.facts.panics = panics;
+        proxy.test_hook = |phase| assert!(phase != HookPoint::Arrived, "injected");
     });
     assert_eq!(ask(running.address, &post(CHAT, "", STREAM)), "");
     idle(&running);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use weir::export::ProcessCounters;
+use weir::export::ProcessState;
 use weir::export::encoding::gzip;
 use weir::export::metrics::Exposition;
 
@@ -24,9 +24,9 @@ const ASKED: Duration = Duration::from_millis(50);
 const ALLOWED: Duration = if cfg!(debug_assertions) { Duration::from_secs(2) } else { ASKED };
 
 /// All backends known as one is.
-fn all_known() -> ProcessCounters {
+fn all_known() -> ProcessState {
     let one = facts(judged(true));
-    ProcessCounters {
+    ProcessState {
         up: vec![true; BACKENDS],
         judged: vec![one.judged[0].clone(); BACKENDS],
         gates: vec![one.gates[0].clone(); BACKENDS],

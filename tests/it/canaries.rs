@@ -307,11 +307,11 @@ fn dead_draining_and_full(origin: &Origin) -> usize {
     let mut holder = Client::connect(full.address);
     let most = post(&path(CHAT), &fields("serve"), &[b' '; 4096]);
     holder.send(&most[..most.len() - 5]);
-    time::until("most of the budget is held", || full.gateway().memory.used() == 4091);
+    time::until("most of the budget is held", || full.proxy().memory.used() == 4091);
     expect(&full, &[503]);
     let draining = Weir::with(&[origin.address], "drain: {min_delay: 0s, timeout: 60s}", |_| {});
     draining.page("/drain");
-    time::until("it refuses", || draining.gateway().drain.phase() == weir::proxy::drain::DrainPhase::Lame);
+    time::until("it refuses", || draining.proxy().drain.phase() == weir::proxy::drain::DrainPhase::Lame);
     expect(&draining, &[503]);
     7
 }
@@ -327,8 +327,8 @@ fn panicking(origin: &Origin) -> usize {
         |phase| assert!(phase != HookPoint::Dispatched, "{CANARY}"),
         |phase| assert!(phase != HookPoint::Ended, "{CANARY}"),
     ];
-    for hook in hooks {
-        let weir = Weir::with(&[origin.address], SETTINGS, |gateway| gateway.hook = hook);
+    for test_hook in hooks {
+        let weir = Weir::with(&[origin.address], SETTINGS, |proxy| proxy.test_hook = test_hook);
         let request = post(&path(CHAT), &fields("serve"), &body(true));
         let answer = Client::connect(weir.address).send(&request).answer();
         search_answer("a panic", &answer);

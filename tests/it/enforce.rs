@@ -75,7 +75,7 @@ fn send(weir: &Weir, extra: &str) -> Client {
 }
 
 fn wait_for_queue(weir: &Weir, depth: u64) {
-    let pool = &weir.gateway().pool;
+    let pool = &weir.proxy().pool;
     let in_line = || (0..pool.len()).map(|b| pool.gauges(BackendId(b as u16)).queued as u64).sum::<u64>();
     // In the books a request is queued until its connection is in hand.
     time::until("the queue has its length", || queued(weir) == depth && in_line() == depth);
@@ -111,7 +111,7 @@ fn who_finds_the_backend_full_waits_for_the_last_byte_of_the_one_before() {
     assert_eq!(gate.most.load(SeqCst), 1);
     let books = weir.settled();
     assert_eq!((finished(&books, Outcome::Completed), books.dropped), (3, 0));
-    assert_eq!(weir.gateway().pool.load(BackendId(0)), 0);
+    assert_eq!(weir.proxy().pool.load(BackendId(0)), 0);
 }
 
 #[test]
@@ -264,7 +264,7 @@ fn a_stream_without_a_first_token_is_given_up_at_its_objective() {
     time::until("the backend is left", || saw_end.load(SeqCst));
     let books = weir.settled();
     assert_eq!(finished(&books, Outcome::Deadline), 1);
-    assert_eq!(weir.gateway().pool.load(BackendId(0)), 0);
+    assert_eq!(weir.proxy().pool.load(BackendId(0)), 0);
 }
 
 #[test]
@@ -406,10 +406,10 @@ fn a_backend_that_dies_gives_its_queue_to_the_other_and_the_books_say_so() {
     let weir = Weir::with(&[a.address, b.address], &enforcing(1, "slo: {ttft: 20s}"), |_| {});
     let mut clients: Vec<_> = (0..6).map(|_| send(&weir, "")).collect();
     wait_for_queue(&weir, 4);
-    let pool = &weir.gateway().pool;
+    let pool = &weir.proxy().pool;
     let queues = || [0, 1].map(|b| pool.gauges(BackendId(b)).queued);
     assert_eq!(queues(), [2, 2]);
-    pool.set_up(BackendId(0), false, weir.gateway().clock.now());
+    pool.set_up(BackendId(0), false, weir.proxy().clock.now());
     assert_eq!(queues(), [0, 4]);
     gate.let_through(6);
     assert!(clients.iter_mut().all(|client| client.answer().complete));

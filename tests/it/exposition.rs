@@ -16,7 +16,7 @@ use weir::export::gate_status::GateStatus;
 use weir::export::metrics::Exposition;
 use weir::export::saturation::BackendEstimate;
 use weir::export::status::describe;
-use weir::export::{Mode, ProcessCounters};
+use weir::export::{Mode, ProcessState};
 use weir::export::{families, probe};
 use weir::gpu::reading::{Device, Figures, Identity, ThrottleReason, Throttling, Xid};
 use weir::measure::snapshot::Snapshot;
@@ -61,8 +61,8 @@ pub fn probed() -> probe::Status {
     }
 }
 
-pub fn facts(judged: BackendEstimate) -> ProcessCounters {
-    ProcessCounters {
+pub fn facts(judged: BackendEstimate) -> ProcessState {
+    ProcessState {
         mode: Mode::Enforce,
         up: vec![true],
         journal: Some(Default::default()),
@@ -89,7 +89,7 @@ pub fn facts(judged: BackendEstimate) -> ProcessCounters {
             excess: Some(0.0),
         })],
         gpus: vec![gpu()],
-        ..ProcessCounters::default()
+        ..ProcessState::default()
     }
 }
 
@@ -205,7 +205,7 @@ fn what_is_unknown_is_nan_or_absent_and_never_zero() {
     let mut at_most = judged(false);
     at_most.reading.prediction.as_mut().unwrap().at_most = true;
     assert_eq!(names(&render_with(&snapshot, at_most), "weir_capacity_predicted"), 0, "no point");
-    let nothing = ProcessCounters { up: vec![true], ..ProcessCounters::default() };
+    let nothing = ProcessState { up: vec![true], ..ProcessState::default() };
     let nothing = Exposition::new(&[]).write(&snapshot, &nothing, false, None).unwrap();
     assert_eq!((names(&nothing, "weir_saturation"), names(&nothing, "weir_backend_reported")), (0, 0));
 }
@@ -214,7 +214,7 @@ fn what_is_unknown_is_nan_or_absent_and_never_zero() {
 fn a_figure_of_a_gpu_that_cannot_be_read_is_absent_and_null() {
     let snapshot = books::busy(1);
     let shown = |gpus: Vec<Device>| {
-        let facts = ProcessCounters { gpus, ..ProcessCounters::default() };
+        let facts = ProcessState { gpus, ..ProcessState::default() };
         let text = Exposition::new(&[]).write(&snapshot, &facts, false, None).unwrap();
         let families: BTreeSet<_> = text
             .lines()
@@ -284,7 +284,7 @@ fn knee_and_saturation_say_what_is_known_and_what_is_missing() {
 fn the_identities_hold_in_the_text_and_in_the_status() {
     let snapshot = books::busy(5);
     assert_eq!(Text::parse(&render(&snapshot)).unwrap().identities(), Ok(5));
-    assert_eq!(status_identities(&describe(&snapshot, &ProcessCounters::default(), false)), Ok(1));
+    assert_eq!(status_identities(&describe(&snapshot, &ProcessState::default(), false)), Ok(1));
 }
 
 #[test]
@@ -301,7 +301,7 @@ fn books_that_do_not_balance_are_noticed() {
         let forged = text.replace(line, &format!("{line}0"));
         assert!(Text::parse(&forged).unwrap().identities().is_err(), "{line}");
     }
-    let mut status = describe(&books::busy(1), &ProcessCounters::default(), false);
+    let mut status = describe(&books::busy(1), &ProcessState::default(), false);
     status["backends"][0]["totals"]["finished"]["deadline"] = 77.into();
     assert!(status_identities(&status).is_err());
 }
@@ -354,7 +354,7 @@ fn status_has_every_key_of_the_contract_and_agrees_with_the_metrics() {
         (backend["saturation"]["state"].as_str(), backend["saturation"]["ratio"].as_f64()),
         (Some("saturated"), Some(2.0))
     );
-    let unjudged = describe(&snapshot, &ProcessCounters::default(), false);
+    let unjudged = describe(&snapshot, &ProcessState::default(), false);
     assert_eq!(unjudged["backends"][0]["saturation"]["state"], "unknown");
     assert_eq!(keys(&unjudged["backends"][0]["saturation"]), keys(&backend["saturation"]));
     let offered: f64 = text.sums("weir_requests_offered_total", |_| true).values().sum();

@@ -263,5 +263,5 @@ fn watch(fake: &FakeNvml, enabled: Enabled) -> (Clock, std::sync::Arc<GpuReading
     let (clock, settings) = (Clock::start(), Settings { enabled, ..settings(fake) });
     let tenants = vec![GpuTenant { backend: "a".into(), gpus: Whose::All }];
     let watch = GpuMonitor::start(Library::of(&settings), &settings, tenants, clock).unwrap().unwrap();
-    (clock, watch.seat(), watch)
+    (clock, watch.latest(), watch)
 }

@@ -19,41 +19,35 @@ const fn room(path: &'static str, floor: u8, beside: &'static [&'static str]) ->
 
 /// The longest path that fits a file decides its room. A new file outside every room fails the test.
 const ROOMS: &[Room] = &[
-    room("time", 0, &[]),
-    room("units", 0, &[]),
-    room("backend", 0, &[]),
-    room("slo", 0, &[]),
-    room("average", 0, &[]),
+    room("vocabulary", 0, &[]),
     room("http1", 1, &[]),
     room("wire", 1, &[]),
     room("measure", 1, &[]),
-    room("admission", 1, &[]),
     room("engine/model", 1, &[]),
     room("engine/profile", 1, &["engine/model"]),
     room("load/schedule", 1, &[]),
     room("load/workload", 1, &["load/schedule"]),
-    room("load/listing", 1, &["load/schedule", "load/workload"]),
+    room("load/trace_file", 1, &["load/schedule", "load/workload"]),
+    room("gpu/reading", 1, &[]),
+    room("probe/settings", 1, &[]),
+    room("probe/ladder", 1, &[]),
+    room("probe/guard", 1, &["probe/settings"]),
     room("sweep/search", 2, &[]),
     room("estimate", 2, &[]),
-    room("control", 3, &[]),
-    room("balance", 3, &[]),
-    room("rehearsal", 4, &[]),
+    room("admission", 3, &[]),
+    room("simulation", 4, &[]),
     room("clock", 5, &[]),
     room("proxy", 5, &["clock"]),
     room("export", 5, &["clock"]),
-    room("steer", 5, &["clock"]),
-    room("scrape", 5, &["clock"]),
+    room("control_loop", 5, &["clock"]),
+    room("engine_metrics", 5, &["clock"]),
     room("gpu", 5, &["clock"]),
-    room("gpu/reading", 1, &[]),
     room("engine/server", 5, &["clock"]),
     room("load", 5, &["clock"]),
     room("offline", 5, &["clock"]),
     room("config", 6, &["cli", "app", "demo"]),
     room("cli", 6, &["config", "app", "demo", "sweep", "top"]),
     room("sweep", 6, &[]),
-    room("probe/settings", 1, &[]),
-    room("probe/ladder", 1, &[]),
-    room("probe/guard", 1, &["probe/settings"]),
     room("probe", 6, &[]),
     room("app", 6, &["config", "cli", "demo", "probe"]),
     room("demo", 6, &["config", "cli", "app"]),
@@ -186,9 +180,9 @@ fn imports_go_down() {
 fn an_upward_import_is_found() {
     for text in [
         "use crate::proxy::exchange::Exchange;",
-        "use crate::{time::Timestamp, proxy::{self, tap}};",
+        "use crate::{vocabulary::time::Timestamp, proxy::{self, tap}};",
         "fn f(now: crate::proxy::Tap) {}",
-        "use crate::time::Timestamp as T;\npub(crate) use crate::proxy as p;",
+        "use crate::vocabulary::time::Timestamp as T;\npub(crate) use crate::proxy as p;",
     ] {
         let found = violations("wire/sse", text);
         assert!(found[0].starts_with("wire/sse (floor 1) imports up: proxy (floor 5)"), "{text}: {found:?}");
@@ -206,7 +200,7 @@ fn a_sideways_import_is_found() {
 
 #[test]
 fn a_hand_on_a_low_floor_is_found() {
-    assert_eq!(violations("balance", "use tokio::sync::Mutex;"), ["balance: tokio is a hand"]);
+    assert_eq!(violations("admission", "use tokio::sync::Mutex;"), ["admission: tokio is a hand"]);
     assert_eq!(
         violations("measure/window", "fn f() -> prometheus::Counter {}"),
         ["measure/window: prometheus is a hand"]
@@ -226,11 +220,11 @@ fn what_is_allowed_is_not_found() {
             "use crate::clock::Clock;\nuse crate::wire::{sse::{Sse, Event as E}, Usage};\nuse crate::proxy::io;",
         ),
         ("engine/server/mod", "use crate::engine::{model::Engine, profile};\nuse tokio::net::TcpListener;"),
-        ("load/client", "use crate::load::schedule::Arrivals;\nuse crate::{wire, time};"),
+        ("load/client", "use crate::load::schedule::Arrivals;\nuse crate::{wire, vocabulary};"),
         ("wire/sse", "// see crate::proxy\n/// [`crate::proxy::tap`], as tokio::io does\nuse crate::wire::dialect;"),
         ("wire/sse", "fn f() {}\n#[cfg(test)]\nmod tests { use crate::proxy::tap; }"),
         ("app", "use crate::{cli, config::Config, proxy, export};"),
-        ("balance", "pub(crate) struct Pool;\nuse my_tokio::x;"),
+        ("admission", "pub(crate) struct Pool;\nuse my_tokio::x;"),
     ] {
         assert_eq!(violations(path, text), Vec::<String>::new(), "{path}");
     }

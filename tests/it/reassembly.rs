@@ -50,7 +50,7 @@ fn the_engine_is_asked_for_a_stream_and_the_client_gets_one_document() {
         (2, 0),
         "under streaming=false"
     );
-    assert_eq!(weir.gateway().memory.used(), 0);
+    assert_eq!(weir.proxy().memory.used(), 0);
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn an_error_in_the_middle_is_an_error_and_a_stream_that_breaks_off_is_no_answer(
         let answer = ask(&weir, CHAT, ASKED);
         assert!(answer.status == 502 && answer.complete, "{}", answer.head);
         assert_eq!(finished(&weir.settled(), Outcome::Completed), 0);
-        assert_eq!(weir.gateway().memory.used(), 0);
+        assert_eq!(weir.proxy().memory.used(), 0);
     }
 }
 
@@ -124,7 +124,7 @@ fn what_cannot_be_held_is_refused_and_given_back() {
     let answer = ask(&weir, CHAT, ASKED);
     assert_eq!((answer.status, answer.field("x-weir-shed-reason")), (503, Some("body_memory")));
     weir.settled();
-    assert_eq!(weir.gateway().memory.used(), 0);
+    assert_eq!(weir.proxy().memory.used(), 0);
 }
 
 /// The answer byte for byte, without what the clock says.

@@ -30,7 +30,7 @@ fn a_streamed_request_arrives_whole_and_its_tokens_are_counted_exactly() {
     assert!(answer.contains("x-weir-backend: backend-0") && answer.contains("data: [DONE]"));
     assert!(answer.ends_with("0\r\n\r\n"));
     let snapshot = running.settled();
-    let books = &snapshot.accounts[0].books;
+    let books = &snapshot.accounts[0].stats;
     assert_eq!((books.offered(), books.finished(Outcome::Completed)), (1, 1));
     assert_eq!(books.output_tokens, [17, 0]);
     assert_eq!((books.ttft[1].count(), books.itl.count(), books.chunks), (1, 16, 17));
@@ -51,7 +51,7 @@ fn weirs_own_work_is_told_apart_from_what_the_engine_takes() {
         assert_eq!(client.send(&crate::support::post("/v1/embeddings", "", b"{}")).answer().status, 200);
     }
     client.send(b"GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n").answer();
-    let books = &weir.settled().accounts[0].books;
+    let books = &weir.settled().accounts[0].stats;
     let [request, first_byte] = &books.overhead;
     assert_eq!((request.count(), first_byte.count()), (2, 2), "what is not measured is not booked");
     let own = request.sum() + first_byte.sum();
@@ -146,13 +146,13 @@ fn a_stream_that_breaks_is_visibly_broken_and_never_completed() {
 #[test]
 fn a_panic_in_each_phase_ends_one_request_and_leaves_the_books_exact() {
     for phase in [HookPoint::Head, HookPoint::Arrived, HookPoint::Dispatched, HookPoint::Ended] {
-        let hook: fn(HookPoint) = match phase {
+        let test_hook: fn(HookPoint) = match phase {
             HookPoint::Head => |phase| assert!(phase != HookPoint::Head, "injected"),
             HookPoint::Arrived => |phase| assert!(phase != HookPoint::Arrived, "injected"),
             HookPoint::Dispatched => |phase| assert!(phase != HookPoint::Dispatched, "injected"),
             HookPoint::Ended => |phase| assert!(phase != HookPoint::Ended, "injected"),
         };
-        let running = Weir::with(&[Engine::quick().address], "", |gateway| gateway.hook = hook);
+        let running = Weir::with(&[Engine::quick().address], "", |proxy| proxy.test_hook = test_hook);
         ask(running.address, &post("/v1/chat/completions", "", &chat(3)));
         let snapshot = running.settled();
         assert!(snapshot.accounts.iter().all(|account| account.in_flight() == 0), "{phase:?}");
@@ -165,13 +165,13 @@ fn the_same_exchange_runs_over_pingoras_stream() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     listener.set_nonblocking(true).unwrap();
-    let gateway = running.shared();
+    let proxy = running.shared();
     let server = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (stream, peer) = tokio::net::TcpListener::from_std(listener).unwrap().accept().await.unwrap();
             let stream = pingora_core::protocols::l4::stream::Stream::from(stream);
-            let worker = weir::proxy::state::Worker::new(gateway, 0, 7);
+            let worker = weir::proxy::state::Worker::new(proxy, 0, 7);
             weir::proxy::serve(&mut weir::proxy::io::Piped(Box::new(stream)), peer.ip(), &worker).await;
         });
     });

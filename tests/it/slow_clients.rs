@@ -42,7 +42,7 @@ fn a_client_that_never_reads_is_given_up_at_the_stall_limit_and_its_engine_is_le
     client.send(&post(CHAT, "", chat(9).as_bytes()));
     let mut most = 0;
     let ended = loop {
-        most = most.max(weir.gateway().memory.used());
+        most = most.max(weir.proxy().memory.used());
         if let Ok(ended) = is_done.try_recv() {
             break ended;
         }
@@ -53,7 +53,7 @@ fn a_client_that_never_reads_is_given_up_at_the_stall_limit_and_its_engine_is_le
     let snapshot = weir.settled();
     assert_eq!(finished(&snapshot, Outcome::ClientCancelled), 1);
     assert_eq!(total(&snapshot, |books| books.abandoned[AbandonPhase::Decode.index()]), 1);
-    assert_eq!(weir.gateway().memory.used(), 0);
+    assert_eq!(weir.proxy().memory.used(), 0);
     let rest = client.everything();
     assert!(!rest.ends_with(b"0\r\n\r\n") && !rest.windows(6).any(|w| w == b"[DONE]"), "it must not look complete");
 }
@@ -86,7 +86,7 @@ fn a_client_that_is_slow_but_steady_is_served_whole_within_the_bound() {
                 time::pause(STALL / 10);
             }
             let piece = client.take_some(24 * 1024);
-            most = most.max(weir.gateway().memory.used());
+            most = most.max(weir.proxy().memory.used());
             if piece.is_empty() {
                 break;
             }
@@ -97,7 +97,7 @@ fn a_client_that_is_slow_but_steady_is_served_whole_within_the_bound() {
         assert!(answer.complete, "{} bytes came", answer.body.len());
         assert_eq!(<[u8; 32]>::from(Sha256::digest(&answer.body)), expected);
         weir.settled();
-        assert_eq!(weir.gateway().memory.used(), 0);
+        assert_eq!(weir.proxy().memory.used(), 0);
     }
 }
 
@@ -144,7 +144,7 @@ fn a_stalled_client_that_comes_back_gets_everything() {
     let weir = Weir::before(&[origin.address]);
     let mut client = Client::with_receive_buffer(weir.address, 32 * 1024);
     client.send(&post(CHAT, "connection: close\r\n", chat(9).as_bytes()));
-    time::until("the stream is at its bound", || weir.gateway().memory.used() >= 256 * 1024);
+    time::until("the stream is at its bound", || weir.proxy().memory.used() >= 256 * 1024);
     let answer = client.answer();
     assert!(answer.complete && answer.body.ends_with(b"data: [DONE]\n\n"));
     assert_eq!(answer.text().matches("\"content\":\"xxx").count(), 2000);

@@ -125,7 +125,7 @@ fn a_caller_that_does_not_record_is_followed_and_one_that_cannot_be_read_is_none
 fn without_a_collector_the_fields_pass_as_they_came_and_nobody_is_told() {
     let origin = engine();
     let weir = Weir::before(&[origin.address]);
-    assert!(weir.gateway().reports.is_none() && weir.gateway().sampling.is_none());
+    assert!(weir.proxy().reports.is_none() && weir.proxy().sampling.is_none());
     for parent in [&*format!("00-{TRACE}-{SPAN}-01"), "garbage"] {
         ask(&weir, &format!("traceparent: {parent}\r\ntracestate: vendor=1\r\n"));
         assert_eq!(told(&origin, "traceparent").as_deref(), Some(parent));
@@ -164,7 +164,7 @@ fn what_failed_says_how() {
         assert_eq!(span.status.as_ref().unwrap().code, 2);
     }
     weir.page("/drain");
-    time::until("it refuses", || weir.gateway().drain.phase() == weir::proxy::drain::DrainPhase::Lame);
+    time::until("it refuses", || weir.proxy().drain.phase() == weir::proxy::drain::DrainPhase::Lame);
     let answer = Client::connect(weir.address).send(&post(CHAT, "", chat(3).as_bytes())).answer();
     assert_eq!(answer.status, 503);
     time::until("the refusal has come", || collector.spans().len() == 5);

@@ -115,7 +115,7 @@ pub fn run(limit: u32, requests: u64, threads: u64, seed: u64) -> Seen {
         }
     });
     let settings = format!("mode: enforce\nworkers: 2\nslo: {{ttft: 5s}}\ncontrol: {{policy: static, limit: {limit}}}");
-    let weir = Weir::with(&[origin.address], &settings, |gateway| gateway.hook = panic_now_and_then);
+    let weir = Weir::with(&[origin.address], &settings, |proxy| proxy.test_hook = panic_now_and_then);
     let deeds = [
         Deed::Stays,
         Deed::LeavesEarly { reset: true },
@@ -125,7 +125,7 @@ pub fn run(limit: u32, requests: u64, threads: u64, seed: u64) -> Seen {
     ];
     let tally = storm(weir.address, &deeds, threads, requests, seed, || false);
     weir.settled();
-    let pool = &weir.gateway().pool;
+    let pool = &weir.proxy().pool;
     let left_over = pool.load(BackendId(0)) as usize + pool.gauges(BackendId(0)).queued;
     let (panics, resets) = (PANICS.load(SeqCst), census.resets.load(SeqCst));
     Seen { kinds: tally.done, panics, resets, most: census.most.load(SeqCst), left_over }

@@ -62,7 +62,7 @@ pub fn run(requests: u64, scrapes: u64, least: u64, threads: u64, seed: u64) -> 
     let faulty = faulty(counts.clone(), seed);
     let rarest = || counts.iter().map(|count| count.load(Relaxed)).min().unwrap_or(0);
     let weir =
-        Weir::with(&[engine.address, faulty.address, dead()], SETTINGS, |gateway| gateway.hook = panic_now_and_then);
+        Weir::with(&[engine.address, faulty.address, dead()], SETTINGS, |proxy| proxy.test_hook = panic_now_and_then);
     let (made, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let clients = std::thread::scope(|scope| {
         scope.spawn(|| storm::watch(&stop, || look_at_metrics(&weir, &made)));
@@ -118,13 +118,13 @@ fn engine_is_idle(engine: &Engine) {
 
 /// Permits, memory, connections: everything is back.
 fn nothing_is_left(weir: &Weir, books: &Snapshot) {
-    let gateway = weir.gateway();
+    let proxy = weir.proxy();
     for backend in 0..3 {
-        assert_eq!(gateway.pool.load(BackendId(backend)), 0, "places at backend {backend}");
+        assert_eq!(proxy.pool.load(BackendId(backend)), 0, "places at backend {backend}");
     }
-    assert_eq!(gateway.memory.used(), 0);
+    assert_eq!(proxy.memory.used(), 0);
     assert!(books.accounts.iter().all(|account| account.in_flight() == 0 && account.pending == 0));
-    time::until("every connection has ended", || gateway.facts.open_connections.load(Relaxed) == 0);
+    time::until("every connection has ended", || proxy.facts.open_connections.load(Relaxed) == 0);
 }
 
 fn faulty(counts: Arc<[AtomicU64; FAULTS.len()]>, seed: u64) -> Origin {

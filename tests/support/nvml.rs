@@ -25,9 +25,9 @@ impl FakeNvml {
         let fake = Self { folder };
         fake.answer("");
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/fakenvml.c");
-        let steer = format!("-DSTEER=\"{}\"", fake.steer().display());
+        let control_loop = format!("-DSTEER=\"{}\"", fake.control_loop().display());
         let mut compiler = Command::new("cc");
-        compiler.args(["-shared", "-fPIC", &steer, "-o"]).arg(fake.library()).arg(source).args(flags);
+        compiler.args(["-shared", "-fPIC", &control_loop, "-o"]).arg(fake.library()).arg(source).args(flags);
         assert!(compiler.status().unwrap().success());
         fake
     }
@@ -37,7 +37,7 @@ impl FakeNvml {
         // Replaced in one step: it may be read at any moment.
         let new = self.folder.join("new");
         std::fs::write(&new, format!("{lines}\n")).unwrap();
-        std::fs::rename(new, self.steer()).unwrap();
+        std::fs::rename(new, self.control_loop()).unwrap();
     }
 
     /// The settings that read it.
@@ -49,8 +49,8 @@ impl FakeNvml {
         self.folder.join("libnvidia-ml.so.1")
     }
 
-    fn steer(&self) -> PathBuf {
-        self.folder.join("steer")
+    fn control_loop(&self) -> PathBuf {
+        self.folder.join("control_loop")
     }
 }
 

@@ -48,7 +48,7 @@ pub fn compare(plan: Plan) -> Vec<Pair> {
     let journal = scratch("stamps");
     let settings = format!("journal: {{path: {}}}\nlimits: {{write_stall: 10m}}", journal.display());
     let weir = Weir::with(&[listener.local_addr().unwrap()], &settings, |_| {});
-    let engine = Engine::on(listener, weir.gateway().clock, |settings| settings.speed = plan.speed);
+    let engine = Engine::on(listener, weir.proxy().clock, |settings| settings.speed = plan.speed);
     let send = |number: u32, client: &mut Client| {
         let extra = format!("x-request-id: s{number}\r\nconnection: close\r\n");
         client.send(&post(CHAT, &extra, chat(plan.tokens + number).as_bytes()));
@@ -77,7 +77,7 @@ pub fn compare(plan: Plan) -> Vec<Pair> {
     time::until("the engine has told everything", || engine.recorder.records().len() == all);
     if plan.stalled > 0 {
         // What a client has not taken is in weir, and was stamped when it came.
-        time::until("weir holds what is not taken", || weir.gateway().memory.used() > 0);
+        time::until("weir holds what is not taken", || weir.proxy().memory.used() > 0);
         time::pause(Duration::from_millis(50));
     }
     for client in &mut silent {

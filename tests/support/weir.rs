@@ -28,7 +28,7 @@ impl Weir {
         Self::with(backends, "", |_| {})
     }
 
-    /// With a file of settings; `adjust` is where a test sets its hook. The backends' own metrics are not read: a scripted
+    /// With a file of settings; `adjust` is where a test sets its test_hook. The backends' own metrics are not read: a scripted
     /// one sees nothing but what the test sends.
     pub fn with(backends: &[SocketAddr], settings: &str, adjust: impl FnOnce(&mut ProxyState)) -> Self {
         Self::started(backends, settings, EngineKind::None, adjust)
@@ -66,25 +66,25 @@ impl Weir {
         Self { address: running.address, admin: running.admin, running: Some(running), journal }
     }
 
-    pub fn gateway(&self) -> &ProxyState {
-        &self.running.as_ref().unwrap().gateway
+    pub fn proxy(&self) -> &ProxyState {
+        &self.running.as_ref().unwrap().proxy
     }
 
     /// For whoever serves another socket with it.
     pub fn shared(&self) -> Arc<ProxyState> {
-        self.running.as_ref().unwrap().gateway.clone()
+        self.running.as_ref().unwrap().proxy.clone()
     }
 
     /// The books now, which must balance.
     pub fn snapshot(&self) -> Snapshot {
-        let snapshot = self.gateway().ledger.snapshot(self.gateway().clock.now());
+        let snapshot = self.proxy().ledger.snapshot(self.proxy().clock.now());
         snapshot.check().unwrap();
         snapshot
     }
 
     /// The books once nothing is under way.
     pub fn settled(&self) -> Snapshot {
-        super::time::until("nothing is under way", || self.gateway().drain.underway() == 0);
+        super::time::until("nothing is under way", || self.proxy().drain.underway() == 0);
         self.snapshot()
     }
 
@@ -127,7 +127,7 @@ pub fn scratch(name: &str) -> PathBuf {
 
 /// A number of the books, summed over backends and models.
 pub fn total(snapshot: &Snapshot, count: impl Fn(&AccountStats) -> u64) -> u64 {
-    snapshot.accounts.iter().map(|account| count(&account.books)).sum()
+    snapshot.accounts.iter().map(|account| count(&account.stats)).sum()
 }
 
 pub fn finished(snapshot: &Snapshot, outcome: Outcome) -> u64 {

@@ -26,16 +26,16 @@ impl KvCap {
     }
 
     /// A tick, at `now` in seconds.
-    pub fn on_tick(&mut self, view: &View, pressure: &GateStats, now: f64) {
+    pub fn on_tick(&mut self, view: &View, gate_stats: &GateStats, now: f64) {
         // What is in flight now is gone after about so long, and only then a change has had its effect.
-        let residence = (f64::from(pressure.in_flight) / view.start_rate.max(SLOWEST)).clamp(1.0, 60.0);
-        if view.wasted > LOSS && view.wasted_lately > LOSS && may_be_full(view, pressure) {
-            let obeyed = self.cap.is_none_or(|cap| pressure.context <= OBEYED * cap);
+        let residence = (f64::from(gate_stats.in_flight) / view.start_rate.max(SLOWEST)).clamp(1.0, 60.0);
+        if view.wasted > LOSS && view.wasted_lately > LOSS && may_be_full(view, gate_stats) {
+            let obeyed = self.cap.is_none_or(|cap| gate_stats.context <= OBEYED * cap);
             if now > self.wait_until && obeyed || self.cap.is_some() && now > self.wait_until + residence / 2.0 {
-                self.cut(pressure.context, residence, now);
+                self.cut(gate_stats.context, residence, now);
             }
         } else if let Some(cap) =
-            self.cap.as_mut().filter(|_| view.wasted < CALM && now > self.wait_until && pressure.memory_bound)
+            self.cap.as_mut().filter(|_| view.wasted < CALM && now > self.wait_until && gate_stats.memory_bound)
         {
             // Memory does not grow: near the context that overflowed the last step is small.
             let near = *cap > NEAR * self.overflowed;
@@ -70,8 +70,8 @@ impl KvCap {
 }
 
 /// Whether what is in flight can have filled the engine's memory.
-fn may_be_full(view: &View, pressure: &GateStats) -> bool {
-    view.kv_tokens.is_none_or(|tokens| pressure.context >= LEAST_FULL * tokens)
+fn may_be_full(view: &View, gate_stats: &GateStats) -> bool {
+    view.kv_tokens.is_none_or(|tokens| gate_stats.context >= LEAST_FULL * tokens)
 }
 
 /// Part of its memory below which no engine preempts; prompts are only guessed, and may be twice as long as their bytes say.

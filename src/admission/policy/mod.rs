@@ -29,18 +29,18 @@ pub struct Control {
 }
 
 /// One tick of a backend: its estimator first, then its control. Returns what is to be published.
-pub fn turn(
+pub fn tick(
     estimator: &mut Estimator,
     control: &mut Control,
-    pressure: &GateStats,
+    gate_stats: &GateStats,
     mode: Mode,
     now: Timestamp,
 ) -> Limits {
-    if pressure.memory_bound {
+    if gate_stats.memory_bound {
         estimator.on_held_back();
     }
     estimator.on_tick(now);
-    control.tick(&estimator.view(), pressure, mode, now)
+    control.tick(&estimator.view(), gate_stats, mode, now)
 }
 
 impl Control {
@@ -58,18 +58,18 @@ impl Control {
     }
 
     /// What may be dispatched from now on.
-    pub fn tick(&mut self, view: &View, pressure: &GateStats, mode: Mode, now: Timestamp) -> Limits {
+    pub fn tick(&mut self, view: &View, gate_stats: &GateStats, mode: Mode, now: Timestamp) -> Limits {
         let forecast = forecast(view);
         if self.policy != ControlPolicy::FirstTokenWindow {
             let concurrency = self.rival.as_ref().map(ConcurrencyLimiter::concurrency);
             return Limits { mode, window: f64::INFINITY, kv_cap: None, concurrency, forecast };
         }
         // Without somebody who was held back nothing is proved about the window's size.
-        if pressure.refused && pressure.queued > 0 {
-            let latency = view.recent.max(pressure.oldest_pending);
+        if gate_stats.refused && gate_stats.queued > 0 {
+            let latency = view.recent.max(gate_stats.oldest_pending);
             self.window.on_refusal(&StageView { latency, start_rate: view.start_rate, goal: view.goal });
         }
-        self.kv_cap.on_tick(view, pressure, now.since(Timestamp::ZERO).as_secs_f64());
+        self.kv_cap.on_tick(view, gate_stats, now.since(Timestamp::ZERO).as_secs_f64());
         Limits { mode, window: self.window.size(), kv_cap: self.kv_cap.tokens(), concurrency: None, forecast }
     }
 }
@@ -106,8 +106,8 @@ mod tests {
 
     fn tick(control: &mut Control, refused: bool, queued: usize) -> Limits {
         let view = View { goal: 0.25, start_rate: 100.0, recent: 0.05, ..view_of_nothing() };
-        let pressure = GateStats { refused, queued, ..GateStats::default() };
-        control.tick(&view, &pressure, Mode::Enforce, Timestamp::ZERO)
+        let gate_stats = GateStats { refused, queued, ..GateStats::default() };
+        control.tick(&view, &gate_stats, Mode::Enforce, Timestamp::ZERO)
     }
 
     #[test]

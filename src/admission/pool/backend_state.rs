@@ -1,4 +1,4 @@
-//! One backend as the pool sees it: its line, its limits, and whether it is there at all.
+//! One backend as the pool sees it: its queue, its limits, and whether it is there at all.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -11,7 +11,7 @@ use super::waiter::Waiter;
 /// What changes only inside the pool's critical section.
 #[derive(Debug)]
 pub(super) struct BackendState {
-    pub line: BackendQueue<Waiter>,
+    pub queue: BackendQueue<Waiter>,
     pub down: bool,
     pub ejected: bool,
     published: Limits,
@@ -45,7 +45,7 @@ impl BackendState {
     pub fn new(settings: Settings) -> Self {
         let limits = Limits::new(Mode::Observe);
         Self {
-            line: BackendQueue::new(settings),
+            queue: BackendQueue::new(settings),
             down: false,
             ejected: false,
             published: limits,
@@ -72,32 +72,32 @@ impl BackendState {
     /// The backend itself refused one of those in flight.
     pub fn hold_back(&mut self, now: Timestamp) {
         // The one that was refused is still counted.
-        let others = self.line.in_flight().saturating_sub(1);
+        let others = self.queue.in_flight().saturating_sub(1);
         self.ceiling = Some(SlowStart::on_refused(self.ceiling, others, now));
     }
 
-    /// The line, and what is in force now.
+    /// The queue, and what is in force now.
     pub fn open(&mut self, now: Timestamp) -> (&mut BackendQueue<Waiter>, &Limits) {
         self.look(now);
-        (&mut self.line, &self.in_force)
+        (&mut self.queue, &self.in_force)
     }
 
     /// Whether one like that would go at once.
     pub fn has_room(&mut self, ask: &AdmissionRequest, now: Timestamp) -> bool {
-        let (line, limits) = self.open(now);
-        line.queued() == 0 && (limits.mode == Mode::Observe || line.has_room(limits, ask, now))
+        let (queue, limits) = self.open(now);
+        queue.queued() == 0 && (limits.mode == Mode::Observe || queue.has_room(limits, ask, now))
     }
 
     /// Seconds that one like that would wait here.
     pub fn expected_wait(&mut self, ask: &AdmissionRequest, now: Timestamp) -> f64 {
-        let (line, limits) = self.open(now);
-        line.expected_wait(limits, ask, now)
+        let (queue, limits) = self.open(now);
+        queue.expected_wait(limits, ask, now)
     }
 
     fn look(&mut self, now: Timestamp) {
         let Some(ceiling) = self.ceiling else { return };
         self.in_force = self.published;
-        if ceiling.is_over(self.line.in_flight(), now) {
+        if ceiling.is_over(self.queue.in_flight(), now) {
             self.ceiling = None;
         } else if self.published.mode == Mode::Enforce {
             let most = ceiling.limit(now);
@@ -107,11 +107,11 @@ impl BackendState {
 
     /// Room as the pick compares it: larger is better. In mode observe there are no limits, so the emptier one is roomier.
     pub fn room(&self) -> (i64, i64) {
-        let in_flight = -i64::from(self.line.in_flight());
+        let in_flight = -i64::from(self.queue.in_flight());
         match self.in_force.mode {
-            Mode::Observe => (-i64::from(self.line.pending()), in_flight),
+            Mode::Observe => (-i64::from(self.queue.pending()), in_flight),
             // Hundredths of a request: enough to tell windows apart, and an order.
-            Mode::Enforce => ((self.line.room(&self.in_force) * 100.0) as i64, in_flight),
+            Mode::Enforce => ((self.queue.room(&self.in_force) * 100.0) as i64, in_flight),
         }
     }
 }

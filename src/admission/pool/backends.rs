@@ -1,6 +1,6 @@
 //! All backends and the lines before them, behind one lock.
 //!
-//! Every event is one short critical section: it is told to its line, then whoever may go is called, from this line first and
+//! Every event is one short critical section: it is told to its queue, then whoever may go is called, from this queue first and
 //! then from the others'. Wakers are collected inside and called outside.
 
 use std::sync::PoisonError;
@@ -17,8 +17,8 @@ use super::waiter::{QueueWait, WaitVerdict, Waiter, WaiterCell};
 /// All backends.
 #[derive(Debug)]
 pub struct Pool {
-    /// One a place; those beyond the desks stand for backends to come.
-    boards: Box<[SharedState]>,
+    /// One a place; those beyond the backends stand for backends to come.
+    shared: Box<[SharedState]>,
     state: Mutex<State>,
 }
 
@@ -36,13 +36,13 @@ pub enum Acquire {
 /// A refusal before dispatch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// By a line.
+    /// By a queue.
     Shed(Shed),
     /// No backend is up.
     NoBackend,
 }
 
-/// What a line holds now.
+/// What a queue holds now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gauges {
     /// Who wait.
@@ -59,7 +59,7 @@ pub struct Gauges {
 struct State {
     policy: BalancePolicy,
     settings: Settings,
-    desks: Vec<BackendState>,
+    backends: Vec<BackendState>,
     /// Index after the last pick: the turn of round robin, and what breaks ties elsewhere.
     turn: usize,
     /// The latest time that was told.
@@ -74,9 +74,12 @@ impl Pool {
 
     /// The same with room for backends to come, `places` in all.
     pub fn with_places(policy: BalancePolicy, backends: usize, places: usize, settings: Settings) -> Arc<Self> {
-        let boards = (0..places.max(backends)).map(|_| SharedState::new(Mode::Observe)).collect();
-        let desks = (0..backends).map(|_| BackendState::new(settings)).collect();
-        Arc::new(Self { boards, state: Mutex::new(State { policy, settings, desks, turn: 0, now: Timestamp::ZERO }) })
+        let shared = (0..places.max(backends)).map(|_| SharedState::new(Mode::Observe)).collect();
+        let backends = (0..backends).map(|_| BackendState::new(settings)).collect();
+        Arc::new(Self {
+            shared,
+            state: Mutex::new(State { policy, settings, backends, turn: 0, now: Timestamp::ZERO }),
+        })
     }
 
     /// A request asks for a place at any backend but `avoid`, which has just failed it.
@@ -85,14 +88,14 @@ impl Pool {
     pub fn arrive(self: &Arc<Self>, ask: AdmissionRequest, avoid: Option<BackendId>, now: Timestamp) -> Acquire {
         self.with(now, |pool, state, _| {
             let Some(i) = pool.choose(state, &ask, avoid) else {
-                let first = state.desks.iter().position(|desk| !desk.is_leaving());
+                let first = state.backends.iter().position(|one| !one.is_leaving());
                 return Acquire::Refused(id(first.unwrap_or(0)), Refused::NoBackend);
             };
             state.turn = i + 1;
-            let (line, limits) = state.desks[i].open(state.now);
+            let (queue, limits) = state.backends[i].open(state.now);
             // Most go at once and need no seat.
             let mut seat = None;
-            match line.offer(limits, ask, || seat.insert(WaiterCell::new()).clone(), state.now) {
+            match queue.offer(limits, ask, || seat.insert(WaiterCell::new()).clone(), state.now) {
                 Offered::Dispatched(slot) => Acquire::Granted(Permit::new(self.clone(), id(i), slot)),
                 Offered::Shed(shed) => Acquire::Refused(id(i), Refused::Shed(shed)),
                 Offered::Queued(ticket) => {
@@ -107,92 +110,93 @@ impl Pool {
     /// A backend for a request that is not measured: it goes past the lines.
     pub fn pass(self: &Arc<Self>, avoid: Option<BackendId>) -> Option<Permit> {
         let mut state = self.lock();
-        let fit = Candidates::new(&state.desks, avoid);
-        let least = |i: &usize| state.desks[*i].line.in_flight() + self.boards[*i].passing();
-        let chosen =
-            in_turn(state.turn, state.desks.len()).filter(|i| fit.takes(*i, &state.desks[*i])).min_by_key(least)?;
+        let fit = Candidates::new(&state.backends, avoid);
+        let least = |i: &usize| state.backends[*i].queue.in_flight() + self.shared[*i].passing();
+        let chosen = in_turn(state.turn, state.backends.len())
+            .filter(|i| fit.takes(*i, &state.backends[*i]))
+            .min_by_key(least)?;
         state.turn = chosen + 1;
         drop(state);
         Some(Permit::passing(self.clone(), id(chosen)))
     }
 
-    /// Obeys these limits from now on, and looks after the line of this backend: late requests go, others may have their turn.
+    /// Obeys these limits from now on, and looks after the queue of this backend: late requests go, others may have their turn.
     pub fn publish(&self, backend: BackendId, limits: Limits, now: Timestamp) {
-        let Some(board) = self.boards.get(usize::from(backend.0)) else { return };
-        board.set(limits);
+        let Some(shared) = self.shared.get(usize::from(backend.0)) else { return };
+        shared.set(limits);
         self.with(now, |pool, state, woken| {
-            if let Some(desk) = state.desks.get_mut(usize::from(backend.0)) {
-                desk.publish(limits);
+            if let Some(one) = state.backends.get_mut(usize::from(backend.0)) {
+                one.publish(limits);
                 pool.advance(state, usize::from(backend.0), woken);
             }
         });
     }
 
     /// What happened at this backend since the last call, for control.
-    pub fn pressure(&self, backend: BackendId, now: Timestamp) -> Option<GateStats> {
-        self.lock().desks.get_mut(usize::from(backend.0)).map(|desk| desk.line.pressure(now))
+    pub fn gate_stats(&self, backend: BackendId, now: Timestamp) -> Option<GateStats> {
+        self.lock().backends.get_mut(usize::from(backend.0)).map(|one| one.queue.gate_stats(now))
     }
 
-    /// The health check's verdict. A backend that goes down hands its line over; one that comes back starts slowly.
+    /// The health check's verdict. A backend that goes down hands its queue over; one that comes back starts slowly.
     pub fn set_up(&self, backend: BackendId, up: bool, now: Timestamp) {
-        self.turn_over(backend, now, |desk, now| {
-            let was_down = desk.down;
-            desk.down = !up || desk.is_leaving();
-            if was_down && !desk.down {
-                desk.start_slowly(now);
+        self.reevaluate(backend, now, |one, now| {
+            let was_down = one.down;
+            one.down = !up || one.is_leaving();
+            if was_down && !one.down {
+                one.start_slowly(now);
             }
         });
     }
 
     /// The traffic's own verdict: requests go elsewhere while there is an elsewhere.
     pub fn set_ejected(&self, backend: BackendId, ejected: bool, now: Timestamp) {
-        self.turn_over(backend, now, |desk, now| {
-            let was_ejected = std::mem::replace(&mut desk.ejected, ejected);
+        self.reevaluate(backend, now, |one, now| {
+            let was_ejected = std::mem::replace(&mut one.ejected, ejected);
             if was_ejected && !ejected {
-                desk.start_slowly(now);
+                one.start_slowly(now);
             }
         });
     }
 
     /// Whether a backend other than `backend` could be picked.
     pub fn has_another(&self, backend: BackendId) -> bool {
-        self.lock().desks.iter().enumerate().any(|(i, desk)| i != usize::from(backend.0) && !desk.down)
+        self.lock().backends.iter().enumerate().any(|(i, one)| i != usize::from(backend.0) && !one.down)
     }
 
     /// Takes a free place for a new backend, in that mode until limits are published. Nothing goes there before it is recalled.
     /// `None`: every place is taken.
-    pub fn seat(&self, mode: Mode) -> Option<BackendId> {
+    pub fn add_backend(&self, mode: Mode) -> Option<BackendId> {
         let mut state = self.lock();
-        let free = state.desks.iter().position(|desk| desk.stay == Membership::Gone);
+        let free = state.backends.iter().position(|one| one.stay == Membership::Gone);
         let settings = state.settings;
         let place = match free {
             Some(place) => place,
-            None if state.desks.len() < self.boards.len() => {
-                state.desks.push(BackendState::new(settings));
-                state.desks.len() - 1
+            None if state.backends.len() < self.shared.len() => {
+                state.backends.push(BackendState::new(settings));
+                state.backends.len() - 1
             }
             None => return None,
         };
         let limits = Limits::new(mode);
-        self.boards[place].set(limits);
-        let mut desk = BackendState::new(settings);
-        desk.publish(limits);
-        (desk.down, desk.stay) = (true, Membership::Leaving);
-        state.desks[place] = desk;
+        self.shared[place].set(limits);
+        let mut one = BackendState::new(settings);
+        one.publish(limits);
+        (one.down, one.stay) = (true, Membership::Leaving);
+        state.backends[place] = one;
         Some(id(place))
     }
 
     /// A backend takes nothing more; whoever waits before it goes to the others. What is dispatched goes on.
-    pub fn retire(&self, backend: BackendId, now: Timestamp) {
-        self.turn_over(backend, now, |desk, _| (desk.down, desk.stay) = (true, Membership::Leaving));
+    pub fn drain(&self, backend: BackendId, now: Timestamp) {
+        self.reevaluate(backend, now, |one, _| (one.down, one.stay) = (true, Membership::Leaving));
     }
 
     /// A retired backend stays after all, unless its place was given up. It starts slowly, or all who wait would come at once.
-    pub fn recall(&self, backend: BackendId, now: Timestamp) {
-        self.turn_over(backend, now, |desk, now| {
-            if desk.stay == Membership::Leaving {
-                (desk.down, desk.stay) = (false, Membership::Here);
-                desk.start_slowly(now);
+    pub fn reinstate(&self, backend: BackendId, now: Timestamp) {
+        self.reevaluate(backend, now, |one, now| {
+            if one.stay == Membership::Leaving {
+                (one.down, one.stay) = (false, Membership::Here);
+                one.start_slowly(now);
             }
         });
     }
@@ -200,36 +204,36 @@ impl Pool {
     /// Nothing of a retired backend is dispatched or waits any more.
     pub fn is_idle(&self, backend: BackendId) -> bool {
         let (state, place) = (self.lock(), usize::from(backend.0));
-        let passing = self.boards.get(place).map_or(0, SharedState::passing);
-        let desk = state.desks.get(place).filter(|desk| desk.stay == Membership::Leaving);
-        desk.is_some_and(|desk| desk.line.in_flight() == 0 && desk.line.queued() == 0 && passing == 0)
+        let passing = self.shared.get(place).map_or(0, SharedState::passing);
+        let one = state.backends.get(place).filter(|one| one.stay == Membership::Leaving);
+        one.is_some_and(|one| one.queue.in_flight() == 0 && one.queue.queued() == 0 && passing == 0)
     }
 
     /// Gives up the place of a retired backend. `false`: something of it is still dispatched.
-    pub fn vacate(&self, backend: BackendId) -> bool {
+    pub fn remove_backend(&self, backend: BackendId) -> bool {
         // It takes nothing more, so that it stays idle once it is.
         let idle = self.is_idle(backend);
-        if let Some(desk) = self.lock().desks.get_mut(usize::from(backend.0)).filter(|_| idle) {
-            desk.stay = Membership::Gone;
+        if let Some(one) = self.lock().backends.get_mut(usize::from(backend.0)).filter(|_| idle) {
+            one.stay = Membership::Gone;
         }
         idle
     }
 
-    /// How a backend is chosen, and what its line is told, from now on.
+    /// How a backend is chosen, and what its queue is told, from now on.
     pub fn reset(&self, policy: BalancePolicy, settings: Settings) {
         let mut state = self.lock();
         (state.policy, state.settings) = (policy, settings);
-        state.desks.iter_mut().for_each(|desk| desk.line.set_settings(settings));
+        state.backends.iter_mut().for_each(|one| one.queue.set_settings(settings));
     }
 
     /// Where a refusal is booked that no backend had a part in.
     pub fn first(&self) -> BackendId {
-        id(self.lock().desks.iter().position(|desk| !desk.is_leaving()).unwrap_or(0))
+        id(self.lock().backends.iter().position(|one| !one.is_leaving()).unwrap_or(0))
     }
 
     /// Number of places in use, those of backends that are gone included.
     pub fn len(&self) -> usize {
-        self.lock().desks.len()
+        self.lock().backends.len()
     }
 
     /// There is no backend at all.
@@ -239,62 +243,62 @@ impl Pool {
 
     /// Whether the health check passes, in the configuration's order.
     pub fn ups(&self) -> Vec<bool> {
-        self.lock().desks.iter().map(|desk| !desk.down).collect()
+        self.lock().backends.iter().map(|one| !one.down).collect()
     }
 
     /// What is published for `backend`.
     pub fn limits(&self, backend: BackendId) -> Option<Limits> {
-        self.boards.get(usize::from(backend.0)).map(|board| **board.limits.load())
+        self.shared.get(usize::from(backend.0)).map(|shared| **shared.limits.load())
     }
 
-    /// What its line holds now.
+    /// What its queue holds now.
     pub fn gauges(&self, backend: BackendId) -> Gauges {
         let state = self.lock();
-        state.desks.get(usize::from(backend.0)).map_or(Gauges::default(), |BackendState { line, .. }| Gauges {
-            queued: line.queued(),
-            queued_bytes: line.queued_bytes(),
-            in_flight: line.in_flight(),
-            pending: line.pending(),
+        state.backends.get(usize::from(backend.0)).map_or(Gauges::default(), |BackendState { queue, .. }| Gauges {
+            queued: queue.queued(),
+            queued_bytes: queue.queued_bytes(),
+            in_flight: queue.in_flight(),
+            pending: queue.pending(),
         })
     }
 
     /// Streams of `backend` that are past their first token and read as they come: those that would hear it.
     pub fn listening(&self, backend: BackendId) -> u32 {
-        let board = self.boards.get(usize::from(backend.0));
-        board.map_or(0, SharedState::listening)
+        let shared = self.shared.get(usize::from(backend.0));
+        shared.map_or(0, SharedState::listening)
     }
 
     /// Requests at `backend`, those included that are not measured.
     pub fn load(&self, backend: BackendId) -> u32 {
-        let passing = self.boards.get(usize::from(backend.0)).map_or(0, SharedState::passing);
+        let passing = self.shared.get(usize::from(backend.0)).map_or(0, SharedState::passing);
         self.gauges(backend).in_flight + passing
     }
 
     // ---- what permits and those who wait tell ---------------------------------------------------------------------
 
-    pub(super) fn board(&self, backend: BackendId) -> &SharedState {
-        &self.boards[usize::from(backend.0)]
+    pub(super) fn shared(&self, backend: BackendId) -> &SharedState {
+        &self.shared[usize::from(backend.0)]
     }
 
     pub(super) fn on_first_token(&self, backend: BackendId, slot: Slot, now: Timestamp) {
         self.with(now, |pool, state, woken| {
             let now = state.now;
-            if state.desks[usize::from(backend.0)].line.on_first_token(slot, now) {
+            if state.backends[usize::from(backend.0)].queue.on_first_token(slot, now) {
                 pool.advance(state, usize::from(backend.0), woken);
             }
         });
     }
 
     pub(super) fn on_tokens(&self, backend: BackendId, slot: Slot, more: u32) {
-        self.lock().desks[usize::from(backend.0)].line.on_tokens(slot, more);
+        self.lock().backends[usize::from(backend.0)].queue.on_tokens(slot, more);
     }
 
     /// Without a `now`, at the latest time that was told.
     pub(super) fn on_end(&self, backend: BackendId, slot: Slot, tokens: u32, now: Option<Timestamp>) {
         self.with(now.unwrap_or(Timestamp::ZERO), |pool, state, woken| {
-            let line = &mut state.desks[usize::from(backend.0)].line;
-            line.on_tokens(slot, tokens);
-            if line.on_end(slot) {
+            let queue = &mut state.backends[usize::from(backend.0)].queue;
+            queue.on_tokens(slot, tokens);
+            if queue.on_end(slot) {
                 pool.advance(state, usize::from(backend.0), woken);
             }
         });
@@ -303,7 +307,7 @@ impl Pool {
     pub(super) fn on_refused(&self, backend: BackendId, now: Timestamp) {
         self.with(now, |_, state, _| {
             let now = state.now;
-            state.desks[usize::from(backend.0)].hold_back(now);
+            state.backends[usize::from(backend.0)].hold_back(now);
         });
     }
 
@@ -312,12 +316,12 @@ impl Pool {
         self.with(Timestamp::ZERO, |pool, state, woken| {
             if let Some((backend, ticket)) = seat.at() {
                 let i = usize::from(backend.0);
-                state.desks[i].line.leave(ticket);
+                state.backends[i].queue.leave(ticket);
                 // It may have held up those behind it: its prompt was too long for the room there is.
                 pool.advance(state, i, woken);
             } else if let Some(WaitVerdict::Go(backend, slot)) = seat.verdict() {
                 let i = usize::from(backend.0);
-                if state.desks[i].line.on_end(slot) {
+                if state.backends[i].queue.on_end(slot) {
                     pool.advance(state, i, woken);
                 }
             }
@@ -329,8 +333,8 @@ impl Pool {
         self.with(now, |pool, state, woken| {
             if let Some((backend, ticket)) = seat.at() {
                 let (i, now) = (usize::from(backend.0), state.now);
-                let (line, limits) = state.desks[i].open(now);
-                if let Some((seat, shed)) = line.expire(limits, ticket, now) {
+                let (queue, limits) = state.backends[i].open(now);
+                if let Some((seat, shed)) = queue.expire(limits, ticket, now) {
                     let _ = seat.call(WaitVerdict::Refused(Refused::Shed(shed)));
                     pool.advance(state, i, woken);
                 }
@@ -356,26 +360,26 @@ impl Pool {
         let (now, policy) = (state.now, state.policy);
         let mut roomy: Option<(usize, (i64, i64))> = None;
         let mut patient: Option<(usize, f64)> = None;
-        let fit = Candidates::new(&state.desks, avoid);
-        if let [only] = &*state.desks {
+        let fit = Candidates::new(&state.backends, avoid);
+        if let [only] = &*state.backends {
             return fit.takes(0, only).then_some(0);
         }
-        for i in in_turn(state.turn, state.desks.len()) {
-            let desk = &mut state.desks[i];
-            if !fit.takes(i, desk) {
+        for i in in_turn(state.turn, state.backends.len()) {
+            let one = &mut state.backends[i];
+            if !fit.takes(i, one) {
                 continue;
             }
-            if desk.has_room(ask, now) {
+            if one.has_room(ask, now) {
                 let room = match policy {
-                    BalancePolicy::MostRoom => desk.room(),
+                    BalancePolicy::MostRoom => one.room(),
                     BalancePolicy::RoundRobin => (0, 0),
-                    BalancePolicy::LeastInFlight => (-i64::from(desk.line.in_flight()), 0),
+                    BalancePolicy::LeastInFlight => (-i64::from(one.queue.in_flight()), 0),
                 };
                 if roomy.is_none_or(|(_, best)| room > best) {
                     roomy = Some((i, room));
                 }
             } else if roomy.is_none() {
-                let wait = desk.expected_wait(ask, now);
+                let wait = one.expected_wait(ask, now);
                 if patient.is_none_or(|(_, least)| wait < least) {
                     patient = Some((i, wait));
                 }
@@ -384,45 +388,45 @@ impl Pool {
         roomy.map(|(i, _)| i).or_else(|| patient.map(|(i, _)| i))
     }
 
-    /// Calls whose turn it is at backend `i`, from its own line and then from the others'.
+    /// Calls whose turn it is at backend `i`, from its own queue and then from the others'.
     fn advance(&self, state: &mut State, i: usize, woken: &mut Vec<Waker>) {
         let now = state.now;
-        let desk = &mut state.desks[i];
-        if desk.line.queued() > 0 {
-            let (line, limits) = desk.open(now);
-            line.advance(limits, now, &mut |seat: Waiter, call| {
+        let one = &mut state.backends[i];
+        if one.queue.queued() > 0 {
+            let (queue, limits) = one.open(now);
+            queue.advance(limits, now, &mut |seat: Waiter, call| {
                 woken.extend(seat.call(match call {
                     Dequeued::Dispatch(slot) => WaitVerdict::Go(id(i), slot),
                     Dequeued::Shed(shed) => WaitVerdict::Refused(Refused::Shed(shed)),
                 }));
             });
         }
-        if state.desks.len() > 1 {
-            self.take_over(state, i, woken);
+        if state.backends.len() > 1 {
+            self.steal(state, i, woken);
         }
     }
 
     /// Takes from the longest of the other lines while there is room here and nobody waits.
-    fn take_over(&self, state: &mut State, i: usize, woken: &mut Vec<Waker>) {
+    fn steal(&self, state: &mut State, i: usize, woken: &mut Vec<Waker>) {
         let now = state.now;
         loop {
-            let desk = &mut state.desks[i];
-            let open = !desk.down && !desk.ejected && desk.has_room(&AdmissionRequest::new(now, 1.0), now);
+            let one = &mut state.backends[i];
+            let open = !one.down && !one.ejected && one.has_room(&AdmissionRequest::new(now, 1.0), now);
             if !open {
                 return;
             }
-            let others = (0..state.desks.len()).filter(|other| *other != i);
-            let Some(longest) = others.max_by_key(|other| state.desks[*other].line.queued()) else { return };
-            let Some((ask, seat)) = state.desks[longest].line.take_next() else { return };
-            self.seat_at(state, i, ask, seat, woken);
+            let others = (0..state.backends.len()).filter(|other| *other != i);
+            let Some(longest) = others.max_by_key(|other| state.backends[*other].queue.queued()) else { return };
+            let Some((ask, seat)) = state.backends[longest].queue.take_next() else { return };
+            self.enqueue_at(state, i, ask, seat, woken);
         }
     }
 
     /// Who waited elsewhere stands at backend `i` now.
-    fn seat_at(&self, state: &mut State, i: usize, ask: AdmissionRequest, seat: Waiter, woken: &mut Vec<Waker>) {
+    fn enqueue_at(&self, state: &mut State, i: usize, ask: AdmissionRequest, seat: Waiter, woken: &mut Vec<Waker>) {
         let now = state.now;
-        let (line, limits) = state.desks[i].open(now);
-        let verdict = match line.offer(limits, ask, || seat.clone(), now) {
+        let (queue, limits) = state.backends[i].open(now);
+        let verdict = match queue.offer(limits, ask, || seat.clone(), now) {
             Offered::Queued(ticket) => return seat.stand(id(i), ticket),
             Offered::Dispatched(slot) => WaitVerdict::Go(id(i), slot),
             Offered::Shed(shed) => WaitVerdict::Refused(Refused::Shed(shed)),
@@ -431,20 +435,20 @@ impl Pool {
     }
 
     /// Something changed about whether `backend` may be used.
-    fn turn_over(&self, backend: BackendId, now: Timestamp, change: impl FnOnce(&mut BackendState, Timestamp)) {
+    fn reevaluate(&self, backend: BackendId, now: Timestamp, change: impl FnOnce(&mut BackendState, Timestamp)) {
         let i = usize::from(backend.0);
         self.with(now, |pool, state, woken| {
             let now = state.now;
-            if i >= state.desks.len() {
+            if i >= state.backends.len() {
                 return;
             }
-            change(&mut state.desks[i], now);
-            if Candidates::new(&state.desks, None).takes(i, &state.desks[i]) {
+            change(&mut state.backends[i], now);
+            if Candidates::new(&state.backends, None).takes(i, &state.backends[i]) {
                 return pool.advance(state, i, woken);
             }
-            for (ask, seat) in state.desks[i].line.take_all() {
+            for (ask, seat) in state.backends[i].queue.take_all() {
                 match pool.choose(state, &ask, None) {
-                    Some(other) => pool.seat_at(state, other, ask, seat, woken),
+                    Some(other) => pool.enqueue_at(state, other, ask, seat, woken),
                     None => woken.extend(seat.call(WaitVerdict::Refused(Refused::NoBackend))),
                 }
             }
@@ -465,14 +469,14 @@ struct Candidates {
 }
 
 impl Candidates {
-    fn new(desks: &[BackendState], avoid: Option<BackendId>) -> Self {
+    fn new(backends: &[BackendState], avoid: Option<BackendId>) -> Self {
         let mut fit = Self { avoid: avoid.map(|avoid| usize::from(avoid.0)), trusted: false };
-        fit.trusted = desks.iter().enumerate().any(|(i, desk)| fit.takes(i, desk) && !desk.ejected);
+        fit.trusted = backends.iter().enumerate().any(|(i, one)| fit.takes(i, one) && !one.ejected);
         fit
     }
 
-    fn takes(&self, i: usize, desk: &BackendState) -> bool {
-        !desk.down && self.avoid != Some(i) && !(self.trusted && desk.ejected)
+    fn takes(&self, i: usize, one: &BackendState) -> bool {
+        !one.down && self.avoid != Some(i) && !(self.trusted && one.ejected)
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! The pick and the permit are taken in one short critical section over all backends, so that two requests cannot take the last
 //! place; the permit rides with the exchange until its last byte, and dropping it gives the place back on every path. Whoever
-//! finds no room waits in the line of the backend that will take it soonest; a backend with room and nobody in its own line
-//! takes from the others' lines, and a backend that dies hands its line over. What a line does is `admission`'s; how much is
+//! finds no room waits in the queue of the backend that will take it soonest; a backend with room and nobody in its own queue
+//! takes from the others' lines, and a backend that dies hands its queue over. What a queue does is `admission`'s; how much is
 //! allowed is `control`'s. It holds no health check: `up` and `ejected` are told to it.
 
 mod backend_state;

@@ -11,19 +11,19 @@ pub struct Permit {
     pool: Arc<Pool>,
     backend: BackendId,
     hold: Hold,
-    /// The line waits for its first token.
+    /// The queue waits for its first token.
     pending: bool,
     /// Its first token came, and it is read.
     listens: bool,
     suspended: bool,
     begun: bool,
-    /// Tokens that the line has not been told of.
-    untold: u32,
+    /// Tokens that the queue has not been told of.
+    unreported: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hold {
-    /// A place in the line's count.
+    /// A place in the queue's count.
     Slot(Slot),
     /// Of a request that is not measured.
     Passing,
@@ -38,12 +38,12 @@ impl Permit {
 
     /// For a request that goes past the lines.
     pub(super) fn passing(pool: Arc<Pool>, backend: BackendId) -> Self {
-        pool.board(backend).passing.fetch_add(1, Relaxed);
+        pool.shared(backend).passing.fetch_add(1, Relaxed);
         Self::holding(pool, backend, Hold::Passing)
     }
 
     fn holding(pool: Arc<Pool>, backend: BackendId, hold: Hold) -> Self {
-        Self { pool, backend, hold, pending: true, listens: false, suspended: false, begun: false, untold: 0 }
+        Self { pool, backend, hold, pending: true, listens: false, suspended: false, begun: false, unreported: 0 }
     }
 
     /// Whose place it is.
@@ -63,13 +63,13 @@ impl Permit {
         self.no_longer_pending(now);
     }
 
-    /// So many more tokens of the answer came. The line learns of them in batches, as it counts a memory of many thousands.
+    /// So many more tokens of the answer came. The queue learns of them in batches, as it counts a memory of many thousands.
     pub fn on_tokens(&mut self, more: u32) {
-        self.untold = self.untold.saturating_add(more);
-        if self.untold >= BATCH
+        self.unreported = self.unreported.saturating_add(more);
+        if self.unreported >= BATCH
             && let Hold::Slot(slot) = self.hold
         {
-            self.pool.on_tokens(self.backend, slot, std::mem::take(&mut self.untold));
+            self.pool.on_tokens(self.backend, slot, std::mem::take(&mut self.unreported));
         }
     }
 
@@ -109,15 +109,15 @@ impl Permit {
         self.suspended = true;
         self.count_listening();
         match std::mem::replace(&mut self.hold, Hold::Nothing) {
-            Hold::Slot(slot) => self.pool.on_end(self.backend, slot, std::mem::take(&mut self.untold), now),
-            Hold::Passing => _ = self.pool.board(self.backend).passing.fetch_sub(1, Relaxed),
+            Hold::Slot(slot) => self.pool.on_end(self.backend, slot, std::mem::take(&mut self.unreported), now),
+            Hold::Passing => _ = self.pool.shared(self.backend).passing.fetch_sub(1, Relaxed),
             Hold::Nothing => {}
         }
     }
 
     fn count_listening(&mut self) {
         let listens = self.begun && !self.suspended;
-        let count = &self.pool.board(self.backend).listening;
+        let count = &self.pool.shared(self.backend).listening;
         match (std::mem::replace(&mut self.listens, listens), listens) {
             (false, true) => _ = count.fetch_add(1, Relaxed),
             (true, false) => _ = count.fetch_sub(1, Relaxed),

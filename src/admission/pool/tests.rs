@@ -252,7 +252,7 @@ fn a_backend_with_room_takes_from_the_others_lines() {
     let held = [go(&pool, 0), go(&pool, 0)];
     let mut waiting: Vec<_> = (1..5).map(|ms| wait(&pool, ms)).collect();
     let homes: Vec<_> = waiting.iter().map(|waiting| waiting.home()).collect();
-    assert!(homes.contains(&A) && homes.contains(&B), "the shorter line each time: {homes:?}");
+    assert!(homes.contains(&A) && homes.contains(&B), "the shorter queue each time: {homes:?}");
     let [a, b] = held;
     let (stays, frees) = (a, b);
     drop(frees);
@@ -310,8 +310,8 @@ fn a_new_backend_takes_no_more_of_those_who_wait_than_one_that_comes_back() {
     pool.publish(A, limits(1), at(0));
     let _held = go(&pool, 0);
     let _waiting: Vec<QueueWait> = (0..50).map(|_| wait(&pool, 0)).collect();
-    assert_eq!(pool.seat(Mode::Enforce), Some(B));
-    pool.recall(B, at(10));
+    assert_eq!(pool.add_backend(Mode::Enforce), Some(B));
+    pool.reinstate(B, at(10));
     assert_eq!((pool.gauges(B).in_flight, pool.gauges(A).queued), (1, 49));
     pool.publish(B, limits(64), at(2000));
     assert!((2..10).contains(&pool.gauges(B).in_flight), "{:?}", pool.gauges(B));
@@ -322,10 +322,10 @@ fn a_retired_backend_is_idle_when_nothing_of_it_is_left() {
     let pool = Pool::with_places(BalancePolicy::MostRoom, 1, 2, Settings::default());
     let passing = pool.pass(None).unwrap();
     assert!(!pool.is_idle(A), "it is not retired");
-    pool.retire(A, at(0));
-    assert!(!pool.is_idle(A) && !pool.vacate(A), "a request that is not measured is there");
+    pool.drain(A, at(0));
+    assert!(!pool.is_idle(A) && !pool.remove_backend(A), "a request that is not measured is there");
     drop(passing);
-    assert!(pool.is_idle(A) && pool.vacate(A));
+    assert!(pool.is_idle(A) && pool.remove_backend(A));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A request that waits for its turn: a place in some line, and where the verdict is put.
+//! A request that waits for its turn: a place in some queue, and where the verdict is put.
 //!
 //! The verdict is put into the seat under the pool's lock and the seat's own; the waker is called after both are free. Whoever
 //! polls takes the seat's lock alone, so that a verdict that comes between a look and the sleep finds the waker or is found.
@@ -10,10 +10,10 @@ use super::backends::{Pool, Refused};
 use super::parts::{Arc, BackendId, Mutex, Slot, Ticket, Timestamp};
 use super::permit::Permit;
 
-/// What rides along in a line.
+/// What rides along in a queue.
 pub(super) type Waiter = Arc<WaiterCell>;
 
-/// One who waits. Dropping it leaves the line at once: what is dropped is never dispatched.
+/// One who waits. Dropping it leaves the queue at once: what is dropped is never dispatched.
 #[derive(Debug)]
 pub struct QueueWait {
     pool: Arc<Pool>,
@@ -29,7 +29,7 @@ pub(super) struct WaiterCell(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
-    /// In which line it stands; changes under the pool's lock only.
+    /// In which queue it stands; changes under the pool's lock only.
     at: Option<(BackendId, Ticket)>,
     verdict: Option<WaitVerdict>,
     waker: Option<Waker>,
@@ -47,7 +47,7 @@ impl QueueWait {
         Self { pool, seat, home, called: false }
     }
 
-    /// In whose line it was put first.
+    /// In whose queue it was put first.
     pub fn home(&self) -> BackendId {
         self.home
     }
@@ -88,12 +88,12 @@ impl WaiterCell {
         Arc::new(Self(Mutex::new(State { at: None, verdict: None, waker: None })))
     }
 
-    /// It stands in this line now.
+    /// It stands in this queue now.
     pub fn stand(&self, backend: BackendId, ticket: Ticket) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).at = Some((backend, ticket));
     }
 
-    /// In which line it stands.
+    /// In which queue it stands.
     pub fn at(&self) -> Option<(BackendId, Ticket)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).at
     }

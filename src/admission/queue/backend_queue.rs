@@ -207,7 +207,7 @@ impl<T> BackendQueue<T> {
     }
 
     /// What happened since the last call, for control.
-    pub fn pressure(&mut self, now: Timestamp) -> GateStats {
+    pub fn gate_stats(&mut self, now: Timestamp) -> GateStats {
         GateStats {
             refused: std::mem::take(&mut self.refused),
             memory_bound: std::mem::take(&mut self.memory_bound),
@@ -659,10 +659,10 @@ mod tests {
         let (mut line, slots) = line(2);
         line.on_first_token(slots[1], at(1.0));
         line.on_tokens(slots[1], 10);
-        assert!(!line.pressure(at(1.0)).refused, "nobody was held back");
+        assert!(!line.gate_stats(at(1.0)).refused, "nobody was held back");
         let capped = Limits { kv_cap: Some(250.0), ..limits(9.0) };
         ticket(line.offer(&capped, ask(1.0), || 1, at(1.0)));
-        let pressure = line.pressure(at(3.0));
+        let gate_stats = line.gate_stats(at(3.0));
         let expected = GateStats {
             refused: false,
             memory_bound: true,
@@ -672,8 +672,8 @@ mod tests {
             in_flight: 2,
             context: 210.0,
         };
-        assert_eq!(pressure, expected);
-        assert_eq!(line.pressure(at(3.0)), GateStats { memory_bound: false, ..expected });
+        assert_eq!(gate_stats, expected);
+        assert_eq!(line.gate_stats(at(3.0)), GateStats { memory_bound: false, ..expected });
     }
 
     #[derive(Clone, Copy, Debug)]

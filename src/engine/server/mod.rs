@@ -1,7 +1,7 @@
 //! The simulated engine, speaking HTTP: it plays the model in real time.
 //!
 //! ```text
-//! request ─► desk ─► pacer (one thread, owns the model) ─► a channel a request ─► stream ─► socket
+//! request ─► service ─► pacer (one thread, owns the model) ─► a channel a request ─► stream ─► socket
 //!             │                                                                     ▲
 //!             └── dialect: openai · anthropic · ollama (what is asked, how it is told) ┘
 //! ```
@@ -158,7 +158,7 @@ pub struct UnknownFamily(String);
 /// failing accept is tried again.
 pub async fn serve(listener: TcpListener, settings: Settings, stop: impl Future<Output = ()>) -> io::Result<()> {
     let (pacer, playing) = pacer::start(&settings)?;
-    let desk = Arc::new(EngineService::new(settings, pacer));
+    let service = Arc::new(EngineService::new(settings, pacer));
     let mut connections = JoinSet::new();
     let mut stop = pin!(stop);
     loop {
@@ -169,27 +169,27 @@ pub async fn serve(listener: TcpListener, settings: Settings, stop: impl Future<
         while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, _)) => {
-                connections.spawn(connection(stream, Arc::clone(&desk)));
+                connections.spawn(connection(stream, Arc::clone(&service)));
             }
             // Out of descriptors, most likely: some will be free again soon.
             Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
     }
     connections.shutdown().await;
-    drop(desk);
+    drop(service);
     // The pacer returns as soon as the last handle to it is gone, which is now.
     let _ = playing.join();
     Ok(())
 }
 
-async fn connection(stream: TcpStream, desk: Arc<EngineService>) {
+async fn connection(stream: TcpStream, service: Arc<EngineService>) {
     // Without it a token would wait for the acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
     let reset = Arc::new(AtomicBool::new(false));
     let socket = Socket { stream, reset: Arc::clone(&reset) };
     let service = service_fn(move |request| {
-        let (desk, reset) = (Arc::clone(&desk), Arc::clone(&reset));
-        async move { desk.answer(request, reset).await }
+        let (service, reset) = (Arc::clone(&service), Arc::clone(&reset));
+        async move { service.answer(request, reset).await }
     });
     // A client that leaves, and a fault that was asked for, both end here; there is nobody to tell.
     let _ = http1::Builder::new().writev(false).serve_connection(TokioIo::new(socket), service).await;

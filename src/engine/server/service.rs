@@ -1,4 +1,4 @@
-//! The front desk: reads a request, has it submitted, and answers in its dialect.
+//! The front service: reads a request, has it submitted, and answers in its dialect.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub struct EngineService {
 }
 
 impl EngineService {
-    /// A desk in front of a running pacer.
+    /// A service in front of a running pacer.
     pub fn new(settings: Settings, pacer: Pacer) -> Self {
         let model = Value::from(settings.model_name.as_str()).to_string();
         Self { settings, pacer, model, served: AtomicU64::new(0) }

@@ -6,11 +6,11 @@
 use serde_json::{Value, json};
 
 use crate::export::gate_status::GateStatus;
-use crate::export::{ProcessCounters, knee, status};
+use crate::export::{ProcessState, knee, status};
 use crate::measure::snapshot::Snapshot;
 
 /// One second; `turns` is null when no state changed since the last one.
-pub fn describe(snapshot: &Snapshot, facts: &ProcessCounters, draining: bool, turns: Value) -> Value {
+pub fn describe(snapshot: &Snapshot, facts: &ProcessState, draining: bool, turns: Value) -> Value {
     let status = status::describe(snapshot, facts, draining);
     let knees = knee::knee(snapshot, &facts.judged, &facts.gpus, facts.epoch);
     let of = |page: &Value| page["backends"].as_array().cloned().unwrap_or_default();

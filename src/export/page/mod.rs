@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use self::hub::{Frames, Hub};
 use self::transitions::Turns;
-use super::{Handles, ProcessCounters};
+use super::{Handles, ProcessState};
 
 /// A file of the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl LivePage {
         self.hub.join(|| self.event(handles, &handles.facts.facts(), true))
     }
 
-    fn event(&self, handles: &Handles, facts: &ProcessCounters, with_turns: bool) -> Bytes {
+    fn event(&self, handles: &Handles, facts: &ProcessState, with_turns: bool) -> Bytes {
         let snapshot = handles.ledger.snapshot(handles.clock.now());
         let facts = &facts.clone().of(&snapshot);
         let turns = if with_turns { self.turns().describe() } else { Value::Null };

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use serde_json::{Value, json};
 
 use crate::estimate::{Reading, SaturationState};
-use crate::export::ProcessCounters;
+use crate::export::ProcessState;
 use crate::vocabulary::backend_id::BackendId;
 
 /// The last changes, newest first.
@@ -30,7 +30,7 @@ struct PageTransition {
 
 impl Turns {
     /// Notes what changed since the last call; `names` are the backends in the order of the facts. Whether anything did.
-    pub fn on_facts<'a>(&mut self, names: impl Iterator<Item = (BackendId, &'a str)>, facts: &ProcessCounters) -> bool {
+    pub fn on_facts<'a>(&mut self, names: impl Iterator<Item = (BackendId, &'a str)>, facts: &ProcessState) -> bool {
         let judged = |place: BackendId| facts.judged.get(usize::from(place.0))?.as_ref();
         let judged: Vec<_> = names.filter_map(|(place, name)| Some((name, &judged(place)?.reading))).collect();
         // A backend that is gone and comes back begins anew, and names that come and go do not pile up.
@@ -75,15 +75,15 @@ mod tests {
     use crate::export::saturation::BackendEstimate;
     use crate::vocabulary::time::Timestamp;
 
-    fn facts(state: SaturationState, second: u64) -> ProcessCounters {
+    fn facts(state: SaturationState, second: u64) -> ProcessState {
         let settings = Settings { slo_ttft: std::time::Duration::from_secs(1), engine: EngineLimits::default() };
         let mut reading = Estimator::new(settings, Timestamp::ZERO).reading();
         (reading.state, reading.since) = (state, Timestamp::from_nanos(second * 1_000_000_000));
         reading.reason = format!("since second {second}");
-        ProcessCounters {
+        ProcessState {
             epoch: 100.0,
             judged: vec![None, Some(BackendEstimate { reading, lost: 0, late: 0 })],
-            ..ProcessCounters::default()
+            ..ProcessState::default()
         }
     }
 

@@ -1,6 +1,6 @@
 //! What a trusted caller says of its request: its class, whose it is, how soon its first token is wanted.
 //!
-//! Taken from a head whose untrusted claims were dropped before. What is not understood counts as not said. Tenants' names are
+//! Taken from a head whose untrusted hints were dropped before. What is not understood counts as not said. Tenants' names are
 //! kept in a table of fixed size and nowhere shown.
 
 use std::sync::{PoisonError, RwLock};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::admission::{Class, Tenant};
 
-/// A request's claims.
+/// A request's hints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TrustedHints {
     pub class: Class,

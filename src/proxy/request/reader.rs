@@ -30,14 +30,14 @@ pub(in crate::proxy) struct ClientPeer {
 
 /// A request that has arrived whole.
 pub(in crate::proxy) struct Request {
-    pub outgoing: UpstreamRequest,
+    pub upstream_request: UpstreamRequest,
     /// What the client said in `Host`.
     pub host: Box<[u8]>,
     pub id: RequestId,
     pub path: PathKind,
     /// `None`: it is not measured.
     pub shape: Option<RequestShape>,
-    pub claims: TrustedHints,
+    pub hints: TrustedHints,
     /// Its place in a trace that is recorded.
     pub span: Option<Box<SpanIds>>,
     /// For its first token; `None`: none.
@@ -99,7 +99,7 @@ pub(in crate::proxy) struct RequestReader<'c> {
 impl ClientPeer {
     /// The caller at `peer`.
     pub fn new(peer: IpAddr, worker: &Worker) -> Self {
-        Self { address: address_text(peer).into(), trusted: worker.gateway.trusts(peer) }
+        Self { address: address_text(peer).into(), trusted: worker.proxy.trusts(peer) }
     }
 }
 
@@ -160,7 +160,7 @@ impl<'c> RequestReader<'c> {
 
     fn head_end(&mut self, received: &[u8]) -> Result<Option<usize>, ReadFailure> {
         let found = self.end.find(received).map_err(ReadFailure::malformed)?;
-        if found.unwrap_or(received.len()) > self.worker.gateway.limits.load().max_header {
+        if found.unwrap_or(received.len()) > self.worker.proxy.limits.load().max_header {
             return Err(ReadFailure::malformed(Reject::HeadTooLong));
         }
         Ok(found)
@@ -168,7 +168,7 @@ impl<'c> RequestReader<'c> {
 
     /// The head is complete: the first `length` bytes of `received`.
     fn begin(&mut self, received: &[u8], length: usize, rest: &mut Vec<u8>) -> Result<ReadProgress, ReadFailure> {
-        let gateway = &*self.worker.gateway;
+        let proxy = &*self.worker.proxy;
         let (bytes, body) = received.split_at(length);
         let mut out = Vec::with_capacity(length + ADDED + body.len());
         let peer = Peer {
@@ -176,16 +176,16 @@ impl<'c> RequestReader<'c> {
             trusted: self.caller.trusted,
             proto: "http",
             via: self.worker.via(),
-            traced: gateway.sampling.is_some(),
+            traced: proxy.sampling.is_some(),
         };
         let mut path = PathKind::PassThrough;
         let measured = |method: &[u8], target: &[u8]| {
-            path = PathKind::of(method, target, gateway.passes_metrics.load(Relaxed));
+            path = PathKind::of(method, target, proxy.passes_metrics.load(Relaxed));
             matches!(path, PathKind::Inference(_))
         };
         let head = request_head(bytes, &peer, measured, &mut out).map_err(ReadFailure::malformed)?;
-        (gateway.hook)(HookPoint::Head);
-        if matches!(head.body, RequestBody::Length(n) if n > gateway.limits.load().max_body as u64) {
+        (proxy.test_hook)(HookPoint::Head);
+        if matches!(head.body, RequestBody::Length(n) if n > proxy.limits.load().max_body as u64) {
             return Err(ReadFailure::Refuse(LocalReply::BodyTooLarge, path.family()));
         }
         self.framing = BodyReader::of(head.body);
@@ -193,21 +193,21 @@ impl<'c> RequestReader<'c> {
             self.scanner = Some(RequestScanner::new(endpoint));
         }
         let expects = head.expect_continue && body.is_empty() && head.body != RequestBody::None;
-        let span = gateway.sampling.and_then(|sampling| spans::begin(sampling, head.trace, &mut out));
+        let span = proxy.sampling.and_then(|sampling| spans::begin(sampling, head.trace, &mut out));
         self.request = Some(Request { span, ..self.open(bytes, &head, path, out) });
         if expects { Ok(ReadProgress::Expects) } else { self.take(body, rest) }
     }
 
     fn open(&self, bytes: &[u8], head: &RequestHead, path: PathKind, out: Vec<u8>) -> Request {
-        let gateway = &self.worker.gateway;
+        let proxy = &self.worker.proxy;
         let value = |range: &Option<Range<usize>>| range.clone().map(|range| &bytes[range]);
         let [priority, tenant, slo] = [&head.priority, &head.tenant, &head.slo_ttft].map(value);
-        let rules = gateway.rules.load();
-        let claims = TrustedHints::read(priority, tenant, slo, &rules.tenants);
+        let rules = proxy.rules.load();
+        let hints = TrustedHints::read(priority, tenant, slo, &rules.tenants);
         let route = rules.route(&bytes[head.target.clone()]);
-        let slo_ttft = route.into_iter().chain(claims.slo_ttft).min();
+        let slo_ttft = route.into_iter().chain(hints.slo_ttft).min();
         Request {
-            outgoing: UpstreamRequest::new(out, BodyBuffer::new(gateway.limits.load().max_body, &gateway.memory)),
+            upstream_request: UpstreamRequest::new(out, BodyBuffer::new(proxy.limits.load().max_body, &proxy.memory)),
             host: head.host.clone().map_or_else(Box::default, |range| bytes[range].into()),
             id: head
                 .request_id
@@ -215,7 +215,7 @@ impl<'c> RequestReader<'c> {
                 .map_or_else(|| self.worker.make_id(), |range| RequestId::Given(bytes[range].into())),
             path,
             shape: None,
-            claims,
+            hints,
             span: None,
             slo_ttft,
             arrived: Timestamp::ZERO,
@@ -237,7 +237,7 @@ impl<'c> RequestReader<'c> {
             if let Some(scanner) = scanner {
                 scanner.feed(payload);
             }
-            held = held.and_then(|()| request.outgoing.hold(payload));
+            held = held.and_then(|()| request.upstream_request.hold(payload));
         });
         let used = fed.map_err(|reject| ReadFailure::Refuse(LocalReply::malformed(reject), family))?;
         held.map_err(|too_much| ReadFailure::Refuse(too_much.into(), family))?;
@@ -258,12 +258,12 @@ impl Request {
     /// There is no memory for the body that is a little longer now.
     pub fn ask_for_stream(&mut self) -> Result<(), LocalReply> {
         let Some(shape) = self.shape.as_ref().filter(|shape| !shape.stream) else { return Ok(()) };
-        if self.outgoing.body_len() > LONGEST_TURNED {
+        if self.upstream_request.body_len() > LONGEST_TURNED {
             return Ok(());
         }
-        if let Some(body) = streamed(&self.outgoing.body(), shape.dialect) {
+        if let Some(body) = streamed(&self.upstream_request.body(), shape.dialect) {
             self.assembling = Some(shape.dialect);
-            self.outgoing.replace_body(&body)?;
+            self.upstream_request.replace_body(&body)?;
         }
         Ok(())
     }

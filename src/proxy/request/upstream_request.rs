@@ -102,7 +102,7 @@ impl UpstreamRequest {
     pub fn push<U: Io>(&mut self, cx: &mut Context<'_>, to: &mut U) -> bool {
         let mut moved = false;
         while let Some(part) = self.part() {
-            match to.wr(cx, part) {
+            match to.poll_write(cx, part) {
                 Poll::Ready(Ok(n)) if n > 0 => {
                     moved = true;
                     self.advance(n);
@@ -114,7 +114,7 @@ impl UpstreamRequest {
                 Poll::Pending => return moved,
             }
         }
-        match to.fl(cx) {
+        match to.poll_flush(cx) {
             Poll::Ready(Ok(())) => self.state = State::Written,
             Poll::Ready(Err(_)) => self.state = State::Abandoned,
             Poll::Pending => return moved,
@@ -173,10 +173,10 @@ mod tests {
     #[test]
     fn each_backends_prefix_takes_the_place_of_the_one_before() {
         let head = |line: &str, prefixes: &[&str]| {
-            let mut outgoing =
+            let mut upstream_request =
                 UpstreamRequest::new(line.as_bytes().to_vec(), BodyBuffer::new(0, &Arc::new(Budget::new(0))));
-            prefixes.iter().for_each(|prefix| outgoing.address(prefix, b"h", None, true));
-            String::from_utf8(outgoing.head).unwrap()
+            prefixes.iter().for_each(|prefix| upstream_request.address(prefix, b"h", None, true));
+            String::from_utf8(upstream_request.head).unwrap()
         };
         let rest = "host: h\r\ncontent-length: 0\r\n\r\n";
         for (prefixes, path) in

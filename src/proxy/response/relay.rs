@@ -26,7 +26,7 @@ pub struct ResponseRelay {
 
 /// The client's side of the answer.
 #[derive(Clone, Copy)]
-pub struct Recipient<'a> {
+pub struct ClientSide<'a> {
     /// The client's version decides framing.
     pub version: Version,
     /// A HEAD request: no body follows.
@@ -79,7 +79,7 @@ impl ResponseRelay {
         read: &'a [u8],
         scratch: &'a mut Vec<u8>,
         tap: &mut Tap,
-        to: impl FnOnce() -> Recipient<'r>,
+        to: impl FnOnce() -> ClientSide<'r>,
     ) -> Result<Forward<'a>, ()> {
         match &mut self.state {
             State::Body(relay) => {
@@ -111,7 +111,7 @@ impl ResponseRelay {
     pub fn on_eof<'a, 'r>(
         &mut self,
         scratch: &'a mut Vec<u8>,
-        to: impl FnOnce() -> Recipient<'r>,
+        to: impl FnOnce() -> ClientSide<'r>,
     ) -> Result<&'a [u8], ()> {
         if let State::Assembling(assembling) = &mut self.state {
             assembling.on_eof()?;
@@ -161,7 +161,7 @@ impl ResponseRelay {
         read: &[u8],
         out: &mut Vec<u8>,
         tap: &mut Tap,
-        to: &Recipient<'_>,
+        to: &ClientSide<'_>,
     ) -> Result<bool, ()> {
         let State::Assembling(assembling) = &mut self.state else { return Err(()) };
         let fed = assembling.feed(at, read, tap);
@@ -174,7 +174,7 @@ impl ResponseRelay {
     }
 
     /// The stream has ended: head and body of the whole answer into `out`.
-    fn complete(&mut self, out: &mut Vec<u8>, to: &Recipient<'_>) -> Result<(), ()> {
+    fn complete(&mut self, out: &mut Vec<u8>, to: &ClientSide<'_>) -> Result<(), ()> {
         let State::Assembling(mut assembling) = std::mem::replace(&mut self.state, State::Ended) else {
             return Err(());
         };
@@ -196,7 +196,7 @@ impl ResponseRelay {
         whole: &[u8],
         scratch: &'a mut Vec<u8>,
         tap: &mut Tap,
-        to: &Recipient<'_>,
+        to: &ClientSide<'_>,
     ) -> Result<Forward<'a>, ()> {
         scratch.clear();
         let mut rest = whole;
@@ -254,7 +254,7 @@ impl ResponseRelay {
         (head, bytes): &(ResponseHead, &[u8]),
         out: &mut Vec<u8>,
         tap: &mut Tap,
-        to: &Recipient<'_>,
+        to: &ClientSide<'_>,
     ) {
         let relay = Relay::new(head.body, to.version);
         let content_type = head.content_type.clone().map_or(&[][..], |range| &bytes[range]);
@@ -264,7 +264,7 @@ impl ResponseRelay {
         self.poolable = head.keep_alive;
         let has = (head.has_date, head.has_request_id);
         if let (Some(dialect), 200..=299, BodyFormat::Sse | BodyFormat::Ndjson) = (to.assembling, head.status, format) {
-            let memory = &to.worker.gateway.memory;
+            let memory = &to.worker.proxy.memory;
             if let Some(assembling) = Assembling::new(dialect, relay.clone(), std::mem::take(out), has, memory) {
                 self.state = State::Assembling(Box::new(assembling));
                 return;
@@ -285,7 +285,7 @@ fn finish(
     framing: OutFraming,
     close: bool,
     (has_date, has_request_id): (bool, bool),
-    to: &Recipient<'_>,
+    to: &ClientSide<'_>,
 ) {
     let id = [("x-request-id", to.request_id)];
     let (served, waited);

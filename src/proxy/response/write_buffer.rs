@@ -52,7 +52,7 @@ impl Outbox {
     pub fn drain<D: Io>(&mut self, cx: &mut Context<'_>, to: &mut D) -> io::Result<usize> {
         let mut sent = 0;
         while let Some(piece) = self.pieces.front() {
-            match to.wr(cx, &piece[self.written..]) {
+            match to.poll_write(cx, &piece[self.written..]) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(n)) => {
                     sent += n;
@@ -101,10 +101,10 @@ mod tests {
     }
 
     impl Io for Narrow {
-        fn rd(&mut self, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
+        fn poll_read(&mut self, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
             Poll::Pending
         }
-        fn wr(&mut self, _: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        fn poll_write(&mut self, _: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
             let n = from.len().min(self.left);
             if n == 0 {
                 return Poll::Pending;
@@ -113,13 +113,13 @@ mod tests {
             self.taken.extend_from_slice(&from[..n]);
             Poll::Ready(Ok(n))
         }
-        fn fl(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
             Poll::Ready(Ok(()))
         }
         fn end(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
             Poll::Ready(Ok(()))
         }
-        fn break_off(&mut self) {}
+        fn reset_on_drop(&mut self) {}
     }
 
     fn context() -> Context<'static> {

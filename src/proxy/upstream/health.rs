@@ -43,7 +43,7 @@ impl PassiveHealth {
 /// What traffic has told about one backend.
 #[derive(Debug, Default)]
 pub struct PassiveHealth {
-    /// When the backend last sent a byte, in nanoseconds of the gateway's clock; 0: never.
+    /// When the backend last sent a byte, in nanoseconds of the proxy's clock; 0: never.
     heard: AtomicU64,
     /// Failures in a row, before any byte of an answer.
     failures: AtomicU32,
@@ -66,19 +66,19 @@ impl PassiveHealth {
 }
 
 /// A dial failed, and not for want of something on our side.
-pub fn on_dial_failed(gateway: &ProxyState, backend: BackendId) {
-    on_failure(gateway, backend, gateway.clock.now());
+pub fn on_dial_failed(proxy: &ProxyState, backend: BackendId) {
+    on_failure(proxy, backend, proxy.clock.now());
 }
 
 /// An exchange ended. Only what the backend did without saying a byte counts against it.
-pub fn on_exchange_ended(gateway: &ProxyState, backend: BackendId, end: End, received: u64, now: Timestamp) {
+pub fn on_exchange_ended(proxy: &ProxyState, backend: BackendId, end: End, received: u64, now: Timestamp) {
     match end {
-        End::Broken(Break::Eof | Break::Reset | Break::Timeout) if received == 0 => on_failure(gateway, backend, now),
+        End::Broken(Break::Eof | Break::Reset | Break::Timeout) if received == 0 => on_failure(proxy, backend, now),
         End::Whole => {
-            let vitals = &gateway.vitals[usize::from(backend.0)];
-            if vitals.failures.load(Relaxed) != 0 || vitals.ejections.load(Relaxed) != 0 {
-                vitals.failures.store(0, Relaxed);
-                vitals.ejections.store(0, Relaxed);
+            let passive_health = &proxy.passive_health[usize::from(backend.0)];
+            if passive_health.failures.load(Relaxed) != 0 || passive_health.ejections.load(Relaxed) != 0 {
+                passive_health.failures.store(0, Relaxed);
+                passive_health.ejections.store(0, Relaxed);
             }
         }
         End::Broken(_) | End::Late | End::ClientGone | End::ClientStalled => {}
@@ -86,24 +86,24 @@ pub fn on_exchange_ended(gateway: &ProxyState, backend: BackendId, end: End, rec
 }
 
 /// Asks one backend for as long as it is one.
-pub async fn watch(gateway: Arc<ProxyState>, backend: BackendId, check: HealthCheck) {
+pub async fn watch(proxy: Arc<ProxyState>, backend: BackendId, check: HealthCheck) {
     let index = usize::from(backend.0);
-    let Some(target) = gateway.targets.of(backend) else { return };
-    let vitals = &gateway.vitals[index];
-    let mut stop = gateway.drain.watch();
+    let Some(target) = proxy.targets.of(backend) else { return };
+    let passive_health = &proxy.passive_health[index];
+    let mut stop = proxy.drain.watch();
     let mut misses = 0_u32;
     loop {
-        let asked = gateway.clock.now();
+        let asked = proxy.clock.now();
         let healthy = ask(&target, &check).await;
-        let now = gateway.clock.now();
-        let alive = vitals.heard() >= asked - check.interval && vitals.heard() > Timestamp::ZERO;
+        let now = proxy.clock.now();
+        let alive = passive_health.heard() >= asked - check.interval && passive_health.heard() > Timestamp::ZERO;
         misses = if healthy.is_ok() || (alive && !is_refused(&healthy)) { 0 } else { misses + 1 };
         let up = misses < MISSES || (misses == MISSES && alive);
-        if gateway.pool.ups().get(index) == Some(&!up) {
+        if proxy.pool.ups().get(index) == Some(&!up) {
             tracing::warn!(backend = &*target.name, up, "a backend changed its health");
         }
-        gateway.pool.set_up(backend, up, now);
-        judge_silence(&gateway, backend, now);
+        proxy.pool.set_up(backend, up, now);
+        judge_silence(&proxy, backend, now);
         tokio::select! {
             _ = stop.wait_for(|phase| *phase == DrainPhase::Stopped) => return,
             () = tokio::time::sleep(check.interval) => {}
@@ -113,36 +113,36 @@ pub async fn watch(gateway: Arc<ProxyState>, backend: BackendId, check: HealthCh
 
 /// Streams that are open, past their first token and listening, and not one of them has heard anything: the engine hangs. A
 /// stream whose client takes nothing does not listen, and its silence says nothing.
-fn judge_silence(gateway: &ProxyState, backend: BackendId, now: Timestamp) {
-    let vitals = &gateway.vitals[usize::from(backend.0)];
+fn judge_silence(proxy: &ProxyState, backend: BackendId, now: Timestamp) {
+    let passive_health = &proxy.passive_health[usize::from(backend.0)];
     // Whose address has just changed was not heard yet: the streams that listen are those of the old one.
-    let heard = Some(vitals.heard()).filter(|heard| *heard > Timestamp::ZERO);
-    let silent = gateway.pool.listening(backend) > 0 && heard.is_some_and(|heard| now.since(heard) >= SILENCE);
+    let heard = Some(passive_health.heard()).filter(|heard| *heard > Timestamp::ZERO);
+    let silent = proxy.pool.listening(backend) > 0 && heard.is_some_and(|heard| now.since(heard) >= SILENCE);
     if silent {
-        eject(gateway, backend, now);
-    } else if vitals.ejected_until.load(Relaxed) <= now.as_nanos() {
-        gateway.pool.set_ejected(backend, false, now);
+        eject(proxy, backend, now);
+    } else if passive_health.ejected_until.load(Relaxed) <= now.as_nanos() {
+        proxy.pool.set_ejected(backend, false, now);
     }
 }
 
-fn on_failure(gateway: &ProxyState, backend: BackendId, now: Timestamp) {
-    let vitals = &gateway.vitals[usize::from(backend.0)];
-    if vitals.failures.fetch_add(1, Relaxed) + 1 >= FAILURES {
-        eject(gateway, backend, now);
+fn on_failure(proxy: &ProxyState, backend: BackendId, now: Timestamp) {
+    let passive_health = &proxy.passive_health[usize::from(backend.0)];
+    if passive_health.failures.fetch_add(1, Relaxed) + 1 >= FAILURES {
+        eject(proxy, backend, now);
     }
 }
 
-fn eject(gateway: &ProxyState, backend: BackendId, now: Timestamp) {
-    let vitals = &gateway.vitals[usize::from(backend.0)];
-    if vitals.ejected_until.load(Relaxed) > now.as_nanos() {
+fn eject(proxy: &ProxyState, backend: BackendId, now: Timestamp) {
+    let passive_health = &proxy.passive_health[usize::from(backend.0)];
+    if passive_health.ejected_until.load(Relaxed) > now.as_nanos() {
         return;
     }
-    let times = vitals.ejections.fetch_add(1, Relaxed).min(EJECTION_DOUBLINGS);
+    let times = passive_health.ejections.fetch_add(1, Relaxed).min(EJECTION_DOUBLINGS);
     let until = now + EJECTION * 2_u32.pow(times);
-    vitals.ejected_until.store(until.as_nanos(), Relaxed);
-    vitals.failures.store(FAILURES - 1, Relaxed);
-    gateway.pool.set_ejected(backend, true, now);
-    tracing::warn!(backend = &*gateway.targets.name(backend), "a backend is avoided: its traffic fails");
+    passive_health.ejected_until.store(until.as_nanos(), Relaxed);
+    passive_health.failures.store(FAILURES - 1, Relaxed);
+    proxy.pool.set_ejected(backend, true, now);
+    tracing::warn!(backend = &*proxy.targets.name(backend), "a backend is avoided: its traffic fails");
 }
 
 /// One question. Anything below 500 is an answer: an engine without a health endpoint says 404 and is alive.

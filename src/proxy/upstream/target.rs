@@ -11,7 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use tokio::net::TcpStream;
 
-use crate::proxy::io::notice_death;
+use crate::proxy::io::set_keepalive;
 use crate::vocabulary::backend_id::{BackendId, is_link_local};
 use crate::vocabulary::time::Timestamp;
 
@@ -46,7 +46,7 @@ impl Target {
             match TcpStream::connect(address).await {
                 Ok(stream) => {
                     stream.set_nodelay(true)?;
-                    notice_death(&stream);
+                    set_keepalive(&stream);
                     return Ok(stream);
                 }
                 Err(e) => last = e,
