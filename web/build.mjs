@@ -1,6 +1,6 @@
-// Builds the live page: one script, one style sheet, one document, into src/export/page/built (or a folder given).
+// Builds the live page (one document, one script, one style sheet) into src/export/page/built or into FOLDER.
 //
-// usage: node build.mjs [--check | FOLDER]      --check compares with what is committed and ends with 1 where they differ
+// usage: node build.mjs [--check | FOLDER]      --check compares the build with the committed files; exit status 1 if they differ
 
 import { readFileSync, writeFileSync, mkdirSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -36,7 +36,7 @@ const files = {
 if (option === "--check") {
   const stale = Object.keys(files).filter((name) => files[name] !== readFileSync(join(committed, name), "utf8"));
   if (stale.length) {
-    console.error(`${stale.join(", ")}: not what web/ makes; run npm run build in web/`);
+    console.error(`${stale.join(", ")}: not what web/ builds; run npm ci && npm run build in web/ and commit the result`);
     process.exit(1);
   }
 } else {

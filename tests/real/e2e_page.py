@@ -155,7 +155,7 @@ def overload(browser, visitor, data, admin, pictures):
     known = wait_until(lambda: "knee at" in visitor.text("#headroom-of"), HOT_SECONDS)
     check(known, f"the knee is named: {visitor.text('#headroom-of')}")
     check("saturated" in visitor.text("#turns"), "the change is in the list, in words")
-    drawn = visitor.page.get_attribute("#crest .plot", "aria-label")
+    drawn = visitor.page.get_attribute("#knee-chart .plot", "aria-label")
     check("knee at" in drawn, f"the chart is described: {drawn}")
     for name, context in [
         ("light", {"viewport": DESKTOP, "color_scheme": "light"}), ("dark", {"viewport": DESKTOP, "color_scheme": "dark"}),
@@ -226,7 +226,7 @@ def comes_back(browser, binary, engine, pictures):
         wait_until_up(admin, "/readyz", process)
         visitor = Visitor(browser, admin, viewport=DESKTOP).visit()
         check(visitor.text("#link") == "live", "the page is live")
-    gone = wait_until(lambda: "nothing heard" in visitor.text("#link"), 10)
+    gone = wait_until(lambda: "no data for" in visitor.text("#link"), 10)
     check(gone, f"weir went away: {visitor.text('#link')}")
     with Process(binary, *flags) as process:
         wait_until_up(admin, "/readyz", process)

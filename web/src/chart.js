@@ -1,5 +1,5 @@
-// What all charts share: a uPlot in a figure of the document, with a legend of our own that shows the newest values, or those
-// under the pointer. The legend is text: it can be read without the canvas.
+// The base of all charts: a uPlot in a <figure>, with a legend that shows the newest values or those under the pointer. The
+// legend is text, so that it can be read without the canvas.
 
 import uPlot from "uplot";
 import { colour } from "./theme.js";
@@ -8,9 +8,9 @@ const FONT = "12px system-ui, sans-serif";
 
 export class Chart {
   /**
-   * @param {string} id of the figure; in it `.plot` and `.legend`
+   * @param {string} id of the figure, which contains `.plot` and `.legend`
    * @param {{key: string, label: string, colour: string, dash?: number[], width?: number, points?: object}[]} lines
-   * @param {object} options format (of a value), scales, axes, hooks, cursor as uPlot has them
+   * @param {object} options `format` of a value; `scales`, `axes`, `hooks`, `cursor` as in uPlot
    */
   constructor(id, lines, options) {
     this.figure = document.getElementById(id);
@@ -22,7 +22,7 @@ export class Chart {
     new ResizeObserver(() => this.chart.setSize(this.size())).observe(this.plot);
   }
 
-  /** Times, or what stands on the x axis, then a list for each line. */
+  /** `data`: the values of the x axis, then one list a line. */
   show(data) {
     this.chart.setData(data);
     this.write(data[0].length - 1);
@@ -77,7 +77,7 @@ const axisOf = (side, format) => ({
   ...(side === 0 ? { space: 70, size: 28 } : { size: 56, space: 34, values: (_u, splits) => splits.map((v) => tick(format(v))) }),
 });
 
-/** Beside an axis noughts at the end of a number say nothing: `5.00` is `5`. */
+/** Removes trailing zeros from a label of an axis: `5.00` becomes `5`. */
 export const tick = (text) => text.replace(/(\.\d*?)0+(?!\d)/, "$1").replace(/\.(?!\d)/, "");
 
 function entry(list, line) {
@@ -90,10 +90,10 @@ function entry(list, line) {
   return value;
 }
 
-/** The range of an axis that begins at 0 and is never empty. */
+/** The range of an axis: from 0 to at least `least`. */
 export const fromZero = (least) => (_u, _low, high) => [0, Math.max(least, (high ?? 0) * 1.1)];
 
-/** Text beside a line, kept inside the plot. */
+/** Writes text next to a line and keeps it inside the plot. */
 export function write(u, text, x, y, name) {
   const { ctx } = u;
   const ratio = devicePixelRatio;
@@ -101,9 +101,9 @@ export function write(u, text, x, y, name) {
   ctx.font = `600 ${12 * ratio}px system-ui, sans-serif`;
   ctx.fillStyle = colour(name);
   ctx.textBaseline = "bottom";
-  ctx.textAlign = "left"; // axes leave theirs
+  ctx.textAlign = "left"; // uPlot leaves the alignment of the axes
   const { left, top, width } = u.bbox;
-  const room = left + width - ctx.measureText(text).width - 4 * ratio;
-  ctx.fillText(text, Math.min(Math.max(x, left + 4 * ratio), room), Math.max(y - 3 * ratio, top + 14 * ratio));
+  const right = left + width - ctx.measureText(text).width - 4 * ratio;
+  ctx.fillText(text, Math.min(Math.max(x, left + 4 * ratio), right), Math.max(y - 3 * ratio, top + 14 * ratio));
   ctx.restore();
 }

@@ -1,8 +1,8 @@
-// What the page remembers: of each backend, and of all together, three rings. Nothing else grows while the page is open.
+// The history kept in memory: three rings for each backend and for the sum of all. Nothing else grows while the page is open.
 
 import { Ring } from "./ring.js";
 
-/** The spans that can be looked at. */
+/** The spans of time to choose from; `step` in seconds. */
 export const SPANS = {
   "10min": { label: "10 min", step: 1, rows: 600 },
   "2h": { label: "2 h", step: 10, rows: 720 },
@@ -29,7 +29,7 @@ export class History {
     this.rings = new Map();
   }
 
-  /** Takes one second; a backend that is not in it any more is forgotten. */
+  /** Adds one second of values. A backend that `rows` no longer contains is removed. */
   push(at, rows) {
     for (const name of this.rings.keys()) if (!rows.has(name)) this.rings.delete(name);
     for (const [name, row] of rows) {
@@ -38,7 +38,7 @@ export class History {
     }
   }
 
-  /** Times and columns of one backend over a span. */
+  /** The times, then the named columns, of one backend over a span. */
   read(name, span, columns) {
     const ring = this.rings.get(name)?.[span];
     return ring ? ring.read(columns) : [[], ...columns.map(() => [])];

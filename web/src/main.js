@@ -1,29 +1,30 @@
-// The live page: hears one event a second, remembers it, and shows what is chosen. It sends nothing and stores nothing.
+// The live page: receives one event a second, keeps it in memory, and shows the chosen backend and span of time. It sends
+// nothing and stores nothing.
 
-import { Crest } from "./crest.js";
 import { History, SPANS } from "./history.js";
+import { KneeChart } from "./knee_chart.js";
 import { overTime } from "./over_time.js";
 import { onScheme } from "./theme.js";
 import { ALL, rowsOf } from "./together.js";
 import * as view from "./view.js";
 
 const history = new History();
-const crest = new Crest();
+const kneeChart = new KneeChart();
 const charts = overTime();
 const chosen = { backend: ALL, span: "10min" };
 let frame = null;
-let heard = 0;
+let receivedAt = 0;
 let drawing = false;
 
 function onFrame(event) {
   frame = JSON.parse(event.data);
-  heard = performance.now();
+  receivedAt = performance.now();
   history.push(frame.at, rowsOf(frame));
-  view.showTurns(frame.turns);
+  view.showTransitions(frame.turns);
   draw();
 }
 
-/** At most once for each picture that the browser shows; a hidden page draws nothing. */
+/** At most once a frame of the browser. A hidden page gets no frames and draws nothing. */
 function draw() {
   if (drawing || !frame) return;
   drawing = true;
@@ -46,7 +47,7 @@ function show() {
   view.showFigures(row);
   view.showTable(frame.backends, choose);
   for (const { chart, columns } of charts) chart.show(history.read(chosen.backend, chosen.span, columns));
-  crest.show(row, ...history.read(chosen.backend, chosen.span, ["offered", "completed"]));
+  kneeChart.show(row, ...history.read(chosen.backend, chosen.span, ["offered", "completed"]));
   document.body.classList.add("ready");
 }
 
@@ -55,24 +56,25 @@ function choose(backend) {
   draw();
 }
 
-/** The browser comes back by itself when a connection breaks, but not when it was refused. */
+/** The browser reconnects by itself after a broken connection, but not after a refused one. */
 function listen() {
   const source = new EventSource("events");
   source.onmessage = onFrame;
   source.onerror = () => {
     if (source.readyState !== EventSource.CLOSED) return;
-    setTimeout(listen, COME_BACK);
+    setTimeout(listen, RECONNECT_AFTER);
   };
 }
 
 function watchSilence() {
-  const silence = (performance.now() - heard) / 1000;
-  if (silence > SILENT) view.showLink(frame ? `nothing heard for ${Math.round(silence)} s` : "waiting for weir");
+  const silence = (performance.now() - receivedAt) / 1000;
+  if (silence > SILENT) view.showLink(frame ? `no data for ${Math.round(silence)} s` : "waiting for data");
 }
 
-/** Late events are usual on a busy machine; this many seconds of them are not. */
+/** Seconds without an event before the page says so. Shorter delays are usual on a busy machine. */
 const SILENT = 4;
-const COME_BACK = 5000;
+/** Milliseconds. */
+const RECONNECT_AFTER = 5000;
 
 document.getElementById("backend").addEventListener("change", (event) => choose(event.target.value));
 for (const [span, { label }] of Object.entries(SPANS)) {
@@ -83,6 +85,6 @@ for (const [span, { label }] of Object.entries(SPANS)) {
     draw();
   });
 }
-onScheme(() => [crest, ...charts.map(({ chart }) => chart)].forEach((chart) => chart.redraw()));
+onScheme(() => [kneeChart, ...charts.map(({ chart }) => chart)].forEach((chart) => chart.redraw()));
 setInterval(watchSilence, 1000);
 listen();

@@ -1,4 +1,4 @@
-// The charts whose x axis is the time.
+// The charts over time.
 
 import { Chart, fromZero } from "./chart.js";
 import { count, number, seconds } from "./words.js";
@@ -15,7 +15,7 @@ const AXES = [{ values: HOURS }, {}];
 
 const line = (key, label, dash, width) => ({ key, label, colour: `--${key}`, dash, width });
 
-/** Makes the five; each knows which columns of the history it shows. */
+/** Creates the five charts, each with the columns of the history it shows. */
 export const overTime = () =>
   [
     {

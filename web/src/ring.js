@@ -1,6 +1,6 @@
-// A ring of rows at a fixed step: so many, and then the oldest goes. A day of an open page takes no more than its first hours.
+// A ring buffer of rows at a fixed step: once it is full, each new row replaces the oldest.
 
-/** How seconds that fall into one row are put together; a value that is unknown is NaN and changes nothing. */
+/** How the seconds of one row are merged. An unknown value is NaN and changes nothing. */
 const MERGE = {
   mean: (have, value, seen) => (Number.isNaN(have) ? value : have + (value - have) / seen),
   max: (have, value) => (have >= value ? have : value),
@@ -9,9 +9,9 @@ const MERGE = {
 
 export class Ring {
   /**
-   * @param {number} step seconds a row stands for
-   * @param {number} rows how many are kept
-   * @param {Record<string, keyof MERGE>} columns name and way of merging
+   * @param {number} step seconds a row covers
+   * @param {number} rows capacity
+   * @param {Record<string, keyof MERGE>} columns how each column is merged, by its name
    */
   constructor(step, rows, columns) {
     this.step = step;
@@ -20,17 +20,17 @@ export class Ring {
     this.time = new Float64Array(rows);
     this.columns = Object.fromEntries(Object.keys(columns).map((name) => [name, new Float32Array(rows)]));
     this.seen = new Uint16Array(rows);
-    this.end = 0; // the row after the newest, of all there ever were
+    this.end = 0; // one past the newest row, counted since the start
   }
 
-  /** Takes one second's values at Unix time `at`; what lies before the newest row is not taken. */
+  /** Adds the values of one second at Unix time `at`. Values older than the newest row are dropped. */
   push(at, values) {
     const time = Math.floor(at / this.step) * this.step;
     const newest = this.end ? this.time[(this.end - 1) % this.rows] : -Infinity;
     if (time < newest) return;
     if (time > newest) {
-      // A hole in time is one empty row, so that no line is drawn across it.
-      if (this.end && time - newest > HOLE * this.step) this.open(newest + this.step);
+      // A gap in time becomes one empty row, so that no line is drawn across it.
+      if (this.end && time - newest > GAP * this.step) this.open(newest + this.step);
       this.open(time);
     }
     const row = (this.end - 1) % this.rows;
@@ -41,7 +41,7 @@ export class Ring {
     }
   }
 
-  /** Times, then the named columns, oldest first; what is unknown is null. */
+  /** The times, then the named columns, oldest first; an unknown value is null. */
   read(names) {
     const count = Math.min(this.end, this.rows);
     const begin = this.end - count;
@@ -58,5 +58,5 @@ export class Ring {
   }
 }
 
-/** Steps without a row that are still late events and no hole. */
-const HOLE = 3;
+/** Steps without a row that count as late events and not as a gap. */
+const GAP = 3;

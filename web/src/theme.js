@@ -1,4 +1,4 @@
-// Colours for canvases: read from the style sheet, so that there is one list of them, and read again when the scheme changes.
+// Colours for the canvases, read from the style sheet so that they are defined once, and read again when the scheme changes.
 
 const cache = new Map();
 const dark = matchMedia("(prefers-color-scheme: dark)");

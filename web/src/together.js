@@ -1,19 +1,19 @@
-// All backends as one row: sums of what can be added, the worst of what cannot.
+// All backends as one row: sums where values add up, the worst value where they do not.
 
-/** The key of that row; no backend can have this name, which is empty. */
+/** The key of that row. No backend has an empty name. */
 export const ALL = "";
 
 const SEVERITY = ["unknown", "healthy", "approaching", "recovering", "saturated"];
 
-/** Every row by its name, the one of all backends first. */
+/** All rows by name; the row of all backends comes first. */
 export function rowsOf(frame) {
   return new Map([[ALL, together(frame.backends)], ...frame.backends.map((backend) => [backend.name, backend])]);
 }
 
-/** The one row; of one backend it is that backend's. */
+/** The row of all backends; with one backend it is the row of that backend. */
 export function together(backends) {
   if (backends.length === 1) return backends[0];
-  const worst = backends.reduce((a, b) => (graver(b, a) ? b : a), backends[0] ?? NOBODY);
+  const worst = backends.reduce((a, b) => (worse(b, a) ? b : a), backends[0] ?? NO_BACKEND);
   const sum = (of) => backends.reduce((total, backend) => total + (of(backend) ?? 0), 0);
   const max = (of) => backends.map(of).reduce((a, b) => (b != null && !(a >= b) ? b : a), null);
   return {
@@ -44,11 +44,11 @@ export function together(backends) {
   };
 }
 
-const NOBODY = { name: ALL, state: "unknown", since_s: null, reason: null };
+const NO_BACKEND = { name: ALL, state: "unknown", since_s: null, reason: null };
 
-const graver = (a, b) => SEVERITY.indexOf(a.state) > SEVERITY.indexOf(b.state);
+const worse = (a, b) => SEVERITY.indexOf(a.state) > SEVERITY.indexOf(b.state);
 
-/** Sums need every term: with one knee unknown, that of all is. */
+/** The sum of the knees; unknown while one of them is unknown. */
 function knees(backends) {
   if (!backends.length || backends.some((b) => !b.knee)) return null;
   const sum = (of) => backends.reduce((total, b) => total + of(b.knee), 0);

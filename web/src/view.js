@@ -1,13 +1,12 @@
-// What stands on the page beside the charts: state, headroom, figures, the table of backends, the last changes.
+// The parts of the page that are not charts: state, headroom, figures, the table of backends, the last changes of state.
 //
-// Text goes in as text, never as markup; an element is touched only when what it says changes.
+// Text is set as text, never as markup. An element is written only when its text changes.
 
 import { ALL } from "./together.js";
 import * as words from "./words.js";
 
 const byId = (id) => document.getElementById(id);
 
-/** Sets an element's text where it differs. */
 function put(id, text) {
   const element = byId(id);
   if (element.textContent !== text) element.textContent = text;
@@ -17,12 +16,12 @@ export function showState(name, row) {
   const card = byId("verdict");
   if (card.dataset.state !== row.state) {
     card.dataset.state = row.state;
-    put("said", words.said(name, row));
+    put("said", words.announcement(name, row));
     document.title = `${row.state} · weir`;
   }
   put("state", row.state);
   put("since", row.since_s == null ? "" : `for ${words.span(row.since_s)}`);
-  put("reason", row.reason || (row.state === "unknown" ? "no traffic seen yet" : ""));
+  put("reason", row.reason || (row.state === "unknown" ? "no traffic yet" : ""));
 }
 
 export function showHeadroom(row) {
@@ -51,19 +50,19 @@ export function showFigures(row) {
 
 export function showProcess(frame) {
   put("mode", frame.mode);
-  byId("mode").title = frame.mode === "observe" ? "measures, and refuses nobody because of load" : "gates, queues and sheds";
+  byId("mode").title = frame.mode === "observe" ? "measures, and refuses no request because of load" : "limits, queues and sheds requests";
   byId("draining").hidden = !frame.draining;
   put("version", `weir ${frame.version}`);
   put("uptime", `up ${words.span(frame.uptime_s)}`);
 }
 
-/** `problem`: a sentence while nothing is heard, else null. */
+/** `problem`: the text to show while no events arrive, else null. */
 export function showLink(problem) {
   document.body.classList.toggle("stale", problem != null);
   put("link", problem ?? "live");
 }
 
-/** The choice of a backend, rebuilt only when their names change. */
+/** The list of backends to choose from, rebuilt only when the names change. */
 export function showNames(names, chosen) {
   const select = byId("backend");
   const wanted = names.length > 1 ? [ALL, ...names] : names;
@@ -87,7 +86,7 @@ const CELLS = [
   ["queue", (b) => words.count(b.queue)],
 ];
 
-/** One row a backend; its name is a button that chooses it. */
+/** One row a backend; the name is a button that selects it. */
 export function showTable(backends, choose) {
   const body = byId("backends");
   if (body.rows.length !== backends.length) body.replaceChildren(...backends.map((b) => blank(choose)));
@@ -121,10 +120,10 @@ function blank(choose) {
   return row;
 }
 
-/** The last changes of state, newest first; null: nothing changed. */
-export function showTurns(turns) {
-  if (turns == null) return;
-  const items = turns.map(({ at, backend, from, to, reason }) => {
+/** The last changes of state, newest first; null when there is no new one. */
+export function showTransitions(transitions) {
+  if (transitions == null) return;
+  const items = transitions.map(({ at, backend, from, to, reason }) => {
     const item = document.createElement("li");
     const time = document.createElement("time");
     time.dateTime = new Date(at * 1000).toISOString();

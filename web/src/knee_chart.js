@@ -1,11 +1,11 @@
-// Throughput against offered load: one point a second, with the knee drawn in. Below the knee points lie on the diagonal, where
-// all that is offered is served; past it they leave it and stay at the height of the knee.
+// Throughput against offered load: one point a second, with the knee as a line. Below the knee the points lie on the diagonal,
+// where everything offered is served. Past the knee they leave the diagonal and stay at the height of the knee.
 
 import { Chart, tick, write } from "./chart.js";
 import { colour } from "./theme.js";
 import { number } from "./words.js";
 
-/** Points of so many last seconds are drawn strongly, older ones faintly. */
+/** Seconds. Points of the last RECENT seconds are drawn in a strong colour, older ones in a faint one. */
 const RECENT = 60;
 
 const dots = (size, name) => ({
@@ -13,7 +13,7 @@ const dots = (size, name) => ({
   points: { show: true, size, width: 0, stroke: () => colour(name), fill: () => colour(name) },
 });
 
-export class Crest {
+export class KneeChart {
   constructor() {
     this.row = null;
     this.top = 1;
@@ -24,7 +24,7 @@ export class Crest {
       { key: "now", label: "now", colour: "--now", points: dots(13, "--now") },
     ];
     const reach = () => [0, this.top];
-    this.chart = new Chart("crest", lines, {
+    this.chart = new Chart("knee-chart", lines, {
       format: number,
       scales: { x: { time: false, range: reach }, y: { range: () => [0, this.height] } },
       axes: [{ values: (_u, splits) => splits.map((v) => tick(number(v))), label: "offered, req/s", labelSize: 18, labelFont: "12px system-ui, sans-serif" }, {}],
@@ -33,7 +33,7 @@ export class Crest {
     });
   }
 
-  /** The row now, and the history's times, offered and completed. */
+  /** `row`: the newest values. `times`, `offered`, `completed`: columns of the history. */
   show(row, times, offered, completed) {
     this.row = row;
     const begin = (times[times.length - 1] ?? 0) - RECENT;
@@ -53,16 +53,16 @@ export class Crest {
     this.chart.redraw();
   }
 
-  /** The legend says where the point is: the last of a sorted list is not the newest second. */
+  /** Written here because the points are sorted by offered load: the last of them is not the newest second. */
   write(row) {
     this.chart.legend[0].textContent = "";
     this.chart.legend[1].textContent = "";
     this.chart.legend[2].textContent = `${number(row.completed)} of ${number(row.offered)} req/s`;
-    const knee = row.knee ? `knee at ${number(row.knee.value)} requests per second` : "knee not known yet";
-    this.chart.plot.setAttribute("aria-label", `Completed against offered. Now ${number(row.completed)} of ${number(row.offered)} requests per second are completed, ${knee}`);
+    const knee = row.knee ? `knee at ${number(row.knee.value)} requests per second` : "the knee is not known yet";
+    this.chart.plot.setAttribute("aria-label", `Completed against offered. Now ${number(row.completed)} of ${number(row.offered)} requests per second are completed; ${knee}`);
   }
 
-  /** Beneath the points: the diagonal and the knee's interval. */
+  /** Drawn below the points: the diagonal and the interval of the knee. */
   under(u) {
     const { ctx } = u;
     clipped(u, () => {
@@ -79,7 +79,7 @@ export class Crest {
     });
   }
 
-  /** Above them: the knee itself, or what is predicted of it, with its figure. */
+  /** Drawn above the points: the knee, or its prediction, with the value. */
   over(u) {
     const { knee, predicted } = this.row ?? {};
     const level = knee?.value ?? predicted?.value;
