@@ -25,6 +25,7 @@ pub mod routes;
 pub mod saturation;
 pub mod secret;
 pub mod settings;
+pub mod sink;
 pub mod sinks;
 pub mod status;
 pub mod stderr;
