@@ -16,10 +16,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use self::agreement::{Accord, Judge, Own};
-use self::client::{Address, Unanswered};
+use self::client::Address;
 use self::settings::{EngineKind, Series};
 use self::table::{MetricsReport, SeriesTable};
 use crate::clock::Clock;
+use crate::http_client::Unanswered;
 use crate::vocabulary::time::Timestamp;
 
 /// Whose metrics are read, and how.

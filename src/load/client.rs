@@ -14,11 +14,13 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use tokio::net::TcpStream;
 
 use super::body::Api;
 use super::connection::LoadConnection;
 use super::record::{FailureKind, LoadOutcome, LoadRecord};
 use crate::clock::Clock;
+use crate::http_client::{self, AnswerBounds, ReadBody};
 use crate::vocabulary::time::Timestamp;
 use crate::wire::{self, BodyFormat, Dialect, StreamScanner};
 
@@ -101,14 +103,20 @@ impl LoadTarget {
             Api::OllamaChat | Api::OllamaGenerate => ("/api/tags", "/models/0/name"),
             _ => ("/v1/models", "/data/0/id"),
         };
-        let asked = tokio::time::timeout(PATIENCE_FOR_MODELS, self.ask(http::Method::GET, path, None)).await;
-        let list: serde_json::Value = serde_json::from_slice(&asked.ok()??.1).ok()?;
+        let (_, answer) = self.ask(http::Method::GET, path, None, MODELS_TIMEOUT).await?;
+        let list: serde_json::Value = serde_json::from_slice(&answer).ok()?;
         list.pointer(name)?.as_str().map(str::to_owned)
     }
 
-    /// One request without a body, its status and its answer; none when the server does not answer, or at length.
-    pub async fn ask(&self, method: http::Method, path: &str, token: Option<&str>) -> Option<(u16, Vec<u8>)> {
-        let mut link = LoadConnection::connect(self.address).await.ok()?;
+    /// One request without a body; its status and its answer. `None`: the server does not answer within `timeout`, or with more than
+    /// 4 MiB.
+    pub async fn ask(
+        &self,
+        method: http::Method,
+        path: &str,
+        token: Option<&str>,
+        timeout: Duration,
+    ) -> Option<(u16, Bytes)> {
         let mut request = Request::new(Full::default());
         *request.method_mut() = method;
         if let Some(token) = token {
@@ -117,17 +125,10 @@ impl LoadTarget {
         }
         *request.uri_mut() = format!("{}{path}", self.prefix).parse().ok()?;
         request.headers_mut().insert(header::HOST, HeaderValue::from_str(&self.authority).ok()?);
-        let answer = link.send(request).await.ok()?;
-        let status = answer.status().as_u16();
-        let mut body = answer.into_body();
-        let mut bytes = Vec::new();
-        while let Some(frame) = link.drive(body.frame()).await {
-            bytes.extend_from_slice(frame.ok()?.data_ref()?);
-            if bytes.len() > LONGEST_ANSWER {
-                return None;
-            }
-        }
-        Some((status, bytes))
+        let bounds = AnswerBounds { deadline: timeout, body: LONGEST_ANSWER };
+        let connecting = TcpStream::connect(self.address);
+        let answer = http_client::send(connecting, request, bounds, ReadBody::Always).await.ok()?;
+        Some((answer.status().as_u16(), answer.into_body()))
     }
 }
 
@@ -356,7 +357,7 @@ const SHED_STATUSES: [u16; 3] = [429, 503, 529];
 const LONGEST_REFUSAL: u64 = 64 * 1024;
 
 /// A server that takes longer to say what it serves is asked for the model `default`.
-const PATIENCE_FOR_MODELS: Duration = Duration::from_secs(5);
+const MODELS_TIMEOUT: Duration = Duration::from_secs(5);
 const LONGEST_ANSWER: usize = 4 << 20;
 
 /// "Too many open files", in this process and in the system: the same numbers on Linux and macOS.

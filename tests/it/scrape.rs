@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use weir::clock::Clock;
 use weir::engine_metrics::agreement::Accord;
-use weir::engine_metrics::client::{Address, Unanswered, ask};
+use weir::engine_metrics::client::{Address, ask};
+use weir::http_client::Unanswered;
 use weir::engine_metrics::settings::{EngineKind, Series};
 use weir::engine_metrics::table::SeriesTable;
 use weir::engine_metrics::{EngineReading, LatestReading, MetricsSource, PollPace, ReportedLimits, watch};
@@ -206,7 +207,7 @@ fn a_hanging_a_garbled_and_an_endless_answer_are_given_up() {
         Err(Unanswered::Status(_))
     ));
     let huge = page(&"a 1\n".repeat((4 << 20) / 4 + 1));
-    assert!(matches!(ask_it(huge, long), Err(Unanswered::TooLong)));
+    assert!(matches!(ask_it(huge, long), Err(Unanswered::TooLong(_))));
     let whole = page(&"a 1\n".repeat((4 << 20) / 4));
     assert_eq!(ask_it(whole, long).unwrap().len(), 4 << 20);
     // A listener that never accepts: the kernel takes the connection, and then nothing comes.
