@@ -59,7 +59,7 @@ fn emissions(count: u64, told: bool) {
     for n in 1..=count {
         entry.on_emission(Timestamp::from_nanos(n * GAP), black_box(1), false);
         if told && n % 5 == 0 {
-            ledger.shard(0).swap(&mut trays);
+            ledger.shard(0).drain_samples(&mut trays);
             black_box(&trays);
         }
     }

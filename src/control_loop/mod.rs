@@ -237,7 +237,7 @@ impl ControlLoop {
             self.apply(change, now);
         }
         for (shard, buffers) in self.ledger.shards().iter().zip(&mut self.buffers) {
-            shard.swap(buffers);
+            shard.drain_samples(buffers);
         }
         for (i, backend_loop) in self.loops.iter_mut().enumerate() {
             let Some(backend_loop) = backend_loop else { continue };

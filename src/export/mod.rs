@@ -111,7 +111,7 @@ impl ProcessState {
     pub fn of(mut self, snapshot: &crate::measure::Snapshot) -> Self {
         self.up = snapshot.pick(&self.up);
         self.judged = snapshot.pick(&self.judged);
-        self.gates = snapshot.places.iter().filter_map(|at| self.gates.get(usize::from(at.0)).cloned()).collect();
+        self.gates = snapshot.ids.iter().filter_map(|id| self.gates.get(usize::from(id.0)).cloned()).collect();
         self.reported = snapshot.pick(&self.reported);
         self
     }

@@ -1,7 +1,7 @@
-//! The journal: one record a request, stamps and lengths, never content; between them, what the estimate made of it.
+//! The journal's lines: one record for each request, with stamps and lengths and never content, and one for each state transition.
 //!
-//! A record holds everything that the stats were told, by name, so that it can be read without the process that wrote it and
-//! replayed through `Entry` into the same stats. Writing it to a file is somebody else's work.
+//! A record holds every input of the statistics, with names in place of indices, so that it can be read without the process that
+//! wrote it and replayed through `Entry` into the same statistics. Absent: the file (`export::journal`).
 
 use std::borrow::Cow;
 use std::collections::BinaryHeap;
@@ -39,7 +39,7 @@ pub struct StateTransition {
     pub from: Cow<'static, str>,
     /// The state after.
     pub to: Cow<'static, str>,
-    /// One sentence of named findings.
+    /// One sentence that names the findings.
     pub reason: String,
 }
 
@@ -55,7 +55,7 @@ pub struct JournalRecord {
     /// Status of the final head, 0 when none came.
     pub status: u16,
     pub dialect: Cow<'static, str>,
-    /// A stream was asked for, and the engine did not answer with a whole document instead.
+    /// The request asked for a stream, and the engine did not answer with a whole document instead.
     pub stream: bool,
     /// The answer was in a content coding, so that nothing is known of its tokens.
     #[serde(default)]
@@ -67,7 +67,7 @@ pub struct JournalRecord {
     pub overhead: [Option<u64>; OverheadStage::COUNT],
     /// Content events in order.
     pub emissions: Vec<EmissionRecord>,
-    /// There were more emissions than a record holds.
+    /// The request had more emissions than a record holds.
     pub truncated: bool,
     pub verdict: JournalVerdict,
 }
@@ -79,11 +79,11 @@ pub struct EmissionRecord {
     /// Nanoseconds since the event before; 0 for the first, whose time is `timeline.first_token`.
     pub gap: u64,
     pub tokens: u32,
-    /// Stretched by a client that took nothing.
+    /// Stretched by a client that did not read.
     pub limited: bool,
 }
 
-/// What became of the request.
+/// How the request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "end")]
 pub enum JournalVerdict {
@@ -104,7 +104,7 @@ impl From<EmissionRecord> for (u64, u32, u8) {
     }
 }
 
-/// The backends that `records` name, in the order of their first request: those of a ledger to replay them into.
+/// The backends that `records` name, in the order of their first request, for a ledger to replay them into.
 pub fn backends(records: &[JournalRecord]) -> Vec<BackendNames> {
     let mut backends: Vec<BackendNames> = Vec::new();
     for record in records {
@@ -115,8 +115,8 @@ pub fn backends(records: &[JournalRecord]) -> Vec<BackendNames> {
     backends
 }
 
-/// Books `records` again, event by event in the order of time, into `ledger`. A record of a backend that it does not know is
-/// left out.
+/// Replays `records` into `ledger`, event by event in the order of time. A record of a backend that `ledger` does not know is left
+/// out.
 pub fn replay(records: &[JournalRecord], ledger: &Ledger) {
     let shard = ledger.shard(0);
     let accounts: Vec<Option<Account>> =
@@ -287,7 +287,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_replayed_journal_gives_the_same_books(requests in prop::collection::vec(
+        fn a_replayed_journal_gives_the_same_statistics(requests in prop::collection::vec(
             (0_u64..5_000_000_000, prop::collection::vec((1_u64..300_000_000, 1_u32..4, any::<bool>()), 0..40), 0_u8..9), 1..20)) {
             let (sink, records) = sync_channel(100);
             let first = ledger(Some(sink));
@@ -304,14 +304,14 @@ mod tests {
             let second = Ledger::new(1, &backends(&read), Slo::default(), BucketSettings::default(), None);
             replay(&read, &second);
             let (mut want, mut got) = (first.snapshot(now), second.snapshot(now));
-            // Who was overtaken depends on the order in which requests were booked, which this test does not keep.
+            // Stalls depend on the order of events among requests, which this test does not keep.
             want.accounts.iter_mut().chain(&mut got.accounts).for_each(|account| account.stats.stalls = 0);
             prop_assert_eq!(want.accounts, got.accounts);
         }
     }
 
     #[test]
-    fn a_change_of_state_is_a_line_of_its_own_and_no_request() {
+    fn a_state_transition_is_a_line_of_its_own() {
         let text = r#"{"transition":{"backend":"gpu-0","at":5,"from":"healthy","to":"saturated","reason":"x"}}"#;
         let line: JournalLine = serde_json::from_str(text).unwrap();
         assert!(matches!(&line, JournalLine::Transition { transition } if transition.to == "saturated"));
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_speaks_of_names_and_one_of_a_stranger_is_left_out() {
+    fn a_record_of_an_unknown_backend_is_left_out() {
         let (sink, records) = sync_channel(1);
         one(&ledger(Some(sink)), 0, &[], 2);
         let mut records: Vec<JournalRecord> = requests_of(records.try_iter().collect());
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_journal_never_blocks_and_what_it_loses_is_counted() {
+    fn a_full_journal_never_blocks_and_counts_its_losses() {
         let (sink, _records) = sync_channel(1);
         let ledger = ledger(Some(sink));
         (0..5).for_each(|i| one(&ledger, i, &[], 2));

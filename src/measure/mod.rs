@@ -1,9 +1,9 @@
-//! The stats: what arrived, what became of it, and how long everything took.
+//! The statistics of requests: what arrived, how it ended, and how long each step took.
 //!
-//! A request owns one `Entry`, a guard: each of its methods is one transition under one lock, and dropping it closes the
-//! stats on every path. Entries write into their worker's `Shard`; a `Snapshot` is all shards added up. Because a request
-//! lives in one shard from arrival to end, the identities hold in each shard at every moment, and so in every sum.
-//! Nothing here reads a clock, and nothing knows a metric's name.
+//! A request owns one `Entry`, a guard: each of its methods is one transition under one lock, and dropping it closes the entry on
+//! every path. Entries write into their worker's `Shard`; a `Snapshot` is the sum of all shards. Because a request stays in one
+//! shard from arrival to end, the identities hold in each shard at every moment, and so in every sum.
+//! Absent: a clock, and the names of metrics.
 
 mod account_stats;
 mod entry;

@@ -177,7 +177,7 @@ impl Connection<'_> {
     /// Counts a request that is refused before dispatch.
     fn shed(&self, request: &Request, backend: BackendId, reply: LocalReply) -> LocalReply {
         if let (Some(mut entry), Some(reason)) = (offer(self.worker, request, backend), reply.shed_reason()) {
-            entry.told(reply.status());
+            entry.set_client_status(reply.status());
             entry.shed(reason, self.proxy().clock.now());
         }
         reply
@@ -206,7 +206,7 @@ impl Connection<'_> {
             None => {
                 let class = priority(request.hints.class);
                 let mut entry = Entry::admitted(&self.worker.shard, account, class, arrival, dispatched);
-                entry.caption(caption(self.worker, request));
+                entry.set_report(caption(self.worker, request));
                 entry
             }
         };
@@ -451,7 +451,7 @@ fn refusal_of(end: End) -> Option<LocalReply> {
 /// Refused in the queue.
 fn refuse(entry: Option<Entry>, reply: LocalReply, proxy: &ProxyState) -> Unserved {
     if let (Some(mut entry), Some(reason)) = (entry, reply.shed_reason()) {
-        entry.told(reply.status());
+        entry.set_client_status(reply.status());
         entry.shed(reason, proxy.clock.now());
     }
     Unserved::Refused(reply)
