@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
-use weir::measure::{AbandonPhase, Direction, Outcome, Priority, ShedReason};
+use weir::measure::{AbandonPhase, Class, Direction, Outcome, ShedReason};
 use weir::vocabulary::backend_id::BackendId;
 
 use crate::support::census;
@@ -334,7 +334,7 @@ fn classes_go_in_their_order_and_only_trusted_callers_have_one() {
         assert!(clients.iter_mut().all(|client| client.answer().complete));
         let order: Vec<String> = origin.seen()[1..].iter().map(|seen| said(&seen.head)).collect();
         assert_eq!(order, expected, "trust {trust}");
-        let interactive = total(&weir.settled(), |books| books.offered[Priority::Interactive.index()]);
+        let interactive = total(&weir.settled(), |books| books.offered[Class::Interactive.index()]);
         assert_eq!(interactive, u64::from(trust != "[]"));
     }
 }

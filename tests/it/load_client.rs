@@ -146,7 +146,7 @@ fn whole(status: &str, extra: &str, body: &str) -> Vec<Vec<u8>> {
     vec![format!("{head}{body}").into_bytes()]
 }
 
-fn upstream_request(give_up: GiveUp) -> PreparedRequest {
+fn outgoing(give_up: GiveUp) -> PreparedRequest {
     let draw = small().draw(0);
     PreparedRequest {
         api: Api::OpenaiChat,
@@ -162,7 +162,7 @@ fn small() -> Workload {
 
 async fn exchange(client: &Client, give_up: GiveUp) -> LoadRecord {
     let mut record = LoadRecord::offered(&small().draw(0), Timestamp::ZERO);
-    client.exchange(&upstream_request(give_up), &mut record).await;
+    client.exchange(&outgoing(give_up), &mut record).await;
     record
 }
 

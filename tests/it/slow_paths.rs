@@ -200,7 +200,7 @@ fn a_chunk_that_is_no_chunk_breaks_the_answer_and_nothing_of_it_leaves() {
     }
 }
 
-// ---- read_ahead answers ----------------------------------------------------------------------------------------------------
+// ---- early answers ----------------------------------------------------------------------------------------------------
 
 #[test]
 fn an_answer_before_the_request_is_read_is_passed_on_and_its_connection_is_not_used_again() {
