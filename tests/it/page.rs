@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use weir::export::page::hub::VIEWERS;
 
-use crate::support::client;
+use crate::support::client::{self, Client};
 use crate::support::time;
 use crate::support::weir::Weir;
 
@@ -26,7 +26,10 @@ struct Viewer {
 
 impl Viewer {
     fn open(admin: SocketAddr) -> Self {
-        let mut stream = TcpStream::connect(admin).unwrap();
+        Self::of(Client::connect(admin).stream)
+    }
+
+    fn of(mut stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         let mut lines = BufReader::new(stream);
@@ -53,7 +56,7 @@ impl Viewer {
 }
 
 #[test]
-fn the_files_come_with_a_policy_that_allows_nothing_inline_and_nothing_from_elsewhere() {
+fn the_policy_of_the_page_allows_only_its_own_files() {
     let weir = lonely();
     for (path, media) in [("/", "text/html"), ("/page.js", "text/javascript"), ("/page.css", "text/css")] {
         let request = format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n");
@@ -71,7 +74,7 @@ fn the_files_come_with_a_policy_that_allows_nothing_inline_and_nothing_from_else
 }
 
 #[test]
-fn a_viewer_is_told_at_once_and_then_every_second_what_status_says() {
+fn a_viewer_gets_the_status_at_once_and_every_second() {
     let weir = lonely();
     let mut viewer = Viewer::open(weir.admin);
     assert!(
@@ -96,7 +99,7 @@ fn a_viewer_is_told_at_once_and_then_every_second_what_status_says() {
 }
 
 #[test]
-fn so_many_look_and_no_more_and_probes_are_answered_whoever_looks() {
+fn viewers_are_limited_and_probes_are_answered_beside_them() {
     let weir = lonely();
     let mut viewers: Vec<Viewer> = (0..VIEWERS).map(|_| Viewer::open(weir.admin)).collect();
     let refused = Viewer::open(weir.admin);
@@ -124,7 +127,7 @@ fn events_end_when_weir_does() {
 fn a_viewer_that_does_not_read_is_hung_up_on_and_others_go_on() {
     // So many backends that a few events fill what the sockets hold.
     let weir = Weir::before(&vec![NOWHERE.parse().unwrap(); 200]);
-    let sleeper = Viewer::open(weir.admin);
+    let sleeper = Viewer::of(Client::with_receive_buffer(weir.admin, 16 * 1024).stream);
     let mut reader = Viewer::open(weir.admin);
     let mut probe = sleeper.lines.get_ref().try_clone().unwrap();
     // Whoever was hung up on cannot be written to any more, and learns it without reading.
