@@ -3,7 +3,7 @@
 #   make demo    simulated engine + weir + load, in this terminal
 #   make test    every test that needs no network, no GPU and no other service
 #   make realtime  the tests that hold real time against bounds, one at a time: on a machine that does nothing else
-#   make check   format, lints, docs, floors, licences
+#   make check   format, lints, docs, floors, licences, dependencies without a use
 #   make chaos   cancels, drains, reloads, faults, slow clients and stamps at length, half an hour (CHAOS="reload stamps" chooses)
 #   make bench   benches/
 #   make rehearse  every scenario of tests/data/scenarios, in virtual time; REHEARSE=--page prints tables
@@ -61,6 +61,9 @@ check: cmake
 	else echo "make check: SKIPPED the tests of the rules, promtool is not installed (apt-get install prometheus)"; fi
 	deploy/third_party.py --check
 	.ci/deny
+	@PATH="$(abspath $(CARGO_TARGET_DIR))/tools/bin:$$PATH"; command -v cargo-machete >/dev/null 2>&1 \
+	  || $(CARGO) install --locked --quiet --root $(CARGO_TARGET_DIR)/tools cargo-machete; \
+	  cargo machete
 
 chaos: cmake
 	$(CARGO) test --locked --test chaos -- $(CHAOS)
