@@ -194,8 +194,11 @@ impl Crate {
     }
 }
 
-/// The groups of files of which each reaches each other, largest first.
-fn circles(files: &[File]) -> Vec<Vec<String>> {
+/// Files of which each reaches each other, with what each of them imports of the others.
+type Circle = BTreeMap<String, Vec<String>>;
+
+/// The circles of a crate, largest first.
+fn circles(files: &[File]) -> Vec<Circle> {
     let whole = Crate::read(files);
     let imports = whole.imports();
     let reach: BTreeMap<&str, BTreeSet<&str>> = imports
@@ -208,17 +211,17 @@ fn circles(files: &[File]) -> Vec<Vec<String>> {
             (*file, seen)
         })
         .collect();
-    let mut groups = BTreeSet::new();
+    let mut circles = BTreeSet::new();
     for (file, reached) in &reach {
-        let group: Vec<String> =
-            reached.iter().filter(|other| reach[*other].contains(file)).map(|other| (*other).to_owned()).collect();
-        if group.len() > 1 {
-            groups.insert(group);
+        let members: BTreeSet<&str> = reached.iter().copied().filter(|other| reach[other].contains(file)).collect();
+        if members.len() > 1 {
+            let inside = |file: &str| imports[file].intersection(&members).map(|other| (*other).to_owned()).collect();
+            circles.insert(members.iter().map(|file| ((*file).to_owned(), inside(file))).collect::<Circle>());
         }
     }
-    let mut groups: Vec<_> = groups.into_iter().collect();
-    groups.sort_by_key(|group| std::cmp::Reverse(group.len()));
-    groups
+    let mut circles: Vec<_> = circles.into_iter().collect();
+    circles.sort_by_key(|circle| std::cmp::Reverse(circle.len()));
+    circles
 }
 
 /// The first folder below `src/`; the file `a.rs` belongs to `a`.
@@ -226,20 +229,22 @@ fn folder(file: &str) -> &str {
     file.trim_start_matches("src/").split(['/', '.']).next().unwrap_or_default()
 }
 
+fn shown(circle: &Circle) -> String {
+    circle.iter().map(|(file, imports)| format!("  {file} imports {}\n", imports.join(" "))).collect()
+}
+
 fn wrong_circles(files: &[File]) -> Vec<String> {
     let mut found = Vec::new();
     let mut inside: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for group in circles(files) {
-        let folders: BTreeSet<&str> = group.iter().map(|file| folder(file)).collect();
-        let names = group.join(" ");
-        if folders.len() > 1 {
-            found.push(format!("across folders: {names}"));
-        } else {
-            inside.entry(folder(&group[0]).to_owned()).or_default().push(names);
+    for circle in circles(files) {
+        let folders: BTreeSet<&str> = circle.keys().map(|file| folder(file)).collect();
+        match folders.iter().next() {
+            Some(folder) if folders.len() == 1 => inside.entry((*folder).to_owned()).or_default().push(shown(&circle)),
+            _ => found.push(format!("a circle across folders:\n{}", shown(&circle))),
         }
     }
-    for (folder, groups) in inside.iter().filter(|(_, groups)| groups.len() > CIRCLES_IN_A_FOLDER) {
-        found.push(format!("{} circles in {folder}:\n  {}", groups.len(), groups.join("\n  ")));
+    for (folder, circles) in inside.iter().filter(|(_, circles)| circles.len() > CIRCLES_IN_A_FOLDER) {
+        found.push(format!("{} circles in {folder}:\n{}", circles.len(), circles.join("\n")));
     }
     found
 }
@@ -251,9 +256,7 @@ fn files_do_not_import_each_other_in_circles() {
     let whole = Crate::read(&files);
     let count = whole.imports().values().map(BTreeSet::len).sum::<usize>();
     assert!(count > files.len(), "only {count} imports between {} files were read", files.len());
-    for group in circles(&files) {
-        println!("{}", group.join(" "));
-    }
+    circles(&files).iter().for_each(|circle| println!("{}", shown(circle)));
     let found = wrong_circles(&files);
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
@@ -282,7 +285,8 @@ fn a_circle_is_found() {
             // A glob leads to the module, whose re-exports are no imports.
             assert_eq!(found, Vec::<String>::new());
         } else {
-            assert_eq!(found, ["across folders: src/x/a.rs src/y/b.rs"], "{a} {b}");
+            let circle = "  src/x/a.rs imports src/y/b.rs\n  src/y/b.rs imports src/x/a.rs\n";
+            assert_eq!(found, [format!("a circle across folders:\n{circle}")], "{a} {b}");
         }
     }
 }
@@ -291,7 +295,7 @@ fn a_circle_is_found() {
 fn a_parent_whose_code_uses_its_child_closes_a_circle() {
     let parent = "mod child;\nuse child::Part;\npub struct Whole(Part);";
     let files = crate_of(&[("src/x.rs", parent), ("src/x/child.rs", "use super::Whole;\npub struct Part;")]);
-    assert_eq!(circles(&files), [["src/x.rs", "src/x/child.rs"]]);
+    assert_eq!(circles(&files)[0].keys().collect::<Vec<_>>(), ["src/x.rs", "src/x/child.rs"]);
 }
 
 #[test]
@@ -315,5 +319,5 @@ fn what_is_no_circle_is_not_found() {
         ("src/x/b.rs", "// use super::A;\npub struct B;\n#[cfg(test)]\nmod tests { use super::super::A; }"),
         ("src/y.rs", "use crate::x::{A, B};\nuse std::fmt;\npub struct Y(A, B);"),
     ]);
-    assert_eq!(circles(&files), Vec::<Vec<String>>::new());
+    assert_eq!(circles(&files), Vec::<Circle>::new());
 }
