@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use weir::export::page::hub::VIEWERS;
 
-use crate::support::client::{self, Client};
+use crate::support::client;
 use crate::support::time;
 use crate::support::weir::Weir;
 
@@ -26,10 +26,7 @@ struct Viewer {
 
 impl Viewer {
     fn open(admin: SocketAddr) -> Self {
-        Self::of(Client::connect(admin).stream)
-    }
-
-    fn of(mut stream: TcpStream) -> Self {
+        let mut stream = TcpStream::connect(admin).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         let mut lines = BufReader::new(stream);
@@ -127,7 +124,7 @@ fn events_end_when_weir_does() {
 fn a_viewer_that_does_not_read_is_hung_up_on_and_others_go_on() {
     // So many backends that a few events fill what the sockets hold.
     let weir = Weir::before(&vec![NOWHERE.parse().unwrap(); 200]);
-    let sleeper = Viewer::of(Client::with_receive_buffer(weir.admin, 16 * 1024).stream);
+    let sleeper = Viewer::open(weir.admin);
     let mut reader = Viewer::open(weir.admin);
     let mut probe = sleeper.lines.get_ref().try_clone().unwrap();
     // Whoever was hung up on cannot be written to any more, and learns it without reading.

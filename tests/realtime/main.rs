@@ -11,6 +11,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cancels;
 mod overload;
 mod probe;
 mod replay;
