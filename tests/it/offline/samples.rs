@@ -111,7 +111,7 @@ fn genai_perf_is_read_as_aiperf_is() {
 }
 
 #[test]
-fn guidellm_has_its_request_latency_in_seconds_and_its_first_token_in_milliseconds() {
+fn guidellm_mixes_seconds_and_milliseconds() {
     let mut sweeps = read(data("guidellm.csv"));
     sweeps.extend(shared("samples/guidellm/benchmarks_080_mock_trimmed.json").map(read).unwrap_or_default());
     for pair in sweeps.chunks(2) {
