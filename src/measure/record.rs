@@ -17,7 +17,8 @@ use super::sample_buffer::SampleBuffer;
 use super::shard::{Shard, ShardState};
 use super::timeline::Timeline;
 use super::window::{LatencyKind, WindowEvent};
-use crate::vocabulary::outcome::{Direction, OverheadStage, Phase, Priority, QueueExit, RetryReason};
+use crate::vocabulary::class::Class;
+use crate::vocabulary::outcome::{Direction, OverheadStage, Phase, QueueExit, RetryReason};
 use crate::vocabulary::time::Timestamp;
 
 /// One request. `repr(C)` keeps the fields in this order, because streams are many and their records are seldom in a cache: an
@@ -39,7 +40,7 @@ pub(super) struct RequestRecord {
     /// Tokens that the backend had delivered when this stream was last flushed.
     delivered: u64,
     pub account: Account,
-    priority: Priority,
+    priority: Class,
     /// The request asks for a stream, and the answer so far is one.
     pub stream: bool,
     pub opaque: bool,
@@ -84,7 +85,7 @@ impl RequestRecord {
         shard: &Shard,
         state: &mut ShardState,
         account: Account,
-        priority: Priority,
+        priority: Class,
         arrival: Arrival,
     ) -> Box<Self> {
         let row = state.row(account, &shard.bounds);

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use super::timeline::Timeline;
 use crate::vocabulary::backend_id::BackendId;
-use crate::vocabulary::outcome::{Outcome, Priority, ShedReason};
+use crate::vocabulary::class::Class;
+use crate::vocabulary::outcome::Outcome;
+use crate::vocabulary::shed_reason::ShedReason;
 
 /// Receives the reports of ended requests. Called inside the critical section of the statistics: it passes a report on and works
 /// elsewhere.
@@ -53,7 +55,7 @@ pub struct RequestReport {
     /// As in the labels of the metrics.
     pub backend: Arc<str>,
     pub model: Arc<str>,
-    pub priority: Priority,
+    pub priority: Class,
     pub dialect: &'static str,
     /// The client asked for a stream.
     pub stream: bool,

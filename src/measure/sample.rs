@@ -4,7 +4,7 @@
 //! holds stamps, lengths and counts: no text, no client, no key. Statistics are not derived from samples: the entry counts on its
 //! own.
 
-use crate::vocabulary::outcome::Priority;
+use crate::vocabulary::class::Class;
 use crate::vocabulary::time::Timestamp;
 
 /// A request's identity in samples; unique in the process.
@@ -29,7 +29,7 @@ pub enum What {
         /// Whether the engine streams the answer, so that a first token will be seen.
         stream: bool,
         /// Its priority class.
-        priority: Priority,
+        priority: Class,
     },
     /// It was dispatched to the backend.
     Admitted,
