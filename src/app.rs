@@ -482,9 +482,9 @@ impl export::ReadProcessState for AdminState {
             reload_accepted_at: reloads.map_or(0.0, |reloads| reloads.accepted_at),
             reloads: reloads.map_or((0, 0), |reloads| (reloads.accepts, reloads.refusals)),
             epoch: self.epoch,
-            judged: self.watched.judged(proxy.clock.now()),
+            estimates: self.watched.judged(proxy.clock.now()),
             gates: self.gates(),
-            reported: self.watched.reported(proxy.clock.now(), self.epoch),
+            engine_reports: self.watched.reported(proxy.clock.now(), self.epoch),
             gpus: self.watched.gpus(proxy.clock.now()),
         }
     }

@@ -1,8 +1,8 @@
-//! The face towards operators: metrics, status, the admin port, the log and the journal file.
+//! The operators' side: metrics, status, the admin port, the log, spans and the journal file.
 //!
-//! Everything here reads; the one thing it may change is the drain, and that through a trait. It does not know the proxy,
-//! the gate or the configuration: what it needs from them comes in as `Handles`, so that rooms of this floor stay blind to
-//! each other. It holds no counters of requests: those are the ledger's.
+//! Everything here reads, except the admin port's commands (drain, mode, reload, probe), which go through traits. It does not know
+//! the proxy, the gate or the configuration: what it needs of them comes in as `Handles`. Absent: counters of requests, which are
+//! the ledger's.
 
 pub mod access;
 pub mod admin;
@@ -69,7 +69,7 @@ pub use crate::admission::Mode;
 pub struct ProcessState {
     /// The mode in force.
     pub mode: Mode,
-    /// Health of each backend, by its place, as the next three; a missing entry counts as down.
+    /// Health of each backend, by its index, like the other tables by backend; a missing entry counts as down.
     pub up: Vec<bool>,
     /// Client connections open now.
     pub connections: u64,
@@ -79,13 +79,13 @@ pub struct ProcessState {
     pub panics: u64,
     /// Bytes of request bodies held now, against `limits.body_memory`.
     pub body_memory: u64,
-    /// What became of the journal's records; `None` without a journal.
+    /// The journal's records; `None` without a journal.
     pub journal: Option<journal::JournalCounts>,
-    /// What became of spans; `None` where none are sent.
+    /// The spans; `None` where none are sent.
     pub spans: Option<otlp::SpanCounts>,
-    /// Log lines that found standard error stuck.
+    /// Log lines dropped because standard error was blocked.
     pub log_lost: u64,
-    /// Requests that have no access line because of it; `None` without an access log.
+    /// Requests without an access line for the same reason; `None` without an access log.
     pub access_lost: Option<u64>,
     /// Whether the last reload of the configuration was accepted; start-up counts.
     pub reload_accepted: bool,
@@ -93,26 +93,26 @@ pub struct ProcessState {
     pub reload_accepted_at: f64,
     /// Reloads that were accepted, and that were refused.
     pub reloads: (u64, u64),
-    /// Unix time at which the process's clock stood at zero, in seconds.
+    /// Unix time of the zero of the process's clock, in seconds.
     pub epoch: f64,
-    /// What the estimate says of each backend.
-    pub judged: Vec<Option<saturation::BackendEstimate>>,
+    /// The estimate of each backend.
+    pub estimates: Vec<Option<saturation::BackendEstimate>>,
     /// The gate of each backend.
     pub gates: Vec<gate_status::GateStatus>,
-    /// What each engine reports of itself.
-    pub reported: Vec<Option<engine_report::EngineReport>>,
+    /// The report of each engine's own metrics.
+    pub engine_reports: Vec<Option<engine_report::EngineReport>>,
     /// The GPUs that are read.
     pub gpus: Vec<crate::gpu::reading::Device>,
 }
 
 impl ProcessState {
-    /// The same with what is kept by place in the order of the snapshot's backends.
+    /// The same with the tables by backend in the order of the snapshot's backends.
     #[must_use]
     pub fn of(mut self, snapshot: &crate::measure::Snapshot) -> Self {
         self.up = snapshot.pick(&self.up);
-        self.judged = snapshot.pick(&self.judged);
+        self.estimates = snapshot.pick(&self.estimates);
         self.gates = snapshot.ids.iter().filter_map(|id| self.gates.get(usize::from(id.0)).cloned()).collect();
-        self.reported = snapshot.pick(&self.reported);
+        self.engine_reports = snapshot.pick(&self.engine_reports);
         self
     }
 }

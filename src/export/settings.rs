@@ -1,4 +1,4 @@
-//! What the exporters can be told: where the admin port is, what is logged, which families are shown, where the journal goes.
+//! Settings of the exporters: the admin port, the log, spans, the families and their buckets, the journal.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -60,20 +60,20 @@ pub struct Otlp {
     /// Share of the traces that begin here. A trace that began before follows its own sampled flag.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub sample_ratio: f64,
-    /// What OpenTelemetry's own variables say.
+    /// The values of OpenTelemetry's own variables.
     #[serde(skip)]
     pub variables: BTreeMap<&'static str, String>,
 }
 
 impl Otlp {
-    /// Keeps what `environment` says in OpenTelemetry's own variables.
-    pub fn hear(&mut self, environment: &dyn Fn(&str) -> Option<String>) {
-        let said = |name: &'static str| Some((name, environment(name).filter(|value| !value.is_empty())?));
-        self.variables = OTEL_VARIABLES.into_iter().filter_map(said).collect();
+    /// Reads OpenTelemetry's own variables from `environment`.
+    pub fn read_variables(&mut self, environment: &dyn Fn(&str) -> Option<String>) {
+        let variable = |name: &'static str| Some((name, environment(name).filter(|value| !value.is_empty())?));
+        self.variables = OTEL_VARIABLES.into_iter().filter_map(variable).collect();
     }
 }
 
-/// The variables that are heard.
+/// The variables that are read.
 const OTEL_VARIABLES: [&str; 10] = [
     "OTEL_SDK_DISABLED",
     "OTEL_SERVICE_NAME",

@@ -6,20 +6,21 @@ use crate::measure::journal::{JournalRecord, JournalVerdict};
 use crate::measure::report::{CLIENT_LEFT, Closed, ReportContext, RequestReport};
 use crate::measure::sample::What;
 use crate::measure::shard::{Shard, ShardState};
-use crate::measure::timeline::Usage;
 use crate::measure::window::{LatencyKind, WindowEvent};
 use crate::vocabulary::outcome::{
-    AbandonPhase, CodeClass, NoTokenReason, Objective, Outcome, Phase, QueueExit, ShedReason, TokenSource, Verdict,
+    AbandonPhase, CodeClass, NoTokenReason, Objective, ObjectiveResult, Outcome, Phase, QueueExit, TokenSource,
 };
+use crate::vocabulary::shed_reason::ShedReason;
 use crate::vocabulary::slo::Slo;
 use crate::vocabulary::time::Timestamp;
+use crate::vocabulary::usage::Usage;
 
 impl RequestRecord {
     pub fn shed(&mut self, shard: &Shard, state: &mut ShardState, reason: ShedReason, at: Timestamp) {
         if self.leave_unserved(state, QueueExit::Shed, at) {
             let stats = &mut state.rows[self.row as usize].1;
             stats.shed[self.priority.index()][reason.index()] += 1;
-            stats.slo[Objective::Availability.index()][Verdict::Missed.index()] += 1;
+            stats.slo[Objective::Availability.index()][ObjectiveResult::Missed.index()] += 1;
             count(state, self.account, WindowEvent::Shed, at, 1);
             record_sample(state, self.account, self.key, at, What::Left { shed: reason.is_congestion() });
             self.write(shard, state, JournalVerdict::Shed { reason });
@@ -104,7 +105,7 @@ impl RequestRecord {
         let served = end.outcome == Outcome::Completed && end.code == CodeClass::Ok2xx;
         let stats = &mut state.rows[self.row as usize].1;
         let mut verdict = |objective: Objective, met: bool| {
-            let verdict = if met { Verdict::Met } else { Verdict::Missed };
+            let verdict = if met { ObjectiveResult::Met } else { ObjectiveResult::Missed };
             stats.slo[objective.index()][verdict.index()] += 1;
         };
         match (self.timeline.ttft(), end.outcome) {
