@@ -7,7 +7,7 @@ use super::engine_monitor::MonitorHandle;
 use crate::config::{BackendConfig, Config};
 use crate::estimate::Shift;
 use crate::export::gpu::beside;
-use crate::gpu::track::{GpuTenant, Whose};
+use crate::gpu::track::{GpuTenant, GpuSelection};
 use crate::proxy::state::ProxyState;
 use crate::vocabulary::backend_id::BackendId;
 
@@ -22,12 +22,12 @@ pub fn tenants(config: &Config) -> Vec<GpuTenant> {
 }
 
 /// Those that are named. The only backend, when it is on this machine, runs on whatever GPUs the machine shows.
-fn whose(server: &BackendConfig, alone: bool) -> Whose {
+fn whose(server: &BackendConfig, alone: bool) -> GpuSelection {
     let host = &*server.url.host;
     let here = host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
     match server.inside.gpu.is_empty() && alone && here {
-        true => Whose::All,
-        false => Whose::These(server.inside.gpu.clone()),
+        true => GpuSelection::All,
+        false => GpuSelection::Selected(server.inside.gpu.clone()),
     }
 }
 
@@ -71,17 +71,17 @@ mod tests {
 
     #[test]
     fn the_only_backend_on_this_machine_has_all_gpus_unless_it_names_some() {
-        assert_eq!(of("  - {url: 'http://127.0.0.1:8200'}"), [Whose::All]);
-        assert_eq!(of("  - {url: 'http://localhost:8200'}"), [Whose::All]);
+        assert_eq!(of("  - {url: 'http://127.0.0.1:8200'}"), [GpuSelection::All]);
+        assert_eq!(of("  - {url: 'http://localhost:8200'}"), [GpuSelection::All]);
         let named = of("  - {url: 'http://127.0.0.1:8200', gpu: [1]}");
-        assert_eq!(named, [Whose::These(vec!["1".parse().unwrap()])]);
+        assert_eq!(named, [GpuSelection::Selected(vec!["1".parse().unwrap()])]);
     }
 
     #[test]
     fn one_of_several_and_one_elsewhere_have_none_unless_they_name_some() {
-        let none = Whose::These(Vec::new());
+        let none = GpuSelection::Selected(Vec::new());
         assert!(of("  - {url: 'http://10.0.0.1:8200'}").iter().all(|whose| *whose == none));
         let two = of("  - {url: 'http://127.0.0.1:8200'}\n  - {url: 'http://127.0.0.1:8201', gpu: [1]}");
-        assert_eq!(two, [none, Whose::These(vec!["1".parse().unwrap()])]);
+        assert_eq!(two, [none, GpuSelection::Selected(vec!["1".parse().unwrap()])]);
     }
 }

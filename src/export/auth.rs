@@ -211,7 +211,10 @@ mod tests {
     #[test]
     fn the_host_must_be_there_once() {
         assert_eq!(verdict(&[], Action::Read), Err(AccessDenied::HostMissing));
-        assert_eq!(verdict(&[("host", "localhost"), ("host", "localhost")], Action::Read), Err(AccessDenied::HostMissing));
+        assert_eq!(
+            verdict(&[("host", "localhost"), ("host", "localhost")], Action::Read),
+            Err(AccessDenied::HostMissing)
+        );
     }
 
     #[test]
@@ -242,8 +245,9 @@ mod tests {
     #[test]
     fn a_change_needs_the_token_and_reading_does_not() {
         let policy = AccessPolicy { token: Some("secret".into()), ..AccessPolicy::default() };
-        let with =
-            |auth: &str, action| policy.admit(&request(&[("host", "localhost"), ("authorization", auth)]), LOCAL, action);
+        let with = |auth: &str, action| {
+            policy.admit(&request(&[("host", "localhost"), ("authorization", auth)]), LOCAL, action)
+        };
         assert_eq!(with("Bearer secret", Action::Change), Ok(()));
         assert_eq!(with("Bearer wrong!", Action::Read), Ok(()));
         for auth in ["Bearer secre", "Bearer secrets", "Bearer ", "secret", "Basic secret"] {

@@ -102,7 +102,11 @@ mod tests {
         b.on_request();
         b.on_answered();
         let _d = limit.take().unwrap();
-        assert_eq!([&a, &b, &c].map(is_displaced), [false, false, true], "a is being answered, b was answered after c came");
+        assert_eq!(
+            [&a, &b, &c].map(is_displaced),
+            [false, false, true],
+            "a is being answered, b was answered after c came"
+        );
     }
 
     #[test]

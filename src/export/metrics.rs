@@ -83,7 +83,9 @@ fn write_ledger(exposition: &mut ExpositionWriter<'_>, accounts: &[AccountSnapsh
     split(exposition, &f::OFFERED, "priority", &priorities, |account| &account.offered);
     split(exposition, &f::ADMITTED, "priority", &priorities, |account| &account.admitted);
     exposition.family(&f::SHED, |out| accounts.iter().for_each(|account| write_shed(out, account)));
-    split(exposition, &f::ABANDONED, "phase", &AbandonPhase::ALL.map(AbandonPhase::as_str), |account| &account.abandoned);
+    split(exposition, &f::ABANDONED, "phase", &AbandonPhase::ALL.map(AbandonPhase::as_str), |account| {
+        &account.abandoned
+    });
     exposition.family(&f::FINISHED, |out| accounts.iter().for_each(|account| write_finished(out, account)));
     exposition.family(&f::SLO, |out| accounts.iter().for_each(|account| write_slo(out, account)));
     split(exposition, &f::RETRIES, "reason", &RetryReason::ALL.map(RetryReason::as_str), |account| &account.retries);

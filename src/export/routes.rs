@@ -182,7 +182,10 @@ impl Pages {
 
     fn events(&self) -> AdminResponse {
         let Some(frames) = self.live.join(&self.handles) else {
-            let mut answer = problem(StatusCode::SERVICE_UNAVAILABLE, "the limit of open live pages is reached; close one and try again");
+            let mut answer = problem(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the limit of open live pages is reached; close one and try again",
+            );
             answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
             return answer;
         };
@@ -388,9 +391,9 @@ mod tests {
 
     #[test]
     fn only_the_drain_is_given_more_time() {
-        assert_eq!(Pages::patience(AdminPage::Drain, &uri("/drain?wait=7s")), Duration::from_secs(7));
-        assert_eq!(Pages::patience(AdminPage::Drain, &uri("/drain?wait=x")), Duration::ZERO);
-        assert_eq!(Pages::patience(AdminPage::Status, &uri("/status?wait=7s")), Duration::ZERO);
+        assert_eq!(Pages::extra_time(AdminPage::Drain, &uri("/drain?wait=7s")), Duration::from_secs(7));
+        assert_eq!(Pages::extra_time(AdminPage::Drain, &uri("/drain?wait=x")), Duration::ZERO);
+        assert_eq!(Pages::extra_time(AdminPage::Status, &uri("/status?wait=7s")), Duration::ZERO);
     }
 
     #[test]

@@ -77,7 +77,8 @@ fn saturation(reading: &Reading, now: Timestamp) -> Value {
 
 fn totals(accounts: &[&AccountSnapshot]) -> Value {
     let finished = |outcome: Outcome| sum(accounts, |account| account.finished[outcome.index()].iter().sum());
-    let shed = |reason: ShedReason| sum(accounts, |account| account.shed.iter().map(|counts| counts[reason.index()]).sum());
+    let shed =
+        |reason: ShedReason| sum(accounts, |account| account.shed.iter().map(|counts| counts[reason.index()]).sum());
     let moved = |direction: Direction| sum(accounts, |account| account.moved[direction.index()]);
     let abandoned = |phase: AbandonPhase| sum(accounts, |account| account.abandoned[phase.index()]);
     json!({

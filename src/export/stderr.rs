@@ -56,12 +56,7 @@ pub fn lost() -> u64 {
     SINK.get().map_or(0, Sink::lost)
 }
 
-fn run<W: Write>(
-    receiver: &Receiver<LogItem>,
-    lost: &LostCount,
-    out: impl Fn() -> W,
-    notice: impl Fn(u64) -> Vec<u8>,
-) {
+fn run<W: Write>(receiver: &Receiver<LogItem>, lost: &LostCount, out: impl Fn() -> W, notice: impl Fn(u64) -> Vec<u8>) {
     let mut noticed = 0;
     for item in receiver {
         let now_lost = lost.get();

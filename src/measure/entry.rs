@@ -7,7 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ledger::Account;
+use super::account::Account;
+use super::arrival::{Arrival, EntryEnd};
 use super::record::{BATCH, BATCH_AGE, RecordStage, RequestRecord};
 use super::report::ReportContext;
 use super::shard::Shard;
@@ -15,7 +16,6 @@ use crate::vocabulary::class::Class;
 use crate::vocabulary::outcome::{CodeClass, Outcome, OverheadStage, RetryReason};
 use crate::vocabulary::shed_reason::ShedReason;
 use crate::vocabulary::time::Timestamp;
-use crate::vocabulary::usage::Usage;
 
 /// A request in the statistics, until one of its ends consumes it.
 ///
@@ -24,40 +24,6 @@ use crate::vocabulary::usage::Usage;
 pub struct Entry {
     shard: Arc<Shard>,
     record: Box<RequestRecord>,
-}
-
-/// A request as it arrives.
-#[derive(Clone, Copy, Debug)]
-pub struct Arrival {
-    /// The last byte of the body was read.
-    pub at: Timestamp,
-    /// The engine streams the answer, as far as the request decides that.
-    pub stream: bool,
-    /// The client did not ask for a stream: weir assembles the answer.
-    pub assembled: bool,
-    /// Stamps of every emission are kept for the journal.
-    pub trace: bool,
-    /// The wire format's name.
-    pub dialect: &'static str,
-    /// Estimated prompt length in tokens.
-    pub prompt_tokens: Option<u64>,
-    /// The client's cap on the output, in tokens.
-    pub max_output: Option<u64>,
-    /// Sequences that the request asks for.
-    pub choices: u32,
-    /// Its own objective for arrival to first token; `None`: it is not judged by one.
-    pub slo_ttft: Option<Duration>,
-}
-
-/// How an admitted request ended.
-#[derive(Clone, Copy, Debug)]
-pub struct EntryEnd {
-    pub outcome: Outcome,
-    /// Class of what was sent to the client.
-    pub code: CodeClass,
-    pub at: Timestamp,
-    /// Token counts that the engine reported.
-    pub usage: Option<Usage>,
 }
 
 impl Entry {
@@ -129,7 +95,9 @@ impl Entry {
     /// Nothing is counted of an answer that is not 2xx, nor before dispatch: such events are no tokens.
     pub fn on_emission(&mut self, at: Timestamp, tokens: u32, limited: bool) {
         let record = &mut *self.record;
-        if !matches!(record.state, RecordStage::Prefill | RecordStage::Decode) || !matches!(record.status, 0 | 200..=299) {
+        if !matches!(record.state, RecordStage::Prefill | RecordStage::Decode)
+            || !matches!(record.status, 0 | 200..=299)
+        {
             return;
         }
         record.push(at, tokens, limited);
@@ -212,6 +180,7 @@ mod tests {
     use crate::vocabulary::backend_id::BackendId;
     use crate::vocabulary::outcome::{AbandonPhase, Objective};
     use crate::vocabulary::slo::Slo;
+    use crate::vocabulary::usage::Usage;
     use proptest::prelude::*;
 
     fn ledger() -> Arc<Ledger> {
@@ -409,7 +378,10 @@ mod tests {
             "two emissions are still with the entry"
         );
         entry.on_emission(at(1150), 1, false);
-        assert_eq!(samples(&ledger), [(1110, 1, token(1, false)), (1125, 1, token(3, true)), (1150, 1, token(1, false))]);
+        assert_eq!(
+            samples(&ledger),
+            [(1110, 1, token(1, false)), (1125, 1, token(3, true)), (1150, 1, token(1, false))]
+        );
         entry.on_emission(at(1160), 1, false);
         entry.finish(end(Outcome::Completed, at(1170), Some(7)));
         let finished = What::Finished { completed: true, input: Some(7), output: Some(7), cached: None };

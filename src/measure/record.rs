@@ -7,10 +7,10 @@ mod closing;
 
 use std::time::Duration;
 
-use super::entry::Arrival;
+use super::account::Account;
+use super::arrival::Arrival;
 use super::gaps::TokenGaps;
 use super::journal::EmissionRecord;
-use super::ledger::Account;
 use super::report::ReportContext;
 use super::sample::{RequestKey, Sample, What};
 use super::sample_buffer::SampleBuffer;

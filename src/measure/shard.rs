@@ -3,10 +3,11 @@
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::account::Account;
 use super::account_stats::{AccountStats, BucketSettings};
 use super::fnv::FewMap;
 use super::journal::{JournalLine, JournalRecord};
-use super::ledger::{Account, AccountNames};
+use super::names::AccountNames;
 use super::sample::RequestKey;
 use super::sample_buffer::SampleBuffer;
 use super::window::Window;

@@ -3,8 +3,8 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use super::account::Account;
 use super::account_stats::AccountStats;
-use super::ledger::Account;
 use super::shard::ShardState;
 use super::window::{Window, WindowView};
 use crate::vocabulary::backend_id::{BackendId, ModelId};

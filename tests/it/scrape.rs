@@ -10,10 +10,10 @@ use tokio::runtime::{Builder, Runtime};
 use weir::clock::Clock;
 use weir::engine_metrics::agreement::Accord;
 use weir::engine_metrics::client::{Address, ask};
-use weir::http_client::Unanswered;
 use weir::engine_metrics::settings::{EngineKind, Series};
 use weir::engine_metrics::table::SeriesTable;
 use weir::engine_metrics::{EngineReading, LatestReading, MetricsSource, PollPace, ReportedLimits, watch};
+use weir::http_client::Unanswered;
 
 /// A server that answers every connection with what `answer` makes of its request's target, then closes it.
 fn server(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> SocketAddr {
@@ -54,7 +54,7 @@ fn runtime() -> Runtime {
 /// Fast enough for a test, slow enough for a busy machine to answer.
 fn pace() -> PollPace {
     let interval = Duration::from_millis(5);
-    PollPace { interval, patience: Duration::from_secs(5), rest: interval }
+    PollPace { interval, timeout: Duration::from_secs(5), rest: interval }
 }
 
 /// Reads until `done`, at most ten seconds.

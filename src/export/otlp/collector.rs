@@ -43,7 +43,8 @@ impl Collector {
             headers: variable("OTEL_EXPORTER_OTLP_HEADERS").map_or_else(Vec::new, headers),
             resource: resource(variable("OTEL_SERVICE_NAME"), variable("OTEL_RESOURCE_ATTRIBUTES")),
             timeout: timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(TIMEOUT),
-            share: share(variable("OTEL_TRACES_SAMPLER"), variable("OTEL_TRACES_SAMPLER_ARG")).unwrap_or(otlp.sample_ratio),
+            share: share(variable("OTEL_TRACES_SAMPLER"), variable("OTEL_TRACES_SAMPLER_ARG"))
+                .unwrap_or(otlp.sample_ratio),
         })
     }
 }

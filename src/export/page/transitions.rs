@@ -58,7 +58,8 @@ impl TransitionLog {
         }
         self.states.insert(name.into(), reading.state);
         let at = epoch + reading.since.as_nanos() as f64 / 1e9;
-        let transition = PageTransition { at, backend: name.into(), from, to: reading.state, reason: reading.reason.clone() };
+        let transition =
+            PageTransition { at, backend: name.into(), from, to: reading.state, reason: reading.reason.clone() };
         self.recorded.push_front(transition);
         self.recorded.truncate(KEPT);
         true

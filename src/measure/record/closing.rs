@@ -1,7 +1,7 @@
 //! The end of a request's record: the last transition, its verdicts and token totals, its journal record and its report.
 
-use super::{Journalled, RecordStage, RequestRecord, count, nanos, observe, record_sample, short};
-use crate::measure::entry::EntryEnd;
+use super::{RecordStage, RequestRecord, count, nanos, observe, record_sample, short};
+use crate::measure::arrival::EntryEnd;
 use crate::measure::journal::{JournalRecord, JournalVerdict};
 use crate::measure::report::{CLIENT_LEFT, Closed, ReportContext, RequestReport};
 use crate::measure::sample::What;
