@@ -7,7 +7,7 @@ use super::engine_monitor::MonitorHandle;
 use crate::config::{BackendConfig, Config};
 use crate::estimate::Shift;
 use crate::export::gpu::beside;
-use crate::gpu::track::{GpuTenant, GpuSelection};
+use crate::gpu::track::{GpuSelection, GpuTenant};
 use crate::proxy::state::ProxyState;
 use crate::vocabulary::backend_id::BackendId;
 
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
     use crate::config::Overrides;
 
-    fn of(backends: &str) -> Vec<Whose> {
+    fn of(backends: &str) -> Vec<GpuSelection> {
         let text = format!("backends:\n{backends}");
         let config = Config::parse(&text, "test", &Overrides::default(), &|_| None).unwrap();
         tenants(&config).into_iter().map(|tenant| tenant.gpus).collect()

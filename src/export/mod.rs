@@ -42,9 +42,9 @@ use crate::measure::Ledger;
 pub struct Handles {
     /// The process's clock, for the `now` of a snapshot.
     pub clock: Clock,
-    /// The books.
+    /// The statistics of requests.
     pub ledger: Arc<Ledger>,
-    /// Facts that are not in the books.
+    /// State that is not in the ledger.
     pub facts: Arc<dyn ReadProcessState>,
     /// What `/readyz` asks.
     pub readiness: Arc<dyn Readiness>,
@@ -56,7 +56,7 @@ pub struct Handles {
     pub mode: Arc<dyn ModeControl>,
     /// Synthetic load; none where no token guards it.
     pub probe: Option<Arc<dyn probe::ProbeControl>>,
-    /// The effective configuration as JSON, secrets masked by whoever makes it.
+    /// The effective configuration as JSON; the function masks secrets.
     pub config: Arc<dyn Fn() -> String + Send + Sync>,
     /// Families left out of `/metrics`, by name.
     pub disabled: Arc<[String]>,
