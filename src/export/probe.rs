@@ -137,7 +137,7 @@ pub fn describe(knee: &SeenKnee, at: f64) -> Value {
 /// and the run's own state.
 pub fn write(exposition: &mut ExpositionWriter<'_>, snapshot: &Snapshot, status: Option<&Status>) {
     let Some(status) = status else { return };
-    let shares = snapshot.places.iter().filter_map(|place| status.backends.get(usize::from(place.0)));
+    let shares = snapshot.places.iter().filter_map(|place| status.backends.get(place.index()));
     let known = snapshot.backends.iter().zip(&snapshot.served).zip(shares);
     let rows: Vec<([Label<'_>; 2], &SyntheticShare)> =
         known.map(|((backend, model), share)| ([("backend", &**backend), ("model_name", &**model)], share)).collect();

@@ -78,7 +78,7 @@ impl Ledger {
         });
         let ledger = Self { shards: shards.collect(), names, slo, overflow: AtomicU64::new(0) };
         for (i, backend) in backends.iter().enumerate().filter(|(_, backend)| backend.model_name.is_some()) {
-            let account = BackendId(u16::try_from(i).unwrap_or(u16::MAX));
+            let account = BackendId::from_index(i);
             let model = ledger.model(account, backend.model_name.as_deref());
             ledger.shards[0].open(Account { backend: account, model });
         }
@@ -93,7 +93,7 @@ impl Ledger {
             Some(name) => name,
             None => {
                 seated = self.names.backends.load();
-                let names = seated.get(usize::from(backend.0)).and_then(Option::as_ref);
+                let names = seated.get(backend.index()).and_then(Option::as_ref);
                 names.and_then(|names| names.model_name.as_deref()).unwrap_or(UNKNOWN)
             }
         };
@@ -185,7 +185,7 @@ impl Ledger {
     }
 
     fn rename(&self, backend: BackendId, names: Option<BackendNames>) {
-        let (mut seated, place) = ((**self.names.backends.load()).clone(), usize::from(backend.0));
+        let (mut seated, place) = ((**self.names.backends.load()).clone(), backend.index());
         seated.resize(seated.len().max(place + 1), None);
         seated[place] = names;
         self.names.backends.store(Arc::new(seated));
@@ -210,7 +210,7 @@ impl AccountNames {
     /// The name of a backend, as in labels.
     pub fn backend(&self, backend: BackendId) -> Arc<str> {
         let seated = self.backends.load();
-        let names = seated.get(usize::from(backend.0)).and_then(Option::as_ref);
+        let names = seated.get(backend.index()).and_then(Option::as_ref);
         names.map_or_else(|| UNKNOWN.into(), |names| names.name.clone())
     }
 

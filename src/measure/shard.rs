@@ -86,7 +86,7 @@ impl Shard {
 
     /// A backend stands at this place from now on, with nothing behind it.
     pub(super) fn add_backend(&self, backend: BackendId) {
-        let (mut state, place) = (self.lock(), usize::from(backend.0));
+        let (mut state, place) = (self.lock(), backend.index());
         while state.backends.len() <= place {
             state.backends.push(BackendAccounts::new());
         }

@@ -88,7 +88,7 @@ impl Snapshot {
             }
         }
         for (window, place) in self.windows.iter_mut().zip(&self.places) {
-            if let Some(backend) = state.backends.get(usize::from(place.0)) {
+            if let Some(backend) = state.backends.get(place.index()) {
                 window.merge(&backend.window);
             }
         }
@@ -105,7 +105,7 @@ impl Snapshot {
 
     /// What `by_place` holds of each backend of this snapshot, in its order.
     pub fn pick<T: Clone + Default>(&self, by_place: &[T]) -> Vec<T> {
-        self.places.iter().map(|place| by_place.get(usize::from(place.0)).cloned().unwrap_or_default()).collect()
+        self.places.iter().map(|place| by_place.get(place.index()).cloned().unwrap_or_default()).collect()
     }
 
     /// The identities, for every account.

@@ -206,7 +206,7 @@ impl Sending {
         let places = (self.places)();
         let unknown = SpanTarget::default();
         let spans = batch.iter().filter_map(|report| {
-            let place = places.get(usize::from(report.backend_id.0)).unwrap_or(&unknown);
+            let place = places.get(report.backend_id.index()).unwrap_or(&unknown);
             Some(spans::of(report, report.span?, place, self.epoch, rand::random))
         });
         let scope_spans =

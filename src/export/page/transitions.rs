@@ -31,7 +31,7 @@ struct PageTransition {
 impl Turns {
     /// Notes what changed since the last call; `names` are the backends in the order of the facts. Whether anything did.
     pub fn on_facts<'a>(&mut self, names: impl Iterator<Item = (BackendId, &'a str)>, facts: &ProcessState) -> bool {
-        let judged = |place: BackendId| facts.judged.get(usize::from(place.0))?.as_ref();
+        let judged = |place: BackendId| facts.judged.get(place.index())?.as_ref();
         let judged: Vec<_> = names.filter_map(|(place, name)| Some((name, &judged(place)?.reading))).collect();
         // A backend that is gone and comes back begins anew, and names that come and go do not pile up.
         self.stands.retain(|stood, _| judged.iter().any(|(name, _)| **stood == **name));
@@ -57,7 +57,7 @@ impl Turns {
             return false;
         }
         self.stands.insert(name.into(), reading.state);
-        let at = epoch + reading.since.as_nanos() as f64 / 1e9;
+        let at = epoch + reading.since.as_secs_f64();
         let turn = PageTransition { at, backend: name.into(), from, to: reading.state, reason: reading.reason.clone() };
         self.noted.push_front(turn);
         self.noted.truncate(KEPT);
