@@ -62,7 +62,7 @@ pub struct LivePage {
 impl LivePage {
     /// One second has passed: notes changes of state, and tells viewers if there are any.
     pub fn on_second(&self, handles: &Handles) {
-        let facts = handles.facts.facts();
+        let facts = handles.backend.state();
         let roster = handles.ledger.roster();
         let changed = self.turns().on_facts(roster.iter().map(|(place, names)| (*place, &*names.name)), &facts);
         if !self.hub.is_empty() {
@@ -72,14 +72,14 @@ impl LivePage {
 
     /// A new viewer's frames, the first of them made now; `None` when there are as many viewers as there may be.
     pub fn join(&self, handles: &Handles) -> Option<Frames> {
-        self.hub.join(|| self.event(handles, &handles.facts.facts(), true))
+        self.hub.join(|| self.event(handles, &handles.backend.state(), true))
     }
 
     fn event(&self, handles: &Handles, facts: &ProcessState, with_turns: bool) -> Bytes {
         let snapshot = handles.ledger.snapshot(handles.clock.now());
         let facts = &facts.clone().of(&snapshot);
         let turns = if with_turns { self.turns().describe() } else { Value::Null };
-        hub::event(&frame::describe(&snapshot, facts, handles.drain.draining(), turns))
+        hub::event(&frame::describe(&snapshot, facts, handles.backend.is_draining(), turns))
     }
 
     fn turns(&self) -> MutexGuard<'_, Turns> {
