@@ -41,8 +41,8 @@ impl Exposition {
     /// The exposition now.
     pub fn render(&self, handles: &Handles) -> Result<String, prometheus::Error> {
         let snapshot = handles.ledger.snapshot(handles.clock.now());
-        let probe = handles.probe.as_ref().map(|probe| probe.status());
-        self.write(&snapshot, &handles.facts.facts().of(&snapshot), handles.drain.draining(), probe.as_ref())
+        let probe = handles.backend.probe().map(|probe| probe.status());
+        self.write(&snapshot, &handles.backend.state().of(&snapshot), handles.backend.is_draining(), probe.as_ref())
     }
 
     /// The exposition of one snapshot.

@@ -16,7 +16,7 @@ use crate::vocabulary::time::Timestamp;
 /// The status now, as one line of JSON.
 pub fn render(handles: &Handles) -> String {
     let snapshot = handles.ledger.snapshot(handles.clock.now());
-    format!("{}\n", describe(&snapshot, &handles.facts.facts().of(&snapshot), handles.drain.draining()))
+    format!("{}\n", describe(&snapshot, &handles.backend.state().of(&snapshot), handles.backend.is_draining()))
 }
 
 /// The status of one snapshot. The clock starts with the process, so the snapshot's `at` is the uptime.
@@ -36,7 +36,7 @@ pub fn describe(snapshot: &Snapshot, process: &ProcessState, draining: bool) -> 
         "version": env!("CARGO_PKG_VERSION"),
         "mode": process.mode.as_str(),
         "draining": draining,
-        "uptime_s": snapshot.at.as_nanos() as f64 / 1e9,
+        "uptime_s": snapshot.at.as_secs_f64(),
         "backends": backends.collect::<Vec<_>>(),
         "gpus": gpu::describe(&process.gpus, snapshot.at, process.epoch),
     })

@@ -118,7 +118,7 @@ impl Connection<'_> {
                     worker,
                     target: &target,
                     limits: &limits,
-                    passive_health: &proxy.passive_health[usize::from(attempt.backend.0)],
+                    passive_health: &proxy.passive_health[attempt.backend.index()],
                     read_ahead: &mut self.read_ahead,
                     timer,
                     request,

@@ -60,7 +60,7 @@ impl RequestRecord {
         if end.outcome == Outcome::Completed {
             count(state, self.account, WindowEvent::Completed, end.at, 1);
         }
-        if let Some(backend) = state.backends.get_mut(usize::from(self.account.backend.0)).filter(|_| decoding) {
+        if let Some(backend) = state.backends.get_mut(self.account.backend.index()).filter(|_| decoding) {
             backend.decoding -= 1;
         }
         let usage = end.usage.unwrap_or_default();
