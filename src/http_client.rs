@@ -102,7 +102,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    /// What one GET comes to when the server sends `answer`, and the head that the server read.
+    /// The result of one GET when the server sends `answer`, and the head that the server read.
     async fn asked(answer: &'static str, body: usize, read: ReadBody) -> (Result<Response<Bytes>, Unanswered>, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

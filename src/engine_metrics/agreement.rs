@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_with_less_than_ours_is_said_only_when_it_counts_what_waits() {
+    fn fewer_requests_count_only_if_the_engine_counts_waiting() {
         assert_eq!(after(5, &says(4.0, Some(0.0)), 20), Accord::Fewer);
         assert_eq!(after(5, &says(4.0, None), 20), Accord::Agrees);
         assert_eq!(after(5, &says(4.0, Some(13.0)), 20), Accord::Agrees);

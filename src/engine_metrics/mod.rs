@@ -218,7 +218,7 @@ impl MetricsReader {
             Some(Accord::Fewer) => {
                 tracing::warn!(backend, excess, "the engine has fewer requests than are in flight here");
             }
-            Some(_) => tracing::info!(backend, "the engine's own count agrees with ours"),
+            Some(_) => tracing::info!(backend, "the engine's own count agrees with weir's"),
             None => {}
         }
     }

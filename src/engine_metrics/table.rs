@@ -111,7 +111,7 @@ impl SeriesTable {
         Some(Self { engine, rows })
     }
 
-    /// The engine whose names an exposition uses. TGI is never found this way: it is archived, and configured or nothing.
+    /// The engine whose names an exposition uses. TGI is never found this way: it is archived, and must be configured.
     pub fn recognise(body: &[u8]) -> Option<EngineKind> {
         let found = |line: SeriesLine<'_>| PREFIXES.iter().find(|(prefix, _)| line.name.starts_with(prefix));
         text::lines(body).find_map(found).map(|(_, engine)| *engine)
@@ -270,7 +270,7 @@ vllm:kv_cache_usage_perc{engine=\"1\",model_name=\"m\"} 0.4
     }
 
     #[test]
-    fn the_reasons_take_the_place_of_the_total_and_are_never_added_to_it() {
+    fn the_reasons_replace_the_total_and_are_never_added_to_it() {
         let by_reason = "\
 vllm:num_requests_waiting_by_reason{engine=\"0\",reason=\"capacity\"} 5.0
 vllm:num_requests_waiting_by_reason{engine=\"0\",reason=\"deferred\"} 4.0

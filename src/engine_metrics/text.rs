@@ -120,7 +120,7 @@ fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':')
 }
 
-/// Nobody's sample is longer; `# HELP` and label values of an engine's flags come to a few KiB.
+/// No known sample is longer; `# HELP` and label values of an engine's flags come to a few KiB.
 const LONGEST_LINE: usize = 64 << 10;
 
 #[cfg(test)]

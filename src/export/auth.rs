@@ -145,7 +145,7 @@ fn is_cross_site(headers: &HeaderMap, host: Option<&Authority>, action: Action) 
     foreign_origin || (foreign_site && !(follows_link && action == Action::Read))
 }
 
-/// An origin is ours when it names exactly the authority that was called.
+/// An origin is weir's own when it names exactly the authority of the request.
 fn is_ours(origin: &HeaderValue, host: Option<&Authority>) -> bool {
     let Ok(origin) = origin.to_str() else { return false };
     let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));

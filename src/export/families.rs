@@ -21,7 +21,7 @@ families! {
     SHED = Counter "weir_requests_shed_total": "Requests refused by weir before dispatch.";
     WOULD_SHED = Counter "weir_requests_would_shed_total": "Mode observe: requests that enforcement would have refused.";
     MOVED = Counter "weir_requests_moved_total": "Queued requests that another backend took over, counted at both backends.";
-    ABANDONED = Counter "weir_requests_abandoned_total": "Requests whose client went away.";
+    ABANDONED = Counter "weir_requests_abandoned_total": "Requests whose client disconnected before the end.";
     FINISHED = Counter "weir_requests_finished_total": "Admitted requests that ended; code is the class sent to the client.";
     SLO = Counter "weir_slo_requests_total": "Requests judged against the configured objectives.";
     RETRIES = Counter "weir_upstream_retries_total": "Upstream attempts after the first; never after the first byte to the client.";

@@ -159,7 +159,7 @@ pub struct Throttling {
 pub struct Spell {
     pub reason: ThrottleReason,
     pub from: Timestamp,
-    /// `None`: it goes on.
+    /// `None`: it continues.
     pub to: Option<Timestamp>,
 }
 
@@ -229,7 +229,7 @@ fn index(reason: ThrottleReason) -> usize {
 
 /// Spells remembered: a card that flaps must not push out the one beside which the knee moved at once.
 const PAST: usize = 32;
-/// A power cap comes and goes with the load; a gap this short is no end.
+/// A power cap varies with the load; a gap this short does not end a spell.
 const SAME: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
@@ -240,7 +240,7 @@ mod tests {
         Timestamp::from_nanos(seconds * 1_000_000_000)
     }
 
-    fn told(readings: &[(u64, &[ThrottleReason])]) -> Throttling {
+    fn read(readings: &[(u64, &[ThrottleReason])]) -> Throttling {
         let mut throttling = Throttling::default();
         readings.iter().for_each(|(seconds, reasons)| throttling.on_reading(reasons, at(*seconds)));
         throttling
@@ -248,13 +248,13 @@ mod tests {
 
     #[test]
     fn reasons_are_indexed_by_their_place() {
-        assert!(ThrottleReason::ALL.into_iter().enumerate().all(|(index, reason)| index(reason) == index));
+        assert!(ThrottleReason::ALL.into_iter().enumerate().all(|(i, reason)| index(reason) == i));
     }
 
     #[test]
-    fn a_reason_in_force_is_told_with_its_beginning_and_its_time_adds_up() {
+    fn a_reason_in_force_has_its_beginning_and_total_time() {
         let hot = [ThrottleReason::HwThermal];
-        let throttling = told(&[(10, &[]), (11, &hot), (12, &hot), (15, &hot)]);
+        let throttling = read(&[(10, &[]), (11, &hot), (12, &hot), (15, &hot)]);
         assert!(throttling.holds(ThrottleReason::HwThermal) && !throttling.holds(ThrottleReason::SwPowerCap));
         let spell = Spell { reason: ThrottleReason::HwThermal, from: at(11), to: None };
         assert_eq!(throttling.now().collect::<Vec<_>>(), [spell]);
@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn a_spell_that_ended_is_found_where_it_lay_and_nowhere_else() {
         let cap = [ThrottleReason::SwPowerCap];
-        let throttling = told(&[(100, &cap), (120, &[]), (300, &[])]);
+        let throttling = read(&[(100, &cap), (120, &[]), (300, &[])]);
         assert_eq!(throttling.now().count(), 0);
         let found = |from, to| throttling.between(at(from), at(to)).count();
         assert_eq!((found(90, 100), found(110, 115), found(120, 200)), (1, 1, 1));
@@ -275,9 +275,9 @@ mod tests {
     #[test]
     fn a_short_gap_does_not_end_a_spell_and_a_long_one_does() {
         let cap = [ThrottleReason::SwPowerCap];
-        let since = |gap: u64| told(&[(0, &cap), (10, &[]), (10 + gap, &cap)]).now().next().unwrap().from;
+        let since = |gap: u64| read(&[(0, &cap), (10, &[]), (10 + gap, &cap)]).now().next().unwrap().from;
         assert_eq!((since(5), since(31)), (at(0), at(41)));
-        let two = told(&[(0, &cap), (10, &[]), (12, &[ThrottleReason::HwThermal])]);
+        let two = read(&[(0, &cap), (10, &[]), (12, &[ThrottleReason::HwThermal])]);
         assert_eq!(two.now().next().unwrap().from, at(12), "another reason does not go on");
     }
 

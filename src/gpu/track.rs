@@ -55,14 +55,13 @@ impl Tracker {
                 }
             }
         }
-        let whose = |identity: &Identity| {
+        let backends_of = |identity: &Identity| {
             let of = tenants.iter().filter(|tenant| tenant.gpus.holds(identity));
             of.map(|tenant| tenant.backend.clone()).collect()
         };
-        let device = |identity: Identity| Device { backends: whose(&identity), identity, ..Device::default() };
+        let device = |identity: Identity| Device { backends: backends_of(&identity), identity, ..Device::default() };
         let devices: Vec<_> = identities.into_iter().map(device).collect();
-        let (throttling, logged) =
-            (vec![Throttling::default(); devices.len()], vec![HashSet::new(); devices.len()]);
+        let (throttling, logged) = (vec![Throttling::default(); devices.len()], vec![HashSet::new(); devices.len()]);
         Self { devices, throttling, logged }
     }
 
@@ -220,9 +219,9 @@ mod tests {
     fn each_reading_is_complained_of_once() {
         let (identity, mut logged) = (Identity::default(), HashSet::new());
         let failures = failed(GpuFault::NotOffered).failed;
-        complain(&identity, &failures, &mut logged);
+        log_faults(&identity, &failures, &mut logged);
         assert_eq!(logged.len(), 1);
-        complain(&identity, &failures, &mut logged);
+        log_faults(&identity, &failures, &mut logged);
         assert_eq!(logged.len(), 1);
     }
 }

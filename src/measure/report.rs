@@ -32,7 +32,7 @@ pub struct ReportContext {
     pub(super) retries: u32,
 }
 
-/// A request's place in its trace.
+/// A request's ids in its trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpanIds {
     pub trace: [u8; 16],
@@ -103,7 +103,7 @@ impl ReportContext {
         to.closed(Box::new(rest(self)));
     }
 
-    /// Id and place in a trace.
+    /// The request's id and its ids in a trace.
     pub(super) fn into_names(self) -> (Box<str>, Option<SpanIds>) {
         (self.request_id, self.span)
     }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use weir::clock::Clock;
 use weir::gpu::nvml::Library;
 use weir::gpu::settings::{Enabled, Settings};
-use weir::gpu::track::{GpuTenant, GpuSelection};
+use weir::gpu::track::{GpuSelection, GpuTenant};
 use weir::gpu::{GpuMonitor, GpuReadings};
 
 use crate::support::exposition::Text;
