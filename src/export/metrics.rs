@@ -17,6 +17,7 @@ use crate::measure::{
     AbandonPhase, CodeClass, Direction, MalformedReason, NoTokenReason, Objective, Outcome, OverheadStage, Phase,
     Priority, QueueExit, RetryReason, ShedReason, TokenSource, Verdict,
 };
+use crate::vocabulary::bad_answer::BadAnswer;
 
 /// Media type of the exposition.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -206,6 +207,13 @@ fn write_process(exposition: &mut ExpositionWriter<'_>, snapshot: &Snapshot, fac
         for (place, backend) in snapshot.backends.iter().enumerate() {
             let up = facts.up.get(place).copied().unwrap_or(false);
             out.count(&[("backend", backend)], u64::from(up));
+        }
+    });
+    exposition.column(&f::BAD_ANSWERS, |out| {
+        for (backend, counts) in snapshot.backends.iter().zip(&facts.bad_answers) {
+            for reason in BadAnswer::ALL {
+                out.count(&[("backend", backend), ("reason", reason.as_str())], counts[reason.index()]);
+            }
         }
     });
     engine_report::write(exposition, snapshot, &facts.reported);

@@ -35,6 +35,7 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::measure::Ledger;
+use crate::vocabulary::bad_answer::BadAnswerCounts;
 
 /// What the admin port reads and turns. One value per process, shared by every connection.
 #[derive(Clone)]
@@ -70,6 +71,8 @@ pub struct ProcessState {
     pub mode: Mode,
     /// Health of each backend, by its place, as the next three; a missing entry counts as down.
     pub up: Vec<bool>,
+    /// Answers of each backend that broke a rule, by rule.
+    pub bad_answers: Vec<BadAnswerCounts>,
     /// Client connections open now.
     pub connections: u64,
     /// Failed `accept` calls.
@@ -109,6 +112,7 @@ impl ProcessState {
     #[must_use]
     pub fn of(mut self, snapshot: &crate::measure::Snapshot) -> Self {
         self.up = snapshot.pick(&self.up);
+        self.bad_answers = snapshot.pick(&self.bad_answers);
         self.judged = snapshot.pick(&self.judged);
         self.gates = snapshot.places.iter().filter_map(|at| self.gates.get(usize::from(at.0)).cloned()).collect();
         self.reported = snapshot.pick(&self.reported);

@@ -12,6 +12,7 @@ use super::record::{BATCH, BATCH_AGE, RecordStage, RequestRecord};
 use super::report::ReportContext;
 use super::shard::Shard;
 use super::timeline::Usage;
+use crate::vocabulary::bad_answer::BadAnswer;
 use crate::vocabulary::outcome::{CodeClass, Outcome, OverheadStage, Priority, RetryReason, ShedReason};
 use crate::vocabulary::time::Timestamp;
 
@@ -149,6 +150,13 @@ impl Entry {
     pub fn told(&mut self, status: u16) {
         if let Some(caption) = &mut self.line.caption {
             caption.told = status;
+        }
+    }
+
+    /// The backend's answer broke a rule, for the report.
+    pub fn on_bad_answer(&mut self, cause: BadAnswer) {
+        if let Some(caption) = &mut self.line.caption {
+            caption.bad_answer = Some(cause);
         }
     }
 

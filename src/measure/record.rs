@@ -432,7 +432,7 @@ impl RequestRecord {
             0 => self.status,
             told => told,
         };
-        let (stalls, retries) = (caption.stalls, caption.retries);
+        let (stalls, retries, bad_answer) = (caption.stalls, caption.retries, caption.bad_answer);
         let (request_id, span) = caption.into_names();
         RequestReport {
             request_id,
@@ -450,6 +450,7 @@ impl RequestRecord {
             output_tokens: self.output(usage.unwrap_or_default()),
             stalls,
             retries,
+            bad_answer,
         }
     }
 

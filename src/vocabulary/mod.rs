@@ -4,6 +4,7 @@
 
 pub mod average;
 pub mod backend_id;
+pub mod bad_answer;
 pub mod outcome;
 pub mod signals;
 pub mod slo;

@@ -30,6 +30,8 @@ macro_rules! closed {
     };
 }
 
+pub(super) use closed;
+
 closed! {
     /// How an admitted request ended.
     Outcome {
