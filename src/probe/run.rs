@@ -22,7 +22,7 @@ use crate::load::client::{Client, GiveUp, LoadTarget, PreparedRequest};
 use crate::load::record::{LoadOutcome, LoadRecord};
 use crate::load::workload::{TokenLength, Workload};
 use crate::measure::snapshot::Snapshot;
-use crate::measure::{AccountStats, BucketSettings, Buckets, Ledger, Objective, Phase, Verdict};
+use crate::measure::{AccountStats, BucketSettings, Buckets, Ledger, Objective, ObjectiveResult, Phase};
 use crate::vocabulary::backend_id::BackendId;
 use crate::vocabulary::time::Timestamp;
 
@@ -255,8 +255,8 @@ impl ProbeRun {
             now: snapshot.at,
             time_of_day: Duration::from_secs_f64(unix.max(0.0) % 86_400.0),
             offered: sum(|books| books.offered()),
-            met: sum(|books| books.slo[Objective::Ttft.index()][Verdict::Met.index()]),
-            missed: sum(|books| books.slo[Objective::Ttft.index()][Verdict::Missed.index()]),
+            met: sum(|books| books.slo[Objective::Ttft.index()][ObjectiveResult::Met.index()]),
+            missed: sum(|books| books.slo[Objective::Ttft.index()][ObjectiveResult::Missed.index()]),
             queued: sum(|books| books.queued.iter().sum()),
             queued_for: oldest.map_or(Duration::ZERO, |since| snapshot.at.since(since)),
             pending: sum(|books| books.pending),

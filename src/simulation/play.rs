@@ -18,7 +18,7 @@ use crate::admission::policy::Control;
 use crate::admission::{AdmissionRequest, BackendQueue, Dequeued, Limits, Mode, Offered, Slot};
 use crate::engine::model::Engine;
 use crate::estimate::{EngineLimits, Settings};
-use crate::measure::{Priority, RequestKey, Sample, What};
+use crate::measure::{Class, RequestKey, Sample, What};
 use crate::vocabulary::time::Timestamp;
 
 /// One engine of a scenario.
@@ -207,7 +207,7 @@ impl<'a, H: FnMut(&Sample)> Rehearsal<'a, H> {
             requests.resize(number + 1, served);
         }
         requests[number] = served;
-        self.tell(number, What::Offered { prompt: seen, stream: true, priority: Priority::Default });
+        self.tell(number, What::Offered { prompt: seen, stream: true, priority: Class::Default });
         let prompt = self.watch.prompt(seen) as f32;
         let slo = Some(self.stage.subject.slo_ttft);
         let ask = AdmissionRequest { arrived: self.now, prompt, bytes: 0, class, tenant, slo, streamed: true };

@@ -3,9 +3,7 @@
 //! One value a rule, each with a label that metrics, logs and `/status` share. An answer that is valid and says "error" is none
 //! of these, and neither is a connection that closes early.
 
-use serde::{Deserialize, Serialize};
-
-use super::outcome::closed;
+use super::closed::closed;
 
 closed! {
     /// Which rule an answer broke.
