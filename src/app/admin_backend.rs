@@ -56,6 +56,7 @@ impl AdminBackend for ProcessAdmin {
         ProcessState {
             mode: proxy.rules.load().mode(),
             up: proxy.pool.ups(),
+            bad_answers: proxy.passive_health.iter().map(|seen| seen.bad_answers.counts()).collect(),
             connections: proxy.facts.open_connections.load(Relaxed),
             accept_errors: proxy.facts.accept_errors.load(Relaxed),
             panics: proxy.facts.panics.load(Relaxed),

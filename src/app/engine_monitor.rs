@@ -14,9 +14,7 @@ use tokio::task::JoinSet;
 use super::backend_table::{Backend, BackendTable};
 use super::gpus;
 use crate::config::Config;
-use crate::control_loop::{
-    Command, CommandQueue, ControlLoop, GateControl, Published, PublishedReadings,
-};
+use crate::control_loop::{Command, CommandQueue, ControlLoop, GateControl, Published, PublishedReadings};
 use crate::engine_metrics;
 use crate::engine_metrics::PollPace;
 use crate::engine_metrics::settings::EngineKind;

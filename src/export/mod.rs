@@ -36,6 +36,7 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::measure::Ledger;
+use crate::vocabulary::bad_answer::BadAnswerCounts;
 
 /// What the admin port answers from. One value per process, shared by every connection.
 #[derive(Clone)]
@@ -58,6 +59,8 @@ pub struct ProcessState {
     pub mode: Mode,
     /// Health of each backend, by its index, like the other tables by backend; a missing entry counts as down.
     pub up: Vec<bool>,
+    /// Answers of each backend that broke a rule, by rule.
+    pub bad_answers: Vec<BadAnswerCounts>,
     /// Client connections open now.
     pub connections: u64,
     /// Failed `accept` calls.
@@ -97,6 +100,7 @@ impl ProcessState {
     #[must_use]
     pub fn of(mut self, snapshot: &crate::measure::Snapshot) -> Self {
         self.up = snapshot.pick(&self.up);
+        self.bad_answers = snapshot.pick(&self.bad_answers);
         self.estimates = snapshot.pick(&self.estimates);
         self.gates = snapshot.ids.iter().filter_map(|id| self.gates.get(id.index()).cloned()).collect();
         self.engine_reports = snapshot.pick(&self.engine_reports);

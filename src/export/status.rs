@@ -11,6 +11,7 @@ use super::{Handles, ProcessState, engine_report, gate_status, gpu};
 use crate::estimate::Reading;
 use crate::measure::snapshot::{AccountSnapshot, Snapshot};
 use crate::measure::{AbandonPhase, Direction, Outcome, Phase, Quantiles, Rates, ShedReason, WindowView};
+use crate::vocabulary::bad_answer::BadAnswer;
 use crate::vocabulary::time::Timestamp;
 
 /// The status now, as one line of JSON.
@@ -28,6 +29,8 @@ pub fn describe(snapshot: &Snapshot, process: &ProcessState, draining: bool) -> 
         if let Some(Some(estimate)) = process.estimates.get(i) {
             described["saturation"] = saturation(&estimate.reading, snapshot.at);
         }
+        let bad_answers = process.bad_answers.get(i).copied().unwrap_or_default();
+        described["bad_answers"] = object(BadAnswer::ALL.map(|reason| (reason.as_str(), bad_answers[reason.index()])));
         described["limits"] = gate_status::describe(process.gates.get(i));
         described["engine"] = engine_report::describe(process.engine_reports.get(i).and_then(Option::as_ref));
         described

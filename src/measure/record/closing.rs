@@ -191,7 +191,7 @@ impl RequestRecord {
             0 => self.status,
             sent => sent,
         };
-        let (stalls, retries) = (context.stalls, context.retries);
+        let (stalls, retries, bad_answer) = (context.stalls, context.retries, context.bad_answer);
         let (request_id, span) = context.into_names();
         RequestReport {
             request_id,
@@ -209,6 +209,7 @@ impl RequestRecord {
             output_tokens: self.output(usage.unwrap_or_default()),
             stalls,
             retries,
+            bad_answer,
         }
     }
 

@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use http::{Request, header};
 
+use super::bad_answers::BadAnswerTally;
 use super::target::Target;
 use crate::http_client::{self, AnswerBounds, ReadBody, Unanswered};
 use crate::proxy::drain::DrainPhase;
-use crate::proxy::exchange::{Break, End};
+use crate::proxy::end::{Break, End};
 use crate::proxy::state::ProxyState;
 use crate::vocabulary::backend_id::BackendId;
 use crate::vocabulary::time::Timestamp;
@@ -38,6 +39,7 @@ impl PassiveHealth {
         self.failures.store(0, Relaxed);
         self.ejected_until.store(0, Relaxed);
         self.ejections.store(0, Relaxed);
+        self.bad_answers.reset();
     }
 }
 
@@ -52,6 +54,7 @@ pub struct PassiveHealth {
     ejected_until: AtomicU64,
     /// Ejections in a row, for the back-off.
     ejections: AtomicU32,
+    pub bad_answers: BadAnswerTally,
 }
 
 impl PassiveHealth {
@@ -73,8 +76,13 @@ pub fn on_dial_failed(proxy: &ProxyState, backend: BackendId) {
 
 /// An exchange ended. Only what the backend did without saying a byte counts against it.
 pub fn on_exchange_ended(proxy: &ProxyState, backend: BackendId, end: End, received: u64, now: Timestamp) {
+    if let Some(cause) = end.bad_answer() {
+        proxy.passive_health[usize::from(backend.0)].bad_answers.count(cause);
+    }
     match end {
-        End::Broken(Break::Eof | Break::Reset | Break::Timeout) if received == 0 => on_failure(proxy, backend, now),
+        End::Broken(Break::ClosedEarly | Break::Truncated | Break::Reset | Break::Timeout) if received == 0 => {
+            on_failure(proxy, backend, now)
+        }
         End::Whole => {
             let passive_health = &proxy.passive_health[backend.index()];
             if passive_health.failures.load(Relaxed) != 0 || passive_health.ejections.load(Relaxed) != 0 {
