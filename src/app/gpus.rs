@@ -1,14 +1,13 @@
-//! Which GPUs are whose, and the log's line when an engine was found to have moved, with what its GPUs did meanwhile.
+//! Which GPUs belong to which backend, and the log line about an engine whose knee has moved, with what throttled its GPUs.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::engine_monitor::MonitorHandle;
+use crate::clock::Clock;
 use crate::config::{BackendConfig, Config};
 use crate::estimate::Shift;
 use crate::export::gpu::beside;
 use crate::gpu::track::{GpuSelection, GpuTenant};
-use crate::proxy::state::ProxyState;
 use crate::vocabulary::backend_id::BackendId;
 
 /// The backends as tenants of the GPUs.
@@ -31,32 +30,33 @@ fn whose(server: &BackendConfig, alone: bool) -> GpuSelection {
     }
 }
 
-/// Says every shift once; runs for as long as somebody lets it.
-pub async fn say_shifts(seen: MonitorHandle, proxy: Arc<ProxyState>, epoch: f64) {
-    let mut told: Vec<Option<Shift>> = vec![None; proxy.targets.places()];
+/// Logs every shift once, for as long as its task lives.
+pub async fn log_shifts(monitor: MonitorHandle, clock: Clock) {
+    let mut logged: Vec<Option<Shift>> = Vec::new();
     loop {
-        tokio::time::sleep(EVERY).await;
-        let now = proxy.clock.now();
-        for (place, (told, judged)) in told.iter_mut().zip(seen.judged(now)).enumerate() {
-            let shift = judged.and_then(|judged| judged.reading.shift);
-            if let Some(new) = shift.filter(|_| shift != *told) {
-                let name = &proxy.targets.name(BackendId(u16::try_from(place).unwrap_or(u16::MAX)));
-                let said = beside(new, name, &seen.gpus(now), epoch).join("; ");
-                let (backend, kind) = (&**name, new.kind.word());
+        tokio::time::sleep(INTERVAL).await;
+        let now = clock.now();
+        let estimates = monitor.estimates(now);
+        logged.resize(estimates.len().max(logged.len()), None);
+        for (index, (logged, estimate)) in logged.iter_mut().zip(estimates).enumerate() {
+            let shift = estimate.and_then(|estimate| estimate.reading.shift);
+            if let Some(new) = shift.filter(|_| shift != *logged) {
+                let name = &monitor.name(BackendId::from_index(index));
+                let throttling = beside(new, name, &monitor.gpus(now), clock.epoch().as_secs_f64()).join("; ");
                 tracing::info!(
-                    backend,
-                    kind,
-                    throttling = said,
+                    backend = &**name,
+                    kind = new.kind.word(),
+                    throttling,
                     "the engine is no longer what it was: its knee has moved"
                 );
             }
-            *told = shift.or(*told);
+            *logged = shift.or(*logged);
         }
     }
 }
 
 /// Readings are published once a second.
-const EVERY: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

@@ -13,6 +13,7 @@ use super::sink::Sink;
 use crate::clock::Clock;
 use crate::measure::{Closed, RequestReport, UnmeasuredRequest};
 use crate::vocabulary::backend_id::BackendId;
+use crate::vocabulary::bad_answer::BadAnswer;
 use crate::vocabulary::time::Timestamp;
 
 /// The sending side.
@@ -101,6 +102,7 @@ impl AccessWriter {
             status = report.status,
             outcome = report.outcome,
             duration_ms = report.took.map(milliseconds),
+            bad_answer = report.bad_answer.map(BadAnswer::as_str),
             skipped,
             "request finished"
         );
@@ -132,6 +134,7 @@ fn write(report: &RequestReport, skipped: Option<u64>) {
         stream = report.stream,
         status = report.status,
         outcome = report.closed.as_str(),
+        bad_answer = report.bad_answer.map(BadAnswer::as_str),
         reason,
         queue_wait_ms = milliseconds(waited),
         upstream_ttft_ms = timeline.upstream_ttft().map(milliseconds),

@@ -123,7 +123,7 @@ fn device(gpu: &Device, now: Timestamp, epoch: f64) -> Value {
 }
 
 fn seconds(at: Timestamp, epoch: f64) -> f64 {
-    epoch + at.as_nanos() as f64 / 1e9
+    epoch + at.as_secs_f64()
 }
 
 fn gauge(

@@ -100,7 +100,7 @@ fn describe(knee: &Knee, now: Timestamp, epoch: f64) -> Value {
         "confidence": confidence(knee),
         "unexplained": knee.unexplained,
         "blocks": knee.blocks,
-        "updated_at": epoch + knee.updated_at.as_nanos() as f64 / 1e9,
+        "updated_at": epoch + knee.updated_at.as_secs_f64(),
         "age_s": now.since(knee.updated_at).as_secs_f64(),
     })
 }
@@ -109,7 +109,7 @@ fn describe(knee: &Knee, now: Timestamp, epoch: f64) -> Value {
 fn shifted(shift: Shift, beside: &[String], now: Timestamp, epoch: f64) -> Value {
     json!({
         "kind": shift.kind.word(),
-        "at": epoch + shift.at.as_nanos() as f64 / 1e9,
+        "at": epoch + shift.at.as_secs_f64(),
         "age_s": now.since(shift.at).as_secs_f64(),
         "beside": beside,
     })

@@ -17,6 +17,7 @@ use crate::measure::{
     AbandonPhase, Class, CodeClass, Direction, MalformedReason, NoTokenReason, Objective, ObjectiveResult, Outcome,
     OverheadStage, Phase, QueueExit, RetryReason, ShedReason, TokenSource,
 };
+use crate::vocabulary::bad_answer::BadAnswer;
 
 /// Media type of the exposition.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -41,8 +42,8 @@ impl Exposition {
     /// The exposition now.
     pub fn render(&self, handles: &Handles) -> Result<String, prometheus::Error> {
         let snapshot = handles.ledger.snapshot(handles.clock.now());
-        let probe = handles.probe.as_ref().map(|probe| probe.status());
-        self.write(&snapshot, &handles.facts.facts().of(&snapshot), handles.drain.draining(), probe.as_ref())
+        let probe = handles.backend.probe().map(|probe| probe.status());
+        self.write(&snapshot, &handles.backend.state().of(&snapshot), handles.backend.is_draining(), probe.as_ref())
     }
 
     /// The exposition of one snapshot.
@@ -208,6 +209,13 @@ fn write_process(exposition: &mut ExpositionWriter<'_>, snapshot: &Snapshot, pro
         for (i, backend) in snapshot.backends.iter().enumerate() {
             let up = process.up.get(i).copied().unwrap_or(false);
             out.count(&[("backend", backend)], u64::from(up));
+        }
+    });
+    exposition.family(&f::BAD_ANSWERS, |out| {
+        for (backend, counts) in snapshot.backends.iter().zip(&process.bad_answers) {
+            for reason in BadAnswer::ALL {
+                out.count(&[("backend", backend), ("reason", reason.as_str())], counts[reason.index()]);
+            }
         }
     });
     engine_report::write(exposition, snapshot, &process.engine_reports);

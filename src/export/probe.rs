@@ -136,7 +136,7 @@ pub fn describe(knee: &SeenKnee, at: f64) -> Value {
 /// state of the run.
 pub fn write(exposition: &mut ExpositionWriter<'_>, snapshot: &Snapshot, status: Option<&Status>) {
     let Some(status) = status else { return };
-    let shares = snapshot.ids.iter().filter_map(|id| status.backends.get(usize::from(id.0)));
+    let shares = snapshot.ids.iter().filter_map(|id| status.backends.get(id.index()));
     let known = snapshot.backends.iter().zip(&snapshot.served).zip(shares);
     let rows: Vec<([Label<'_>; 2], &SyntheticShare)> =
         known.map(|((backend, model), share)| ([("backend", &**backend), ("model_name", &**model)], share)).collect();

@@ -18,7 +18,7 @@ use super::auth::Action;
 use super::metrics::{self, Exposition};
 use super::page::hub::Frames;
 use super::page::{self, LivePage, PageFile};
-use super::{Handles, Mode, encoding, knee, probe, status};
+use super::{Handles, Mode, Reloaded, encoding, knee, probe, status};
 
 /// An answer of the admin port: whole, or the events of the live page.
 pub type AdminResponse = Response<Either<Full<Bytes>, Frames>>;
@@ -139,7 +139,7 @@ impl Pages {
             AdminPage::Ready => self.ready(uri),
             AdminPage::Status => body(StatusCode::OK, JSON, status::render(&self.handles)),
             AdminPage::Knee | AdminPage::Saturation => self.estimates(page),
-            AdminPage::Config => body(StatusCode::OK, JSON, (self.handles.config)()),
+            AdminPage::Config => body(StatusCode::OK, JSON, self.handles.backend.config()),
             AdminPage::Drain => self.drain(uri).await,
             AdminPage::Reload => self.reload(),
             AdminPage::Undrain => self.undrain(),
@@ -157,7 +157,7 @@ impl Pages {
     }
 
     fn probe(&self, method: &Method, uri: &Uri) -> AdminResponse {
-        let Some(probe) = &self.handles.probe else {
+        let Some(probe) = self.handles.backend.probe() else {
             if *method != Method::POST {
                 return body(StatusCode::OK, JSON, line(&probe::render(&probe::Status::default())));
             }
@@ -217,7 +217,7 @@ impl Pages {
 
     fn estimates(&self, page: AdminPage) -> AdminResponse {
         let snapshot = self.handles.ledger.snapshot(self.handles.clock.now());
-        let process = self.handles.facts.facts().of(&snapshot);
+        let process = self.handles.backend.state().of(&snapshot);
         let described = match page {
             AdminPage::Knee => {
                 let mut described = knee::knee(&snapshot, &process.estimates, &process.gpus, process.epoch);
@@ -231,13 +231,13 @@ impl Pages {
 
     /// The knee that the last run of synthetic load measured, over all backends.
     fn probe_knee(&self) -> serde_json::Value {
-        let last = self.handles.probe.as_ref().and_then(|probe| probe.status().last);
+        let last = self.handles.backend.probe().and_then(|probe| probe.status().last);
         let seen = last.and_then(|last| Some(probe::describe(&last.knee?, last.ended_at)));
         seen.unwrap_or_default()
     }
 
     fn ready(&self, uri: &Uri) -> AdminResponse {
-        let checks = self.handles.readiness.checks();
+        let checks = self.handles.backend.readiness();
         let ready = checks.iter().all(|check| check.passed);
         let verdict = if ready { "ready\n" } else { "not ready\n" };
         let mut answer = String::new();
@@ -255,10 +255,10 @@ impl Pages {
         let Ok(wait) = wait(uri) else {
             return problem(StatusCode::BAD_REQUEST, "wait must be a duration like 120s, an hour at most");
         };
-        let drain = &self.handles.drain;
-        drain.begin();
+        let backend = &self.handles.backend;
+        backend.begin_drain();
         let Some(wait) = wait else { return self.drain_state(StatusCode::OK, "draining") };
-        match tokio::time::timeout(wait, drain.drained()).await {
+        match tokio::time::timeout(wait, backend.drained()).await {
             Ok(true) => self.drain_state(StatusCode::OK, "empty"),
             Ok(false) => self.drain_state(StatusCode::CONFLICT, "cancelled"),
             Err(_) => self.drain_state(StatusCode::GATEWAY_TIMEOUT, "timeout"),
@@ -266,8 +266,8 @@ impl Pages {
     }
 
     fn reload(&self) -> AdminResponse {
-        match self.handles.reload.reload() {
-            Ok((changed, needs_restart)) => {
+        match self.handles.backend.reload() {
+            Ok(Reloaded { changed, needs_restart }) => {
                 body(StatusCode::OK, JSON, line(&json!({ "changed": changed, "needs_restart": needs_restart })))
             }
             Err(why) => text(StatusCode::BAD_REQUEST, format!("{why}\n")),
@@ -275,7 +275,7 @@ impl Pages {
     }
 
     fn undrain(&self) -> AdminResponse {
-        if self.handles.drain.cancel() {
+        if self.handles.backend.cancel_drain() {
             self.drain_state(StatusCode::OK, "serving")
         } else {
             self.drain_state(StatusCode::CONFLICT, "stopping")
@@ -287,14 +287,14 @@ impl Pages {
             let Some(mode) = Mode::ALL.into_iter().find(|mode| mode.as_str() == word) else {
                 return problem(StatusCode::BAD_REQUEST, "write ?set=observe or ?set=enforce");
             };
-            self.handles.mode.switch(mode);
+            self.handles.backend.set_mode(mode);
         }
-        body(StatusCode::OK, JSON, line(&json!({ "mode": self.handles.mode.mode().as_str() })))
+        body(StatusCode::OK, JSON, line(&json!({ "mode": self.handles.backend.mode().as_str() })))
     }
 
     fn drain_state(&self, status: StatusCode, state: &str) -> AdminResponse {
-        let drain = &self.handles.drain;
-        let state = json!({ "state": state, "draining": drain.draining(), "underway": drain.underway() });
+        let backend = &self.handles.backend;
+        let state = json!({ "state": state, "draining": backend.is_draining(), "underway": backend.in_flight() });
         body(status, JSON, line(&state))
     }
 }

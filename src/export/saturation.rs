@@ -79,9 +79,7 @@ fn write_knee(exposition: &mut ExpositionWriter<'_>, rows: &[SaturationRow<'_>],
     interval([&f::KNEE_REQUESTS, &f::KNEE_REQUESTS_LOW, &f::KNEE_REQUESTS_HIGH], |knee| knee.requests_per_second);
     interval([&f::KNEE_TOKENS, &f::KNEE_TOKENS_LOW, &f::KNEE_TOKENS_HIGH], |knee| knee.tokens_per_second);
     gauge(exposition, &f::KNEE_CONFIDENCE, rows, |row| row.knee().map(confidence));
-    gauge(exposition, &f::KNEE_UPDATED_AT, rows, |row| {
-        row.knee().map(|knee| epoch + knee.updated_at.as_nanos() as f64 / 1e9)
-    });
+    gauge(exposition, &f::KNEE_UPDATED_AT, rows, |row| row.knee().map(|knee| epoch + knee.updated_at.as_secs_f64()));
     exposition.family(&f::KNEE_UPDATES, |out| {
         for row in rows {
             let blocks = row.estimate.reading.blocks;

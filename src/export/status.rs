@@ -11,12 +11,13 @@ use super::{Handles, ProcessState, engine_report, gate_status, gpu};
 use crate::estimate::Reading;
 use crate::measure::snapshot::{AccountSnapshot, Snapshot};
 use crate::measure::{AbandonPhase, Direction, Outcome, Phase, Quantiles, Rates, ShedReason, WindowView};
+use crate::vocabulary::bad_answer::BadAnswer;
 use crate::vocabulary::time::Timestamp;
 
 /// The status now, as one line of JSON.
 pub fn render(handles: &Handles) -> String {
     let snapshot = handles.ledger.snapshot(handles.clock.now());
-    format!("{}\n", describe(&snapshot, &handles.facts.facts().of(&snapshot), handles.drain.draining()))
+    format!("{}\n", describe(&snapshot, &handles.backend.state().of(&snapshot), handles.backend.is_draining()))
 }
 
 /// The status of one snapshot. The clock starts with the process, so the snapshot's `at` is the uptime.
@@ -28,6 +29,8 @@ pub fn describe(snapshot: &Snapshot, process: &ProcessState, draining: bool) -> 
         if let Some(Some(estimate)) = process.estimates.get(i) {
             described["saturation"] = saturation(&estimate.reading, snapshot.at);
         }
+        let bad_answers = process.bad_answers.get(i).copied().unwrap_or_default();
+        described["bad_answers"] = object(BadAnswer::ALL.map(|reason| (reason.as_str(), bad_answers[reason.index()])));
         described["limits"] = gate_status::describe(process.gates.get(i));
         described["engine"] = engine_report::describe(process.engine_reports.get(i).and_then(Option::as_ref));
         described
@@ -36,7 +39,7 @@ pub fn describe(snapshot: &Snapshot, process: &ProcessState, draining: bool) -> 
         "version": env!("CARGO_PKG_VERSION"),
         "mode": process.mode.as_str(),
         "draining": draining,
-        "uptime_s": snapshot.at.as_nanos() as f64 / 1e9,
+        "uptime_s": snapshot.at.as_secs_f64(),
         "backends": backends.collect::<Vec<_>>(),
         "gpus": gpu::describe(&process.gpus, snapshot.at, process.epoch),
     })

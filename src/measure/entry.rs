@@ -12,6 +12,7 @@ use super::arrival::{Arrival, EntryEnd};
 use super::record::{BATCH, BATCH_AGE, RecordStage, RequestRecord};
 use super::report::ReportContext;
 use super::shard::Shard;
+use crate::vocabulary::bad_answer::BadAnswer;
 use crate::vocabulary::class::Class;
 use crate::vocabulary::outcome::{CodeClass, Outcome, OverheadStage, RetryReason};
 use crate::vocabulary::shed_reason::ShedReason;
@@ -119,6 +120,13 @@ impl Entry {
     pub fn set_client_status(&mut self, status: u16) {
         if let Some(context) = &mut self.record.context {
             context.client_status = status;
+        }
+    }
+
+    /// The backend's answer broke a rule, for the report.
+    pub fn on_bad_answer(&mut self, cause: BadAnswer) {
+        if let Some(context) = &mut self.record.context {
+            context.bad_answer = Some(cause);
         }
     }
 

@@ -48,7 +48,7 @@ impl Ledger {
         });
         let ledger = Self { shards: shards.collect(), names, slo, overflow: AtomicU64::new(0) };
         for (i, backend) in backends.iter().enumerate().filter(|(_, backend)| backend.model_name.is_some()) {
-            let account = BackendId(u16::try_from(i).unwrap_or(u16::MAX));
+            let account = BackendId::from_index(i);
             let model = ledger.model(account, backend.model_name.as_deref());
             ledger.shards[0].open(Account { backend: account, model });
         }
@@ -63,7 +63,7 @@ impl Ledger {
             Some(name) => name,
             None => {
                 configured = self.names.backends.load();
-                let names = configured.get(usize::from(backend.0)).and_then(Option::as_ref);
+                let names = configured.get(backend.index()).and_then(Option::as_ref);
                 names.and_then(|names| names.model_name.as_deref()).unwrap_or(UNKNOWN)
             }
         };
@@ -155,7 +155,7 @@ impl Ledger {
     }
 
     fn rename(&self, backend: BackendId, names: Option<BackendNames>) {
-        let (mut configured, index) = ((**self.names.backends.load()).clone(), usize::from(backend.0));
+        let (mut configured, index) = ((**self.names.backends.load()).clone(), backend.index());
         configured.resize(configured.len().max(index + 1), None);
         configured[index] = names;
         self.names.backends.store(Arc::new(configured));

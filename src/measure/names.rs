@@ -34,7 +34,7 @@ impl AccountNames {
     /// The name of a backend, as in labels.
     pub fn backend(&self, backend: BackendId) -> Arc<str> {
         let configured = self.backends.load();
-        let names = configured.get(usize::from(backend.0)).and_then(Option::as_ref);
+        let names = configured.get(backend.index()).and_then(Option::as_ref);
         names.map_or_else(|| UNKNOWN.into(), |names| names.name.clone())
     }
 

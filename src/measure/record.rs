@@ -207,7 +207,7 @@ impl RequestRecord {
         stats.upstream_ttft.record(upstream);
         observe(state, self.account, LatencyKind::Ttft, at, ttft, 1);
         observe(state, self.account, LatencyKind::UpstreamTtft, at, upstream, 1);
-        if let Some(backend) = state.backends.get_mut(usize::from(self.account.backend.0)) {
+        if let Some(backend) = state.backends.get_mut(self.account.backend.index()) {
             backend.decoding += 1;
             self.delivered = backend.delivered;
         }
@@ -235,7 +235,7 @@ impl RequestRecord {
             let share = pending.gap / u64::from(pending.tokens.max(1));
             observe(state, self.account, LatencyKind::Itl, at, share, pending.tokens.max(1));
         }
-        let Some(backend) = state.backends.get_mut(usize::from(self.account.backend.0)) else { return };
+        let Some(backend) = state.backends.get_mut(self.account.backend.index()) else { return };
         record_emissions(&mut backend.buffer, self.key, self.last, batch);
         let overtaken = backend.delivered - self.delivered;
         backend.delivered = backend.delivered.saturating_add(u64::from(tokens));
@@ -268,7 +268,7 @@ impl Journalled {
 }
 
 fn count(state: &mut ShardState, account: Account, event: WindowEvent, at: Timestamp, n: u32) {
-    if let Some(backend) = state.backends.get_mut(usize::from(account.backend.0)).filter(|_| n > 0) {
+    if let Some(backend) = state.backends.get_mut(account.backend.index()).filter(|_| n > 0) {
         backend.window.count(event, at, n);
     }
 }
@@ -288,7 +288,7 @@ fn record_emissions(buffer: &mut SampleBuffer, request: RequestKey, last: Option
 }
 
 fn record_sample(state: &mut ShardState, account: Account, request: RequestKey, at: Timestamp, what: What) {
-    if let Some(backend) = state.backends.get_mut(usize::from(account.backend.0)) {
+    if let Some(backend) = state.backends.get_mut(account.backend.index()) {
         backend.buffer.push(Sample { at, request, what });
     }
 }
@@ -298,7 +298,7 @@ fn short(tokens: u64) -> u32 {
 }
 
 fn observe(state: &mut ShardState, account: Account, latency: LatencyKind, at: Timestamp, nanos: u64, n: u32) {
-    if let Some(backend) = state.backends.get_mut(usize::from(account.backend.0)) {
+    if let Some(backend) = state.backends.get_mut(account.backend.index()) {
         backend.window.observe(latency, at, nanos, n);
     }
 }

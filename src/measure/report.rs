@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::timeline::Timeline;
 use crate::vocabulary::backend_id::BackendId;
+use crate::vocabulary::bad_answer::BadAnswer;
 use crate::vocabulary::class::Class;
 use crate::vocabulary::outcome::Outcome;
 use crate::vocabulary::shed_reason::ShedReason;
@@ -30,6 +31,7 @@ pub struct ReportContext {
     pub(super) client_status: u16,
     pub(super) stalls: u32,
     pub(super) retries: u32,
+    pub(super) bad_answer: Option<BadAnswer>,
 }
 
 /// A request's ids in its trace.
@@ -67,6 +69,8 @@ pub struct RequestReport {
     pub output_tokens: u64,
     pub stalls: u32,
     pub retries: u32,
+    /// The rule that the backend's answer broke.
+    pub bad_answer: Option<BadAnswer>,
 }
 
 /// How a request was closed.
@@ -89,12 +93,14 @@ pub struct UnmeasuredRequest {
     /// The access log's word for its end.
     pub outcome: &'static str,
     pub took: Option<std::time::Duration>,
+    /// The rule that the backend's answer broke.
+    pub bad_answer: Option<BadAnswer>,
 }
 
 impl ReportContext {
     /// For a request called `request_id`.
     pub fn new(to: Arc<dyn ReportSink>, request_id: Box<str>, span: Option<SpanIds>) -> Box<Self> {
-        Box::new(Self { to, request_id, span, client_status: 0, stalls: 0, retries: 0 })
+        Box::new(Self { to, request_id, span, client_status: 0, stalls: 0, retries: 0, bad_answer: None })
     }
 
     /// The request was closed; `rest` makes the report.

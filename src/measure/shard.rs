@@ -87,7 +87,7 @@ impl Shard {
 
     /// A backend with empty statistics has this index from now on.
     pub(super) fn add_backend(&self, backend: BackendId) {
-        let (mut state, index) = (self.lock(), usize::from(backend.0));
+        let (mut state, index) = (self.lock(), backend.index());
         while state.backends.len() <= index {
             state.backends.push(BackendAccounts::new());
         }

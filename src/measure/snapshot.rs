@@ -88,7 +88,7 @@ impl Snapshot {
             }
         }
         for (window, id) in self.windows.iter_mut().zip(&self.ids) {
-            if let Some(backend) = state.backends.get(usize::from(id.0)) {
+            if let Some(backend) = state.backends.get(id.index()) {
                 window.merge(&backend.window);
             }
         }
@@ -105,7 +105,7 @@ impl Snapshot {
 
     /// The elements of `by_index` for the backends of this snapshot, in its order.
     pub fn pick<T: Clone + Default>(&self, by_index: &[T]) -> Vec<T> {
-        self.ids.iter().map(|id| by_index.get(usize::from(id.0)).cloned().unwrap_or_default()).collect()
+        self.ids.iter().map(|id| by_index.get(id.index()).cloned().unwrap_or_default()).collect()
     }
 
     /// The identities, for every account.

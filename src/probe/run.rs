@@ -31,8 +31,6 @@ use crate::vocabulary::time::Timestamp;
 pub struct ProbeContext {
     /// The process's clock.
     pub clock: Clock,
-    /// Unix time at which it stood at zero.
-    pub epoch: f64,
     /// The backends and the lines before them.
     pub pool: Arc<Pool>,
     /// The books of clients.
@@ -132,7 +130,7 @@ impl ProbeProgress {
     }
 
     fn on_end(&self, backend: BackendId, ended: SyntheticOutcome, ttft: Option<Duration>) {
-        let (mut past, place) = (self.past(), usize::from(backend.0));
+        let (mut past, place) = (self.past(), backend.index());
         let shares = &mut past.backends;
         shares.resize_with(shares.len().max(place + 1), no_share);
         shares[place].ended[ended as usize] += 1;
@@ -248,7 +246,7 @@ impl ProbeRun {
 
     fn view(&self, snapshot: &Snapshot, began: &ProbeTotals) -> GuardView {
         let sum = |of: fn(&AccountStats) -> u64| snapshot.accounts.iter().map(|books| of(books)).sum::<u64>();
-        let unix = self.context.epoch + snapshot.at.as_nanos() as f64 / 1e9;
+        let unix = self.context.clock.unix_seconds(snapshot.at);
         let totals = ProbeTotals::of(&self.progress).since(began);
         let oldest = snapshot.accounts.iter().filter_map(|books| books.oldest_queued).min();
         GuardView {
@@ -280,7 +278,7 @@ impl ProbeRun {
             stopped: stop.word(),
             sentence: stop.to_string(),
             at_least: best.map(|tokens| tokens / length),
-            ended_at: self.context.epoch + now.as_nanos() as f64 / 1e9,
+            ended_at: self.context.clock.unix_seconds(now),
             knee: knee.map(|knee| SeenKnee {
                 requests_per_second: knee.tokens / length,
                 low: knee.spread.0 / length,
@@ -345,7 +343,7 @@ impl Crew {
                 model: model.unwrap_or_else(|| BodyTemplate::default().model),
                 ..BodyTemplate::default()
             };
-            let place = usize::from(backend.0);
+            let place = backend.index();
             clients.resize_with(clients.len().max(place + 1), || None);
             let client = Client::new(target, HeaderMap::new(), run.context.clock);
             clients[place] = Some(Sender { url, client, form });

@@ -138,6 +138,7 @@ fn unit(name: &str) -> &'static str {
         ("_retries", "attempts"),
         ("_without_first_token", "requests"),
         ("_opaque", "answers"),
+        ("_bad_answers", "answers"),
         ("_stalls", "stalls"),
         ("_chunks", "events"),
         ("_updates", "estimates"),

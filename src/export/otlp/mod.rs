@@ -204,7 +204,7 @@ impl Sending {
         let targets = (self.targets)();
         let unknown = SpanTarget::default();
         let spans = batch.iter().filter_map(|report| {
-            let target = targets.get(usize::from(report.backend_id.0)).unwrap_or(&unknown);
+            let target = targets.get(report.backend_id.index()).unwrap_or(&unknown);
             Some(spans::of(report, report.span?, target, self.epoch, rand::random))
         });
         let scope_spans =

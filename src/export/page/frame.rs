@@ -21,7 +21,7 @@ pub fn describe(snapshot: &Snapshot, process: &ProcessState, draining: bool, tra
         described
     });
     json!({
-        "at": short(&json!(process.epoch + snapshot.at.as_nanos() as f64 / 1e9)),
+        "at": short(&json!(process.epoch + snapshot.at.as_secs_f64())),
         "version": status["version"],
         "mode": status["mode"],
         "draining": status["draining"],

@@ -62,7 +62,7 @@ pub struct LivePage {
 impl LivePage {
     /// One second has passed: records state transitions, and sends a frame if there are viewers.
     pub fn on_second(&self, handles: &Handles) {
-        let process = handles.facts.facts();
+        let process = handles.backend.state();
         let roster = handles.ledger.roster();
         let changed = self.transitions().record(roster.iter().map(|(id, names)| (*id, &*names.name)), &process);
         if !self.hub.is_empty() {
@@ -72,14 +72,14 @@ impl LivePage {
 
     /// A new viewer's frames, the first of them made now; `None` at the limit of viewers.
     pub fn join(&self, handles: &Handles) -> Option<Frames> {
-        self.hub.join(|| self.event(handles, &handles.facts.facts(), true))
+        self.hub.join(|| self.event(handles, &handles.backend.state(), true))
     }
 
     fn event(&self, handles: &Handles, process: &ProcessState, with_transitions: bool) -> Bytes {
         let snapshot = handles.ledger.snapshot(handles.clock.now());
         let process = &process.clone().of(&snapshot);
         let transitions = if with_transitions { self.transitions().describe() } else { Value::Null };
-        hub::event(&frame::describe(&snapshot, process, handles.drain.draining(), transitions))
+        hub::event(&frame::describe(&snapshot, process, handles.backend.is_draining(), transitions))
     }
 
     fn transitions(&self) -> MutexGuard<'_, TransitionLog> {

@@ -31,7 +31,7 @@ struct PageTransition {
 impl TransitionLog {
     /// Records the transitions since the last call; `true`: there was one.
     pub fn record<'a>(&mut self, names: impl Iterator<Item = (BackendId, &'a str)>, process: &ProcessState) -> bool {
-        let estimate = |id: BackendId| process.estimates.get(usize::from(id.0))?.as_ref();
+        let estimate = |id: BackendId| process.estimates.get(id.index())?.as_ref();
         let readings: Vec<_> = names.filter_map(|(id, name)| Some((name, &estimate(id)?.reading))).collect();
         // A removed backend is forgotten, so that changing names do not use more and more memory.
         self.states.retain(|known, _| readings.iter().any(|(name, _)| **known == **name));
@@ -57,7 +57,7 @@ impl TransitionLog {
             return false;
         }
         self.states.insert(name.into(), reading.state);
-        let at = epoch + reading.since.as_nanos() as f64 / 1e9;
+        let at = epoch + reading.since.as_secs_f64();
         let transition =
             PageTransition { at, backend: name.into(), from, to: reading.state, reason: reading.reason.clone() };
         self.recorded.push_front(transition);

@@ -60,7 +60,7 @@ impl RequestRecord {
         if end.outcome == Outcome::Completed {
             count(state, self.account, WindowEvent::Completed, end.at, 1);
         }
-        if let Some(backend) = state.backends.get_mut(usize::from(self.account.backend.0)).filter(|_| decoding) {
+        if let Some(backend) = state.backends.get_mut(self.account.backend.index()).filter(|_| decoding) {
             backend.decoding -= 1;
         }
         let usage = end.usage.unwrap_or_default();
@@ -191,7 +191,7 @@ impl RequestRecord {
             0 => self.status,
             sent => sent,
         };
-        let (stalls, retries) = (context.stalls, context.retries);
+        let (stalls, retries, bad_answer) = (context.stalls, context.retries, context.bad_answer);
         let (request_id, span) = context.into_names();
         RequestReport {
             request_id,
@@ -209,6 +209,7 @@ impl RequestRecord {
             output_tokens: self.output(usage.unwrap_or_default()),
             stalls,
             retries,
+            bad_answer,
         }
     }
 

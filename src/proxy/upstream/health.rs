@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use http::{Request, header};
 
+use super::bad_answers::BadAnswerTally;
 use super::target::Target;
 use crate::http_client::{self, AnswerBounds, ReadBody, Unanswered};
 use crate::proxy::drain::DrainPhase;
-use crate::proxy::exchange::{Break, End};
+use crate::proxy::end::{Break, End};
 use crate::proxy::state::ProxyState;
 use crate::vocabulary::backend_id::BackendId;
 use crate::vocabulary::time::Timestamp;
@@ -38,6 +39,7 @@ impl PassiveHealth {
         self.failures.store(0, Relaxed);
         self.ejected_until.store(0, Relaxed);
         self.ejections.store(0, Relaxed);
+        self.bad_answers.reset();
     }
 }
 
@@ -52,6 +54,7 @@ pub struct PassiveHealth {
     ejected_until: AtomicU64,
     /// Ejections in a row, for the back-off.
     ejections: AtomicU32,
+    pub bad_answers: BadAnswerTally,
 }
 
 impl PassiveHealth {
@@ -73,10 +76,15 @@ pub fn on_dial_failed(proxy: &ProxyState, backend: BackendId) {
 
 /// An exchange ended. Only what the backend did without saying a byte counts against it.
 pub fn on_exchange_ended(proxy: &ProxyState, backend: BackendId, end: End, received: u64, now: Timestamp) {
+    if let Some(cause) = end.bad_answer() {
+        proxy.passive_health[usize::from(backend.0)].bad_answers.count(cause);
+    }
     match end {
-        End::Broken(Break::Eof | Break::Reset | Break::Timeout) if received == 0 => on_failure(proxy, backend, now),
+        End::Broken(Break::ClosedEarly | Break::Truncated | Break::Reset | Break::Timeout) if received == 0 => {
+            on_failure(proxy, backend, now)
+        }
         End::Whole => {
-            let passive_health = &proxy.passive_health[usize::from(backend.0)];
+            let passive_health = &proxy.passive_health[backend.index()];
             if passive_health.failures.load(Relaxed) != 0 || passive_health.ejections.load(Relaxed) != 0 {
                 passive_health.failures.store(0, Relaxed);
                 passive_health.ejections.store(0, Relaxed);
@@ -88,7 +96,7 @@ pub fn on_exchange_ended(proxy: &ProxyState, backend: BackendId, end: End, recei
 
 /// Asks one backend for as long as it is one.
 pub async fn watch(proxy: Arc<ProxyState>, backend: BackendId, check: HealthCheck) {
-    let index = usize::from(backend.0);
+    let index = backend.index();
     let Some(target) = proxy.targets.of(backend) else { return };
     let passive_health = &proxy.passive_health[index];
     let mut stop = proxy.drain.watch();
@@ -115,7 +123,7 @@ pub async fn watch(proxy: Arc<ProxyState>, backend: BackendId, check: HealthChec
 /// Streams that are open, past their first token and listening, and not one of them has heard anything: the engine hangs. A
 /// stream whose client takes nothing does not listen, and its silence says nothing.
 fn judge_silence(proxy: &ProxyState, backend: BackendId, now: Timestamp) {
-    let passive_health = &proxy.passive_health[usize::from(backend.0)];
+    let passive_health = &proxy.passive_health[backend.index()];
     // Whose address has just changed was not heard yet: the streams that listen are those of the old one.
     let heard = Some(passive_health.heard()).filter(|heard| *heard > Timestamp::ZERO);
     let silent = proxy.pool.listening(backend) > 0 && heard.is_some_and(|heard| now.since(heard) >= SILENCE);
@@ -127,14 +135,14 @@ fn judge_silence(proxy: &ProxyState, backend: BackendId, now: Timestamp) {
 }
 
 fn on_failure(proxy: &ProxyState, backend: BackendId, now: Timestamp) {
-    let passive_health = &proxy.passive_health[usize::from(backend.0)];
+    let passive_health = &proxy.passive_health[backend.index()];
     if passive_health.failures.fetch_add(1, Relaxed) + 1 >= FAILURES {
         eject(proxy, backend, now);
     }
 }
 
 fn eject(proxy: &ProxyState, backend: BackendId, now: Timestamp) {
-    let passive_health = &proxy.passive_health[usize::from(backend.0)];
+    let passive_health = &proxy.passive_health[backend.index()];
     if passive_health.ejected_until.load(Relaxed) > now.as_nanos() {
         return;
     }
