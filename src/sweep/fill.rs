@@ -1,13 +1,13 @@
-//! What a level came to, in the words of those who ask: the search, and the reports of `offline`.
+//! Converts a level's summary into what the search and the reports of `offline` use.
 //!
-//! Only translation: every figure is the summary's. What a summary does not know is absent.
+//! Every figure is the summary's; what a summary does not have is absent.
 
 use super::search::{self, LevelObservation, Worth};
 use crate::load::summary::{LevelSummary, Punctuality, Spread};
 use crate::offline::sweep::{LatencySummary, Level, LevelLoad, OutcomeCounts, Start, SteadyWindow, Throughput};
 
-/// The level as the search sees it.
-pub fn seen(load: search::SearchLoad, level: &LevelSummary, streamed: bool) -> LevelObservation {
+/// The level for the search.
+pub fn observation(load: search::SearchLoad, level: &LevelSummary, streamed: bool) -> LevelObservation {
     let steady = level.steady;
     LevelObservation {
         load,
@@ -35,7 +35,7 @@ pub fn worth(level: &LevelSummary) -> Worth {
     }
 }
 
-/// The level as the reports see it.
+/// The level for the reports.
 pub fn level(load: LevelLoad, level: &LevelSummary) -> Level {
     let counts = level.counts;
     let mean =

@@ -62,15 +62,15 @@ fn the_sweep_that_weir_starts_from_is_reproduced() {
     play(&["sweep10", "sweep20", "sweep30", "sweep40", "sweep60"], &[], None);
 }
 
-/// A5: a scenario about holding the load must fail where nobody holds it.
+/// A5: a scenario about holding the load must fail where it is not held.
 #[test]
-fn twice_the_capacity_without_a_gate_serves_hardly_anybody_in_time() {
+fn ungated_twice_the_capacity_serves_few_requests_in_time() {
     play(&["step2x"], &["seed"], Some(&[1]));
 }
 
 /// A2, A8, A10: the same with a gate.
 #[test]
-fn at_twice_the_capacity_a_gate_keeps_the_goodput_at_the_capacity() {
+fn a_gate_keeps_goodput_at_the_capacity_at_twice_the_load() {
     play(&["hold_step2x"], &["slots16", "prefill", "h100like"], Some(&[3]));
 }
 
@@ -82,7 +82,7 @@ fn a_flash_crowd_and_a_cold_start_find_the_gate_ready() {
 
 /// A6, A7: a gate that has nothing to do does nothing.
 #[test]
-fn at_half_the_capacity_nobody_notices_the_gate() {
+fn at_half_the_capacity_the_gate_has_no_effect() {
     play(&["hold_steady05"], &["slots16", "prefill"], Some(&[1]));
 }
 
@@ -94,12 +94,12 @@ fn an_engine_that_preempts_needs_the_cap() {
 
 /// A22.
 #[test]
-fn refused_clients_that_come_back_are_served_and_do_no_harm() {
+fn refused_clients_that_retry_are_served_and_do_no_harm() {
     play(&["hold_retry", "hold_retry_now"], &["slots16"], Some(&[1]));
 }
 
 /// A24, A25.
 #[test]
-fn a_high_class_and_small_tenants_are_served_in_an_overload_of_others() {
+fn a_high_class_and_small_tenants_survive_an_overload() {
     play(&["hold_classes", "hold_tenants"], &["smallkv", "codegen"], Some(&[1]));
 }

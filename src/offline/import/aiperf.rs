@@ -1,6 +1,6 @@
 //! AIPerf and GenAI-Perf: `profile_export_aiperf.json`, `profile_export_genai_perf.json`, and the CSV of either.
 //!
-//! Every metric is `{unit, avg, p50, …}`, and the unit is believed. Their `inter_token_latency` is a TPOT; the gaps between
+//! Every metric is `{unit, avg, p50, …}`, and the unit is taken as given. Their `inter_token_latency` is a TPOT; the gaps between
 //! chunks are `inter_chunk_latency`. The tokens of the answer are the engine's usage where it is there: AIPerf's own count
 //! can be twice as much.
 

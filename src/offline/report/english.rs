@@ -235,7 +235,7 @@ fn next(said: &Say, loads: &dyn Fn(&[f64]) -> String) -> String {
             if *estimated { " (estimated from quantiles)" } else { "" }
         ),
         Say::NoGoodput { slo } => {
-            format!("Goodput within {} cannot be told: the source has neither a count nor quantiles.", time(*slo))
+            format!("Goodput within {} is unknown: the source has neither a count nor quantiles.", time(*slo))
         }
         _ => String::new(),
     }

@@ -1,10 +1,10 @@
-//! A plan, written: the levels with their reasons, the commands, the cost.
+//! The report of a plan: the levels with their reasons, the commands, the cost.
 
 use serde_json::{Value, json};
 
 use super::super::plan::{LevelPurpose, Plan, PlannedLevel};
-use super::super::{Lang, ReportFormat};
 use super::document::{Document, DocumentBlock};
+use super::format::{Lang, ReportFormat};
 use super::json::rounded;
 use super::number::{percent, plain, time, whole};
 use super::story::{ReportTable, pick};
@@ -120,7 +120,7 @@ fn tokens(plan: &Plan, lang: Lang) -> String {
         ),
         (Some(tokens), true) => pick(
             lang,
-            format!(" and at most {} tokens, prompts included (the baseline does not tell them apart)", whole(tokens)),
+            format!(" and at most {} tokens, prompts included (the baseline has only their sum)", whole(tokens)),
             format!(" (프롬프트 포함 최대 {} 토큰, 기준 파일이 구분하지 않음)", whole(tokens)),
         ),
     }
