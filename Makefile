@@ -2,7 +2,8 @@
 #
 #   make demo    simulated engine + weir + load, in this terminal
 #   make test    every test that needs no network, no GPU and no other service
-#   make check   format, lints, docs, floors, licences
+#   make realtime  the tests that hold real time against bounds, one at a time: on a machine that does nothing else
+#   make check   format, lints, docs, floors, licences, dependencies without a use
 #   make chaos   cancels, drains, reloads, faults, slow clients and stamps at length, half an hour (CHAOS="reload stamps" chooses)
 #   make bench   benches/
 #   make rehearse  every scenario of tests/data/scenarios, in virtual time; REHEARSE=--page prints tables
@@ -25,11 +26,12 @@ FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 # Programs that pip and rustup put into the home directory are found without a new login.
 export PATH := $(shell python3 -m site --user-base 2>/dev/null || echo $(HOME)/.local)/bin:$(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: metric-table demo test check chaos bench rehearse rivals e2e e2e-clients fuzz build ship reproduce sbom cmake
+.PHONY: metric-table demo test realtime check chaos bench rehearse rivals e2e e2e-clients fuzz build ship reproduce sbom cmake
 
+# A profile of its own: the release's optimisation across crates takes minutes, and a demonstration does not need it.
 demo: cmake
-	$(CARGO) build --release --locked
-	$(CARGO_TARGET_DIR)/release/weir demo $(DEMO_FLAGS)
+	$(CARGO) build --profile demo --locked
+	$(CARGO_TARGET_DIR)/demo/weir demo $(DEMO_FLAGS)
 
 build: cmake
 	$(CARGO) build --release --locked
@@ -43,9 +45,14 @@ test: cmake
 	fi
 	@command -v promtool >/dev/null 2>&1 || echo "make test: SKIPPED promtool_finds_nothing_to_say, promtool is not installed (apt-get install prometheus)"
 
+realtime: cmake
+	$(CARGO) test --locked --test realtime -- --test-threads=1
+
+# --all-targets leaves out what has `test = false`.
 check: cmake
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --test realtime --test chaos -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 	$(CARGO) test --locked --test it layering
 	python3 dashboards/make.py --check
@@ -54,6 +61,9 @@ check: cmake
 	else echo "make check: SKIPPED the tests of the rules, promtool is not installed (apt-get install prometheus)"; fi
 	deploy/third_party.py --check
 	.ci/deny
+	@PATH="$(abspath $(CARGO_TARGET_DIR))/tools/bin:$$PATH"; command -v cargo-machete >/dev/null 2>&1 \
+	  || $(CARGO) install --locked --quiet --root $(CARGO_TARGET_DIR)/tools cargo-machete; \
+	  cargo machete
 
 chaos: cmake
 	$(CARGO) test --locked --test chaos -- $(CHAOS)

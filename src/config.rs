@@ -20,7 +20,6 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use schemars::JsonSchema;
 use serde::Serialize;
 
 pub use effective::Origins;
@@ -33,19 +32,9 @@ use crate::admission::pool::BalancePolicy;
 use crate::export::settings::{Admin, JournalSettings, LogLevel, LogSettings, Metrics, Otlp};
 use crate::proxy::admission_settings::AdmissionSettings;
 use crate::proxy::settings::{DrainSettings, ProxyLimits};
+pub use crate::vocabulary::mode::Mode;
 use crate::vocabulary::slo::Slo;
 use crate::vocabulary::units::Span;
-
-/// What weir does with what it finds out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// Measure, say what would be done, and forward everything.
-    #[default]
-    Observe,
-    /// Let in as many as can be served in time; the others wait or are refused.
-    Enforce,
-}
 
 /// The objective of one path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -251,15 +240,6 @@ fn text(path: &Path) -> Result<String, String> {
 
 /// Of a file's mode.
 const OTHERS_WRITE: u32 = 0o002;
-
-impl From<Mode> for crate::admission::Mode {
-    fn from(mode: Mode) -> Self {
-        match mode {
-            Mode::Observe => Self::Observe,
-            Mode::Enforce => Self::Enforce,
-        }
-    }
-}
 
 fn span_or_null<S: serde::Serializer>(span: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     span.map(Span).serialize(serializer)

@@ -114,7 +114,7 @@ impl Answer {
         };
         match (right, surplus.is_empty()) {
             (true, true) => Ok(()),
-            (false, _) => Err(io::Error::other("the body ended read_ahead or says something else")),
+            (false, _) => Err(io::Error::other("the body ended early or says something else")),
             (true, false) => Err(io::Error::other("bytes behind the answer's end")),
         }
     }

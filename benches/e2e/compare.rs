@@ -60,7 +60,7 @@ impl Cores {
 /// Runs it all.
 ///
 /// # Errors
-/// A process of the exchange_cx could not be run. A peer that cannot be started is reported and left out.
+/// A process of the bench could not be run. A peer that cannot be started is reported and left out.
 pub fn compare(asked: &Comparison) -> io::Result<Findings> {
     let (found, skipped) = look_up(&asked.peers);
     let (cores, lengths, load_before) = (Cores::of_this_machine(), Lengths::of(asked.quick), load_average());

@@ -1,4 +1,4 @@
-//! The messages the exchange_cx sends and checks: the streamed event with its stamp and index, the unary answer, the request.
+//! The messages the bench sends and checks: the streamed event with its stamp and index, the unary answer, the request.
 //! One place for both ends, so that what the client expects is what the backend means. Holds no socket.
 
 use std::io::Write;
@@ -83,8 +83,8 @@ pub fn request(stream: bool, max_tokens: u64, prompt: &str) -> Vec<u8> {
          \"max_tokens\":{max_tokens},\"temperature\":0.7,\"top_p\":0.95,\"stream\":{stream}}}"
     );
     format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: weir-exchange_cx/1\r\nAccept: */*\r\n\
-         Authorization: Bearer sk-exchange_cx-0000000000000000\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: weir-bench/1\r\nAccept: */*\r\n\
+         Authorization: Bearer sk-bench-0000000000000000\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )
     .into_bytes()

@@ -1,4 +1,4 @@
-//! Where a message body ends, for both ends of the exchange_cx: a length that is counted down, or chunks that are taken apart.
+//! Where a message body ends, for both ends of the bench: a length that is counted down, or chunks that are taken apart.
 //! Deliberately not weir's own codec: a fault there must show up here as an error and not cancel itself out.
 //! Holds no socket.
 
@@ -112,5 +112,5 @@ pub fn wrong(what: &str) -> io::Error {
 
 const SIZE: Place = Place::Size { value: 0, digits: 0, closed: false };
 
-/// Eight digits are 4 GiB, far above any chunk of the exchange_cx.
+/// Eight digits are 4 GiB, far above any chunk of the bench.
 const LONGEST_SIZE: u8 = 8;

@@ -1,4 +1,4 @@
-//! The goals of docs/performance.md, each with its bar, and the verdict of one comparison. A bar fails the run; an aim is
+//! The goals of the comparison with other proxies, each with its bar, and the verdict of one comparison. A bar fails the run; an aim is
 //! printed beside it. What the machine or the rounds cannot decide is NOT-JUDGED, and a peer that is missing decides nothing.
 
 use std::fmt;

@@ -1,16 +1,16 @@
 //! weir against the proxies people already run: one command, no network, no root.
 //!
 //! ```text
-//! cargo exchange_cx --exchange_cx e2e                  five rounds, all scenarios: about six minutes
-//! cargo exchange_cx --exchange_cx e2e -- --quick       does everything run? nothing is judged
-//! cargo exchange_cx --exchange_cx e2e -- --selftest    does the exchange_cx notice what it hints to notice?
+//! cargo bench --bench e2e                  five rounds, all scenarios: about six minutes
+//! cargo bench --bench e2e -- --quick       does everything run? nothing is judged
+//! cargo bench --bench e2e -- --selftest    does the bench notice what it hints to notice?
 //! ```
 //!
 //! The currency is CPU per unit of work: on-CPU nanoseconds of every thread of a proxy's process tree, divided by what the
 //! client received and checked. The binary is its own client (`load`), backend (`backend`) and simplest proxy (`pipe`);
 //! without a subcommand it runs the comparison. What it does not measure: TLS, HTTP/2, more than one worker, a real network.
 
-#![allow(clippy::disallowed_methods, reason = "a exchange_cx reads clocks, sleeps and ends with a status of its own")]
+#![allow(clippy::disallowed_methods, reason = "a bench reads clocks, sleeps and ends with a status of its own")]
 
 mod answer;
 mod backend;
@@ -76,10 +76,10 @@ fn run(command: Command) -> io::Result<bool> {
 
 fn compare_and_report(asked: &Comparison) -> io::Result<bool> {
     if !cfg!(target_os = "linux") {
-        return Err(io::Error::other("CPU and memory are read from /proc: this exchange_cx runs on Linux only"));
+        return Err(io::Error::other("CPU and memory are read from /proc: this bench runs on Linux only"));
     }
     if Peer::Weir.find().is_some_and(|weir| weir.is_debug_build()) {
-        return Err(io::Error::other("this weir is a debug build, whose speed means nothing: use cargo exchange_cx"));
+        return Err(io::Error::other("this weir is a debug build, whose speed means nothing: use cargo bench"));
     }
     let findings = compare::compare(asked)?;
     let judgements = goal::judge(&findings);

@@ -1,4 +1,4 @@
-//! The command line: which subcommand, with what. A hand-written reader, because it is short and a exchange_cx should not depend
+//! The command line: which subcommand, with what. A hand-written reader, because it is short and a bench should not depend
 //! on weir's own. Runs nothing.
 
 use std::net::SocketAddr;
@@ -46,8 +46,8 @@ impl Command {
     pub fn read(arguments: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut words: Vec<String> = arguments.collect();
         // What cargo adds by itself.
-        let by_cargo_bench = words.iter().any(|word| word == "--exchange_cx");
-        words.retain(|word| word != "--exchange_cx");
+        let by_cargo_bench = words.iter().any(|word| word == "--bench");
+        words.retain(|word| word != "--bench");
         match words.first().map(String::as_str) {
             Some("backend") => Flags::new(&words[1..]).backend(),
             Some("load") => Flags::new(&words[1..]).load(),
@@ -69,7 +69,7 @@ impl<'a> Flags<'a> {
     }
 
     fn compare(mut self) -> Result<Command, String> {
-        let (mut rounds, mut quick, mut out) = (None, false, PathBuf::from("target/exchange_cx"));
+        let (mut rounds, mut quick, mut out) = (None, false, PathBuf::from("target/bench"));
         let (mut peers, mut scenarios) = (Peer::COMPARED.to_vec(), None);
         while let Some(flag) = self.words.next() {
             match flag.as_str() {
@@ -172,14 +172,14 @@ fn list<T: Copy>(names: &str, known: &[T], as_str: impl Fn(T) -> &'static str) -
 
 /// What `--help` prints.
 pub const HELP: &str = "\
-cargo exchange_cx --exchange_cx e2e -- [OPTIONS]     compare weir with the proxies installed here
+cargo bench --bench e2e -- [OPTIONS]     compare weir with the proxies installed here
 
   --quick               short windows, two rounds, nothing judged
   --rounds N            rounds of every CPU scenario (5)
   --peers a,b           of nginx, haproxy; direct and weir always run
   --scenarios a,b       of unary8, stream200x20ms, hold1000, hold5000
-  --out DIR             where e2e.json and e2e.md go (target/exchange_cx)
-  --selftest            let the exchange_cx prove what it hints to notice
+  --out DIR             where e2e.json and e2e.md go (target/bench)
+  --selftest            let the bench prove what it hints to notice
 
   NGINX, HAPROXY, WEIR  programs to use instead of those found
 ";

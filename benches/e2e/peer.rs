@@ -23,7 +23,7 @@ pub enum Peer {
     Nginx,
     Haproxy,
     Weir,
-    /// The exchange_cx's own byte pipe (`pipe.rs`), for the selftest.
+    /// The bench's own byte pipe (`pipe.rs`), for the selftest.
     Pipe,
     /// The same, with a known amount of work added per read.
     SpinningPipe,
@@ -186,7 +186,7 @@ struct Directory(PathBuf);
 
 impl Directory {
     fn make() -> io::Result<Self> {
-        let name = format!("weir-exchange_cx-{}-{}", std::process::id(), free_port()?);
+        let name = format!("weir-bench-{}-{}", std::process::id(), free_port()?);
         let path = std::env::temp_dir().join(name);
         fs::create_dir_all(&path)?;
         Ok(Directory(path))

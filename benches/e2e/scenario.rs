@@ -31,7 +31,7 @@ pub struct Row {
     pub peer: Peer,
     pub scenario: Scenario,
     pub round: u32,
-    /// Cores busy just before the row, with nothing of the exchange_cx at work: the neighbours' load.
+    /// Cores busy just before the row, with nothing of the bench at work: the neighbours' load.
     pub neighbours: f64,
     /// Why the row counts for nothing; its figures are then not used.
     pub invalid: Option<String>,

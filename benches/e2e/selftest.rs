@@ -1,4 +1,4 @@
-//! The exchange_cx proves what it hints to notice: an event lost in a thousand makes a row invalid, a whole stream does not, and
+//! The bench proves what it hints to notice: an event lost in a thousand makes a row invalid, a whole stream does not, and
 //! a proxy with a known amount of work added per read shows that amount.
 
 use std::io;
@@ -11,9 +11,9 @@ use crate::scenario::{Row, Scenario, measure_cpu, warm_up};
 /// Runs every check and prints one line each; whether all held.
 ///
 /// # Errors
-/// A process of the exchange_cx could not be run.
+/// A process of the bench could not be run.
 pub fn run() -> io::Result<bool> {
-    let found = |peer: Peer| peer.find().ok_or_else(|| io::Error::other("the exchange_cx cannot find itself"));
+    let found = |peer: Peer| peer.find().ok_or_else(|| io::Error::other("the bench cannot find itself"));
     let (pipe, spinning, direct) = (found(Peer::Pipe)?, found(Peer::SpinningPipe)?, found(Peer::Direct)?);
     let lossy = stream(&direct, 0, Some(1_000))?;
     let whole = stream(&direct, 0, None)?;

@@ -4,8 +4,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use weir::measure::{
-    Account, Arrival, BackendNames, Bounds, BucketSettings, Buckets, Entry, Ledger, LogHistogram, Priority,
-    SampleBuffer,
+    Account, Arrival, BackendNames, Bounds, BucketSettings, Buckets, Class, Entry, Ledger, LogHistogram, SampleBuffer,
 };
 use weir::vocabulary::backend_id::BackendId;
 use weir::vocabulary::slo::Slo;
@@ -53,7 +52,7 @@ fn emissions(count: u64, told: bool) {
         choices: 1,
         slo_ttft: Some(slo.ttft),
     };
-    let mut entry = Entry::offer(&ledger.shard(0), account, Priority::Default, arrival);
+    let mut entry = Entry::offer(&ledger.shard(0), account, Class::Default, arrival);
     entry.admit(Timestamp::from_nanos(1_000));
     let mut trays = [SampleBuffer::default()];
     for n in 1..=count {

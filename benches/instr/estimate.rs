@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use weir::estimate::{EngineLimits, Estimator, Settings};
-use weir::measure::{Priority, RequestKey, Sample, What};
+use weir::measure::{Class, RequestKey, Sample, What};
 use weir::vocabulary::time::Timestamp;
 
 use crate::{Heap, Unit};
@@ -40,7 +40,7 @@ fn requests(count: u64) {
         let at = Timestamp::from_nanos(2_000_000 + n * STEP);
         let request = RequestKey(STREAMS + n);
         for what in [
-            What::Offered { prompt: Some(100 + (n % 64) as u32), stream: true, priority: Priority::Default },
+            What::Offered { prompt: Some(100 + (n % 64) as u32), stream: true, priority: Class::Default },
             What::Admitted,
             What::Emission { tokens: 1, limited: false },
             What::Finished { completed: true, input: None, output: None, cached: None },
@@ -72,7 +72,7 @@ fn started() -> Estimator {
         estimator.on_sample(&Sample {
             at,
             request,
-            what: What::Offered { prompt: Some(162), stream: true, priority: Priority::Default },
+            what: What::Offered { prompt: Some(162), stream: true, priority: Class::Default },
         });
         estimator.on_sample(&Sample { at, request, what: What::Admitted });
     }

@@ -15,8 +15,7 @@ pub const UNITS: &[Unit] = &[
 ];
 
 fn request(requests: u64) {
-    let peer =
-        Peer { forwarded_for: "127.0.0.1", trusted: false, proto: "http", via: "1.1 weir-exchange_cx", traced: false };
+    let peer = Peer { forwarded_for: "127.0.0.1", trusted: false, proto: "http", via: "1.1 weir-bench", traced: false };
     let mut out = Vec::with_capacity(4_096);
     for _ in 0..requests {
         out.clear();
@@ -54,7 +53,7 @@ X-Stainless-OS: Linux\r\n\
 X-Stainless-Arch: x64\r\n\
 X-Stainless-Runtime: CPython\r\n\
 X-Stainless-Runtime-Version: 3.12.3\r\n\
-Authorization: Bearer sk-exchange_cx-0000000000000000000000000000000000000000\r\n\
+Authorization: Bearer sk-bench-0000000000000000000000000000000000000000\r\n\
 X-Stainless-Async: false\r\n\
 x-stainless-retry-count: 0\r\n\
 x-stainless-read-timeout: 600\r\n\

@@ -1,10 +1,10 @@
-//! Instructions per unit of the hot path, counted by valgrind: they do not depend on the load of the machine, so this exchange_cx is
+//! Instructions per unit of the hot path, counted by valgrind: they do not depend on the load of the machine, so this bench is
 //! a gate where a stopwatch cannot be one.
 //!
 //! ```text
-//! cargo exchange_cx --exchange_cx instr                 compare with benches/instr/baseline.json
-//! cargo exchange_cx --exchange_cx instr -- --bless      write it
-//! cargo exchange_cx --exchange_cx instr -- relay        only units whose name contains a word
+//! cargo bench --bench instr                 compare with benches/instr/baseline.json
+//! cargo bench --bench instr -- --bless      write it
+//! cargo bench --bench instr -- relay        only units whose name contains a word
 //! ```
 //!
 //! The binary runs itself under callgrind with N and with N/2 units: (Ir(N) - Ir(N/2)) / (N/2) cancels start-up and set-up.
@@ -59,7 +59,7 @@ fn units() -> impl Iterator<Item = Unit> {
 }
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--exchange_cx").collect();
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     if let [flag, name, count] = words.as_slice()
         && flag == "--unit"
     {

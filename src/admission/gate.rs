@@ -5,8 +5,10 @@
 
 use std::collections::VecDeque;
 
-use super::limits::{Limits, Mode};
-use super::request::{AdmissionRequest, Class, Tenant};
+use super::limits::Limits;
+use super::request::{AdmissionRequest, Tenant};
+use crate::vocabulary::class::Class;
+use crate::vocabulary::mode::Mode;
 use crate::vocabulary::time::Timestamp;
 
 /// A dispatched request's place at its backend.
@@ -208,7 +210,7 @@ impl Gate {
     fn is_stuck(&self, limits: &Limits, now: Timestamp) -> bool {
         let Some((since, _)) = self.oldest_pending() else { return false };
         limits.concurrency.is_none()
-            && now.since(since).as_secs_f64() > STUCK * limits.forecast.goal.max(limits.forecast.usual)
+            && now.since(since).as_secs_f64() > STUCK * limits.signals.ttft_target.max(limits.signals.typical_ttft)
     }
 
     fn flight_mut(&mut self, slot: Slot) -> Option<&mut Flight> {

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
+use crate::vocabulary::class::Class;
 use crate::vocabulary::time::Timestamp;
 
 /// One request before the gate.
@@ -34,41 +33,6 @@ impl AdmissionRequest {
     /// Seconds since it arrived.
     pub(in crate::admission) fn age(&self, now: Timestamp) -> f64 {
         now.since(self.arrived).as_secs_f64()
-    }
-}
-
-/// Classes in their order: whoever stands in an earlier one goes first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Class {
-    /// What keeps the service itself alive.
-    System,
-    /// Somebody looks at the screen.
-    Interactive,
-    /// What says nothing else.
-    #[default]
-    Default,
-    /// May come whenever there is room.
-    Bulk,
-}
-
-impl Class {
-    /// All of them, in order.
-    pub const ALL: [Self; 4] = [Self::System, Self::Interactive, Self::Default, Self::Bulk];
-
-    /// The label value.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::System => "system",
-            Self::Interactive => "interactive",
-            Self::Default => "default",
-            Self::Bulk => "bulk",
-        }
-    }
-
-    /// Its place in the order, from 0.
-    pub const fn index(self) -> usize {
-        self as usize
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::request::Class;
+use crate::vocabulary::class::Class;
 
 /// Of one line; the bounds hold for each backend.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -9,22 +9,19 @@
 //!
 //! Limitations: an engine that its backlog makes slower (one that preempts) is taken as it is with it, so the count is too
 //! high there, and the KV cap is not simulated. Clients that would have come back are not. Answers that are not
-//! streamed are let through. Tenants are not told apart. A first token is never credited sooner than the load-free time, but
+//! streamed are let through. Tenants are not told apart. A first token is never credited sooner than the load-unloaded time, but
 //! up to one that the window would have delayed.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::policy::first_token_window::{FirstTokenWindow, StageView};
-use super::policy::forecast;
-use super::{
-    AdmissionRequest, BackendQueue, Class, Dequeued, Forecast, Limits, Mode, Offered, Settings, Shed, ShedReason, Slot,
-    Tenant,
-};
+use super::{AdmissionRequest, BackendQueue, Class, Dequeued, Limits, Mode, Offered, Settings, Signals, Slot, Tenant};
 use crate::estimate::Estimator;
-use crate::measure::{Priority, Sample, What};
+use crate::measure::{Sample, What};
 use crate::vocabulary::average::{DecayingRate, Moments, Smoothed};
 use crate::vocabulary::time::Timestamp;
+use crate::vocabulary::would_shed::WouldShed;
 
 /// One backend's shadow; told everything its estimator is told, after it.
 #[derive(Debug)]
@@ -40,12 +37,6 @@ pub struct Shadow {
     would_shed: WouldShed,
 }
 
-/// Requests that enforcement would have refused, ever.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct WouldShed {
-    counts: [[u64; ShedReason::ALL.len()]; Class::ALL.len()],
-}
-
 #[derive(Clone, Copy, Debug)]
 struct ShadowRequest {
     slot: Slot,
@@ -58,29 +49,13 @@ struct ShadowRequest {
 struct FirstTokenStage {
     /// Seconds from dispatch to first token.
     recent: Smoothed,
-    /// What of it is beyond the load-free time.
-    beyond: Moments,
+    /// What of it is beyond the load-unloaded time.
+    excess: Moments,
     starts: DecayingRate,
     /// First tokens per second of the time in which somebody was pending, `mu`.
     busy_starts: DecayingRate,
     busy: f64,
     busy_since: Option<f64>,
-}
-
-impl WouldShed {
-    /// Of one class, for one reason.
-    pub fn of(&self, class: Class, reason: ShedReason) -> u64 {
-        self.counts[class.index()][reason as usize]
-    }
-
-    /// All of them.
-    pub fn total(&self) -> u64 {
-        self.counts.iter().flatten().sum()
-    }
-
-    fn add(&mut self, class: Class, shed: Shed) {
-        self.counts[class.index()][shed.reason as usize] += 1;
-    }
 }
 
 impl Shadow {
@@ -103,7 +78,7 @@ impl Shadow {
         let now = sample.at;
         match sample.what {
             What::Offered { prompt, stream: true, priority } => {
-                self.on_arrival(estimator.prompt(prompt), class(priority), now);
+                self.on_arrival(estimator.prompt(prompt), priority, now);
             }
             What::Emission { .. } if estimator.starts() != self.followed => self.on_first_token(now),
             What::Finished { .. } | What::Left { .. } => self.settle(now, estimator),
@@ -116,10 +91,14 @@ impl Shadow {
     pub fn on_tick(&mut self, now: Timestamp, estimator: &Estimator) {
         self.settle(now, estimator);
         let gate_stats = self.queue.gate_stats(now);
-        self.limits.forecast = self.stage.seen(forecast(&estimator.view()), seconds(now));
+        self.limits.signals = self.stage.signals(estimator.signals(), seconds(now));
         if gate_stats.refused && gate_stats.queued > 0 {
-            let Forecast { recent, start_rate, goal, .. } = self.limits.forecast;
-            self.window.on_refusal(&StageView { latency: recent.max(gate_stats.oldest_pending), start_rate, goal });
+            let Signals { recent_ttft, start_rate, ttft_target, .. } = self.limits.signals;
+            self.window.on_refusal(&StageView {
+                latency: recent_ttft.max(gate_stats.oldest_pending),
+                start_rate,
+                ttft_target,
+            });
         }
         self.limits.window = self.window.size();
         self.advance(now);
@@ -144,16 +123,16 @@ impl Shadow {
         match self.queue.offer(&self.limits, ask, || class, now) {
             Offered::Dispatched(slot) => self.on_dispatch(slot, prompt, now),
             Offered::Queued(_) => self.advance(now),
-            Offered::Shed(shed) => self.would_shed.add(class, shed),
+            Offered::Shed(shed) => self.would_shed.add(class, shed.reason),
         }
     }
 
     /// The engine starts the next request; in the shadow that is its oldest.
     fn on_first_token(&mut self, now: Timestamp) {
         let Some(request) = self.pending.pop_front() else { return };
-        let free = self.limits.forecast.free(request.prompt);
-        let ttft = now.since(request.dispatched).as_secs_f64().max(free);
-        self.stage.on_first_token(seconds(now), ttft, free);
+        let unloaded = self.limits.signals.unloaded_ttft(request.prompt);
+        let ttft = now.since(request.dispatched).as_secs_f64().max(unloaded);
+        self.stage.on_first_token(seconds(now), ttft, unloaded);
         self.queue.on_first_token(request.slot, now);
         self.end(request, now);
         self.advance(now);
@@ -176,7 +155,7 @@ impl Shadow {
         let (mut dispatched, would_shed) = (Vec::new(), &mut self.would_shed);
         self.queue.advance(&self.limits, now, &mut |class, call| match call {
             Dequeued::Dispatch(slot) => dispatched.push(slot),
-            Dequeued::Shed(shed) => would_shed.add(class, shed),
+            Dequeued::Shed(shed) => would_shed.add(class, shed.reason),
         });
         for slot in dispatched {
             let prompt = self.queue.prompt(slot);
@@ -203,7 +182,7 @@ impl FirstTokenStage {
     fn new() -> Self {
         Self {
             recent: Smoothed::new(0.2),
-            beyond: Moments::new(0.95),
+            excess: Moments::new(0.95),
             starts: DecayingRate::new(1.5),
             busy_starts: DecayingRate::new(2.0),
             busy: 0.0,
@@ -211,9 +190,9 @@ impl FirstTokenStage {
         }
     }
 
-    fn on_first_token(&mut self, now: f64, ttft: f64, free: f64) {
+    fn on_first_token(&mut self, now: f64, ttft: f64, unloaded: f64) {
         self.recent.add(ttft);
-        self.beyond.add(ttft - free);
+        self.excess.add(ttft - unloaded);
         self.starts.add(now);
         self.busy_starts.add(self.busy_time(now));
     }
@@ -223,14 +202,14 @@ impl FirstTokenStage {
         self.busy_since = None;
     }
 
-    /// The engine's forecast, with this stage in place of the engine's.
-    fn seen(&self, engine: Forecast, now: f64) -> Forecast {
-        Forecast {
-            beyond: self.beyond.mean,
-            beyond_deviation: self.beyond.deviation(),
+    /// The engine's signals, with this stage in place of the engine's.
+    fn signals(&self, engine: Signals, now: f64) -> Signals {
+        Signals {
+            excess_ttft: self.excess.mean,
+            excess_ttft_deviation: self.excess.deviation(),
             busy_start_rate: self.busy_starts.at(self.busy_time(now)),
             start_rate: self.starts.at(now),
-            recent: self.recent.value(),
+            recent_ttft: self.recent.value(),
             knee_in_flight: None, // streams that decode are not followed
             ..engine
         }
@@ -245,21 +224,12 @@ fn seconds(at: Timestamp) -> f64 {
     at.as_nanos() as f64 * 1e-9
 }
 
-/// A queue's word for a class.
-const fn class(priority: Priority) -> Class {
-    match priority {
-        Priority::System => Class::System,
-        Priority::Interactive => Class::Interactive,
-        Priority::Default => Class::Default,
-        Priority::Bulk => Class::Bulk,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::estimate::{EngineLimits, Settings as Estimated};
     use crate::measure::RequestKey;
+    use crate::vocabulary::shed_reason::ShedReason;
 
     /// An engine that starts the oldest of its requests every `1/rate` seconds and ends it at once, offered `load` per second for
     /// a minute: the share that would have been shed.
@@ -281,7 +251,7 @@ mod tests {
                 tell(
                     now,
                     offered,
-                    What::Offered { prompt: Some(100), stream: true, priority: Priority::Interactive },
+                    What::Offered { prompt: Some(100), stream: true, priority: Class::Interactive },
                     &mut estimator,
                     &mut shadow,
                 );

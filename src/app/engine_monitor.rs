@@ -14,9 +14,7 @@ use tokio::task::JoinSet;
 
 use super::gpus;
 use crate::config::{BackendConfig, Config};
-use crate::control_loop::{
-    Command, CommandQueue, ControlLoop, GateControl, Published, PublishedReadings, WouldShedCounts,
-};
+use crate::control_loop::{Command, CommandQueue, ControlLoop, GateControl, Published, PublishedReadings};
 use crate::engine_metrics;
 use crate::engine_metrics::client::Address;
 use crate::engine_metrics::settings::EngineKind;
@@ -32,6 +30,7 @@ use crate::measure::journal::{JournalLine, StateTransition};
 use crate::proxy::state::ProxyState;
 use crate::vocabulary::backend_id::BackendId;
 use crate::vocabulary::time::Timestamp;
+use crate::vocabulary::would_shed::WouldShed;
 
 /// The running thread. Dropping it stops it and waits for it.
 pub struct EngineMonitor {
@@ -140,8 +139,8 @@ impl MonitorHandle {
     }
 
     /// What enforcement would have refused at a backend.
-    pub fn would_shed(&self, backend: BackendId, now: Timestamp) -> WouldShedCounts {
-        self.readings.read(backend, now).map_or(WouldShedCounts::default(), |published| published.would_shed)
+    pub fn would_shed(&self, backend: BackendId, now: Timestamp) -> WouldShed {
+        self.readings.read(backend, now).map_or(WouldShed::default(), |published| published.would_shed)
     }
 
     /// The GPUs that are read, at `now`.

@@ -15,7 +15,6 @@ use arc_swap::ArcSwapOption;
 
 use self::reorder_buffer::ReorderBuffer;
 use self::shadow_mode::ShadowMode;
-pub use self::shadow_mode::WouldShedCounts;
 use crate::admission::policy;
 use crate::admission::policy::{Control, ControlPolicy};
 use crate::admission::pool::Pool;
@@ -25,6 +24,7 @@ use crate::estimate::{EngineLimits, Estimator, Reading, SaturationState, Setting
 use crate::measure::{Ledger, SampleBuffer};
 use crate::vocabulary::backend_id::BackendId;
 use crate::vocabulary::time::Timestamp;
+use crate::vocabulary::would_shed::WouldShed;
 
 /// What was last published of one backend.
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ pub struct Published {
     pub at: Timestamp,
     pub reading: Reading,
     /// Mode observe: requests that enforcement would have refused, ever.
-    pub would_shed: WouldShedCounts,
+    pub would_shed: WouldShed,
     /// Samples that found no room in a buffer, ever.
     pub lost: u64,
     /// Samples that were told at a wrong time because they came too late, ever.
@@ -381,7 +381,7 @@ const REMIND: Duration = Duration::from_secs(60);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measure::{Account, Arrival, BackendNames, BucketSettings, Entry, Priority};
+    use crate::measure::{Account, Arrival, BackendNames, BucketSettings, Class, Entry};
     use crate::vocabulary::slo::Slo;
     use std::collections::VecDeque;
     use std::sync::Mutex;
@@ -451,7 +451,7 @@ mod tests {
                 choices: 1,
                 slo_ttft: Some(Slo::default().ttft),
             };
-            let mut entry = Entry::offer(&self.ledger.shard(shard), account, Priority::Default, arrival);
+            let mut entry = Entry::offer(&self.ledger.shard(shard), account, Class::Default, arrival);
             entry.admit(at);
             self.waiting.push_back(entry);
         }

@@ -6,13 +6,11 @@
 use std::time::Duration;
 
 use crate::admission;
-use crate::admission::{Class, Mode, Settings, ShedReason};
+use crate::admission::{Mode, Settings};
 use crate::estimate::Estimator;
-use crate::measure::{Priority, Sample, ShedReason as Reason};
+use crate::measure::Sample;
 use crate::vocabulary::time::Timestamp;
-
-/// By class and reason, as the books count.
-pub type WouldShedCounts = [[u64; Reason::COUNT]; Priority::COUNT];
+use crate::vocabulary::would_shed::WouldShed;
 
 /// The shadow of the moment, and the count of all.
 #[derive(Debug)]
@@ -20,12 +18,12 @@ pub(super) struct ShadowMode {
     settings: Settings,
     slo_ttft: Duration,
     now: Option<admission::Shadow>,
-    before: WouldShedCounts,
+    before: WouldShed,
 }
 
 impl ShadowMode {
     pub fn new(settings: Settings, slo_ttft: Duration) -> Self {
-        Self { settings, slo_ttft, now: None, before: WouldShedCounts::default() }
+        Self { settings, slo_ttft, now: None, before: WouldShed::default() }
     }
 
     /// Counts on by other settings.
@@ -58,25 +56,10 @@ impl ShadowMode {
     }
 
     /// Ever.
-    pub fn counts(&self) -> WouldShedCounts {
+    pub fn counts(&self) -> WouldShed {
         let mut counts = self.before;
         let Some(shadow) = &self.now else { return counts };
-        let seen = shadow.would_shed();
-        for (class, priority) in [
-            (Class::System, Priority::System),
-            (Class::Interactive, Priority::Interactive),
-            (Class::Default, Priority::Default),
-            (Class::Bulk, Priority::Bulk),
-        ] {
-            for (own, reason) in [
-                (ShedReason::Saturated, Reason::Saturated),
-                (ShedReason::Deadline, Reason::Deadline),
-                (ShedReason::QueueFull, Reason::QueueFull),
-                (ShedReason::QueueBytes, Reason::QueueBytes),
-            ] {
-                counts[priority.index()][reason.index()] += seen.of(class, own);
-            }
-        }
+        counts.add_all(&shadow.would_shed());
         counts
     }
 }

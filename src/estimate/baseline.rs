@@ -66,7 +66,7 @@ fn place(prompt: f64) -> usize {
     octave(prompt).min(BUCKETS - 1)
 }
 
-pub(super) const BUCKETS: usize = 16;
+pub(super) const BUCKETS: usize = crate::vocabulary::signals::PROMPT_CLASSES;
 const PERCENTILE: f64 = 0.3;
 /// Samples before a bucket speaks.
 const ENOUGH: u32 = 3;

@@ -1,11 +1,11 @@
-//! A standing closed_loop: as many requests in the in_system all the time, and somebody of them waits.
+//! A standing closed loop: as many requests in the system all the time, and somebody of them waits.
 //!
 //! Clients who send the next request when the last is answered never arrive faster than they are served, so a surplus of
 //! arrivals never builds up, however long they wait. What gives them away is that their number stands still. Arrivals that know
 //! nothing of each other make it a random walk, which stays among R + 2 places for s steps with a probability of about
 //! exp(-s pi^2 / 2 (R + 2)^2); so long a stay that this is e^-16 is no accident.
 
-/// How the number of requests in the in_system has moved since somebody began to wait.
+/// How the number of requests in the system has moved since somebody began to wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct ClosedLoopDetector {
     low: u64,
@@ -43,7 +43,7 @@ impl ClosedLoopDetector {
 
 /// One accident in e^16 beginnings: less than one in a day of a thousand requests a second.
 const SURE: f64 = 16.0;
-/// A closed_loop moves by what ends at the same moment and is not replaced yet: two of a few, a tenth of many.
+/// A closed loop moves by what ends at the same moment and is not replaced yet: two of a few, a tenth of many.
 const NARROWEST: u64 = 2;
 const WIDEST: u64 = 10;
 

@@ -18,7 +18,7 @@ pub(super) struct Detector {
     thresholds: [f64; DRIFTS.len()],
     /// `S`: seconds of head-of-line waiting above what is allowed.
     waiting: f64,
-    /// The same above half of what is allowed: a closed_loop proves by itself that it is no accident, and needs only somebody who waits.
+    /// The same above half of what is allowed: a closed loop proves by itself that it is no accident, and needs only somebody who waits.
     crowding: f64,
     /// How long the head of the line waits beyond its baseline, and how long it may.
     head: f64,
@@ -131,17 +131,17 @@ impl TickFindings {
         self.surplus / self.threshold
     }
 
-    /// Enough surplus or a standing closed_loop, and somebody waits.
+    /// Enough surplus or a standing closed loop, and somebody waits.
     pub fn alarm(&self) -> bool {
         (self.evidence() >= 1.0 && self.waiting >= WAITING) || (self.closed_loop.stands() && self.is_crowded())
     }
 
-    /// Somebody waits as in a standing closed_loop.
+    /// Somebody waits as in a standing closed loop.
     pub fn is_crowded(&self) -> bool {
         self.crowding >= WAITING
     }
 
-    /// Neither surplus, nor closed_loop, nor waiting.
+    /// Neither surplus, nor closed loop, nor waiting.
     pub fn over(&self) -> bool {
         self.evidence() < 0.5 && !self.closed_loop.stands() && self.waiting <= WAITING
     }

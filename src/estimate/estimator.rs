@@ -29,7 +29,7 @@ use super::throughput::BestStartRate;
 use super::{EngineLimits, Settings};
 use crate::measure::{RequestKey, Sample, What};
 use crate::vocabulary::average::DecayingRate;
-use crate::vocabulary::signals::View;
+use crate::vocabulary::signals::Signals;
 use crate::vocabulary::time::Timestamp;
 
 /// One backend's estimator.
@@ -212,23 +212,23 @@ impl Estimator {
         }
     }
 
-    /// What control has to know, at every tick.
-    pub fn view(&self) -> View {
+    /// What admission reads at every tick.
+    pub fn signals(&self) -> Signals {
         let (stage, now) = (&self.stage, self.now);
-        let (beyond, beyond_deviation) = stage.beyond();
+        let (excess_ttft, excess_ttft_deviation) = stage.excess();
         let mix = self.mix.figures();
         let decoding = self.counts.in_flight.saturating_sub(self.counts.pending) as f64;
         let per_prompt_token = mix.as_ref().zip(self.costs.solution()).filter(|_| self.mix.prompts_are_known());
-        View {
-            free: stage.baselines(),
-            beyond,
-            beyond_deviation,
+        Signals {
+            unloaded_ttft: stage.baselines(),
+            excess_ttft,
+            excess_ttft_deviation,
             busy_start_rate: stage.busy_start_rate(now),
             start_rate: stage.start_rate(now),
-            recent: stage.recent(),
-            usual: stage.usual(),
-            gap: stage.gap(),
-            goal: stage.goal(),
+            recent_ttft: stage.recent(),
+            typical_ttft: stage.typical(),
+            step_time: stage.step_time(),
+            ttft_target: stage.ttft_target(),
             mean_answer: mix.as_ref().map_or(0.0, |mix| mix.output * mix.tokens_per_emission),
             knee_in_flight: self.knee.map(|knee| knee.in_flight.value),
             per_prompt_token: per_prompt_token
@@ -368,7 +368,7 @@ impl Estimator {
         }
         self.counts.stalls += 1;
         self.resumed += 1;
-        self.resumed_work += (self.stage.baseline(context) - self.stage.gap()).max(0.0);
+        self.resumed_work += (self.stage.baseline(context) - self.stage.step_time()).max(0.0);
         self.steps.on_recomputed(context);
         self.blocks.on_recomputed(context);
     }
@@ -604,7 +604,7 @@ mod tests {
 
     use super::*;
     use crate::estimate::Regime;
-    use crate::measure::Priority;
+    use crate::measure::Class;
 
     const STEP: f64 = 0.02;
 
@@ -656,10 +656,7 @@ mod tests {
                     self.now = self.now.max(self.arrival);
                     let request = self.next;
                     self.next += 1;
-                    self.tell(
-                        request,
-                        What::Offered { prompt: self.prompt, stream: true, priority: Priority::Default },
-                    );
+                    self.tell(request, What::Offered { prompt: self.prompt, stream: true, priority: Class::Default });
                     self.tell(request, What::Admitted);
                     self.waiting.push_back(request);
                     // Uneven, so that arrivals and steps do not march in time.
@@ -773,7 +770,7 @@ mod tests {
             (proptest::option::of(0_u32..5000), any::<bool>()).prop_map(|(prompt, stream)| What::Offered {
                 prompt,
                 stream,
-                priority: Priority::Default
+                priority: Class::Default
             }),
             Just(What::Admitted),
             (0_u32..6, any::<bool>()).prop_map(|(tokens, limited)| What::Emission { tokens, limited }),

@@ -11,16 +11,16 @@ use crate::vocabulary::average::{DecayingRate, Moments, Smoothed};
 pub(super) struct FirstTokens {
     baseline: TtftBaseline,
     /// Smoothed baseline of the requests that start.
-    usual: Smoothed,
+    typical: Smoothed,
     /// Smoothed time from dispatch to first token.
     recent: Smoothed,
-    /// Smoothed step time, which is the gap between a stream's emissions.
-    gap: Smoothed,
+    /// Smoothed step time, which is the step_time between a stream's emissions.
+    step_time: Smoothed,
     starts: DecayingRate,
     /// First tokens per second of the time in which somebody was in the stage.
     busy_starts: DecayingRate,
     /// What first tokens took beyond their baseline.
-    beyond: Moments,
+    excess: Moments,
     /// Somebody is in the stage since, if anybody is.
     busy_since: Option<f64>,
     /// Seconds in which somebody was in the stage, up to the last time nobody was.
@@ -33,12 +33,12 @@ impl FirstTokens {
     pub fn new(slo: f64) -> Self {
         Self {
             baseline: TtftBaseline::default(),
-            usual: Smoothed::new(0.05),
+            typical: Smoothed::new(0.05),
             recent: Smoothed::new(0.2),
-            gap: Smoothed::new(0.05),
+            step_time: Smoothed::new(0.05),
             starts: DecayingRate::new(1.5),
             busy_starts: DecayingRate::new(2.0),
-            beyond: Moments::new(0.95),
+            excess: Moments::new(0.95),
             busy_since: None,
             busy: 0.0,
             slo,
@@ -66,18 +66,18 @@ impl FirstTokens {
         self.busy_starts.add(self.busy(now));
         self.recent.add(ttft);
         let free_time = self.baseline(prompt);
-        self.beyond.add((ttft - free_time).max(-0.5 * free_time));
+        self.excess.add((ttft - free_time).max(-0.5 * free_time));
         if free || self.baseline.is_new(prompt) {
             self.baseline.add(prompt, ttft);
         }
         if let Some(baseline) = self.baseline.of(prompt) {
-            self.usual.add(baseline);
+            self.typical.add(baseline);
         }
     }
 
     /// A step that decoded took so long.
     pub fn on_step(&mut self, duration: f64) {
-        self.gap.add(duration);
+        self.step_time.add(duration);
     }
 
     /// Load-free time from dispatch to first token; 0 while unknown.
@@ -96,8 +96,8 @@ impl FirstTokens {
     }
 
     /// What first tokens took beyond their baseline: mean and standard deviation.
-    pub fn beyond(&self) -> (f64, f64) {
-        (self.beyond.mean, self.beyond.deviation())
+    pub fn excess(&self) -> (f64, f64) {
+        (self.excess.mean, self.excess.deviation())
     }
 
     /// Seconds from dispatch to first token of the last few.
@@ -105,19 +105,19 @@ impl FirstTokens {
         self.recent.value()
     }
 
-    /// Load-free time to first token of the usual request.
-    pub fn usual(&self) -> f64 {
-        self.usual.value()
+    /// Load-free time to first token of the typical request.
+    pub fn typical(&self) -> f64 {
+        self.typical.value()
     }
 
     /// Smoothed step time.
-    pub fn gap(&self) -> f64 {
-        self.gap.value()
+    pub fn step_time(&self) -> f64 {
+        self.step_time.value()
     }
 
     /// Load-free times by floor(log2(prompt tokens)); 0 while unknown.
-    pub fn baselines(&self) -> [f64; BUCKETS] {
-        std::array::from_fn(|place| self.baseline((place as f64).exp2()))
+    pub fn baselines(&self) -> [f32; BUCKETS] {
+        std::array::from_fn(|place| self.baseline((place as f64).exp2()) as f32)
     }
 
     /// Seconds in which somebody was in the stage.
@@ -127,20 +127,20 @@ impl FirstTokens {
 
     /// What a head of line may wait beyond its baseline, `w0`.
     pub fn allowed_wait(&self) -> f64 {
-        (2.0 * self.usual.value()).max(0.1 * self.slo).max(3.0 * self.gap.value())
+        (2.0 * self.typical.value()).max(0.1 * self.slo).max(3.0 * self.step_time.value())
     }
 
     /// Time from dispatch to first token that control aims at, `T_goal`: a quarter of the objective, but more than the
     /// engine needs in any case and never so much that the objective is lost.
-    pub fn goal(&self) -> f64 {
-        let (usual, gap) = (self.usual.value(), self.gap.value());
-        (0.25 * self.slo).max(1.3 * usual + 3.0 * gap).min(0.6 * self.slo).max(1.05 * usual)
+    pub fn ttft_target(&self) -> f64 {
+        let (typical, step_time) = (self.typical.value(), self.step_time.value());
+        (0.25 * self.slo).max(1.3 * typical + 3.0 * step_time).min(0.6 * self.slo).max(1.05 * typical)
     }
 
     /// Whether the engine makes requests wait, `oldest` being the time since dispatch of who has waited longest.
     pub fn is_queueing(&self, oldest: f64) -> bool {
-        let usual = self.usual.value();
-        self.recent.value().max(oldest) > usual + 0.4 * (self.goal() - usual)
+        let typical = self.typical.value();
+        self.recent.value().max(oldest) > typical + 0.4 * (self.ttft_target() - typical)
     }
 }
 
@@ -148,7 +148,7 @@ impl FirstTokens {
 mod tests {
     use super::*;
 
-    fn usual() -> FirstTokens {
+    fn typical() -> FirstTokens {
         let mut stage = FirstTokens::new(1.0);
         (0..200).for_each(|n| stage.on_first_token(f64::from(n), 0.05, 100.0, true));
         (0..100).for_each(|_| stage.on_step(0.02));
@@ -157,15 +157,15 @@ mod tests {
 
     #[test]
     fn an_engine_at_its_baseline_is_not_queueing() {
-        let stage = usual();
-        assert!((stage.goal() - 0.25).abs() < 1e-9, "{}", stage.goal());
+        let stage = typical();
+        assert!((stage.ttft_target() - 0.25).abs() < 1e-9, "{}", stage.ttft_target());
         assert!(!stage.is_queueing(0.05));
         assert!((stage.allowed_wait() - 0.1).abs() < 1e-9);
     }
 
     #[test]
     fn an_engine_that_makes_requests_wait_is_queueing() {
-        let mut stage = usual();
+        let mut stage = typical();
         assert!(stage.is_queueing(0.14));
         (0..20).for_each(|n| stage.on_first_token(300.0 + f64::from(n), 0.3, 100.0, false));
         assert!(stage.is_queueing(0.0));
@@ -187,6 +187,6 @@ mod tests {
     fn the_goal_leaves_the_objective_room() {
         let mut slow = FirstTokens::new(1.0);
         (0..200).for_each(|n| slow.on_first_token(f64::from(n), 0.55, 100.0, true));
-        assert!((slow.goal() - 0.6).abs() < 1e-9, "{}", slow.goal());
+        assert!((slow.ttft_target() - 0.6).abs() < 1e-9, "{}", slow.ttft_target());
     }
 }

@@ -30,7 +30,6 @@ mod throughput;
 
 use std::time::Duration;
 
-pub use crate::vocabulary::signals::View;
 pub use advice::{Advice, CountedBy, advice};
 pub use estimator::Estimator;
 pub use reading::{

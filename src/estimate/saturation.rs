@@ -12,7 +12,7 @@ pub(super) struct Saturation {
     reason: String,
     /// Last time somebody waited, in seconds.
     last_waiting: f64,
-    /// A standing closed_loop was seen in this episode.
+    /// A standing closed loop was seen in this episode.
     crowded: bool,
 }
 
@@ -60,7 +60,7 @@ impl Saturation {
             // * => Saturated
             _ if findings.alarm() => SaturationState::Saturated,
             // Saturated => Recovering
-            // Two that leave at once end the count of a closed_loop's steps, and not the closed_loop: that is over when nobody waits as it did.
+            // Two that leave at once end the count of a closed loop's steps, and not the closed loop: that is over when nobody waits as it did.
             SaturationState::Saturated if findings.over() && !(self.crowded && findings.is_crowded()) => {
                 SaturationState::Recovering
             }
@@ -176,8 +176,8 @@ mod tests {
         assert_eq!(walk(&phases, 100).len(), 1);
     }
 
-    /// Eight clients whose number stands still, then moves by more than a closed_loop's does, while the head waits just less than an alarm
-    /// asks for; at the end they wait `waiting` by the closed_loop's measure.
+    /// Eight clients whose number stands still, then moves by more than a closed loop's does, while the head waits just less than an alarm
+    /// asks for; at the end they wait `waiting` by the closed loop's measure.
     fn states_of_a_crowd(waiting: f64) -> Vec<SaturationState> {
         let mut standing = ClosedLoopDetector::default();
         (0..40).for_each(|step| standing.on_step(8 - step % 2));

@@ -57,7 +57,7 @@ impl AccessLog {
         self.offer(AccessRecord::Unbooked(report));
     }
 
-    /// Requests whose line found no server.
+    /// Requests whose line found no room.
     pub fn lost(&self) -> u64 {
         self.lost.load(Relaxed)
     }

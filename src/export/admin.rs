@@ -174,7 +174,7 @@ async fn serve_conn(stream: TcpStream, peer: SocketAddr, server: Arc<AdminServer
             }
         }
         () = deadline.passed() => tracing::debug!("an admin connection ran out of time"),
-        () = place.needed() => tracing::debug!("an idle admin connection made server for another one"),
+        () = place.needed() => tracing::debug!("an idle admin connection made room for another one"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The admin port's places: so many connections at a time, and none that only sits there.
 //!
 //! A probe must be answered whoever holds connections open. So when every place is taken, the connection that has asked for
-//! nothing for the longest time makes server; only when all of them are being answered is a newcomer turned away. It holds no
+//! nothing for the longest time makes room; only when all of them are being answered is a newcomer turned away. It holds no
 //! sockets and no deadlines.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};

@@ -38,7 +38,7 @@ families! {
     QUEUE_DEPTH = Gauge "weir_queue_depth": "Requests held in weir's queue now.";
     QUEUE_BYTES = Gauge "weir_queue_bytes": "Body bytes held in the queue.";
     QUEUE_OLDEST = Gauge "weir_queue_oldest_age_seconds": "Age of the oldest queued request; 0 when empty.";
-    QUEUE_MAX_WAIT = Gauge "weir_queue_max_wait_seconds": "Wait limit in force for the default class: the server its first-token objective leaves for queueing.";
+    QUEUE_MAX_WAIT = Gauge "weir_queue_max_wait_seconds": "Wait limit in force for the default class: the room its first-token objective leaves for queueing.";
     DRAINING = Gauge "weir_draining": "1 while the process drains.";
 
     TTFT = Histogram "weir_time_to_first_token_seconds": "From arrival to first content token, queue wait included.";

@@ -9,7 +9,8 @@ use super::exposition::{ExpositionWriter, FamilyDescription, Label};
 use super::families as f;
 use crate::admission::{Limits, Mode};
 use crate::measure::snapshot::Snapshot;
-use crate::measure::{Priority, ShedReason};
+use crate::measure::{Class, ShedReason};
+use crate::vocabulary::would_shed::WouldShed;
 
 /// The gate of one backend.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,14 +21,14 @@ pub struct GateStatus {
     /// Objective for the first token, in seconds.
     pub slo_ttft: f64,
     /// Mode observe: requests that would have been refused.
-    pub would_shed: [[u64; ShedReason::COUNT]; Priority::COUNT],
+    pub would_shed: WouldShed,
 }
 
 impl GateStatus {
     /// Seconds that the objective leaves for queueing, for a usual request (control.md 3.4).
     pub fn longest_wait(&self) -> f64 {
-        let forecast = &self.limits.forecast;
-        let expected = forecast.usual + forecast.beyond + forecast.beyond_deviation;
+        let signals = &self.limits.signals;
+        let expected = signals.typical_ttft + signals.excess_ttft + signals.excess_ttft_deviation;
         LEFT * (self.slo_ttft - expected.clamp(0.0, MOST_EXPECTED * self.slo_ttft))
     }
 
@@ -60,10 +61,10 @@ pub fn write(exposition: &mut ExpositionWriter<'_>, snapshot: &Snapshot, gates: 
     gauge(&f::QUEUE_MAX_WAIT, &|gate| Some(gate.longest_wait()));
     exposition.column(&f::WOULD_SHED, |out| {
         for (labels, gate) in &rows {
-            for priority in Priority::ALL {
+            for priority in Class::ALL {
                 for reason in ShedReason::ALL.into_iter().filter(|reason| reason.is_congestion()) {
                     let own = [("priority", priority.as_str()), ("reason", reason.as_str())];
-                    let count = gate.would_shed[priority.index()][reason.index()];
+                    let count = gate.would_shed.of(priority, reason);
                     out.count(&[&labels[..], &own[..]].concat(), count);
                 }
             }
@@ -81,7 +82,7 @@ pub fn describe(gate: Option<&GateStatus>) -> Value {
     })
 }
 
-/// Part of the server that is used: what is expected is not certain.
+/// Part of the room that is used: what is expected is not certain.
 const LEFT: f64 = 0.9;
 /// Part of the objective that the engine is expected to take at most.
 const MOST_EXPECTED: f64 = 0.7;

@@ -86,7 +86,7 @@ impl JournalSender {
         self.counts.read()
     }
 
-    /// The channel itself, for the books, which count what finds no server.
+    /// The channel itself, for the books, which count what finds no room.
     pub fn sender(&self) -> SyncSender<JournalLine> {
         self.sender.clone()
     }
@@ -246,7 +246,7 @@ mod tests {
     use super::*;
     use std::sync::Mutex;
 
-    /// A disk with server for so many bytes; the server can grow.
+    /// A disk with room for so many bytes; the room can grow.
     #[derive(Clone, Default)]
     struct Disk(Arc<Mutex<(Vec<u8>, usize)>>);
 

@@ -14,8 +14,8 @@ use super::{Handles, Mode, ProcessState, engine_report, gate_status, gpu, probe,
 use crate::measure::histogram::Buckets;
 use crate::measure::snapshot::{AccountSnapshot, Snapshot};
 use crate::measure::{
-    AbandonPhase, CodeClass, Direction, MalformedReason, NoTokenReason, Objective, Outcome, OverheadStage, Phase,
-    Priority, QueueExit, RetryReason, ShedReason, TokenSource, Verdict,
+    AbandonPhase, Class, CodeClass, Direction, MalformedReason, NoTokenReason, Objective, ObjectiveResult, Outcome,
+    OverheadStage, Phase, QueueExit, RetryReason, ShedReason, TokenSource,
 };
 
 /// Media type of the exposition.
@@ -68,7 +68,7 @@ impl Exposition {
 }
 
 fn write_ledger(exposition: &mut ExpositionWriter<'_>, accounts: &[AccountSnapshot]) {
-    let priorities = Priority::ALL.map(Priority::as_str);
+    let priorities = Class::ALL.map(Class::as_str);
     let split = |exposition: &mut ExpositionWriter<'_>,
                  family,
                  label,
@@ -95,7 +95,7 @@ fn write_ledger(exposition: &mut ExpositionWriter<'_>, accounts: &[AccountSnapsh
 }
 
 fn write_shed(out: &mut FamilyWriter, books: &AccountSnapshot) {
-    for priority in Priority::ALL {
+    for priority in Class::ALL {
         for reason in ShedReason::ALL {
             let labels = [("priority", priority.as_str()), ("reason", reason.as_str())];
             out.count(&common(books, labels), books.shed[priority.index()][reason.index()]);
@@ -116,7 +116,7 @@ fn write_finished(out: &mut FamilyWriter, books: &AccountSnapshot) {
 
 fn write_slo(out: &mut FamilyWriter, books: &AccountSnapshot) {
     for objective in Objective::ALL {
-        for verdict in Verdict::ALL {
+        for verdict in ObjectiveResult::ALL {
             let labels = [("slo", objective.as_str()), ("result", verdict.as_str())];
             out.count(&common(books, labels), books.slo[objective.index()][verdict.index()]);
         }
@@ -138,7 +138,7 @@ fn write_state(exposition: &mut ExpositionWriter<'_>, snapshot: &Snapshot, facts
     one(exposition, &f::PENDING, accounts, |books| books.pending);
     exposition.column(&f::QUEUE_DEPTH, |out| {
         for books in accounts {
-            per(out, books, "priority", &Priority::ALL.map(Priority::as_str), &books.queued);
+            per(out, books, "priority", &Class::ALL.map(Class::as_str), &books.queued);
         }
     });
     exposition.column(&f::QUEUE_OLDEST, |out| {
@@ -223,7 +223,7 @@ fn write_process(exposition: &mut ExpositionWriter<'_>, snapshot: &Snapshot, fac
     exposition.column(&f::JOURNAL, |out| {
         if let Some(journal) = facts.journal {
             out.count(&[("result", "written")], journal.written);
-            // The books hand their records over themselves and count what found no server.
+            // The books hand their records over themselves and count what found no room.
             out.count(&[("result", "dropped")], journal.dropped + snapshot.unjournalled);
             out.count(&[("result", "failed")], journal.failed);
         }

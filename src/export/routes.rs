@@ -118,7 +118,7 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// A pages over these handles.
+    /// A desk over these handles.
     pub fn new(handles: Handles) -> Self {
         let exposition = Exposition::new(&handles.disabled);
         Self { handles, exposition, live: LivePage::default() }

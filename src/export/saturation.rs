@@ -12,7 +12,7 @@ use crate::measure::snapshot::Snapshot;
 #[derive(Clone, Debug, PartialEq)]
 pub struct BackendEstimate {
     pub reading: Reading,
-    /// Samples that found no server on their way to the estimate.
+    /// Samples that found no room on their way to the estimate.
     pub lost: u64,
     /// Samples that were told at a wrong time.
     pub late: u64,

@@ -113,8 +113,8 @@ fn claim(name: &[u8]) -> Option<Claim> {
         19 if is(b"x-llm-d-slo-ttft-ms") => Some(Claim::SloTtft),
         27 if is(b"x-llm-d-inference-objective") => Some(Claim::Priority),
         29 if is(b"x-llm-d-inference-fairness-id") => Some(Claim::Tenant),
-        29 if is(b"x-proxy-inference-objective") => Some(Claim::Priority),
-        31 if is(b"x-proxy-inference-fairness-id") => Some(Claim::Tenant),
+        29 if is(b"x-gateway-inference-objective") => Some(Claim::Priority),
+        31 if is(b"x-gateway-inference-fairness-id") => Some(Claim::Tenant),
         _ if name.starts_with(OURS) => Some(Claim::Other),
         _ => None,
     }

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::histogram::{Bounds, Buckets};
+use crate::vocabulary::class::Class;
 use crate::vocabulary::outcome::{
-    AbandonPhase, CodeClass, Direction, NoTokenReason, Objective, Outcome, OverheadStage, Phase, Priority, QueueExit,
-    RetryReason, ShedReason, TokenSource, Verdict,
+    AbandonPhase, CodeClass, Direction, NoTokenReason, Objective, ObjectiveResult, Outcome, OverheadStage, Phase,
+    QueueExit, RetryReason, TokenSource,
 };
+use crate::vocabulary::shed_reason::ShedReason;
 use crate::vocabulary::slo::Slo;
 use crate::vocabulary::time::Timestamp;
 
@@ -51,12 +53,12 @@ impl BucketSettings {
 /// One account's stats. Arrays are indexed by the enumerations' `index()`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AccountStats {
-    pub offered: [u64; Priority::COUNT],
-    pub admitted: [u64; Priority::COUNT],
-    pub shed: [[u64; ShedReason::COUNT]; Priority::COUNT],
+    pub offered: [u64; Class::COUNT],
+    pub admitted: [u64; Class::COUNT],
+    pub shed: [[u64; ShedReason::COUNT]; Class::COUNT],
     pub abandoned: [u64; AbandonPhase::COUNT],
     pub finished: [[u64; CodeClass::COUNT]; Outcome::COUNT],
-    pub slo: [[u64; Verdict::COUNT]; Objective::COUNT],
+    pub slo: [[u64; ObjectiveResult::COUNT]; Objective::COUNT],
     pub retries: [u64; RetryReason::COUNT],
     /// Queued requests that came from another backend's queue, or went to one.
     pub moved: [u64; Direction::COUNT],
@@ -70,7 +72,7 @@ pub struct AccountStats {
     /// In flight, streamed, without a first token now.
     pub pending: u64,
     /// Arrived and neither dispatched nor refused now.
-    pub queued: [u64; Priority::COUNT],
+    pub queued: [u64; Class::COUNT],
     /// Arrivals of what is queued now, with how many share the instant.
     pub(super) waiting: BTreeMap<Timestamp, u32>,
     pub oldest_queued: Option<Timestamp>,

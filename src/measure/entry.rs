@@ -11,9 +11,11 @@ use super::ledger::Account;
 use super::record::{BATCH, BATCH_AGE, RecordStage, RequestRecord};
 use super::report::ReportContext;
 use super::shard::Shard;
-use super::timeline::Usage;
-use crate::vocabulary::outcome::{CodeClass, Outcome, OverheadStage, Priority, RetryReason, ShedReason};
+use crate::vocabulary::class::Class;
+use crate::vocabulary::outcome::{CodeClass, Outcome, OverheadStage, RetryReason};
+use crate::vocabulary::shed_reason::ShedReason;
 use crate::vocabulary::time::Timestamp;
+use crate::vocabulary::usage::Usage;
 
 /// A request in the stats, until one of its ends consumes it.
 ///
@@ -60,7 +62,7 @@ pub struct EntryEnd {
 
 impl Entry {
     /// A request has arrived.
-    pub fn offer(shard: &Arc<Shard>, account: Account, priority: Priority, arrival: Arrival) -> Self {
+    pub fn offer(shard: &Arc<Shard>, account: Account, priority: Class, arrival: Arrival) -> Self {
         let mut state = shard.lock();
         let line = RequestRecord::open(shard, &mut state, account, priority, arrival);
         line.enter_queue(&mut state);
@@ -69,7 +71,7 @@ impl Entry {
     }
 
     /// A request has arrived and is dispatched at `at`, without a queue between: `offer` and `admit` in one step.
-    pub fn admitted(shard: &Arc<Shard>, account: Account, priority: Priority, arrival: Arrival, at: Timestamp) -> Self {
+    pub fn admitted(shard: &Arc<Shard>, account: Account, priority: Class, arrival: Arrival, at: Timestamp) -> Self {
         let mut state = shard.lock();
         let mut line = RequestRecord::open(shard, &mut state, account, priority, arrival);
         line.admit(&mut state, at);
@@ -240,7 +242,7 @@ mod tests {
     }
 
     fn offer(ledger: &Ledger, now: Timestamp) -> Entry {
-        Entry::offer(&ledger.shard(0), account(ledger), Priority::Default, arrival(now))
+        Entry::offer(&ledger.shard(0), account(ledger), Class::Default, arrival(now))
     }
 
     fn end(outcome: Outcome, at: Timestamp, output: Option<u64>) -> EntryEnd {
@@ -260,8 +262,7 @@ mod tests {
         told(&at_once);
         let mut one = offer(&stepwise, at(1000));
         one.admit(at(1007));
-        let other =
-            Entry::admitted(&at_once.shard(0), account(&at_once), Priority::Default, arrival(at(1000)), at(1007));
+        let other = Entry::admitted(&at_once.shard(0), account(&at_once), Class::Default, arrival(at(1000)), at(1007));
         for entry in [one, other] {
             let mut entry = entry;
             entry.on_overhead(OverheadStage::Request, Duration::from_micros(30));
@@ -400,7 +401,7 @@ mod tests {
         entry.on_emission(at(1100), 1, false);
         entry.on_emission(at(1110), 1, false);
         entry.on_emission(at(1125), 3, true);
-        let offered = What::Offered { prompt: Some(10), stream: true, priority: Priority::Default };
+        let offered = What::Offered { prompt: Some(10), stream: true, priority: Class::Default };
         let token = |tokens, limited| What::Emission { tokens, limited };
         assert_eq!(
             told(&ledger),
@@ -443,7 +444,7 @@ mod tests {
     fn keys_differ_between_shards() {
         let ledger = ledger();
         let account = account(&ledger);
-        let entries = [0, 1].map(|i| Entry::offer(&ledger.shard(i), account, Priority::Default, arrival(at(0))));
+        let entries = [0, 1].map(|i| Entry::offer(&ledger.shard(i), account, Class::Default, arrival(at(0))));
         assert_ne!(entries[0].line.key, entries[1].line.key);
     }
 

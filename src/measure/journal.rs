@@ -11,9 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::{Arrival, Entry, EntryEnd};
 use super::ledger::{Account, BackendNames, Ledger};
-use super::timeline::{Timeline, Usage};
-use crate::vocabulary::outcome::{CodeClass, Outcome, OverheadStage, Priority, RetryReason, ShedReason};
+use super::timeline::Timeline;
+use crate::vocabulary::class::Class;
+use crate::vocabulary::outcome::{CodeClass, Outcome, OverheadStage, RetryReason};
+use crate::vocabulary::shed_reason::ShedReason;
 use crate::vocabulary::time::Timestamp;
+use crate::vocabulary::usage::Usage;
 
 /// One line of a journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,7 +52,7 @@ pub struct JournalRecord {
     /// As in the labels of the metrics.
     pub backend: Box<str>,
     pub model: Box<str>,
-    pub priority: Priority,
+    pub priority: Class,
     /// Nanoseconds of the process's clock.
     pub timeline: Timeline,
     /// Status of the final head, 0 when none came.
@@ -260,7 +263,7 @@ mod tests {
             choices: 1,
             slo_ttft: Some(Slo::default().ttft),
         };
-        let mut entry = Entry::offer(&ledger.shard(0), account, Priority::Default, arrival);
+        let mut entry = Entry::offer(&ledger.shard(0), account, Class::Default, arrival);
         let mut now = start + 10;
         match ending {
             0 => return entry.shed(ShedReason::NoBackend, at(now)),

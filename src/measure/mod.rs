@@ -21,7 +21,10 @@ pub mod snapshot;
 mod timeline;
 mod window;
 
+pub use crate::vocabulary::class::Class;
 pub use crate::vocabulary::outcome::*;
+pub use crate::vocabulary::shed_reason::ShedReason;
+pub use crate::vocabulary::usage::Usage;
 pub use account_stats::{AccountStats, BucketSettings};
 pub use entry::{Arrival, Entry, EntryEnd};
 pub use histogram::{BoundUnit, Bounds, Buckets, LogHistogram};
@@ -31,5 +34,5 @@ pub use sample::{RequestKey, Sample, What};
 pub use sample_buffer::SampleBuffer;
 pub use shard::Shard;
 pub use snapshot::Snapshot;
-pub use timeline::{Timeline, Usage};
+pub use timeline::Timeline;
 pub use window::{Quantiles, Rates, WindowView};

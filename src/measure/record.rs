@@ -13,14 +13,17 @@ use super::report::{CLIENT_LEFT, Closed, ReportContext, RequestReport};
 use super::sample::{RequestKey, Sample, What};
 use super::sample_buffer::SampleBuffer;
 use super::shard::{Shard, ShardState};
-use super::timeline::{Timeline, Usage};
+use super::timeline::Timeline;
 use super::window::{LatencyKind, WindowEvent};
+use crate::vocabulary::class::Class;
 use crate::vocabulary::outcome::{
-    AbandonPhase, CodeClass, Direction, NoTokenReason, Objective, Outcome, OverheadStage, Phase, Priority, QueueExit,
-    RetryReason, ShedReason, TokenSource, Verdict,
+    AbandonPhase, CodeClass, Direction, NoTokenReason, Objective, ObjectiveResult, Outcome, OverheadStage, Phase,
+    QueueExit, RetryReason, TokenSource,
 };
+use crate::vocabulary::shed_reason::ShedReason;
 use crate::vocabulary::slo::Slo;
 use crate::vocabulary::time::Timestamp;
+use crate::vocabulary::usage::Usage;
 
 /// All that is known of one request. In the order written, because streams are many and their lines are seldom in a cache:
 /// an emission touches the first 64 bytes and its place in the batch, and a batch is booked with the 64 behind them.
@@ -41,7 +44,7 @@ pub(super) struct RequestRecord {
     /// Tokens that the backend had delivered when this stream was last flushed.
     delivered: u64,
     pub account: Account,
-    priority: Priority,
+    priority: Class,
     /// A stream was asked for, and so far none was denied.
     pub stream: bool,
     pub opaque: bool,
@@ -86,7 +89,7 @@ impl RequestRecord {
         shard: &Shard,
         state: &mut ShardState,
         account: Account,
-        priority: Priority,
+        priority: Class,
         arrival: Arrival,
     ) -> Box<Self> {
         let row = state.place(account, &shard.bounds);
@@ -198,7 +201,7 @@ impl RequestRecord {
         if self.leave_unserved(state, QueueExit::Shed, at) {
             let stats = &mut state.rows[self.row as usize].1;
             stats.shed[self.priority.index()][reason.index()] += 1;
-            stats.slo[Objective::Availability.index()][Verdict::Missed.index()] += 1;
+            stats.slo[Objective::Availability.index()][ObjectiveResult::Missed.index()] += 1;
             count(state, self.account, WindowEvent::Shed, at, 1);
             tell(state, self.account, self.key, at, What::Left { shed: reason.is_congestion() });
             self.write(shard, state, Written::Shed { reason });
@@ -343,7 +346,7 @@ impl RequestRecord {
         let served = end.outcome == Outcome::Completed && end.code == CodeClass::Ok2xx;
         let stats = &mut state.rows[self.row as usize].1;
         let mut verdict = |objective: Objective, met: bool| {
-            let verdict = if met { Verdict::Met } else { Verdict::Missed };
+            let verdict = if met { ObjectiveResult::Met } else { ObjectiveResult::Missed };
             stats.slo[objective.index()][verdict.index()] += 1;
         };
         match (self.timeline.ttft(), end.outcome) {

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use super::timeline::Timeline;
 use crate::vocabulary::backend_id::BackendId;
-use crate::vocabulary::outcome::{Outcome, Priority, ShedReason};
+use crate::vocabulary::class::Class;
+use crate::vocabulary::outcome::Outcome;
+use crate::vocabulary::shed_reason::ShedReason;
 
 /// Who is told of closed requests. Called inside the stats' critical section: to be handed on, never worked on.
 pub trait ReportSink: Send + Sync {
@@ -51,7 +53,7 @@ pub struct RequestReport {
     /// As in the labels of the metrics.
     pub backend: Arc<str>,
     pub model: Arc<str>,
-    pub priority: Priority,
+    pub priority: Class,
     pub dialect: &'static str,
     /// A stream was asked for.
     pub stream: bool,

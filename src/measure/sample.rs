@@ -4,7 +4,7 @@
 //! apart. A sample holds stamps, lengths and counts: no text, no client, no key. It is not a record of the stats: the
 //! entry counts for itself and says besides what a sample needs.
 
-use crate::vocabulary::outcome::Priority;
+use crate::vocabulary::class::Class;
 use crate::vocabulary::time::Timestamp;
 
 /// A request's name in samples; unique in the process.
@@ -32,7 +32,7 @@ pub enum What {
         /// Whether the engine streams the answer, so that a first token will be seen.
         stream: bool,
         /// Its class.
-        priority: Priority,
+        priority: Class,
     },
     /// It was dispatched to the backend.
     Admitted,

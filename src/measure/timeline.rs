@@ -26,17 +26,6 @@ pub struct Timeline {
     pub ended: Option<Timestamp>,
 }
 
-/// Token counts as the engine reports them, believed by whoever passes them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Usage {
-    /// Prompt tokens.
-    pub input: Option<u64>,
-    /// Generated tokens.
-    pub output: Option<u64>,
-    /// Prompt tokens that came from a prefix cache.
-    pub cached: Option<u64>,
-}
-
 impl Timeline {
     /// A request that has just arrived.
     pub fn new(arrived: Timestamp) -> Self {

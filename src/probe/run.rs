@@ -14,7 +14,7 @@ use super::senders::Senders;
 use super::settings::Settings;
 use crate::export::probe::{ProbeControl, RunSummary, SeenKnee, Status};
 use crate::measure::snapshot::Snapshot;
-use crate::measure::{AccountStats, Buckets, Objective, Phase, Verdict};
+use crate::measure::{AccountStats, Buckets, Objective, ObjectiveResult, Phase};
 
 /// Starts and stops runs, one at a time.
 pub struct Prober {
@@ -179,8 +179,8 @@ impl ProbeRun {
             now: snapshot.at,
             time_of_day: Duration::from_secs_f64(unix.max(0.0) % 86_400.0),
             offered: sum(|stats| stats.offered()),
-            met: sum(|stats| stats.slo[Objective::Ttft.index()][Verdict::Met.index()]),
-            missed: sum(|stats| stats.slo[Objective::Ttft.index()][Verdict::Missed.index()]),
+            met: sum(|stats| stats.slo[Objective::Ttft.index()][ObjectiveResult::Met.index()]),
+            missed: sum(|stats| stats.slo[Objective::Ttft.index()][ObjectiveResult::Missed.index()]),
             queued: sum(|stats| stats.queued.iter().sum()),
             queued_for: oldest.map_or(Duration::ZERO, |since| snapshot.at.since(since)),
             pending: sum(|stats| stats.pending),

@@ -1,6 +1,5 @@
 //! A measured request on its way into the books.
 
-use super::policy::priority;
 use super::request::reader::Request;
 use super::spans::caption;
 use super::state::Worker;
@@ -29,7 +28,7 @@ pub(super) fn account(worker: &Worker, request: &Request, backend: BackendId) ->
 /// Opens the books for a measured request, at the backend that is to serve it. Should another one, it is moved.
 pub(super) fn offer(worker: &Worker, request: &Request, backend: BackendId) -> Option<Entry> {
     let (account, arrival) = account(worker, request, backend)?;
-    let mut entry = Entry::offer(&worker.shard, account, priority(request.hints.class), arrival);
+    let mut entry = Entry::offer(&worker.shard, account, request.hints.class, arrival);
     entry.caption(caption(worker, request));
     Some(entry)
 }

@@ -20,7 +20,6 @@ use super::exchange::{Break, End, Exchange, ExchangeCx};
 use super::io::Io;
 use super::listener::is_exhausted;
 use super::local_reply::{LocalReply, error_event};
-use super::policy::priority;
 use super::queue_wait::{Waited, is_gone};
 use super::request::reader::{PathKind, Request};
 use super::response::tap::{Ending, Tap};
@@ -204,7 +203,7 @@ impl Connection<'_> {
                 entry
             }
             None => {
-                let class = priority(request.hints.class);
+                let class = request.hints.class;
                 let mut entry = Entry::admitted(&self.worker.shard, account, class, arrival, dispatched);
                 entry.caption(caption(self.worker, request));
                 entry

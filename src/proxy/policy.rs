@@ -9,8 +9,8 @@ use super::local_reply::LocalReply;
 use super::request::hints::{Tenants, TrustedHints};
 use super::request::reader::Request;
 use crate::admission::pool::Refused;
-use crate::admission::{AdmissionRequest, Class, Mode, Shed};
-use crate::measure::{Priority, ShedReason};
+use crate::admission::{AdmissionRequest, Mode, Shed};
+use crate::vocabulary::shed_reason::ShedReason;
 use crate::vocabulary::time::Timestamp;
 use crate::wire::is_path;
 
@@ -103,32 +103,11 @@ impl RequestPolicy {
         match refused {
             Refused::NoBackend => LocalReply::shed(ShedReason::NoBackend),
             Refused::Shed(Shed { reason, retry_after }) => LocalReply::Shed {
-                reason: shed_reason(reason),
+                reason,
                 status: self.shed_status,
                 retry_after: u16::try_from(retry_after.as_secs()).unwrap_or(u16::MAX).max(1),
             },
         }
-    }
-}
-
-/// The books' word for a class.
-pub(super) fn priority(class: Class) -> Priority {
-    match class {
-        Class::System => Priority::System,
-        Class::Interactive => Priority::Interactive,
-        Class::Default => Priority::Default,
-        Class::Bulk => Priority::Bulk,
-    }
-}
-
-/// The books' word for a line's reason.
-fn shed_reason(reason: crate::admission::ShedReason) -> ShedReason {
-    use crate::admission::ShedReason as Own;
-    match reason {
-        Own::Saturated => ShedReason::Saturated,
-        Own::Deadline => ShedReason::Deadline,
-        Own::QueueFull => ShedReason::QueueFull,
-        Own::QueueBytes => ShedReason::QueueBytes,
     }
 }
 

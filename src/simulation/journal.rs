@@ -161,7 +161,7 @@ mod tests {
     use super::*;
     use crate::estimate::SaturationState;
     use crate::measure::journal::EmissionRecord;
-    use crate::measure::{Priority, ShedReason, Timeline};
+    use crate::measure::{Class, ShedReason, Timeline};
     use crate::simulation::Scenario;
     use crate::simulation::play::{ReplicaStage, play_observed, settings};
 
@@ -182,7 +182,7 @@ mod tests {
         JournalRecord {
             backend: "gpu-0".into(),
             model: "m".into(),
-            priority: Priority::Default,
+            priority: Class::Default,
             timeline: Timeline {
                 arrived: at(arrived),
                 admitted: admitted.map(at),
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn records_become_samples_in_the_order_of_time() {
         let emission = What::Emission { tokens: 1, limited: false };
-        let offered = What::Offered { prompt: Some(7), stream: true, priority: Priority::Default };
+        let offered = What::Offered { prompt: Some(7), stream: true, priority: Class::Default };
         let finished = What::Finished { completed: true, input: None, output: None, cached: None };
         let records = [record(5, Some(6), &[20, 40], 45, completed()), record(1, Some(2), &[30], 60, completed())];
         assert_eq!(

@@ -18,7 +18,7 @@ use crate::admission::Shadow;
 use crate::admission::policy::Control;
 use crate::admission::{AdmissionRequest, BackendQueue, Dequeued, Limits, Mode, Offered, Slot};
 use crate::estimate::{EngineLimits, Settings};
-use crate::measure::{Priority, RequestKey, Sample, What};
+use crate::measure::{Class, RequestKey, Sample, What};
 use crate::vocabulary::time::Timestamp;
 
 /// One engine of a scenario.
@@ -209,7 +209,7 @@ impl<'a, H: FnMut(&Sample)> SimulationLoop<'a, H> {
             requests.resize(number + 1, served);
         }
         requests[number] = served;
-        self.observe(number, What::Offered { prompt: seen, stream: true, priority: Priority::Default });
+        self.observe(number, What::Offered { prompt: seen, stream: true, priority: Class::Default });
         let prompt = self.observed.prompt(seen) as f32;
         let slo = Some(self.stage.subject.slo_ttft);
         let request = AdmissionRequest { arrived: self.now, prompt, bytes: 0, class, tenant, slo, streamed: true };

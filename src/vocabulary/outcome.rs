@@ -3,32 +3,7 @@
 //! Every list has `ALL`, `as_str` (the label value) and `index` (the place in a counter array), so that a counter family
 //! is an array and a label is never looked up. It holds no counters and no decisions.
 
-use serde::{Deserialize, Serialize};
-
-macro_rules! closed {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $label:literal),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        pub enum $name { $($(#[$variant_doc])* #[serde(rename = $label)] $variant),+ }
-
-        impl $name {
-            /// Every value, in the order of `index`.
-            pub const ALL: [Self; [$($label),+].len()] = [$(Self::$variant),+];
-            /// How many values there are.
-            pub const COUNT: usize = Self::ALL.len();
-
-            /// The label value.
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $label),+ }
-            }
-
-            /// Place in `ALL` and in every array kept per value.
-            pub const fn index(self) -> usize {
-                self as usize
-            }
-        }
-    };
-}
+use super::closed::closed;
 
 closed! {
     /// How an admitted request ended.
@@ -47,26 +22,6 @@ closed! {
         UpstreamReset = "upstream_reset",
         /// Clean end of the body with a choice unfinished and no terminal event.
         UpstreamTruncated = "upstream_truncated",
-    }
-}
-
-closed! {
-    /// Why weir refused a request before dispatch.
-    ShedReason {
-        /// Gate closed and the predicted wait leaves no room for the first-token SLO, decided at arrival.
-        Saturated = "saturated",
-        /// Queued, and at its turn the first token can no longer meet the SLO, or the wait limit passed.
-        Deadline = "deadline",
-        /// Request count limit of the queue.
-        QueueFull = "queue_full",
-        /// Byte limit of the queue.
-        QueueBytes = "queue_bytes",
-        /// No healthy backend.
-        NoBackend = "no_backend",
-        /// Drain has begun.
-        Draining = "draining",
-        /// A configured limit for the class or tenant.
-        RateLimit = "rate_limit",
     }
 }
 
@@ -129,20 +84,6 @@ closed! {
 }
 
 closed! {
-    /// The configured classes, first served first.
-    Priority {
-        /// Health and operator traffic.
-        System = "system",
-        /// Somebody waits for it.
-        Interactive = "interactive",
-        /// No class given, or one that is not configured.
-        Default = "default",
-        /// May wait.
-        Bulk = "bulk",
-    }
-}
-
-closed! {
     /// Why another upstream attempt was made.
     RetryReason {
         /// The connection could not be made.
@@ -197,8 +138,8 @@ closed! {
 }
 
 closed! {
-    /// The verdict on one objective.
-    Verdict {
+    /// Whether one objective was met.
+    ObjectiveResult {
         /// Within the objective.
         Met = "met",
         /// Not.
@@ -245,16 +186,6 @@ closed! {
         Request = "request",
         /// First upstream byte read to first byte written to the client.
         FirstByte = "first_byte",
-    }
-}
-
-impl ShedReason {
-    /// Whether it was refused because there was too much to do, rather than for lack of a backend or of a right.
-    pub const fn is_congestion(self) -> bool {
-        match self {
-            Self::Saturated | Self::Deadline | Self::QueueFull | Self::QueueBytes => true,
-            Self::NoBackend | Self::Draining | Self::RateLimit => false,
-        }
     }
 }
 

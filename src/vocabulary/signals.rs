@@ -1,29 +1,31 @@
-//! What control reads of a backend at every tick: plain figures, and no opinion on what follows.
+//! What the estimate of a backend tells admission: plain figures, and no opinion on what follows.
+
+use super::average::octave;
 
 /// Classes of prompt lengths: powers of two.
-pub const BUCKETS: usize = 16;
+pub const PROMPT_CLASSES: usize = 16;
 
-/// One look. Times are seconds, rates per second.
+/// One backend at one tick. Times are seconds, rates per second.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct View {
-    /// Dispatch to first token with nobody in the way, by floor(log2(prompt tokens)); 0 while unknown.
-    pub free: [f64; BUCKETS],
-    /// What first tokens took beyond that: the mean ...
-    pub beyond: f64,
-    /// ... and the standard deviation.
-    pub beyond_deviation: f64,
-    /// First tokens per second of the time in which somebody was pending.
+pub struct Signals {
+    /// Dispatch to first token without load, by floor(log2(prompt tokens)); 0 while unknown.
+    pub unloaded_ttft: [f32; PROMPT_CLASSES],
+    /// Dispatch to first token beyond that, of late: the mean.
+    pub excess_ttft: f64,
+    /// Its standard deviation.
+    pub excess_ttft_deviation: f64,
+    /// First tokens per second of the time in which a request was pending, `mu`.
     pub busy_start_rate: f64,
     /// First tokens per second.
     pub start_rate: f64,
-    /// Dispatch to first token of the last few.
-    pub recent: f64,
-    /// Load-free time to first token of the usual request.
-    pub usual: f64,
-    /// Step time, which is the gap between a stream's emissions.
-    pub gap: f64,
-    /// The time from dispatch to first token that control aims at.
-    pub goal: f64,
+    /// Dispatch to first token of the last few requests.
+    pub recent_ttft: f64,
+    /// Load-free dispatch to first token of the typical request.
+    pub typical_ttft: f64,
+    /// Step time, which is the gap between two emissions of a stream.
+    pub step_time: f64,
+    /// Dispatch to first token that the window aims at.
+    pub ttft_target: f64,
     /// Tokens of the mean answer; 0 while unknown.
     pub mean_answer: f64,
     /// Streams that decode at the knee, once it is known.
@@ -36,4 +38,51 @@ pub struct View {
     pub wasted: f64,
     /// The same over the last one or two seconds.
     pub wasted_lately: f64,
+}
+
+impl Signals {
+    /// Nothing is known.
+    pub const UNKNOWN: Self = Self {
+        unloaded_ttft: [0.0; PROMPT_CLASSES],
+        excess_ttft: 0.0,
+        excess_ttft_deviation: 0.0,
+        busy_start_rate: 0.0,
+        start_rate: 0.0,
+        recent_ttft: 0.0,
+        typical_ttft: 0.0,
+        step_time: 0.0,
+        ttft_target: 0.0,
+        mean_answer: 0.0,
+        knee_in_flight: None,
+        per_prompt_token: None,
+        kv_tokens: None,
+        wasted: 0.0,
+        wasted_lately: 0.0,
+    };
+
+    /// Load-free seconds from dispatch to first token of a prompt of that many tokens.
+    pub fn unloaded_ttft(&self, prompt: f64) -> f64 {
+        f64::from(self.unloaded_ttft[octave(prompt).min(PROMPT_CLASSES - 1)])
+    }
+
+    /// Seconds from dispatch to first token, `deviations` above the mean.
+    pub fn expected_ttft(&self, prompt: f64, deviations: f64) -> f64 {
+        self.unloaded_ttft(prompt) + self.excess_ttft + deviations * self.excess_ttft_deviation
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_looked_up_by_the_prompts_logarithm() {
+        let mut signals = Signals { excess_ttft: 0.5, excess_ttft_deviation: 0.1, ..Signals::UNKNOWN };
+        signals.unloaded_ttft[7] = 0.25;
+        assert_eq!(signals.unloaded_ttft(128.0), 0.25);
+        assert_eq!(signals.unloaded_ttft(256.0), 0.0);
+        assert!((signals.expected_ttft(200.0, 2.0) - 0.95).abs() < 1e-9);
+        let unknown = [0.0, f64::NAN, 1e30].map(|prompt| signals.unloaded_ttft(prompt));
+        assert_eq!(unknown, [0.0; 3]);
+    }
 }

@@ -20,8 +20,9 @@ mod stream;
 mod totals;
 mod usage;
 
+pub use crate::vocabulary::usage::Usage;
 pub use dialect::{ApiFamily, BodyFormat, Dialect};
 pub use event::InBandError;
 pub use path::{Endpoint, Route, is_path, route};
 pub use request::{PromptLength, RequestScanner, RequestShape};
-pub use stream::{Emission, StreamReading, StreamScanner, Usage};
+pub use stream::{Emission, StreamReading, StreamScanner};

@@ -10,23 +10,13 @@ use super::event::{Event, InBandError};
 use super::json::Walker;
 use super::sse::{Sse, SsePiece};
 use super::totals::AnswerTotals;
+use crate::vocabulary::usage::Usage;
 
 /// One content event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Emission {
     /// Tokens in it: the growth of a running count where the stream carries one, else one a choice.
     pub tokens: u32,
-}
-
-/// Token counts as reported, where they can be believed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Tokens of the prompt or of all prompts, each prompt once, cached ones included.
-    pub input: Option<u64>,
-    /// Tokens generated, in all choices together.
-    pub output: Option<u64>,
-    /// How many of `input` the engine had in its cache.
-    pub cached: Option<u64>,
 }
 
 /// What was read so far.

@@ -17,7 +17,7 @@ use super::count::{Count, TokenReport, sum};
 use super::dialect::{Dialect, has_sequences};
 use super::event::Event;
 use super::sequences::Sequences;
-use super::stream::Usage;
+use crate::vocabulary::usage::Usage;
 
 /// The reports of one answer, but for those that stand beside one sequence: `Sequences` keeps them.
 #[derive(Debug, Default)]

@@ -43,7 +43,7 @@ pub fn run() -> Vec<Verdict> {
     let times = |deed| tally.times(deed);
     let fired: Vec<u64> = CANCELS.iter().map(|deed| times(*deed)).collect();
     let sent: u64 = fired.iter().sum();
-    println!("   {sent} cancels in {took:.0} s; FIN and reset read_ahead, FIN and reset late: {fired:?}");
+    println!("   {sent} cancels in {took:.0} s; FIN and reset early, FIN and reset late: {fired:?}");
     verdicts.push(verdict(
         format!("{sent} cancels happened, {} could not connect (bound: {CANCELLED}, 0)", tally.unconnected),
         sent >= CANCELLED && tally.unconnected == 0 && times(Deed::Stays) == 0,

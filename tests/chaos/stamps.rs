@@ -27,8 +27,8 @@ pub fn run() -> Vec<Verdict> {
         verdicts.push(gaps(who, pairs));
     }
     let all = || short.iter().chain(&alone).chain(&readers).chain(&stalled);
-    let read_ahead = all().flat_map(|pair| &pair.lags).filter(|lag| **lag < 0.0).count();
-    verdicts.push(verdict(format!("{read_ahead} stamps before the engine's own"), read_ahead == 0));
+    let early = all().flat_map(|pair| &pair.lags).filter(|lag| **lag < 0.0).count();
+    verdicts.push(verdict(format!("{early} stamps before the engine's own"), early == 0));
     let limited: usize = all().map(|pair| pair.limited).sum();
     let why = "the engine is read all the time, whatever its client takes";
     verdicts.push(verdict(format!("{limited} gaps ascribed to a client ({why})"), limited == 0));

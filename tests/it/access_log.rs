@@ -106,7 +106,7 @@ fn every_kind_of_end_has_one_line_that_says_so() {
 }
 
 #[test]
-fn refusals_malformed_requests_and_what_only_passes_have_lines_too() {
+fn refusals_malformed_and_passed_requests_have_lines_too() {
     let origin = play();
     let weir = Process::serve(Path::new(WEIR), &[origin.address], SETTINGS);
     let pass = b"GET /v1/models?key=x HTTP/1.1\r\nhost: a\r\nx-request-id: passing\r\nx-do: refuse\r\n\r\n";
@@ -132,7 +132,7 @@ fn refusals_malformed_requests_and_what_only_passes_have_lines_too() {
 }
 
 #[test]
-fn nothing_is_written_unless_it_is_asked_for_and_a_quiet_level_does_not_hide_it() {
+fn lines_are_written_only_on_request_and_at_every_level() {
     let origin = play();
     let weir = Process::serve(Path::new(WEIR), &[origin.address], "workers: 1");
     assert_eq!(send(weir.address, "unseen", "serve"), 200);
@@ -142,7 +142,7 @@ fn nothing_is_written_unless_it_is_asked_for_and_a_quiet_level_does_not_hide_it(
 }
 
 #[test]
-fn a_line_holds_no_query_key_or_body_and_a_request_id_cannot_forge_one() {
+fn a_line_holds_no_content_and_cannot_be_forged() {
     let origin = play();
     let weir = Process::serve(Path::new(WEIR), &[origin.address], SETTINGS);
     let long = "i".repeat(129);

@@ -173,7 +173,7 @@ fn every_path_answers_the_methods_it_lists_and_405_to_others() {
 }
 
 #[test]
-fn every_path_refuses_foreign_hosts_and_origins_whatever_the_method() {
+fn every_path_refuses_foreign_hosts_and_origins() {
     let rig = Rig::start(AccessPolicy::default());
     let foreign = [
         ("Host: evil.example\r\n", 403),
@@ -227,7 +227,7 @@ fn the_mode_is_switched_by_who_may_and_read_by_everybody() {
 }
 
 #[test]
-fn a_drain_that_waits_ends_with_the_last_request_or_the_wait_or_its_cancelling() {
+fn a_waiting_drain_ends_with_the_last_request_or_its_limit() {
     let rig = Rig::start(AccessPolicy::default());
     assert_eq!(rig.get("/drain?wait=50ms").0, 504);
     assert_eq!(rig.get("/drain?wait=soon").0, 400);
@@ -287,7 +287,7 @@ fn a_body_of_a_mebibyte_is_read_and_more_is_413() {
 }
 
 #[test]
-fn the_sixty_fifth_connection_is_turned_away_while_all_others_are_answered_and_a_free_place_is_taken_again() {
+fn the_sixty_fifth_connection_is_refused_until_a_slot_is_free() {
     let rig = Rig::start(AccessPolicy::default());
     let waiting: Vec<_> = (0..64)
         .map(|_| {
@@ -318,7 +318,7 @@ fn the_sixty_fifth_connection_is_turned_away_while_all_others_are_answered_and_a
 }
 
 #[test]
-fn stopping_the_port_ends_its_thread_even_with_callers_connected() {
+fn stopping_the_port_ends_its_thread_under_callers() {
     let rig = Rig::start(AccessPolicy::default());
     let mut stream = rig.open();
     let Rig { port, .. } = rig;
@@ -328,7 +328,7 @@ fn stopping_the_port_ends_its_thread_even_with_callers_connected() {
 }
 
 #[test]
-fn a_reload_is_a_change_and_answers_what_it_did_or_every_mistake() {
+fn a_reload_answers_what_it_did_or_every_mistake() {
     let rig = Rig::start(AccessPolicy::default());
     let (status, text) = rig.raw(b"POST /-/reload HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n");
     let text = String::from_utf8(text).unwrap();

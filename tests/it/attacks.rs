@@ -187,7 +187,7 @@ fn fill(listener: &socket2::Socket) -> Vec<socket2::Socket> {
 // ---- what two readers could understand differently ------------------------------------------------------------------
 
 #[test]
-fn an_answer_without_a_body_that_may_have_one_all_the_same_ends_its_connection() {
+fn an_answer_that_may_hide_a_body_ends_its_connection() {
     for (method, answer) in [
         ("GET", &b"HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked\r\n\r\n"[..]),
         ("GET", b"HTTP/1.1 204 No Content\r\ncontent-length: 40\r\n\r\n"),
@@ -227,7 +227,7 @@ fn a_date_that_the_engine_has_removed_is_made_anew() {
 }
 
 #[test]
-fn fields_that_carry_identity_or_meaning_cannot_be_removed_by_a_neighbour() {
+fn fields_of_identity_cannot_be_removed_by_connection() {
     let (engine, heard) = answering(b"HTTP/1.1 200 OK\r\nconnection: content-type\r\ncontent-length: 0\r\n\r\n");
     let running = weir(&[engine], "");
     for name in ["x-api-key", "api-key", "cookie", "content-type", "content-encoding"] {
@@ -241,7 +241,7 @@ fn fields_that_carry_identity_or_meaning_cannot_be_removed_by_a_neighbour() {
 }
 
 #[test]
-fn a_request_that_comes_back_is_a_loop_however_its_via_is_written() {
+fn a_request_that_returns_is_a_loop_in_any_spelling_of_via() {
     let (engine, heard) = answering(OK);
     let running = weir(&[engine], "");
     get(running.address, "/x");
@@ -258,7 +258,7 @@ fn a_request_that_comes_back_is_a_loop_however_its_via_is_written() {
 }
 
 #[test]
-fn a_broken_answer_does_not_look_whole_to_a_client_whose_only_framing_is_the_close() {
+fn a_broken_answer_framed_by_close_does_not_look_whole() {
     for (answer, whole) in [
         (&b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n"[..], false),
         (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", true),
@@ -303,7 +303,7 @@ fn the_prefix_of_a_backends_address_stands_before_every_path() {
 }
 
 #[test]
-fn a_head_longer_than_configured_is_431_and_one_that_fits_is_not() {
+fn only_a_head_longer_than_configured_is_431() {
     let (engine, _heard) = answering(OK);
     let running = weir(&[engine], "limits: {max_header: 2KiB}");
     let request = |n: usize| format!("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\nx: {}\r\n\r\n", "y".repeat(n));
@@ -314,7 +314,7 @@ fn a_head_longer_than_configured_is_431_and_one_that_fits_is_not() {
 }
 
 #[test]
-fn a_peer_in_a_trusted_network_is_trusted_also_when_its_address_is_mapped() {
+fn a_trusted_peer_is_trusted_with_a_mapped_address_too() {
     let (engine, _heard) = answering(OK);
     let running = weir(&[engine], "admission: {trust: ['10.0.0.0/8']}");
     assert!(running.proxy.trusts("::ffff:10.1.2.3".parse().unwrap()));
@@ -325,7 +325,7 @@ fn a_peer_in_a_trusted_network_is_trusted_also_when_its_address_is_mapped() {
 // ---- who can be starved ------------------------------------------------------------------------------------------
 
 #[test]
-fn a_head_or_a_body_that_drips_ends_at_its_deadline_however_steadily_it_drips() {
+fn a_dripping_head_or_body_ends_at_its_deadline() {
     let (engine, heard) = answering(OK);
     let running = weir(&[engine], "limits: {header_timeout: 400ms, body_timeout: 400ms}");
     for start in [&b"GET / HTTP/1.1\r\nx: "[..], b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n"] {
@@ -346,7 +346,7 @@ fn a_head_or_a_body_that_drips_ends_at_its_deadline_however_steadily_it_drips() 
 }
 
 #[test]
-fn an_address_at_its_cap_is_turned_away_and_served_again_once_a_place_is_free() {
+fn an_address_at_its_cap_is_served_once_a_slot_is_free() {
     let (engine, _heard) = answering(OK);
     let running = weir(&[engine], "limits: {max_connections_per_address: 2}");
     let places = [open(running.address), open(running.address)];
@@ -360,7 +360,7 @@ fn an_address_at_its_cap_is_turned_away_and_served_again_once_a_place_is_free() 
 }
 
 #[test]
-fn a_connection_over_the_cap_waits_and_is_served_when_another_ends() {
+fn a_connection_over_the_cap_is_served_when_another_ends() {
     let (engine, _heard) = answering(OK);
     let running = weir(&[engine], "limits: {max_connections: 1}");
     let place = open(running.address);
@@ -375,7 +375,7 @@ fn a_connection_over_the_cap_waits_and_is_served_when_another_ends() {
 }
 
 #[test]
-fn a_worker_that_waits_for_connections_keeps_no_place_from_the_others() {
+fn a_worker_that_waits_holds_no_slot_of_the_others() {
     let (engine, _heard) = answering(OK);
     let text = "listen: 127.0.0.1:0\nworkers: 3\nadmin: {listen: '127.0.0.1:0'}\nlimits: {max_connections: 1}\n";
     let text = format!("{text}backends: [{{url: 'http://{engine}', engine: none}}]\n");
@@ -426,7 +426,7 @@ fn undrain(running: &RunningServer, token: &str) -> String {
 }
 
 #[test]
-fn a_stream_whose_client_takes_nothing_is_not_taken_for_a_silent_backend() {
+fn a_client_that_takes_nothing_is_no_silent_backend() {
     let running = weir(&[flooding()], "");
     let mut client = open(running.address);
     client.write_all(&post(CHAT, "", STREAM)).unwrap();
@@ -450,7 +450,7 @@ fn a_stream_whose_client_takes_nothing_is_not_taken_for_a_silent_backend() {
 }
 
 #[test]
-fn an_answer_reaches_a_client_that_has_sent_more_than_was_asked_for() {
+fn an_answer_reaches_a_client_that_has_sent_too_much() {
     let (engine, _heard) = answering(OK);
     let running = weir(&[engine], "");
     for _ in 0..20 {
@@ -486,7 +486,7 @@ fn a_request_whose_task_ends_while_dialling_is_booked() {
 }
 
 #[test]
-fn a_client_that_leaves_while_its_backend_is_dialled_is_seen_also_behind_stray_bytes() {
+fn a_client_that_leaves_during_the_dial_is_noticed() {
     let (first, second) = (black_hole(), black_hole());
     let running = weir(&[first.0, second.0], "limits: {connect_timeout: 60s}");
     for stray in ["", "\r\n"] {
@@ -504,7 +504,7 @@ fn a_client_that_leaves_while_its_backend_is_dialled_is_seen_also_behind_stray_b
 }
 
 #[test]
-fn a_client_that_leaves_while_a_stale_connection_is_replaced_is_seen() {
+fn a_client_that_leaves_during_a_redial_is_noticed() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -533,7 +533,7 @@ fn a_client_that_leaves_while_a_stale_connection_is_replaced_is_seen() {
 }
 
 #[test]
-fn a_backend_that_had_the_request_for_a_while_is_not_given_it_again() {
+fn a_request_that_a_backend_had_for_a_while_is_not_repeated() {
     for (looks, attempts) in [(250, 2), (0, 3)] {
         let (told, heard) = channel();
         let engine = backend(move |mut stream, number| {
@@ -556,7 +556,7 @@ fn a_backend_that_had_the_request_for_a_while_is_not_given_it_again() {
 }
 
 #[test]
-fn an_engine_that_sends_its_head_at_once_may_take_its_time_for_the_body_and_not_in_the_middle_of_it() {
+fn an_early_head_may_wait_for_its_body_but_not_within_it() {
     for (first, status) in [("", Outcome::Completed), ("{", Outcome::UpstreamTimeout)] {
         let engine = backend(move |mut stream, _| {
             if request(&mut stream).is_some_and(|head| head.starts_with("POST")) {
@@ -574,7 +574,7 @@ fn an_engine_that_sends_its_head_at_once_may_take_its_time_for_the_body_and_not_
 }
 
 #[test]
-fn memory_that_a_slow_client_has_used_up_is_not_the_backends_fault() {
+fn memory_used_up_by_a_slow_client_is_no_backend_fault() {
     let running = weir(&[flooding()], "limits: {max_body: 64KiB, body_memory: 64KiB}");
     let mut client = open(running.address);
     client.write_all(&post(CHAT, "", STREAM)).unwrap();
@@ -590,7 +590,7 @@ fn memory_that_a_slow_client_has_used_up_is_not_the_backends_fault() {
 }
 
 #[test]
-fn an_answer_that_cannot_be_read_is_neither_pending_nor_a_stream_without_a_token() {
+fn an_unreadable_answer_is_not_pending() {
     for head in [
         "content-type: text/event-stream\r\ncontent-encoding: br",
         "content-type: text/event-stream\r\ncontent-encoding: gzip",
@@ -621,7 +621,7 @@ fn an_answer_that_cannot_be_read_is_neither_pending_nor_a_stream_without_a_token
 }
 
 #[test]
-fn a_backend_that_closes_before_it_answers_has_reset_and_not_truncated() {
+fn a_backend_that_closes_before_its_answer_has_reset() {
     let engine = backend(|mut stream, _| drop(request(&mut stream)));
     let running = weir(&[engine], "");
     assert!(ask(running.address, &post(CHAT, "", STREAM)).starts_with("HTTP/1.1 502 "));
@@ -660,7 +660,7 @@ fn a_drain_that_says_empty_takes_no_request_any_more() {
 }
 
 #[test]
-fn the_journal_is_readable_on_its_own_and_ends_with_the_process() {
+fn the_journal_is_readable_and_ends_with_the_process() {
     let (engine, _heard) = answering(OK);
     let path = std::env::temp_dir().join(format!("weir-attacks-{}.jsonl", std::process::id()));
     let running = weir(&[engine], &format!("journal: {{path: '{}'}}", path.display()));

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weir::measure::{
-    Account, Arrival, BackendNames, BucketSettings, CodeClass, Entry, EntryEnd, Ledger, Outcome, OverheadStage,
-    Priority, RetryReason, ShedReason, Snapshot, Usage,
+    Account, Arrival, BackendNames, BucketSettings, Class, CodeClass, Entry, EntryEnd, Ledger, Outcome, OverheadStage,
+    RetryReason, ShedReason, Snapshot, Usage,
 };
 use weir::vocabulary::backend_id::BackendId;
 use weir::vocabulary::slo::Slo;
@@ -15,7 +15,7 @@ use weir::vocabulary::time::Timestamp;
 pub fn ledger() -> Arc<Ledger> {
     let (ledger, account) = one_model("m0");
     for finished in [true, false] {
-        let mut entry = Entry::offer(&ledger.shard(0), account, Priority::Default, arrival(Timestamp::ZERO, true));
+        let mut entry = Entry::offer(&ledger.shard(0), account, Class::Default, arrival(Timestamp::ZERO, true));
         entry.admit(Timestamp::ZERO);
         entry.on_emission(Timestamp::from_nanos(5), 1, false);
         if finished {
@@ -56,7 +56,7 @@ pub fn fleet(backends: u16, models: usize) -> Arc<Ledger> {
 /// One completed request of a model of this name.
 pub fn of_model(name: &str) -> Snapshot {
     let (ledger, account) = one_model(name);
-    let mut entry = Entry::offer(&ledger.shard(0), account, Priority::Default, arrival(Timestamp::ZERO, true));
+    let mut entry = Entry::offer(&ledger.shard(0), account, Class::Default, arrival(Timestamp::ZERO, true));
     entry.admit(Timestamp::ZERO);
     entry.finish(end(Outcome::Completed, CodeClass::Ok2xx, at(1)));
     ledger.snapshot(at(2))
@@ -70,7 +70,7 @@ fn one_model(name: &str) -> (Arc<Ledger>, Account) {
 }
 
 fn fill(ledger: &Ledger, account: Account) {
-    for (i, priority) in Priority::ALL.into_iter().enumerate() {
+    for (i, priority) in Class::ALL.into_iter().enumerate() {
         let shard = ledger.shard(i);
         let offer = |ms, stream| Entry::offer(&shard, account, priority, arrival(at(ms), stream));
         for outcome in Outcome::ALL {

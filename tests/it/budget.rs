@@ -37,7 +37,7 @@ fn all_known() -> ProcessState {
 }
 
 #[test]
-fn twenty_backends_with_ten_models_are_scraped_in_time_and_have_as_many_series_as_is_said() {
+fn twenty_backends_with_ten_models_are_scraped_in_time() {
     let ledger = books::fleet(BACKENDS as u16, MODELS);
     let (exposition, facts) = (Exposition::new(&[]), all_known());
     let mut costs: Vec<Duration> = (0..5)

@@ -127,7 +127,7 @@ metrics: {passthrough: off}
 ";
 
 #[test]
-fn nothing_of_a_request_or_an_answer_is_logged_shown_or_kept_on_any_path() {
+fn no_content_is_logged_shown_or_kept_on_any_path() {
     let log = Log::default();
     let writer = log.clone();
     tracing_subscriber::fmt()

@@ -42,7 +42,7 @@ fn the_shipped_file_says_the_defaults() {
 
 /// What the program writes of itself lies in the repository as it writes it.
 #[test]
-fn the_shipped_file_schema_and_reference_are_what_the_program_writes() {
+fn the_shipped_files_are_what_the_program_writes() {
     let schema = format!("{:#}\n", weir::config::schema::schema());
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/use/configuration.md");
     for (path, written, with) in [
@@ -355,7 +355,7 @@ fn a_secret_comes_from_a_file_beside_the_configuration() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_a_fault_at_its_place_and_what_a_file_holds_is_never_told() {
+fn a_file_that_cannot_be_read_is_a_fault_at_its_place() {
     let folder = Folder::new("unreadable");
     folder.file("token", "canary with blanks\n");
     let text = format!("{ONE_BACKEND}admin:\n  token: ${{file:none}}\n");
@@ -367,7 +367,7 @@ fn a_file_that_cannot_be_read_is_a_fault_at_its_place_and_what_a_file_holds_is_n
 }
 
 #[test]
-fn a_secret_at_the_wrong_key_is_not_told_and_what_was_typed_there_is() {
+fn a_secret_at_the_wrong_key_is_not_shown() {
     let folder = Folder::new("wrong-key");
     folder.file("token", "canary\n");
     for key in [
@@ -388,7 +388,7 @@ fn a_secret_at_the_wrong_key_is_not_told_and_what_was_typed_there_is() {
 }
 
 #[test]
-fn a_file_that_anybody_may_write_is_refused_and_one_that_the_group_may_write_is_not() {
+fn a_file_that_everyone_may_write_is_refused() {
     use std::os::unix::fs::PermissionsExt;
     let folder = Folder::new("mode");
     let path = folder.file("weir.yaml", ONE_BACKEND);

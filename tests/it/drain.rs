@@ -22,7 +22,7 @@ fn short(weir: &Process) -> crate::support::Answer {
 }
 
 #[test]
-fn open_streams_finish_new_requests_are_told_to_go_elsewhere_and_the_last_one_ends_the_process() {
+fn a_drain_refuses_new_requests_and_ends_with_the_last_one() {
     let (origin, finish) = held_open();
     let mut weir = serve(&origin, "{min_delay: 300ms, timeout: 60s}");
     let mut streams: Vec<_> = (0..3)
@@ -84,7 +84,7 @@ fn an_idle_process_leaves_as_soon_as_its_delay_is_over() {
 }
 
 #[test]
-fn a_stream_longer_than_the_timeout_is_cut_and_does_not_look_complete() {
+fn a_stream_cut_by_the_timeout_does_not_look_complete() {
     let (origin, _finish) = held_open();
     let mut weir = serve(&origin, "{min_delay: 100ms, timeout: 700ms}");
     let mut client = Client::connect(weir.address);
@@ -98,7 +98,7 @@ fn a_stream_longer_than_the_timeout_is_cut_and_does_not_look_complete() {
 }
 
 #[test]
-fn a_signal_right_after_weir_says_that_it_serves_is_a_drain_and_not_a_kill() {
+fn a_signal_right_after_the_start_is_a_drain_and_not_a_kill() {
     let (origin, _finish) = held_open();
     for _ in 0..5 {
         let mut weir = serve(&origin, "{min_delay: 10ms, timeout: 60s}");

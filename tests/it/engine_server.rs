@@ -360,7 +360,7 @@ async fn a_client_that_leaves_frees_its_slot_at_once() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_before_its_whole_answer_frees_its_slot_too() {
+async fn a_client_that_leaves_early_frees_its_slot_too() {
     let engine = Engine::with(one_slot).await;
     let body = and(chat(100_000), json!({"stream": false})).to_string();
     let leaver = engine.send(CHAT, "x-request-id: gone\r\n", &body).await;

@@ -307,7 +307,7 @@ fn books_that_do_not_balance_are_noticed() {
 }
 
 #[test]
-fn a_hostile_model_name_is_one_label_value_without_control_characters() {
+fn a_hostile_model_name_is_one_harmless_label_value() {
     let name = "a\"} 1\nweir_forged{x=\"\\\u{202e}\u{1b}[2J 😀";
     let text = Text::parse(&render(&books::of_model(name))).unwrap();
     let shown: String = name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
@@ -329,7 +329,7 @@ fn the_parser_refuses_what_prometheus_would() {
 }
 
 #[test]
-fn a_fully_populated_account_stays_within_the_documented_number_of_series() {
+fn a_full_account_has_at_most_the_documented_series() {
     let series = |accounts| Text::parse(&render(&books::busy(accounts))).unwrap().samples.len();
     let (one, two) = (series(1), series(2));
     println!("{} series an account, {} for the process", two - one, 2 * one - two);
@@ -337,7 +337,7 @@ fn a_fully_populated_account_stays_within_the_documented_number_of_series() {
 }
 
 #[test]
-fn status_has_every_key_of_the_contract_and_agrees_with_the_metrics() {
+fn status_has_every_documented_key_and_agrees_with_metrics() {
     let snapshot = books::busy(3);
     let text = Text::parse(&render(&snapshot)).unwrap();
     let status = describe(&snapshot, &facts(judged(true)), false);

@@ -159,7 +159,7 @@ fn a_lost_gpu_is_down_the_others_are_not_and_it_may_come_back() {
 }
 
 #[test]
-fn errors_that_the_driver_reports_are_counted_from_the_start_on() {
+fn errors_of_the_driver_are_counted_from_the_start() {
     let fake = FakeNvml::build("xid");
     fake.answer("xids 5\nxid 31");
     let weir = reading(&fake);
@@ -171,7 +171,7 @@ fn errors_that_the_driver_reports_are_counted_from_the_start_on() {
 }
 
 #[test]
-fn instances_of_a_divided_gpu_have_names_and_memory_of_their_own() {
+fn instances_of_a_divided_gpu_have_their_own_memory() {
     let fake = FakeNvml::build("mig");
     fake.answer("count 2\nmig.1 1");
     let file = format!(
@@ -192,7 +192,7 @@ fn instances_of_a_divided_gpu_have_names_and_memory_of_their_own() {
 }
 
 #[test]
-fn without_a_library_or_a_driver_there_is_one_line_and_no_family() {
+fn without_a_library_there_is_one_line_and_no_family() {
     let engine = Engine::quick();
     let missing = "gpu: {library: /nowhere/libnvidia-ml.so.1}\n".to_owned();
     let fake = FakeNvml::build("undriven");
@@ -213,7 +213,7 @@ fn without_a_library_or_a_driver_there_is_one_line_and_no_family() {
 }
 
 #[test]
-fn a_library_that_hangs_takes_its_readings_with_it_and_nothing_else() {
+fn a_library_that_hangs_stops_its_own_readings_alone() {
     let fake = FakeNvml::build("hanging");
     let engine = Engine::quick();
     let weir = Weir::with(&[engine.address], &fake.settings(), |_| {});

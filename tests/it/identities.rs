@@ -7,7 +7,7 @@ use crate::support::storm::{ALL, Deed};
 use crate::support::weir::{finished, total};
 
 #[test]
-fn the_identities_are_exact_at_a_thousand_scrapes_in_the_middle_of_chaos() {
+fn the_identities_are_exact_at_every_scrape_of_chaos() {
     let report = chaos::run(3_000, 1_000, 10, 6, 1);
     println!("{} scrapes, panics {:?}, {:?}", report.scrapes, report.panics, report.faults);
     assert!(report.scrapes >= 1_000, "{} scrapes", report.scrapes);

@@ -146,7 +146,7 @@ fn whole(status: &str, extra: &str, body: &str) -> Vec<Vec<u8>> {
     vec![format!("{head}{body}").into_bytes()]
 }
 
-fn upstream_request(give_up: GiveUp) -> PreparedRequest {
+fn outgoing(give_up: GiveUp) -> PreparedRequest {
     let draw = small().draw(0);
     PreparedRequest {
         api: Api::OpenaiChat,
@@ -162,7 +162,7 @@ fn small() -> Workload {
 
 async fn exchange(client: &Client, give_up: GiveUp) -> LoadRecord {
     let mut record = LoadRecord::offered(&small().draw(0), Timestamp::ZERO);
-    client.exchange(&upstream_request(give_up), &mut record).await;
+    client.exchange(&outgoing(give_up), &mut record).await;
     record
 }
 
@@ -211,7 +211,7 @@ async fn a_connection_that_died_while_idle_costs_no_request() {
 }
 
 #[tokio::test]
-async fn a_connection_that_dies_under_the_next_request_is_replaced_once() {
+async fn a_connection_that_dies_under_a_request_is_replaced_once() {
     let server = Server::start(vec![Play::Pieces(stream_of(2)), Play::PiecesThenClose(vec![])]).await;
     let client = server.client().await;
     assert_eq!(exchange(&client, GiveUp::Never).await.resent, 0);
@@ -241,7 +241,7 @@ async fn a_terminator_completes_even_if_the_connection_then_breaks() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_shed_with_its_retry_after_and_keeps_the_connection() {
+async fn a_refusal_has_retry_after_and_keeps_the_connection() {
     let refusal = whole("429 Too Many Requests", "retry-after: 7\r\n", "{\"error\":{\"code\":\"saturated\"}}");
     let server = Server::start(vec![Play::Pieces(refusal)]).await;
     let client = server.client().await;

@@ -149,7 +149,7 @@ fn the_page_is_what_the_registry_says() {
 }
 
 #[test]
-fn every_row_is_whole_and_no_label_of_a_caller_is_listed_by_value() {
+fn every_row_is_whole_and_lists_no_value_of_a_caller() {
     let page = page();
     let rows: Vec<_> = page.lines().filter(|line| line.starts_with("| `")).collect();
     assert!(rows.len() > families::ALL.len(), "and those of the process");

@@ -53,7 +53,7 @@ impl Viewer {
 }
 
 #[test]
-fn the_files_come_with_a_policy_that_allows_nothing_inline_and_nothing_from_elsewhere() {
+fn the_policy_of_the_page_allows_only_its_own_files() {
     let weir = lonely();
     for (path, media) in [("/", "text/html"), ("/page.js", "text/javascript"), ("/page.css", "text/css")] {
         let request = format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n");
@@ -71,7 +71,7 @@ fn the_files_come_with_a_policy_that_allows_nothing_inline_and_nothing_from_else
 }
 
 #[test]
-fn a_viewer_is_told_at_once_and_then_every_second_what_status_says() {
+fn a_viewer_gets_the_status_at_once_and_every_second() {
     let weir = lonely();
     let mut viewer = Viewer::open(weir.admin);
     assert!(
@@ -96,7 +96,7 @@ fn a_viewer_is_told_at_once_and_then_every_second_what_status_says() {
 }
 
 #[test]
-fn so_many_look_and_no_more_and_probes_are_answered_whoever_looks() {
+fn viewers_are_limited_and_probes_are_answered_beside_them() {
     let weir = lonely();
     let mut viewers: Vec<Viewer> = (0..VIEWERS).map(|_| Viewer::open(weir.admin)).collect();
     let refused = Viewer::open(weir.admin);

@@ -28,7 +28,7 @@ fn enforcing(origin: &Origin) -> Weir {
 }
 
 #[test]
-fn the_engine_is_asked_for_a_stream_and_the_client_gets_one_document() {
+fn the_engine_streams_and_the_client_gets_one_document() {
     let origin = streaming();
     let weir = enforcing(&origin);
     let mut client = Client::connect(weir.address);
@@ -54,7 +54,7 @@ fn the_engine_is_asked_for_a_stream_and_the_client_gets_one_document() {
 }
 
 #[test]
-fn while_observing_or_switched_off_or_in_doubt_the_request_goes_as_it_came() {
+fn observing_or_in_doubt_the_request_goes_as_it_came() {
     let origin = Origin::always(whole("{}"));
     let off =
         format!("backends: [{{url: 'http://{}', engine: none, reassemble: false}}]\nmode: enforce", origin.address);
@@ -82,7 +82,7 @@ fn an_engine_that_answers_whole_all_the_same_is_passed_on() {
 }
 
 #[test]
-fn an_error_in_the_middle_is_an_error_and_a_stream_that_breaks_off_is_no_answer() {
+fn an_error_or_an_end_in_mid_stream_is_no_answer() {
     let said = Origin::start(|talk| {
         while talk.request().is_some() {
             let error = chunk(b"data: {\"error\":{\"message\":\"out of memory\",\"code\":503}}\n\ndata: [DONE]\n\n");

@@ -64,13 +64,13 @@ fn the_sweep_that_weir_starts_from_is_reproduced() {
 
 /// A5: a scenario about holding the load must fail where it is not held.
 #[test]
-fn ungated_twice_the_capacity_serves_few_requests_in_time() {
+fn twice_the_capacity_without_a_gate_serves_few_in_time() {
     play(&["step2x"], &["seed"], Some(&[1]));
 }
 
 /// A2, A8, A10: the same with a gate.
 #[test]
-fn a_gate_keeps_goodput_at_the_capacity_at_twice_the_load() {
+fn at_twice_the_capacity_a_gate_keeps_the_goodput() {
     play(&["hold_step2x"], &["slots16", "prefill", "h100like"], Some(&[3]));
 }
 
@@ -100,6 +100,6 @@ fn refused_clients_that_retry_are_served_and_do_no_harm() {
 
 /// A24, A25.
 #[test]
-fn a_high_class_and_small_tenants_survive_an_overload() {
+fn a_high_class_and_small_tenants_are_served_in_overload() {
     play(&["hold_classes", "hold_tenants"], &["smallkv", "codegen"], Some(&[1]));
 }

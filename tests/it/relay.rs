@@ -23,7 +23,7 @@ fn post(path: &str, extra: &str, body: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_streamed_request_arrives_whole_and_its_tokens_are_counted_exactly() {
+fn a_streamed_request_is_whole_and_its_tokens_are_counted() {
     let running = Weir::before(&[Engine::quick().address]);
     let answer = ask(running.address, &post("/v1/chat/completions", "", &chat(17)));
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -103,7 +103,7 @@ fn a_chunked_upload_and_a_byte_by_byte_request_are_one_request() {
 }
 
 #[test]
-fn malformed_requests_are_answered_in_the_callers_dialect_and_never_offered() {
+fn malformed_requests_are_answered_in_dialect_and_not_offered() {
     let running = Weir::before(&[Engine::quick().address]);
     for (request, status) in [
         (&b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n"[..], "400"),
@@ -121,7 +121,7 @@ fn malformed_requests_are_answered_in_the_callers_dialect_and_never_offered() {
 }
 
 #[test]
-fn a_dead_backend_is_a_502_and_with_another_one_the_request_is_served() {
+fn a_dead_backend_is_a_502_unless_there_is_another() {
     let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let alone = Weir::before(&[dead]);
     let answer = ask(alone.address, &post("/v1/chat/completions", "", &chat(3)));
@@ -144,7 +144,7 @@ fn a_stream_that_breaks_is_visibly_broken_and_never_completed() {
 }
 
 #[test]
-fn a_panic_in_each_phase_ends_one_request_and_leaves_the_books_exact() {
+fn a_panic_ends_one_request_and_the_books_balance() {
     for phase in [HookPoint::Head, HookPoint::Arrived, HookPoint::Dispatched, HookPoint::Ended] {
         let test_hook: fn(HookPoint) = match phase {
             HookPoint::Head => |phase| assert!(phase != HookPoint::Head, "injected"),

@@ -29,7 +29,7 @@ fn reloads_under_load_lose_no_request_and_keep_the_books() {
 }
 
 #[test]
-fn a_backend_that_is_taken_out_takes_nothing_more_ends_its_streams_and_is_gone() {
+fn a_removed_backend_ends_its_streams_and_is_gone() {
     let (leaving, finish) = held_open();
     let (staying, _finish) = held_open();
     let origins = [leaving, staying];
@@ -58,7 +58,7 @@ fn a_backend_that_is_taken_out_takes_nothing_more_ends_its_streams_and_is_gone()
 }
 
 #[test]
-fn a_backend_that_comes_back_while_it_leaves_keeps_its_place_and_its_books() {
+fn a_backend_that_comes_back_while_it_leaves_keeps_its_books() {
     let (first, finish) = held_open();
     let origins = [first, streaming(2, Duration::from_millis(1))];
     let file = File::new("back");
@@ -118,7 +118,7 @@ fn a_bad_file_changes_nothing_and_says_so_everywhere() {
 }
 
 #[test]
-fn what_a_running_process_can_take_over_is_in_force_and_the_rest_is_named() {
+fn what_a_reload_cannot_change_is_named() {
     let origins = [streaming(2, Duration::from_millis(1))];
     let file = File::new("rest");
     file.write(&naming(&origins, &[0], ""));

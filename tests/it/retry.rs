@@ -29,7 +29,7 @@ fn ask(client: &mut Client) -> Answer {
 }
 
 #[test]
-fn a_stale_pooled_connection_is_replaced_once_and_the_client_notices_nothing() {
+fn a_stale_pooled_connection_is_replaced_unnoticed() {
     let origin = dies_under_the_second_request(b"");
     let weir = weir_of_one_worker(&origin);
     let mut client = Client::connect(weir.address);
@@ -73,7 +73,7 @@ fn the_replacement_is_not_replaced() {
 }
 
 #[test]
-fn a_fresh_connection_that_dies_under_its_request_is_not_tried_again() {
+fn a_fresh_connection_that_dies_is_not_retried() {
     let origin = Origin::start(|talk| drop(talk.request()));
     let weir = weir_of_one_worker(&origin);
     assert_eq!(ask(&mut Client::connect(weir.address)).status, 502);
@@ -82,7 +82,7 @@ fn a_fresh_connection_that_dies_under_its_request_is_not_tried_again() {
 }
 
 #[test]
-fn a_connection_that_closed_while_it_rested_is_not_used_and_costs_no_retry() {
+fn a_connection_closed_while_idle_costs_no_retry() {
     let (closed, is_closed) = mpsc::channel();
     let closed = Mutex::new(closed);
     let origin = Origin::start(move |talk| {

@@ -21,7 +21,7 @@ fn answering(answer: impl Into<Vec<u8>>) -> (Origin, Weir) {
 // ---- Expect -----------------------------------------------------------------------------------------------------------
 
 #[test]
-fn a_client_that_expects_100_is_told_to_go_on_and_the_engine_never_hears_of_it() {
+fn expect_100_is_answered_and_not_passed_on() {
     let (origin, weir) = answering(origin::whole("{}"));
     let body = chat(1);
     let mut client = Client::connect(weir.address);
@@ -35,7 +35,7 @@ fn a_client_that_expects_100_is_told_to_go_on_and_the_engine_never_hears_of_it()
 }
 
 #[test]
-fn a_client_that_sends_its_body_without_waiting_is_not_told_to_go_on() {
+fn a_body_that_comes_without_waiting_needs_no_100() {
     let (_origin, weir) = answering(origin::whole("{}"));
     let answer = ask(weir.address, &post(CHAT, "expect: 100-continue\r\n", chat(1).as_bytes()));
     assert_eq!((answer.status, answer.informational.len()), (200, 0));
@@ -94,7 +94,7 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
-fn a_client_that_runs_far_ahead_is_answered_and_loses_its_connection() {
+fn a_client_far_ahead_is_answered_and_loses_its_connection() {
     let (go_on, wait) = std::sync::mpsc::channel::<()>();
     let wait = std::sync::Mutex::new(wait);
     let origin = Origin::start(move |talk| {
@@ -146,7 +146,7 @@ fn head_204_and_304_have_no_body_and_the_connection_goes_on() {
 // ---- chunks -----------------------------------------------------------------------------------------------------------
 
 #[test]
-fn extensions_and_trailers_of_an_answer_are_checked_and_end_here() {
+fn extensions_and_trailers_are_checked_and_not_passed_on() {
     let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-secret\r\n\r\n";
     let (origin, weir) = answering([&head[..], b"5;a=b\r\nhello\r\n0;c\r\nx-secret: v\r\n\r\n"].concat());
     let mut client = Client::connect(weir.address);
@@ -179,7 +179,7 @@ fn an_answer_that_breaks_in_its_trailer_never_looks_complete() {
 }
 
 #[test]
-fn a_chunk_that_is_no_chunk_breaks_the_answer_and_nothing_of_it_leaves() {
+fn a_broken_chunk_breaks_the_answer_and_is_not_passed_on() {
     let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n";
     for bad in ["zz\r\n", "5 \r\nxxxxx\r\n", "5\nxxxxx\n", "-1\r\n", "123456789\r\n", "5\r\nxxxxxyy"] {
         let origin = Origin::start(move |talk| {
@@ -200,10 +200,10 @@ fn a_chunk_that_is_no_chunk_breaks_the_answer_and_nothing_of_it_leaves() {
     }
 }
 
-// ---- read_ahead answers ----------------------------------------------------------------------------------------------------
+// ---- early answers ----------------------------------------------------------------------------------------------------
 
 #[test]
-fn an_answer_before_the_request_is_read_is_passed_on_and_its_connection_is_not_used_again() {
+fn an_early_answer_is_passed_on_and_its_connection_closed() {
     let (answered, is_answered) = std::sync::mpsc::channel::<()>();
     let is_answered = std::sync::Mutex::new(is_answered);
     let origin = Origin::start(move |talk| {
@@ -257,7 +257,7 @@ fn a_101_that_nobody_asked_for_is_a_bad_answer() {
 // ---- timeouts of the client's side ------------------------------------------------------------------------------------
 
 #[test]
-fn a_head_that_drips_is_408_and_a_connection_that_says_nothing_is_closed() {
+fn a_dripping_head_is_408_and_a_silent_connection_is_closed() {
     let (origin, weir) = answering(origin::whole("{}"));
     drop(weir);
     let settings = "limits: {header_timeout: 150ms, body_timeout: 150ms, idle_timeout: 150ms}";

@@ -110,7 +110,7 @@ fn one_who_leaves_at_the_moment_of_his_call_passes_it_on() {
 }
 
 #[test]
-fn one_whose_time_runs_out_at_the_moment_of_his_call_has_one_of_both() {
+fn a_timeout_at_the_moment_of_a_grant_is_one_of_both() {
     check(|| {
         let pool = pool(1, 1);
         let held = go(&pool);

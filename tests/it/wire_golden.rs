@@ -140,7 +140,7 @@ fn long_lines_are_read_along() {
 
 /// Without their terminator these have finished all the same; cut before their finish they have not.
 #[test]
-fn a_stream_without_its_terminator_is_finished_once_its_choices_are() {
+fn a_stream_is_finished_once_its_choices_are() {
     for (file, terminator, finish) in [
         ("anthropic_messages.derived.sse", "event: message_stop", "event: message_delta"),
         ("llamacpp_anthropic_messages.real.http", "event: message_stop", "event: message_delta"),

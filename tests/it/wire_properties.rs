@@ -62,7 +62,7 @@ fn every_single_cut_of_every_sample_reads_the_same() {
 }
 
 #[test]
-fn a_hundred_events_in_one_read_are_a_hundred_events_in_every_dialect() {
+fn a_hundred_events_in_one_read_are_a_hundred_events() {
     for dialect in DIALECTS {
         let line = |n| match format_of(dialect) {
             BodyFormat::Ndjson => format!("{}\n", token(dialect, n)),
@@ -356,7 +356,7 @@ fn the_request_scan_is_linear() {
 
 /// What a scanner holds, as far as its Debug form shows it, does not grow with what it reads.
 #[test]
-fn a_scanner_holds_as_much_after_a_million_bytes_as_after_a_thousand() {
+fn a_scanner_does_not_grow_with_what_it_reads() {
     let floods: [fn(usize) -> String; 8] = [
         |n| "x".repeat(n),
         |n| format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{}", "x".repeat(n)),

@@ -264,7 +264,7 @@ fn faults(text: &str) -> Vec<Fault> {
 }
 
 #[test]
-fn every_wrong_configuration_is_told_at_its_place_with_the_mend() {
+fn every_wrong_configuration_is_named_at_its_place() {
     let wrong = wrong();
     assert!(wrong.len() >= 300, "only {} wrong configurations", wrong.len());
     let mut unhelpful = Vec::new();

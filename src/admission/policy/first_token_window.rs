@@ -2,7 +2,7 @@
 //!
 //! Little's law on that stage gives it: pending = start rate x time to first token. Whoever aims at a time knows the window
 //! from the rate. The engine keeps choosing how many it decodes; dispatch stops only while it has work waiting, so the
-//! window cannot lock below the knee: where the engine does not queue, starts = W / TTFT > W / goal, and the window grows.
+//! window cannot lock below the knee: where the engine does not queue, starts = W / TTFT > W / ttft_target, and the window grows.
 //! It knows no queue and no request.
 
 use crate::admission::FIRST_WINDOW;
@@ -22,7 +22,7 @@ pub(in crate::admission) struct StageView {
     /// First tokens per second.
     pub start_rate: f64,
     /// The time from dispatch to first token that is aimed at, `T_goal`, in seconds.
-    pub goal: f64,
+    pub ttft_target: f64,
 }
 
 impl FirstTokenWindow {
@@ -33,10 +33,10 @@ impl FirstTokenWindow {
     /// A tick at which somebody waits whom the window has refused since the last one. Without that nothing is proved about
     /// its size, and it must not be called.
     pub fn on_refusal(&mut self, seen: &StageView) {
-        self.size = if seen.latency < IDLE * seen.goal {
+        self.size = if seen.latency < IDLE * seen.ttft_target {
             (1.3 * self.size).max(self.size + 1.0)
         } else {
-            let off = seen.start_rate * seen.goal - self.size;
+            let off = seen.start_rate * seen.ttft_target - self.size;
             self.size + GAIN * off.clamp(-0.5 * self.size, self.size.max(2.0))
         }
         .clamp(1.0, LARGEST);
@@ -48,9 +48,9 @@ impl FirstTokenWindow {
     }
 }
 
-/// More pending requests than any engine takes in within a goal; bounds what a wrong rate can do.
+/// More pending requests than any engine takes in within a ttft_target; bounds what a wrong rate can do.
 const LARGEST: f64 = 512.0;
-/// Below this share of the goal the engine is not queueing.
+/// Below this share of the ttft_target the engine is not queueing.
 const IDLE: f64 = 0.6;
 /// Share of the way to Little's law taken at a tick.
 const GAIN: f64 = 0.3;
@@ -67,7 +67,7 @@ mod tests {
         let latency = |window: &FirstTokenWindow| (window.size() / rate).max(free);
         for _ in 0..ticks {
             let latency = latency(window);
-            window.on_refusal(&StageView { latency, start_rate: window.size() / latency, goal: GOAL });
+            window.on_refusal(&StageView { latency, start_rate: window.size() / latency, ttft_target: GOAL });
         }
         latency(window)
     }
@@ -85,7 +85,7 @@ mod tests {
     fn there_is_no_low_fixed_point() {
         for size in [1.0, 1.4, 2.0, 3.0, 10.0] {
             let mut window = FirstTokenWindow { size };
-            // Not queueing, but slow: 0.8 of the goal even for one alone.
+            // Not queueing, but slow: 0.8 of the ttft_target even for one alone.
             run(&mut window, 400.0, 0.8 * GOAL, 100);
             assert!((window.size() / (400.0 * GOAL) - 1.0).abs() < 0.02, "from {size}: {}", window.size());
         }
@@ -94,18 +94,18 @@ mod tests {
     #[test]
     fn an_engine_that_does_not_queue_opens_it_fast_and_one_that_does_closes_it() {
         let mut window = FirstTokenWindow::new();
-        window.on_refusal(&StageView { latency: 0.1, start_rate: 1.0, goal: GOAL });
+        window.on_refusal(&StageView { latency: 0.1, start_rate: 1.0, ttft_target: GOAL });
         assert!((window.size() - 5.2).abs() < 1e-9);
-        window.on_refusal(&StageView { latency: 2.0, start_rate: 4.0, goal: GOAL });
+        window.on_refusal(&StageView { latency: 2.0, start_rate: 4.0, ttft_target: GOAL });
         assert!((window.size() - 5.2 * 0.85).abs() < 1e-9, "at most by 15 % a tick: {}", window.size());
     }
 
     #[test]
     fn it_stays_within_its_clamps() {
         let mut window = FirstTokenWindow::new();
-        (0..100).for_each(|_| window.on_refusal(&StageView { latency: 0.0, start_rate: 1e6, goal: GOAL }));
+        (0..100).for_each(|_| window.on_refusal(&StageView { latency: 0.0, start_rate: 1e6, ttft_target: GOAL }));
         assert_eq!(window.size(), 512.0);
-        (0..100).for_each(|_| window.on_refusal(&StageView { latency: 9.0, start_rate: 0.0, goal: GOAL }));
+        (0..100).for_each(|_| window.on_refusal(&StageView { latency: 9.0, start_rate: 0.0, ttft_target: GOAL }));
         assert_eq!(window.size(), 1.0);
     }
 }

@@ -5,7 +5,7 @@
 //! that fill memory. Without loss there is no cap.
 
 use crate::admission::GateStats;
-use crate::estimate::View;
+use crate::vocabulary::signals::Signals;
 
 /// The cap; moves only with evidence.
 #[derive(Clone, Copy, Debug)]
@@ -26,16 +26,16 @@ impl KvCap {
     }
 
     /// A tick, at `now` in seconds.
-    pub fn on_tick(&mut self, view: &View, gate_stats: &GateStats, now: f64) {
+    pub fn on_tick(&mut self, signals: &Signals, gate_stats: &GateStats, now: f64) {
         // What is in flight now is gone after about so long, and only then a change has had its effect.
-        let residence = (f64::from(gate_stats.in_flight) / view.start_rate.max(SLOWEST)).clamp(1.0, 60.0);
-        if view.wasted > LOSS && view.wasted_lately > LOSS && may_be_full(view, gate_stats) {
+        let residence = (f64::from(gate_stats.in_flight) / signals.start_rate.max(SLOWEST)).clamp(1.0, 60.0);
+        if signals.wasted > LOSS && signals.wasted_lately > LOSS && may_be_full(signals, gate_stats) {
             let obeyed = self.cap.is_none_or(|cap| gate_stats.context <= OBEYED * cap);
             if now > self.wait_until && obeyed || self.cap.is_some() && now > self.wait_until + residence / 2.0 {
                 self.cut(gate_stats.context, residence, now);
             }
         } else if let Some(cap) =
-            self.cap.as_mut().filter(|_| view.wasted < CALM && now > self.wait_until && gate_stats.memory_bound)
+            self.cap.as_mut().filter(|_| signals.wasted < CALM && now > self.wait_until && gate_stats.memory_bound)
         {
             // Memory does not grow: near the context that overflowed the last step is small.
             let near = *cap > NEAR * self.overflowed;
@@ -70,8 +70,8 @@ impl KvCap {
 }
 
 /// Whether what is in flight can have filled the engine's memory.
-fn may_be_full(view: &View, gate_stats: &GateStats) -> bool {
-    view.kv_tokens.is_none_or(|tokens| gate_stats.context >= LEAST_FULL * tokens)
+fn may_be_full(signals: &Signals, gate_stats: &GateStats) -> bool {
+    signals.kv_tokens.is_none_or(|tokens| gate_stats.context >= LEAST_FULL * tokens)
 }
 
 /// Part of its memory below which no engine preempts; prompts are only guessed, and may be twice as long as their bytes say.
@@ -100,10 +100,9 @@ const SLOWEST: f64 = 0.2;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admission::policy::view_of_nothing;
 
-    fn losing(wasted: f64) -> View {
-        View { wasted, wasted_lately: wasted, start_rate: 10.0, ..view_of_nothing() }
+    fn losing(wasted: f64) -> Signals {
+        Signals { wasted, wasted_lately: wasted, start_rate: 10.0, ..Signals::UNKNOWN }
     }
 
     /// Twenty in flight at ten starts per second: gone after two seconds.
@@ -149,8 +148,8 @@ mod tests {
     fn a_memory_that_is_far_from_full_is_not_capped_and_one_near_it_is() {
         for (kv_tokens, capped) in [(400_000.0, None), (25_000.0, Some(18_050.0))] {
             let mut cap = KvCap::new();
-            let view = View { kv_tokens: Some(kv_tokens), ..losing(0.2) };
-            cap.on_tick(&view, &GateStats { context: 19_000.0, in_flight: 20, ..GateStats::default() }, 1.0);
+            let signals = Signals { kv_tokens: Some(kv_tokens), ..losing(0.2) };
+            cap.on_tick(&signals, &GateStats { context: 19_000.0, in_flight: 20, ..GateStats::default() }, 1.0);
             assert_eq!(cap.tokens(), capped, "{kv_tokens}");
         }
     }
@@ -159,8 +158,8 @@ mod tests {
     fn loss_that_is_over_cuts_nothing_more() {
         let mut cap = KvCap::new();
         tick(&mut cap, 0.2, 1000.0, false, 1.0);
-        let view = View { wasted: 0.2, wasted_lately: 0.01, start_rate: 10.0, ..view_of_nothing() };
-        cap.on_tick(&view, &GateStats { context: 900.0, in_flight: 20, ..GateStats::default() }, 9.0);
+        let signals = Signals { wasted: 0.2, wasted_lately: 0.01, start_rate: 10.0, ..Signals::UNKNOWN };
+        cap.on_tick(&signals, &GateStats { context: 900.0, in_flight: 20, ..GateStats::default() }, 9.0);
         assert_eq!(cap.tokens(), Some(950.0));
     }
 

@@ -10,8 +10,8 @@ mod limiters;
 
 use std::time::Duration;
 
-use super::{Forecast, GateStats, Limits, Mode};
-use crate::estimate::{Estimator, View};
+use super::{GateStats, Limits, Mode, Signals};
+use crate::estimate::Estimator;
 use crate::measure::Sample;
 use crate::vocabulary::time::Timestamp;
 pub use control_policy::ControlPolicy;
@@ -25,7 +25,7 @@ pub struct Control {
     policy: ControlPolicy,
     window: FirstTokenWindow,
     kv_cap: KvCap,
-    rival: Option<ConcurrencyLimiter>,
+    limiter: Option<ConcurrencyLimiter>,
 }
 
 /// One tick of a backend: its estimator first, then its control. Returns what is to be published.
@@ -40,64 +40,41 @@ pub fn tick(
         estimator.on_held_back();
     }
     estimator.on_tick(now);
-    control.tick(&estimator.view(), gate_stats, mode, now)
+    control.tick(&estimator.signals(), gate_stats, mode, now)
 }
 
 impl Control {
     /// Knows nothing yet; `slo_ttft` is the objective for arrival to first token.
     pub fn new(policy: ControlPolicy, slo_ttft: Duration) -> Self {
-        let rival = ConcurrencyLimiter::new(policy, slo_ttft.as_secs_f64());
-        Self { policy, window: FirstTokenWindow::new(), kv_cap: KvCap::new(), rival }
+        let limiter = ConcurrencyLimiter::new(policy, slo_ttft.as_secs_f64());
+        Self { policy, window: FirstTokenWindow::new(), kv_cap: KvCap::new(), limiter }
     }
 
     /// Takes in what the estimator was told. Only the policies that judge single requests need it.
     pub fn on_sample(&mut self, sample: &Sample) {
-        if let Some(rival) = &mut self.rival {
-            rival.on_sample(sample);
+        if let Some(limiter) = &mut self.limiter {
+            limiter.on_sample(sample);
         }
     }
 
     /// What may be dispatched from now on.
-    pub fn tick(&mut self, view: &View, gate_stats: &GateStats, mode: Mode, now: Timestamp) -> Limits {
-        let forecast = forecast(view);
+    pub fn tick(&mut self, signals: &Signals, gate_stats: &GateStats, mode: Mode, now: Timestamp) -> Limits {
         if self.policy != ControlPolicy::FirstTokenWindow {
-            let concurrency = self.rival.as_ref().map(ConcurrencyLimiter::concurrency);
-            return Limits { mode, window: f64::INFINITY, kv_cap: None, concurrency, forecast };
+            let concurrency = self.limiter.as_ref().map(ConcurrencyLimiter::concurrency);
+            return Limits { mode, window: f64::INFINITY, kv_cap: None, concurrency, signals: *signals };
         }
         // Without somebody who was held back nothing is proved about the window's size.
         if gate_stats.refused && gate_stats.queued > 0 {
-            let latency = view.recent.max(gate_stats.oldest_pending);
-            self.window.on_refusal(&StageView { latency, start_rate: view.start_rate, goal: view.goal });
+            let latency = signals.recent_ttft.max(gate_stats.oldest_pending);
+            self.window.on_refusal(&StageView {
+                latency,
+                start_rate: signals.start_rate,
+                ttft_target: signals.ttft_target,
+            });
         }
-        self.kv_cap.on_tick(view, gate_stats, now.since(Timestamp::ZERO).as_secs_f64());
-        Limits { mode, window: self.window.size(), kv_cap: self.kv_cap.tokens(), concurrency: None, forecast }
+        self.kv_cap.on_tick(signals, gate_stats, now.since(Timestamp::ZERO).as_secs_f64());
+        Limits { mode, window: self.window.size(), kv_cap: self.kv_cap.tokens(), concurrency: None, signals: *signals }
     }
-}
-
-pub(in crate::admission) fn forecast(view: &View) -> Forecast {
-    Forecast {
-        free: view.free.map(|free| free as f32),
-        beyond: view.beyond,
-        beyond_deviation: view.beyond_deviation,
-        busy_start_rate: view.busy_start_rate,
-        start_rate: view.start_rate,
-        recent: view.recent,
-        usual: view.usual,
-        gap: view.gap,
-        goal: view.goal,
-        mean_answer: view.mean_answer,
-        knee_in_flight: view.knee_in_flight,
-        per_prompt_token: view.per_prompt_token,
-    }
-}
-
-#[cfg(test)]
-fn view_of_nothing() -> View {
-    Estimator::new(
-        crate::estimate::Settings { slo_ttft: Duration::from_secs(1), engine: Default::default() },
-        Timestamp::ZERO,
-    )
-    .view()
 }
 
 #[cfg(test)]
@@ -105,9 +82,9 @@ mod tests {
     use super::*;
 
     fn tick(control: &mut Control, refused: bool, queued: usize) -> Limits {
-        let view = View { goal: 0.25, start_rate: 100.0, recent: 0.05, ..view_of_nothing() };
+        let signals = Signals { ttft_target: 0.25, start_rate: 100.0, recent_ttft: 0.05, ..Signals::UNKNOWN };
         let gate_stats = GateStats { refused, queued, ..GateStats::default() };
-        control.tick(&view, &gate_stats, Mode::Enforce, Timestamp::ZERO)
+        control.tick(&signals, &gate_stats, Mode::Enforce, Timestamp::ZERO)
     }
 
     #[test]

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::backends::Acquire;
 use super::parts::*;
 use super::{Permit, Pool, QueueWait, Refused};
-use crate::admission::{Forecast, ShedReason};
+use crate::admission::{ShedReason, Signals};
 
 const A: BackendId = BackendId(0);
 const B: BackendId = BackendId(1);
@@ -20,8 +20,8 @@ fn at(ms: u64) -> Timestamp {
 
 /// So many requests in flight, at an engine that starts a thousand a second.
 fn limits(concurrency: u32) -> Limits {
-    let forecast = Forecast { busy_start_rate: 1000.0, recent: 0.01, ..Forecast::UNKNOWN };
-    Limits { window: 1e9, concurrency: Some(concurrency), forecast, ..Limits::new(Mode::Enforce) }
+    let signals = Signals { busy_start_rate: 1000.0, recent_ttft: 0.01, ..Signals::UNKNOWN };
+    Limits { window: 1e9, concurrency: Some(concurrency), signals, ..Limits::new(Mode::Enforce) }
 }
 
 fn pool(policy: BalancePolicy, concurrency: &[u32]) -> Arc<Pool> {

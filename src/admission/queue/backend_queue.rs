@@ -13,10 +13,13 @@ use super::scheduler;
 use super::scheduler::NextHead;
 use super::tenant_queue::TenantQueue;
 use crate::admission::gate::{Gate, GateVerdict, Slot};
-use crate::admission::limits::{Limits, Mode};
-use crate::admission::request::{AdmissionRequest, Class};
+use crate::admission::limits::Limits;
+use crate::admission::request::AdmissionRequest;
 use crate::admission::settings::Settings;
-use crate::admission::shed::{Shed, ShedReason};
+use crate::admission::shed::Shed;
+use crate::vocabulary::class::Class;
+use crate::vocabulary::mode::Mode;
+use crate::vocabulary::shed_reason::ShedReason;
 use crate::vocabulary::time::Timestamp;
 
 /// The line before one backend. `T` is what comes back with the verdict on a request that had to wait.
@@ -190,7 +193,7 @@ impl<T> BackendQueue<T> {
 
     /// When somebody should come back who was dispatched and will be late: paced like a refusal.
     pub fn retry_after(&mut self, limits: &Limits, now: Timestamp) -> Duration {
-        self.pace.promise(now, limits.forecast.busy_start_rate)
+        self.pace.promise(now, limits.signals.busy_start_rate)
     }
 
     /// Takes out who is next, for another backend that has room.
@@ -318,7 +321,7 @@ impl<T> BackendQueue<T> {
 
     /// Whose turn it is among those that nothing is kept free for.
     fn first(&self, limits: &Limits, now: Timestamp) -> Option<NextHead> {
-        let reserve = Reserve { forecast: &limits.forecast, now: seconds(now) };
+        let reserve = Reserve { signals: &limits.signals, now: seconds(now) };
         let holds = |next: &NextHead, lane: &TenantQueue<T>| reserve.holds(&self.queue, &self.gate, next, lane);
         scheduler::next(&self.queue, |next, lane| limits.mode == Mode::Observe || !holds(next, lane))
     }
@@ -338,7 +341,7 @@ impl<T> BackendQueue<T> {
     }
 
     fn is_reserved_from(&self, limits: &Limits, ask: &AdmissionRequest, now: Timestamp) -> bool {
-        let reserve = Reserve { forecast: &limits.forecast, now: seconds(now) };
+        let reserve = Reserve { signals: &limits.signals, now: seconds(now) };
         let next = NextHead { class: ask.class, tenant: ask.tenant, due: false };
         let lane = self.queue.class(ask.class).lanes.get(&ask.tenant);
         limits.mode == Mode::Enforce && lane.is_some_and(|lane| reserve.holds(&self.queue, &self.gate, &next, lane))
@@ -355,7 +358,7 @@ impl<T> BackendQueue<T> {
     }
 
     fn dispatch(&mut self, limits: &Limits, ask: &AdmissionRequest, now: Timestamp) -> Slot {
-        let answer = limits.forecast.mean_answer;
+        let answer = limits.signals.mean_answer;
         self.counts.dispatched += 1;
         scheduler::on_dispatch(&mut self.queue, ask.class, &self.settings.classes);
         self.queue.charge(ask.class, ask.tenant, f64::from(ask.prompt) + ANSWER * answer);
@@ -369,7 +372,7 @@ impl<T> BackendQueue<T> {
 
     /// Tokens that a tenant who comes back may be behind the others: four usual requests.
     fn credit(&self, limits: &Limits) -> f64 {
-        4.0 * (self.gate.mean_prompt() + ANSWER * limits.forecast.mean_answer)
+        4.0 * (self.gate.mean_prompt() + ANSWER * limits.signals.mean_answer)
     }
 
     fn outlook<'a>(&'a self, limits: &'a Limits, now: Timestamp) -> Outlook<'a, T> {
@@ -392,8 +395,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::admission::limits::Forecast;
     use crate::admission::request::Tenant;
+    use crate::vocabulary::signals::Signals;
 
     fn at(seconds: f64) -> Timestamp {
         Timestamp::from_nanos((seconds * 1e9) as u64)
@@ -401,8 +404,8 @@ mod tests {
 
     /// A window of so many, at an engine that starts ten requests per second.
     fn limits(window: f64) -> Limits {
-        let forecast = Forecast { busy_start_rate: 10.0, recent: 10.0, ..Forecast::UNKNOWN };
-        Limits { window, forecast, ..Limits::new(Mode::Enforce) }
+        let signals = Signals { busy_start_rate: 10.0, recent_ttft: 10.0, ..Signals::UNKNOWN };
+        Limits { window, signals, ..Limits::new(Mode::Enforce) }
     }
 
     fn ask(arrived: f64) -> AdmissionRequest {
@@ -475,7 +478,7 @@ mod tests {
     fn who_would_be_too_late_is_dropped_and_not_dispatched() {
         let (mut line, slots) = line(1);
         let mut limits = limits(1.0);
-        limits.forecast.beyond = 0.3;
+        limits.signals.excess_ttft = 0.3;
         (0..3).for_each(|n| queued(line.offer(&limits, ask(0.1 * f64::from(n)), || n, at(0.1 * f64::from(n)))));
         assert_eq!(advance(&mut line, &limits, 0.65), (vec![], vec![]), "the first is in time");
         assert_eq!(advance(&mut line, &limits, 0.75), (vec![], vec![0]), "0.75 + 0.3 > 1, and there is no room even");
@@ -645,7 +648,7 @@ mod tests {
     fn where_prompts_are_the_work_their_tokens_are_added_up() {
         let (mut line, _) = line(1);
         let mut limits = limits(1.0);
-        limits.forecast.per_prompt_token = Some(0.001);
+        limits.signals.per_prompt_token = Some(0.001);
         let prompt = |prompt, n| (AdmissionRequest { prompt, ..ask(0.0) }, n);
         let mut offer = |(ask, n): (AdmissionRequest, u32)| line.offer(&limits, ask, || n, at(0.0));
         ticket(offer(prompt(500.0, 1)));

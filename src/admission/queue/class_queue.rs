@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::tenant_queue::{QueuedRequest, TenantQueue};
-use crate::admission::request::{AdmissionRequest, Class, Tenant};
+use crate::admission::request::{AdmissionRequest, Tenant};
 use crate::admission::settings::Settings;
-use crate::admission::shed::ShedReason;
+use crate::vocabulary::class::Class;
+use crate::vocabulary::shed_reason::ShedReason;
 use crate::vocabulary::time::Timestamp;
 
 /// A place in the queue.

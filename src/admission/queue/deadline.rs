@@ -6,8 +6,9 @@ use super::class_queue::Queue;
 use super::scheduler;
 use crate::admission::gate::{Gate, tokens};
 use crate::admission::limits::Limits;
-use crate::admission::request::{AdmissionRequest, Class};
+use crate::admission::request::AdmissionRequest;
 use crate::admission::settings::Settings;
+use crate::vocabulary::class::Class;
 use crate::vocabulary::time::Timestamp;
 
 /// One look at a line.
@@ -32,12 +33,12 @@ impl<T> Outlook<'_, T> {
             return self.wait(ask) > self.settings.max_wait.as_secs_f64();
         };
         let age = ask.age(self.now);
-        if let Some(per_token) = self.limits.forecast.per_prompt_token {
+        if let Some(per_token) = self.limits.signals.per_prompt_token {
             let (ahead, left_over) = self.ahead(ask, |lane| lane.tokens());
             let waiting = per_token * (ahead / left_over + self.gate.awaiting_tokens() + self.own(ask));
             return age + waiting - self.progress(per_token) > slo;
         }
-        let predicted = self.limits.forecast.first_token(f64::from(ask.prompt), 1.0);
+        let predicted = self.limits.signals.expected_ttft(f64::from(ask.prompt), 1.0);
         age + self.wait(ask) > 0.9 * (slo - predicted.min(0.7 * slo))
     }
 
@@ -74,25 +75,25 @@ impl<T> Outlook<'_, T> {
 
     /// Starts per second: those seen while somebody waited, or what the window makes of the last times.
     pub fn rate(&self) -> f64 {
-        let forecast = &self.limits.forecast;
-        let by_window = self.limits.window / forecast.recent.max(self.oldest_age()).max(SHORTEST);
+        let signals = &self.limits.signals;
+        let by_window = self.limits.window / signals.recent_ttft.max(self.oldest_age()).max(SHORTEST);
         let by_window = if by_window.is_finite() { by_window } else { 0.0 };
-        forecast.busy_start_rate.max(by_window).max(SLOWEST)
+        signals.busy_start_rate.max(by_window).max(SLOWEST)
     }
 
     /// From dispatch to first token. With nobody pending there is nothing to wait for, whatever the last ones went through: a
     /// gate that refused then would never see that times have changed.
     fn expected(&self, ask: &AdmissionRequest, slo: f64) -> f64 {
-        let forecast = &self.limits.forecast;
-        if let Some(per_token) = forecast.per_prompt_token {
+        let signals = &self.limits.signals;
+        if let Some(per_token) = signals.per_prompt_token {
             let work = per_token * (self.gate.awaiting_tokens() + self.own(ask));
-            return work - self.progress(per_token) + 0.5 * forecast.gap;
+            return work - self.progress(per_token) + 0.5 * signals.step_time;
         }
         let prompt = f64::from(ask.prompt);
         if self.gate.awaiting() == 0 {
-            return forecast.free(prompt).min(0.9 * slo);
+            return signals.unloaded_ttft(prompt).min(0.9 * slo);
         }
-        forecast.first_token(prompt, 0.0).min(0.9 * slo) + forecast.beyond_deviation.min(0.2 * slo)
+        signals.expected_ttft(prompt, 0.0).min(0.9 * slo) + signals.excess_ttft_deviation.min(0.2 * slo)
     }
 
     /// Seconds of the pending prompts' work that are done already.

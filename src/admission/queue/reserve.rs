@@ -9,20 +9,20 @@ use super::class_queue::{ClassQueue, Queue};
 use super::scheduler::NextHead;
 use super::tenant_queue::TenantQueue;
 use crate::admission::gate::Gate;
-use crate::admission::limits::Forecast;
-use crate::admission::request::Class;
+use crate::vocabulary::class::Class;
+use crate::vocabulary::signals::Signals;
 
 /// Whether a low request may go now, and who counts as low.
 #[derive(Debug)]
 pub(in crate::admission) struct Reserve<'a> {
-    pub forecast: &'a Forecast,
+    pub signals: &'a Signals,
     pub now: f64,
 }
 
 impl Reserve<'_> {
     /// Whether the reserve holds back the head of that lane.
     pub fn holds<T>(&self, queue: &Queue<T>, gate: &Gate, next: &NextHead, lane: &TenantQueue<T>) -> bool {
-        let Some(knee) = self.forecast.knee_in_flight.filter(|_| !next.due) else { return false };
+        let Some(knee) = self.signals.knee_in_flight.filter(|_| !next.due) else { return false };
         let high = self.high_arrivals(queue, next.class, lane);
         if high <= FEW * self.rate() {
             return false;
@@ -32,7 +32,7 @@ impl Reserve<'_> {
             return false;
         }
         let reserve = (SAFETY * (high * slo / 2.0).sqrt()).ceil().min(LARGEST * knee);
-        let starting = self.forecast.start_rate * (self.forecast.usual + self.forecast.gap);
+        let starting = self.signals.start_rate * (self.signals.typical_ttft + self.signals.step_time);
         f64::from(gate.in_flight()) >= knee + starting - reserve
     }
 
@@ -57,7 +57,7 @@ impl Reserve<'_> {
     }
 
     fn rate(&self) -> f64 {
-        self.forecast.busy_start_rate.max(SLOWEST)
+        self.signals.busy_start_rate.max(SLOWEST)
     }
 }
 
@@ -82,15 +82,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::admission::limits::Forecast;
     use crate::admission::queue::scheduler;
     use crate::admission::request::{AdmissionRequest, Tenant};
+    use crate::vocabulary::signals::Signals;
     use crate::vocabulary::time::Timestamp;
 
     /// Whether a bulk request is held back at a backend that starts `rate` per second and has `in_flight` of 20 at the knee, when
     /// interactive ones come at six tenths of that rate.
     fn is_held(rate: f64, in_flight: u32, knee: Option<f64>, due: bool) -> bool {
-        let forecast = Forecast { busy_start_rate: rate, knee_in_flight: knee, ..Forecast::UNKNOWN };
+        let signals = Signals { busy_start_rate: rate, knee_in_flight: knee, ..Signals::UNKNOWN };
         let mut queue: Queue<()> = Queue::new();
         let mut gate = Gate::default();
         let ask = |class| AdmissionRequest {
@@ -103,7 +103,7 @@ mod tests {
         }
         (0..in_flight).for_each(|_| _ = gate.dispatch(&ask(Class::Bulk), 0.0, Timestamp::ZERO));
         queue.push(ask(Class::Bulk), (), 0.0);
-        let reserve = Reserve { forecast: &forecast, now: 100.0 / (0.6 * rate) };
+        let reserve = Reserve { signals: &signals, now: 100.0 / (0.6 * rate) };
         let next = NextHead { class: Class::Bulk, tenant: Tenant(0), due };
         scheduler::next(&queue, |_, lane| !reserve.holds(&queue, &gate, &next, lane)).is_none()
     }

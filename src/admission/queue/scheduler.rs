@@ -6,8 +6,9 @@
 
 use super::class_queue::Queue;
 use super::tenant_queue::TenantQueue;
-use crate::admission::request::{Class, Tenant};
+use crate::admission::request::Tenant;
 use crate::admission::settings::Classes;
+use crate::vocabulary::class::Class;
 
 /// A head that may be next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

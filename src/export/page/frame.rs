@@ -93,7 +93,7 @@ fn predicted(prediction: &Value) -> Value {
 
 /// Mode observe: how many requests enforcement would have refused since the start.
 fn would_shed(gate: &GateStatus) -> u64 {
-    gate.would_shed.iter().flatten().sum()
+    gate.would_shed.total()
 }
 
 /// p50 and p99, in seconds.

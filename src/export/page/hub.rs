@@ -32,7 +32,7 @@ impl Hub {
             return None;
         }
         let (tell, told) = mpsc::channel(BEHIND);
-        // The channel is empty and has server.
+        // The channel is empty and has room.
         let _ = tell.try_send(first());
         viewers.push(tell);
         Some(Frames { told, on_taken: None })
@@ -87,7 +87,7 @@ pub fn event(frame: &Value) -> Bytes {
     format!("retry: {RETRY_MS}\ndata: {frame}\n\n").into()
 }
 
-/// A quarter of the port's places: whatever is left open in browsers, probes and scrapes find server.
+/// A quarter of the port's places: whatever is left open in browsers, probes and scrapes find room.
 pub const VIEWERS: usize = 16;
 /// Events a viewer may be behind, beside what the sockets hold.
 const BEHIND: usize = 4;

@@ -187,11 +187,7 @@ impl Tap {
             scanner.reading()
         });
         let outcome = judge(ending, status, reading.as_ref(), events);
-        let usage = reading.and_then(|reading| reading.usage).map(|usage| crate::measure::Usage {
-            input: usage.input,
-            output: usage.output,
-            cached: usage.cached,
-        });
+        let usage = reading.and_then(|reading| reading.usage);
         entry.finish(EntryEnd { outcome, code: code(status), at, usage });
         if let Some(permit) = self.permit.take() {
             permit.end(at);

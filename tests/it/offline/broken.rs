@@ -19,8 +19,7 @@ const FILES: [&str; 7] = [
 
 fn every_sample() -> impl Iterator<Item = (String, Vec<u8>)> {
     let ours = FILES.into_iter().map(|name| (format!("concurrency8/{name}"), std::fs::read(data(name)).unwrap()));
-    let others =
-        ["samples/llmperf/anyscale_7b_summary.json", "samples/vllm-exchange_cx/inferencex_variant_seconds.json"];
+    let others = ["samples/llmperf/anyscale_7b_summary.json", "samples/vllm-bench/inferencex_variant_seconds.json"];
     ours.chain(
         others.into_iter().filter_map(|name| Some((name.to_owned(), std::fs::read(super::shared(name)?).unwrap()))),
     )

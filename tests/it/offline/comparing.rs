@@ -79,7 +79,7 @@ fn a_regression_is_found_and_the_same_again_is_none() {
 }
 
 #[test]
-fn what_bounds_nothing_is_refused_and_what_bounds_one_side_says_so() {
+fn what_bounds_nothing_is_refused_and_one_side_is_named() {
     let low = system(1.0, 10.0, 0.08, &[2.0, 4.0, 6.0]);
     let four = system(4.0, 34.0, 0.08, &FOUR);
     assert!(matches!(compare(("one", &low), &[("four", &four)]).unwrap().refused, Some(Fact::BaseNeverSaturated(_))));

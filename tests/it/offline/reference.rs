@@ -3,7 +3,7 @@
 use super::{data, json, weir};
 
 #[test]
-fn the_reference_saturates_between_10_and_20_and_9_11_is_the_drain() {
+fn the_reference_saturates_between_10_and_20() {
     let file = data("reference.csv");
     let output = weir(&["analyze", file.to_str().unwrap(), "--format", "json"]);
     assert_eq!(output.status.code(), Some(0));
@@ -46,7 +46,7 @@ fn the_story_is_told_in_korean_too() {
 }
 
 #[test]
-fn four_gpus_are_planned_at_20_40_60_80_and_every_drain_is_small() {
+fn four_gpus_are_planned_at_20_40_60_80() {
     let file = data("reference.csv");
     let output =
         weir(&["plan", "--baseline", file.to_str().unwrap(), "--gpus", "4", "--slo-ttft", "1s", "--format", "json"]);

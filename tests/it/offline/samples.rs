@@ -43,7 +43,7 @@ fn vllm_is_in_milliseconds() {
 
 #[test]
 fn the_rewriting_of_vllm_is_in_seconds() {
-    let Some(file) = shared("samples/vllm-exchange_cx/inferencex_variant_seconds.json") else { return };
+    let Some(file) = shared("samples/vllm-bench/inferencex_variant_seconds.json") else { return };
     let sweeps = read(file);
     check(&sweeps[0].levels[0], LevelLoad::Concurrency(16.0), [3.152_976, 403.581, 0.291_399, 4.573_23]);
     assert_eq!(sweeps[0].levels[0].ttft.mean, None, "a mean is never filled from a median");
@@ -111,7 +111,7 @@ fn genai_perf_is_read_as_aiperf_is() {
 }
 
 #[test]
-fn guidellm_has_its_request_latency_in_seconds_and_its_first_token_in_milliseconds() {
+fn guidellm_mixes_seconds_and_milliseconds() {
     let mut sweeps = read(data("guidellm.csv"));
     sweeps.extend(shared("samples/guidellm/benchmarks_080_mock_trimmed.json").map(read).unwrap_or_default());
     for pair in sweeps.chunks(2) {

@@ -56,7 +56,7 @@ fn our_own_files_are_read_as_they_were_meant() {
 }
 
 #[test]
-fn a_report_says_what_to_set_the_engine_to_where_a_knee_is_known() {
+fn a_report_with_a_knee_says_what_to_set_the_engine_to() {
     let timed = |sweep: Sweep| {
         let timed = |level: Level| Level {
             e2e: LatencySummary { mean: level.ttft.mean.map(|ttft| ttft + 5.0), ..LatencySummary::default() },

@@ -1,12 +1,9 @@
 //! Parts of a sweep put together: however the requests of a run are dealt out, the sum is the run.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use serde_json::Value;
-use weir::clock::Clock;
 use weir::load::record::{FailureKind, LoadOutcome, LoadRecord};
 use weir::load::summary::LevelSummary;
 use weir::load::times::LevelTimes;
@@ -16,8 +13,7 @@ use weir::sweep::parts::{LevelNotes, PartFile, PartFolder, PartLevel, SweepPart,
 use weir::vocabulary::slo::Slo;
 use weir::vocabulary::time::Timestamp;
 
-use super::{folder, said, sweep};
-use crate::support::Engine;
+use super::{said, sweep};
 
 const RATE: f64 = 12.0;
 const SLO: f64 = 0.2;
@@ -170,59 +166,6 @@ fn requests_that_are_not_those_of_the_histograms_are_refused() {
     let mut folders = dealt(&run(), &[0, 1], 2, 0);
     folders[1].requests.get_mut(&1).unwrap().pop();
     assert!(complaint(folders).contains("is not what sweep.json was made of"));
-}
-
-#[test]
-fn three_processes_send_a_third_each_and_analyze_adds_them_up() {
-    let engine = Engine::with(Clock::start(), |settings| settings.speed = 10.0);
-    let (target, out) = (format!("http://{}", engine.address), folder("parts"));
-    let path = out.to_str().unwrap();
-    let flags = ["--rates", "60,90", "--duration", "2s", "--every", "6s", "--parts", "3", "--out", path];
-    let children: Vec<_> = (0..3)
-        .map(|index: u32| {
-            sweep(&target, &flags)
-                .args(["--format", "json"])
-                .env("JOB_COMPLETION_INDEX", index.to_string())
-                .spawn()
-                .unwrap()
-        })
-        .collect();
-    for child in children {
-        let ended = child.wait_with_output().unwrap();
-        assert_eq!(ended.status.code(), Some(0), "{}", said(&ended));
-    }
-    let merged = folder("merged");
-    let analysed = Command::new(env!("CARGO_BIN_EXE_weir"))
-        .args(["analyze", path, "--format", "json", "--merge-into", merged.to_str().unwrap()])
-        .output()
-        .unwrap();
-    let read = |folder: &std::path::Path| -> Value {
-        serde_json::from_str(&std::fs::read_to_string(folder.join("sweep.json")).unwrap()).unwrap()
-    };
-    let whole = read(&merged);
-    let parts: Vec<Value> = (0..3).map(|index| read(&out.join(format!("part-{index}")))).collect();
-    for (level, rate) in [(0, 60.0), (1, 90.0)] {
-        let sum = |pointer: &str| {
-            parts.iter().map(|part| part["levels"][level].pointer(pointer).unwrap().as_f64().unwrap()).sum::<f64>()
-        };
-        let all = &whole["levels"][level];
-        assert_eq!(all["load"]["value"], rate, "{}", said(&analysed));
-        assert_eq!(all["counts"]["offered"], sum("/counts/offered"));
-        for name in ["ttft", "itl", "e2e"] {
-            let count = |sheet: &Value| {
-                let buckets = sheet["levels"][level]["histograms"][name]["buckets"].as_array().unwrap().clone();
-                buckets.iter().map(|pair| pair[1].as_u64().unwrap()).sum::<u64>()
-            };
-            assert!(count(&whole) > 0);
-            assert_eq!(count(&whole), parts.iter().map(count).sum::<u64>(), "{name}");
-        }
-    }
-    let report: Value = serde_json::from_slice(&analysed.stdout).unwrap();
-    assert_eq!(
-        report["sweeps"].as_array().unwrap().len(),
-        1,
-        "the parts are one sweep, and none beside it: {report:#}"
-    );
 }
 
 #[test]

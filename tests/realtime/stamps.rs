@@ -27,7 +27,7 @@ fn every_stream_is_stamped_with_the_engines_time() {
 }
 
 #[test]
-fn a_client_that_takes_nothing_moves_neither_its_own_stamps_nor_those_of_others() {
+fn a_client_that_takes_nothing_moves_no_stamps() {
     // About 200 bytes a token: over what the kernel takes, under what weir holds.
     let pairs = compare(Plan { readers: 4, streams: 1, stalled: 2, tokens: 1_200, speed: 20.0 });
     for pair in &pairs {

@@ -17,7 +17,7 @@ const GOODPUT: f64 = 0.85;
 const LATE: f64 = 1.5;
 
 #[test]
-fn two_and_ten_times_the_capacity_are_served_at_capacity_and_in_time_and_without_enforcement_are_not() {
+fn overloads_are_served_at_capacity_and_in_time_if_enforced() {
     let case = Case { setup: Setup::parse(SETUP).unwrap(), speed: 1.0, slo_ttft: Duration::from_millis(600) };
     let capacity = case.capacity(40, 6.0);
     let [without, twice, tenfold] = std::thread::scope(|scope| {

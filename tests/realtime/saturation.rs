@@ -59,7 +59,7 @@ fn would_shed(weir: &Weir) -> f64 {
 }
 
 #[test]
-fn twice_the_capacity_is_saturated_within_seconds_and_then_the_knee_is_known() {
+fn twice_the_capacity_is_saturated_and_the_knee_is_known() {
     let engine = engine();
     let journal = crate::support::weir::scratch("saturation");
     let weir = Weir::reading_engines(&[engine.address], &format!("journal: {{path: '{}'}}", journal.display()));

@@ -27,7 +27,7 @@ fn flood(talk: &mut Conversation) -> std::time::Instant {
 }
 
 #[test]
-fn a_client_that_never_reads_is_given_up_at_the_stall_limit_and_its_engine_is_let_go() {
+fn a_client_that_never_reads_is_given_up_at_the_stall_limit() {
     let (done, is_done) = mpsc::channel();
     let done = Mutex::new(done);
     let origin = Origin::start(move |talk| {
@@ -59,7 +59,7 @@ fn a_client_that_never_reads_is_given_up_at_the_stall_limit_and_its_engine_is_le
 }
 
 #[test]
-fn a_client_that_is_slow_but_steady_is_served_whole_within_the_bound() {
+fn a_slow_but_steady_client_is_served_whole_within_the_bound() {
     let body = Dice::new(7).noise(4 << 20);
     let expected: [u8; 32] = Sha256::digest(&body).into();
     for chunked in [false, true] {
@@ -102,7 +102,7 @@ fn a_client_that_is_slow_but_steady_is_served_whole_within_the_bound() {
 }
 
 #[test]
-fn two_hundred_stalled_streams_cost_no_more_memory_than_their_bound() {
+fn two_hundred_stalled_streams_cost_their_bound_of_memory() {
     const STREAMS: u64 = 200;
     let origin = Origin::start(|talk| {
         if talk.request().is_some() {

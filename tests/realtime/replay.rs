@@ -58,7 +58,7 @@ fn states(outcome: &SimulationOutcome) -> Vec<&'static str> {
 }
 
 #[test]
-fn a_live_journal_replays_to_the_live_verdicts_and_a_falsified_one_does_not() {
+fn a_live_journal_replays_to_the_live_verdicts() {
     let engine = Engine::with(Clock::start(), |settings| settings.setup = Setup::parse(SETUP).unwrap());
     let file = crate::support::weir::scratch("replay");
     let weir = Weir::reading_engines(&[engine.address], &format!("journal: {{path: '{}'}}", file.display()));
