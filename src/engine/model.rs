@@ -16,7 +16,7 @@ mod sequence;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use sequence::{SequenceIndex, SequenceTable, SimSequence, State};
+use sequence::{SequenceIndex, SequenceState, SequenceTable, SimSequence};
 
 pub use params::{NeverFits, Params};
 pub use quirks::{Padding, Quirks, Speculation};
@@ -116,7 +116,7 @@ impl Engine {
         output_tokens: u32,
     ) -> Result<(), NeverFits> {
         let prompt_tokens = prompt_tokens.max(1);
-        if output_tokens == 0 || output_tokens > self.params.room_after(prompt_tokens) {
+        if output_tokens == 0 || output_tokens > self.params.kv_left_after(prompt_tokens) {
             return Err(NeverFits { prompt_tokens, output_tokens, kv_tokens: self.params.kv_tokens.get() });
         }
         self.cancel(id);
@@ -137,7 +137,7 @@ impl Engine {
                 self.sequences.free(index);
             }
             None => {
-                self.sequences[index].state = State::Cancelled;
+                self.sequences[index].state = SequenceState::Cancelled;
                 self.cancelled += 1;
             }
         }
@@ -198,7 +198,7 @@ impl Engine {
             sequence.generated += tokens;
             let finished = sequence.generated == sequence.output_tokens;
             if finished {
-                sequence.state = State::Finished;
+                sequence.state = SequenceState::Finished;
             }
             self.emissions.push(StepYield { id: sequence.id, index, tokens, finished });
         }
@@ -301,7 +301,7 @@ impl Engine {
         while *budget > 0 && self.running.len() < self.params.max_num_seqs.get() as usize {
             let Some(&index) = self.waiting.front() else { return };
             let sequence = &mut self.sequences[index];
-            if sequence.state == State::Cancelled {
+            if sequence.state == SequenceState::Cancelled {
                 self.waiting.pop_front();
                 self.cancelled -= 1;
                 self.sequences.free(index);
@@ -330,7 +330,7 @@ impl Engine {
         }
         let (sequences, kv_in_use) = (&mut self.sequences, &mut self.kv_in_use);
         self.running.retain(|&index| {
-            let finished = sequences[index].state == State::Finished;
+            let finished = sequences[index].state == SequenceState::Finished;
             if finished {
                 *kv_in_use -= sequences[index].held;
                 sequences.free(index);
@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_prompt_is_prefilled_in_chunks_and_emits_after_the_last() {
+    fn a_long_prompt_is_prefilled_in_chunks() {
         let mut engine = Engine::new(params());
         engine.submit(1, 250, 1).unwrap();
         let works: Vec<_> =

@@ -136,8 +136,8 @@ mod tests {
         Workload { prompt: TokenLength::Fixed(12), output: TokenLength::Fixed(34), seed: 5 }.draw(0)
     }
 
-    fn body(form: &BodyTemplate) -> Value {
-        serde_json::from_slice(&form.body(&draw())).unwrap()
+    fn body(template: &BodyTemplate) -> Value {
+        serde_json::from_slice(&template.body(&draw())).unwrap()
     }
 
     #[test]

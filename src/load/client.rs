@@ -41,7 +41,7 @@ pub struct Client {
 /// One request, ready to be sent.
 #[derive(Clone, Debug)]
 pub struct PreparedRequest {
-    /// The interface, which says path and dialect.
+    /// The interface, which decides path and dialect.
     pub api: Api,
     /// The JSON body.
     pub body: Bytes,
@@ -290,7 +290,7 @@ enum BodyEnd {
     Broken,
 }
 
-/// What a successful status came to. A terminator completes the answer even if the connection then breaks; an error event
+/// The outcome of an answer with a successful status. A terminator completes the answer even if the connection then breaks; an error event
 /// is a failure whatever follows it.
 fn judge(reading: &wire::StreamReading, format: BodyFormat, end: BodyEnd, record: &LoadRecord) -> LoadOutcome {
     match &reading.error {
@@ -360,7 +360,7 @@ const SHED_STATUSES: [u16; 3] = [429, 503, 529];
 /// Bytes of a refusal that are read for the sake of its connection; beyond that a new connection is cheaper.
 const LONGEST_REFUSAL: u64 = 64 * 1024;
 
-/// A server that takes longer to say what it serves is listed for the model `default`.
+/// A server whose list of models takes longer gets requests for the model `default`.
 const MODELS_TIMEOUT: Duration = Duration::from_secs(5);
 const LONGEST_ANSWER: usize = 4 << 20;
 

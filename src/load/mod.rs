@@ -1,4 +1,4 @@
-//! Synthetic load: what `sweep`, `demo` and `probe` send, and what came back.
+//! Synthetic load: what `sweep`, `demo` and `probe` send, and its results.
 //!
 //! Half of the module is pure and also runs in virtual time: when to send (`schedule`), what to send (`workload`, `trace_file`,
 //! `body`), and what the answers amount to (`record`, `steady`, `summary`, `times`). The other half does I/O: `connection` (one

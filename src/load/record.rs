@@ -69,7 +69,7 @@ pub struct Gap {
 pub enum LoadOutcome {
     /// The answer's own end was seen.
     Completed,
-    /// Refused for want of capacity: 429, 503, 529, or a stream that says so before its first token. Offered, not served.
+    /// Refused for want of capacity: 429, 503, 529, or a stream with such an error before its first token. Offered, not served.
     Shed {
         /// Status of the refusal.
         status: u16,
@@ -96,7 +96,7 @@ pub enum FailureKind {
     Connect,
     /// The server's: the connection ended before the head of an answer.
     NoAnswer,
-    /// The server's: what came back was not HTTP.
+    /// The server's: the answer was not HTTP.
     Protocol,
     /// The server's: a status that is neither success nor refusal.
     Status,

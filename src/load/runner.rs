@@ -38,11 +38,11 @@ pub struct LoadLevel {
     /// Lengths, texts and their seed, which is also the seed of the schedule.
     pub workload: Workload,
     /// Requests given one by one, in place of the workload's laws.
-    pub listing: Option<Arc<TraceFile>>,
+    pub trace: Option<Arc<TraceFile>>,
     /// Stretch the drawn starts of an open loop so that they have the rate exactly ([`pinned`]).
     pub pinned: bool,
     /// Interface, model and flags.
-    pub form: BodyTemplate,
+    pub template: BodyTemplate,
     /// Header fields of every request.
     pub headers: HeaderMap,
     /// When each request's client hangs up on purpose.
@@ -111,7 +111,7 @@ pub struct LevelRun {
 /// Runs `level` against `target` on the current runtime.
 ///
 /// `progress` is called a few times a second and once at the end. When `stop` resolves nothing more is sent, what is
-/// running is unfinished, and what there is comes back; pass `std::future::pending()` for a level that runs to its end.
+/// running is unfinished, and the result so far is returned; pass `std::future::pending()` for a level that runs to its end.
 pub async fn run_level(
     target: &LoadTarget,
     level: &LoadLevel,
@@ -164,9 +164,9 @@ impl LoadLevel {
             pace,
             extent,
             workload: Workload::default(),
-            listing: None,
+            trace: None,
             pinned: false,
-            form: BodyTemplate::default(),
+            template: BodyTemplate::default(),
             headers: HeaderMap::new(),
             give_up: GiveUp::Never,
             grace: DEFAULT_GRACE,
@@ -183,18 +183,18 @@ impl LoadLevel {
     }
 
     fn draw(&self, id: u64) -> Draw {
-        let listed = self.listing.as_ref().and_then(|listing| listing.draw(id, self.workload.seed));
+        let listed = self.trace.as_ref().and_then(|trace| trace.draw(id, self.workload.seed));
         listed.unwrap_or_else(|| self.workload.draw(id))
     }
 
     fn prepared(&self, draw: &Draw) -> PreparedRequest {
-        let listed = self.listing.as_ref().and_then(|listing| listing.request(draw.id, self.workload.seed));
+        let listed = self.trace.as_ref().and_then(|trace| trace.request(draw.id, self.workload.seed));
         let body = match listed {
-            Some((draw, prompt)) => self.form.body_with(&prompt, draw.output_tokens),
-            None => self.form.body(draw),
+            Some((draw, prompt)) => self.template.body_with(&prompt, draw.output_tokens),
+            None => self.template.body(draw),
         };
         PreparedRequest {
-            api: self.form.api,
+            api: self.template.api,
             body: Bytes::from(body),
             give_up: self.give_up,
             keep_gaps: self.keep_gaps,
@@ -209,7 +209,7 @@ impl LoadLevel {
     }
 
     fn recorded_starts(&self, rate: Rate) -> Vec<Duration> {
-        let mut starts = self.listing.as_ref().map(|listing| listing.starts(rate)).unwrap_or_default();
+        let mut starts = self.trace.as_ref().map(|trace| trace.starts(rate)).unwrap_or_default();
         match self.extent {
             Extent::Count(count) => starts.truncate(usize::try_from(count).unwrap_or(usize::MAX)),
             Extent::Time(length) => starts.retain(|start| *start < length),

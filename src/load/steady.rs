@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn past_the_knee_it_reads_the_capacity_and_what_the_batch_holds() {
+    fn past_the_knee_it_reads_the_capacity_and_the_batch() {
         // 20 a second at a server of 8: the sends are over after 10 s, the waiting after 25.
         let steady = SteadyRates::of(&level(200, 50, 8)).unwrap();
         assert!((steady.request_throughput - 8.0).abs() < 0.3, "{steady:?}");

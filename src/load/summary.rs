@@ -276,7 +276,7 @@ fn meets(record: &LoadRecord, slo: Slo) -> bool {
     record.ttft().is_some_and(|ttft| ttft <= slo.ttft) && record.tpot().is_none_or(|tpot| tpot <= slo.itl)
 }
 
-/// Seconds per token of each gap, weighted by its tokens; where the usage says more tokens than events showed, every
+/// Seconds per token of each gap, weighted by its tokens; where the usage has more tokens than the events, every
 /// event is taken to hold its share.
 pub(super) fn gaps_per_token(record: &LoadRecord) -> impl Iterator<Item = (f64, u64)> + '_ {
     let scale = record.tokens_per_counted();
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_lateness_is_in_the_ttft_and_not_in_the_one_from_the_send() {
+    fn the_clients_lateness_is_in_the_ttft_from_the_schedule_only() {
         let summary = summary(&level(40));
         assert!(close(summary.ttft.p50, 0.140));
         assert!(close(summary.ttft_from_send.p50, 0.100));
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_loop_may_begin_with_a_burst_but_not_leave_its_places_empty() {
+    fn a_closed_loop_may_begin_with_a_burst_but_not_send_late() {
         let closed = |late: u64| LevelSummary::new(&level(late), None, None).pace;
         let mut burst = level(0);
         burst[..5].clone_from_slice(&level(300)[..5]);
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_request_counts_with_its_age_and_a_refused_one_not_at_all() {
+    fn an_unfinished_request_counts_with_its_age() {
         let mut waiting = LoadRecord::offered(&Workload::default().draw(0), at(0));
         waiting.sent = Some(at(0));
         waiting.end = at(30_000);

@@ -1,6 +1,6 @@
 //! Requests given one by one: a workload file or a recorded trace, in place of laws of lengths. Pure.
 //!
-//! Three shapes are read, told apart by their first line: JSONL of our own (`prompt` or `prompt_tokens`, and
+//! Three shapes are read, distinguished by their first line: JSONL of our own (`prompt` or `prompt_tokens`, and
 //! `output_tokens`), Mooncake's JSONL (`timestamp` in ms, `input_length`, `output_length`, `hash_ids` of 512-token blocks),
 //! and Azure's CSV (`TIMESTAMP,ContextTokens,GeneratedTokens`). A trace holds lengths and times, never content: prompts are
 //! made up to length, and two requests that share leading hash ids share that much of their prompt. It opens no file.
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn mooncake_requests_with_the_same_hash_ids_share_that_much_of_their_prompt() {
+    fn mooncake_requests_with_the_same_hash_ids_share_prompts() {
         let text = "{\"timestamp\": 0, \"input_length\": 1100, \"output_length\": 5, \"hash_ids\": [0, 7, 9]}\n\
                     {\"timestamp\": 2000, \"input_length\": 1100, \"output_length\": 6, \"hash_ids\": [0, 7, 8]}\n";
         let trace = TraceFile::parse(text).unwrap();

@@ -38,7 +38,7 @@ pub struct ComparedSystem {
     pub file: String,
     /// The sweep.
     pub id: String,
-    /// GPUs; 1 when nothing says so.
+    /// GPUs; 1 when unknown.
     pub gpus: f64,
     /// The most requests a second, with the plateau's spread and the noise of counting.
     pub capacity: Band,
@@ -340,7 +340,7 @@ const SAME_LOAD: f64 = 0.02;
 /// A difference below this is not reported, however sure.
 const WORTH: f64 = 0.02;
 
-/// Throughputs repeat to within this at best; a count of a handful says nothing.
+/// Throughputs repeat to within this at best; a count of a few proves nothing.
 const LEAST_NOISE: f64 = 0.01;
 const MOST_NOISE: f64 = 0.3;
 

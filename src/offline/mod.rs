@@ -1,4 +1,4 @@
-//! Offline analysis: what measurements in files say about a system, and what to measure next.
+//! Offline analysis: what measurements in files show of a system, and what to measure next.
 //!
 //! `import` reads results of load generators into a [`Sweep`](sweep::Sweep); [`verdict()`] judges one; [`plan`] makes the next
 //! experiment of it; [`compare`] compares two; [`report`] writes the result, in two languages. The

@@ -53,7 +53,7 @@ fn lower(hi: f64, verdict: &Verdict) -> Say {
     Say::Lower { loads }
 }
 
-/// Three runs of the levels in question tell chance from the system.
+/// Three runs of the levels in question separate chance from the system.
 fn again(points: &Points, verdict: &Verdict) -> Option<Say> {
     let around = |point: &&Point| match (verdict.sat_lo, verdict.sat_hi) {
         (Some(lo), Some(hi)) => point.load >= lo / 2.0 && point.load <= 2.0 * hi,
@@ -89,7 +89,7 @@ fn scale(sweep: &Sweep, verdict: &Verdict) -> Option<Say> {
 /// An interval that is narrower than this share is narrow enough.
 const NARROW: f64 = 0.1;
 
-/// Runs of one level that tell chance from the system.
+/// Runs of one level that separate chance from the system.
 const REPEATS: u32 = 3;
 
 /// The drain should stay below this share of a run.

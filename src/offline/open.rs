@@ -336,7 +336,7 @@ const QUEUEING: f64 = 0.05;
 /// Served below this share of the best possible is enough alone: engines with slots for every request queue in the batch.
 const FAR_SHORT: f64 = 0.7;
 
-/// As long as nothing is known of the tail, only a throughput below this much of the best possible says anything.
+/// As long as nothing is known of the tail, only a throughput this much below the best possible is a sign.
 const UNREFERENCED: f64 = 0.2;
 
 /// A batch that still fills makes no request wait for a first token; a wait of this share of the service is a queue.

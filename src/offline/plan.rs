@@ -13,7 +13,7 @@ use super::verdict::{Verdict, VerdictKind};
 pub struct PlanRequest {
     /// GPUs of the next system.
     pub gpus: f64,
-    /// GPUs of the baseline, when its file does not say it.
+    /// GPUs of the baseline, when its file does not have them.
     pub baseline_gpus: Option<f64>,
     /// Expected efficiency: capacity of N GPUs over N times that of one.
     pub efficiency: f64,

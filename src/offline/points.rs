@@ -13,7 +13,7 @@ pub struct Points {
     pub usable: Vec<Point>,
     /// Levels that are left out: their index in the sweep and their load.
     pub left_out: Vec<(usize, f64)>,
-    /// What the measurement cannot say.
+    /// What the measurement cannot show.
     pub limits: Vec<Say>,
     /// The figure of TTFT that all usable levels have.
     pub figure: Figure,

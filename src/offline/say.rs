@@ -19,7 +19,7 @@ pub enum Say {
     Short { load: f64, served: f64, best: f64 },
     /// Offered more than the server completed at any level, corrected for the drain.
     Over { load: f64, most: f64 },
-    /// The first token comes later by a factor.
+    /// The first token is later by a factor.
     Jump { from: f64, to: f64, good: f64, bad: f64, ratio: f64 },
     /// The wait grew during the run as a queue does when load is `excess` above capacity.
     Queue { load: f64, excess: f64 },
@@ -44,7 +44,7 @@ pub enum Say {
     /// Every level is saturated.
     AlwaysSaturated { lowest: f64 },
 
-    // What the measurement cannot say.
+    // What the measurement cannot show.
     /// The client fell behind its own schedule because the server was slow and it had a cap, or no worker left.
     Omission { load: f64, sent: Option<f64>, delay: f64, ttft: f64 },
     /// The client could not offer the load: the level shows nothing of the server.
@@ -67,7 +67,7 @@ pub enum Say {
     UnderRead { share: f64 },
     /// Lengths differ between levels by this factor.
     Lengths { factor: f64 },
-    /// A burst has no place among loads.
+    /// A burst is no load level.
     Burst { requests: Option<f64>, served: Option<f64> },
     /// A level without a throughput.
     NoThroughput { load: f64 },

@@ -14,9 +14,9 @@ pub const SCHEMA: &str = "weir.sweep/1";
 pub struct Sweep {
     /// Its name in reports: a column of the file, or the name of the file or folder.
     pub id: String,
-    /// What was measured, as far as the source says.
+    /// What was measured, as far as the source has it.
     pub environment: Environment,
-    /// What a good request is, where the source or the caller says it.
+    /// What a good request is, where the source or the caller defines it.
     pub slo: Option<Objectives>,
     /// The levels, in any order. Open and closed loops are never mixed in one sweep.
     pub levels: Vec<Level>,

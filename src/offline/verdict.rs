@@ -5,7 +5,7 @@
 use super::say::Say;
 use crate::estimate::Advice;
 
-/// What a sweep says about the system.
+/// What a sweep shows of the system.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Verdict {
     /// Which ends of the interval are known.
@@ -34,7 +34,7 @@ pub struct Verdict {
     pub levels: Vec<JudgedLevel>,
     /// Why.
     pub evidence: Vec<Say>,
-    /// What the measurement cannot say.
+    /// What the measurement cannot show.
     pub limits: Vec<Say>,
     /// What to run next.
     pub next: Vec<Say>,
@@ -123,7 +123,7 @@ pub struct JudgedLevel {
 pub enum Standing {
     /// It keeps up.
     Good,
-    /// Everything is served, but the first token comes later.
+    /// Everything is served, but the first token is later.
     AtCapacity,
     /// Past the system's capacity.
     Saturated,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::settings::{Hours, Settings};
 use crate::vocabulary::time::Timestamp;
 
-/// What the guard sees at one moment. Counts are totals since the process began, of clients alone unless it says otherwise.
+/// Input of the guard at one moment. Counts are totals since the process began, of clients alone unless noted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GuardView {
     /// Now.
@@ -222,7 +222,7 @@ impl fmt::Display for StopReason {
 /// Long enough to tell a burst from chance at a few requests a second, short enough to stop within a second of it.
 const BURST_WINDOW: Duration = Duration::from_millis(700);
 
-/// Seconds of arrivals that must be known before their rate says anything.
+/// Seconds of arrivals that must be known before their rate counts.
 const LEAST_KNOWN: f64 = 3.0;
 
 /// Over how long missed objectives are counted.
@@ -236,7 +236,7 @@ const SLACK: u64 = 4;
 /// A short wait for the first-token window is the gate at work; a longer one is a delay that clients notice.
 const LONGEST_QUEUED: Duration = Duration::from_millis(250);
 
-/// Synthetic requests that must have ended before their failures say anything.
+/// Synthetic requests that must have ended before their failures count.
 const ENOUGH_ENDED: u64 = 8;
 
 /// How long views are kept.

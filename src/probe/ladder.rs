@@ -72,7 +72,7 @@ impl Ladder {
         self.steps.iter().map(|step| step.tokens).max_by(f64::total_cmp)
     }
 
-    /// A third more than all that is in flight: less could not be told from the arrivals and ends of clients.
+    /// A third more than all that is in flight: less could not be distinguished from the arrivals and ends of clients.
     fn more(&self, held: u32, batch: f64) -> u32 {
         let step = (GROWTH * batch.max(f64::from(held))).round() as u32;
         (held + step.max(LEAST_STEP)).min(self.most)
@@ -90,7 +90,7 @@ impl ProbedKnee {
     }
 }
 
-/// More was held and hardly more tokens came: less than an eighth of what a batch that grew in proportion would bring.
+/// More was held and hardly more tokens were made: less than an eighth of what a batch that grew in proportion would make.
 fn is_flat(before: &HeldStep, after: &HeldStep) -> bool {
     let more = f64::from(after.held.saturating_sub(before.held)) / before.batch.max(1.0);
     more > 0.0 && after.tokens < before.tokens * (1.0 + (FLAT * more).min(MOST_FLAT))

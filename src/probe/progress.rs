@@ -1,4 +1,4 @@
-//! How far a run has come, and what earlier runs came to.
+//! Progress of a run, and the results of earlier ones.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use crate::vocabulary::time::Timestamp;
 #[derive(Default)]
 pub(super) struct ProbeProgress {
     pub running: AtomicBool,
-    pub asked_to_stop: AtomicBool,
+    pub stop_requested: AtomicBool,
     pub held: AtomicU64,
     pub in_flight: AtomicU64,
     pub decoding: AtomicU64,

@@ -36,7 +36,7 @@ impl ProbeControl for Prober {
         if self.progress.running.swap(true, Relaxed) {
             return Err("a run is under way".to_owned());
         }
-        self.progress.asked_to_stop.store(false, Relaxed);
+        self.progress.stop_requested.store(false, Relaxed);
         let run = ProbeRun { context: self.context.clone(), settings: self.settings, progress: self.progress.clone() };
         let progress = self.progress.clone();
         let thread = std::thread::Builder::new().name("weir-probe".into()).spawn(move || {
@@ -48,12 +48,12 @@ impl ProbeControl for Prober {
         });
         thread.map(|_| ()).map_err(|error| {
             self.progress.running.store(false, Relaxed);
-            format!("no thread for it: {error}")
+            format!("no thread for the run: {error}")
         })
     }
 
     fn stop(&self) -> bool {
-        self.progress.asked_to_stop.store(true, Relaxed);
+        self.progress.stop_requested.store(true, Relaxed);
         self.progress.running.load(Relaxed)
     }
 
@@ -143,7 +143,7 @@ impl ProbeRun {
             tick.tick().await;
             let now = clock.now();
             let snapshot = self.context.ledger.snapshot(now);
-            if self.progress.asked_to_stop.load(Relaxed) {
+            if self.progress.stop_requested.load(Relaxed) {
                 return Err(StopReason::Asked);
             }
             if let Some(stop) = guard(&self.view(&snapshot, began)) {

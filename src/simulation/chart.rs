@@ -58,7 +58,7 @@ impl SimulationChart<'_> {
         let completed = self.rate(bin, |moment| moment.completed);
         let capacity = self.truths.iter().map(|truth| truth.best.requests_per_second).fold(0.0, f64::max);
         let highest = offered.iter().map(|point| point.1).fold(0.0, f64::max);
-        // A flash crowd would flatten everything else: what is above three times the capacity is cut off.
+        // A burst would flatten everything else: what is above three times the capacity is cut off.
         let plot = ChartPanel {
             top: 66.0,
             height: 250.0,

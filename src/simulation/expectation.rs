@@ -211,7 +211,7 @@ impl Measure {
     }
 
     /// Whether it can be restricted to some of the requests.
-    const fn has_parts(self) -> bool {
+    pub(super) const fn has_parts(self) -> bool {
         matches!(self, Self::OnTime | Self::Shed | Self::Late | Self::TtftP99)
     }
 
@@ -230,7 +230,7 @@ impl Measure {
         )
     }
 
-    const fn compares(self) -> bool {
+    pub(super) const fn compares(self) -> bool {
         matches!(self, Self::State | Self::Share | Self::Regime)
     }
 }

@@ -118,7 +118,7 @@ impl<'a, H: FnMut(&Sample)> SimulationLoop<'a, H> {
             requests,
             arrived: 0,
             returning: BinaryHeap::new(),
-            retries: traffic::dice(seed, DrawKind::Retries),
+            retries: traffic::rng(seed, DrawKind::Retries),
             queue: BackendQueue::new(enforcement.settings()),
             limits: Limits::new(enforcement.mode()),
             slots: Vec::new(),

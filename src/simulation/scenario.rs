@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::enforcement::{Clients, Enforcement};
 use super::expectation::Expectation;
-use super::machine::{Cache, Machine};
+use super::machine::Machine;
 use crate::load::schedule::Arrivals;
 
 /// What is simulated, once for every engine and every seed.

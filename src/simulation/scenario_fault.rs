@@ -8,7 +8,7 @@ pub enum BadScenario {
     Shape {
         /// Of the scenario.
         name: String,
-        /// What the parser says.
+        /// The parser's message.
         why: String,
     },
     /// A value that makes no sense.

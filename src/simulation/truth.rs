@@ -21,7 +21,7 @@ pub struct Truth {
     pub clients: u32,
     /// The smallest number of clients that reaches 95 % of it.
     pub clients_at_95: f64,
-    /// With far more clients than the engine can run at once: what an overload without a gate comes to.
+    /// With far more clients than the engine can run at once: the rate of an overload without a gate.
     pub ungated: Flow,
 }
 
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn half_the_speed_and_twice_the_replicas_is_the_same_capacity_with_more_in_flight() {
+    fn half_the_speed_and_twice_the_replicas_is_equal_capacity() {
         let truth = Truths::kept().of(&machine("seed")).unwrap();
         let scaled = truth.scaled(2.0, 2);
         assert_eq!(scaled.best.requests_per_second, truth.best.requests_per_second);

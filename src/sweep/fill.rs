@@ -22,7 +22,7 @@ pub fn observation(load: search::SearchLoad, level: &LevelSummary, streamed: boo
     }
 }
 
-/// Whether the level says anything about the server.
+/// Whether the level shows anything of the server.
 pub fn worth(level: &LevelSummary) -> Worth {
     let counts = level.counts;
     let lost = counts.errors + counts.truncated + counts.shed;
@@ -85,5 +85,5 @@ fn latency(spread: &Spread) -> LatencySummary {
     LatencySummary { mean: known(spread.mean), p50: known(spread.p50), p90: known(spread.p90), p99: known(spread.p99) }
 }
 
-/// Share of requests that may fail before a level says more about the failures than about the load.
+/// Share of requests that may fail before a level shows the failures rather than the load.
 const MOST_LOST: f64 = 0.1;

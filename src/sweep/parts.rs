@@ -51,7 +51,7 @@ pub struct LevelNotes {
 pub struct PartFolder {
     /// Where it is, for sentences.
     pub name: String,
-    /// What it says of itself.
+    /// Its `sweep.json`.
     pub file: PartFile,
     /// Its requests by the number of their level.
     pub requests: BTreeMap<usize, Vec<LoadRecord>>,

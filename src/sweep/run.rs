@@ -82,7 +82,7 @@ pub enum Cut {
 pub struct CompletedLevel {
     /// What it asked for.
     pub load: SearchLoad,
-    /// What it came to.
+    /// Its summary.
     pub summary: LevelSummary,
     /// Whether it was ended early.
     pub cut: Option<Cut>,
@@ -154,7 +154,7 @@ impl RunningSweep<'_> {
             let (run, cut) = self.level(number, trial, on).await;
             on(SweepEvent::End { number, load: trial.load, run: &run, cut });
             if let LevelPlan::Auto(search) = &mut self.job.plan {
-                search.on_level(fill::observation(trial.load, &run.summary, self.job.level.form.stream));
+                search.on_level(fill::observation(trial.load, &run.summary, self.job.level.template.stream));
             }
             let left = run.summary.counts.unfinished > 0;
             self.levels.push(CompletedLevel { load: trial.load, summary: run.summary, cut });
@@ -228,9 +228,9 @@ impl RunningSweep<'_> {
                 Pacing::Closed { workers: NonZeroU32::new(clients).unwrap_or(NonZeroU32::MIN) }
             }
             SearchLoad::Open(rate) => {
-                // Rates come from the command line or the search, and both know only positive ones.
+                // Rates are from the command line or the search, and both have positive ones only.
                 let rate = Rate::new(rate).unwrap_or(Rate::ONE);
-                let recorded = self.job.level.listing.as_ref().is_some_and(|listing| listing.rate().is_some());
+                let recorded = self.job.level.trace.as_ref().is_some_and(|trace| trace.rate().is_some());
                 if recorded { Pacing::Trace { rate } } else { Pacing::Open { arrivals: self.job.arrivals, rate } }
             }
         }
@@ -343,7 +343,7 @@ const COOL_SLACK: Duration = Duration::from_millis(50);
 const COOL_DOWN_TRIES: u32 = 60;
 const COOL_DOWN_PAUSE: Duration = Duration::from_millis(500);
 
-/// With more than this share lost after this many ended, a level says nothing about the load.
+/// With more than this share lost after this many ended, a level shows nothing of the load.
 const ENOUGH_ENDED: u64 = 50;
 const MOST_LOST: f64 = 0.5;
 

@@ -12,7 +12,7 @@ use std::fmt;
 pub struct Trial {
     /// What it asks of the server.
     pub load: SearchLoad,
-    /// Requests it takes to say anything.
+    /// Requests it needs to show anything.
     pub requests: u64,
 }
 
@@ -44,11 +44,11 @@ pub struct LevelObservation {
     pub drift: (f64, f64),
     /// Requests that were offered.
     pub offered: u64,
-    /// Whether the level says anything about the server.
+    /// Whether the level shows anything of the server.
     pub worth: Worth,
 }
 
-/// Whether a level says anything about the server.
+/// Whether a level shows anything of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Worth {
     /// It does.
@@ -73,7 +73,7 @@ pub enum SearchStep {
 pub enum SearchEnd {
     /// The interval is narrow enough.
     Narrow {
-        /// The last rate that is served as it comes.
+        /// The last rate that the server keeps up with.
         lo: f64,
         /// The first that is not.
         hi: f64,
@@ -140,7 +140,7 @@ impl Search {
         let top = self.top()?;
         let full = || self.seen.iter().filter(|level| level.decides() && self.is_full(level));
         let best = full().map(|level| level.served).max_by(f64::total_cmp)?;
-        // The plateau is the levels that cannot be told from the best, weighed by what they rest on.
+        // The plateau is the levels that cannot be distinguished from the best, weighed by what they rest on.
         let plateau = || full().filter(|level| level.served >= PLATEAU * best);
         let weight: f64 = plateau().map(|level| level.completed as f64).sum();
         let mean = |of: fn(&LevelObservation) -> f64| {
@@ -171,7 +171,7 @@ impl Search {
     /// Whether requests pile up at this open level.
     pub fn piles_up(&self, level: &LevelObservation) -> bool {
         let (early, late) = level.drift;
-        // What was left over, as a share of what came: the first and the last third lie two thirds of the level apart.
+        // What was left over, as a share of the arrivals: the first and the last third lie two thirds of the level apart.
         let left_over = (late - early) * level.served / (2.0 / 3.0 * level.offered.max(1) as f64);
         let grows = left_over > LEFT_OVER && late > GROWN * early;
         grows || self.slo_ttft.is_some_and(|slo| late > slo)
@@ -200,7 +200,7 @@ impl Search {
         rungs.windows(2).find(|pair| full(pair)).map(|pair| pair[1])
     }
 
-    /// A number of clients that says more about the best throughput; none when that is known well enough.
+    /// A number of clients that shows more of the best throughput; none when that is known well enough.
     fn next_near_the_peak(&self, top: &LevelObservation) -> Option<u32> {
         let levels = self.closed_levels();
         let deciding = || levels.iter().filter(|level| level.decides() && *level != top);
@@ -272,7 +272,7 @@ impl LevelObservation {
         }
     }
 
-    /// Enough was completed to tell throughputs apart.
+    /// Enough was completed to distinguish throughputs.
     fn decides(&self) -> bool {
         self.completed >= DECIDES
     }
@@ -330,7 +330,7 @@ const FALLS: f64 = 1.06;
 /// So is one that serves about as much with a batch this much smaller.
 const BUSIER: f64 = 1.3;
 
-/// Numbers of clients closer than this say the same.
+/// Numbers of clients closer than this show the same.
 const NEAR: f64 = 1.08;
 
 /// Levels spent between rungs.
@@ -374,7 +374,7 @@ const MOST_REQUESTS: u64 = 6000;
 mod tests {
     use super::*;
 
-    /// A server of `slots` places, each answer a second long.
+    /// A server of `slots`, each answer a second long.
     fn seen(trial: Trial, slots: f64) -> LevelObservation {
         let (served, in_flight, wait) = match trial.load {
             SearchLoad::Closed(clients) => {

@@ -38,7 +38,7 @@ impl Params {
     }
 
     /// The most output tokens a prompt of this length leaves KV memory for; 0 when the prompt itself does not fit.
-    pub fn room_after(&self, prompt_tokens: u32) -> u32 {
+    pub fn kv_left_after(&self, prompt_tokens: u32) -> u32 {
         self.kv_tokens.get().saturating_sub(prompt_tokens)
     }
 }

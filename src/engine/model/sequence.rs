@@ -21,7 +21,7 @@ pub(super) struct SequenceTable {
 #[derive(Debug)]
 pub(super) struct SimSequence {
     pub id: SequenceId,
-    pub state: State,
+    pub state: SequenceState,
     pub prompt_tokens: u32,
     /// Prompt tokens that need no prefill.
     pub cached: u32,
@@ -36,7 +36,7 @@ pub(super) struct SimSequence {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum SequenceState {
     Alive,
     /// Cancelled while it waited; still in the queue.
     Cancelled,
@@ -88,7 +88,7 @@ impl SimSequence {
     pub fn new(id: SequenceId, prompt_tokens: u32, cached: u32, output_tokens: u32) -> Self {
         Self {
             id,
-            state: State::Alive,
+            state: SequenceState::Alive,
             prompt_tokens,
             cached,
             output_tokens,

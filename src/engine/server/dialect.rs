@@ -16,13 +16,13 @@ pub trait ServerDialect: Send + Sync {
     /// Content type of a streamed answer.
     fn stream_type(&self) -> &'static str;
 
-    /// What comes before the first token, in the same write.
+    /// What precedes the first token, in the same write.
     fn put_opening(&self, out: &mut BytesMut, answer: &AnswerContext, stamp: Stamp);
 
     /// One token's event. `answer` already counts the token.
     fn put_token(&self, out: &mut BytesMut, answer: &AnswerContext, token: &Token, stamp: Stamp);
 
-    /// What comes after the last token of the last choice.
+    /// What follows the last token of the last choice.
     fn put_closing(&self, out: &mut BytesMut, answer: &AnswerContext, stamp: Stamp);
 
     /// An error in the middle of a stream, and what ends the stream after it.
@@ -88,7 +88,7 @@ impl AnswerContext {
         self.finishes.iter().all(Option::is_some)
     }
 
-    /// Why a choice ended; a choice that has not is said to have stopped.
+    /// Why a choice ended; one that has not counts as stopped.
     pub fn finish(&self, choice: usize) -> Finish {
         self.finishes.get(choice).copied().flatten().unwrap_or(Finish::Stop)
     }

@@ -48,8 +48,8 @@ impl EngineRequest {
         let output = |choice| {
             let drawn = setup.workload.draw_output(&setup.params, &mut rng);
             let natural = if self.ignore_eos { self.max_tokens.unwrap_or(drawn) } else { drawn };
-            let room = setup.params.room_after(self.prompt_of(choice));
-            let most = self.max_tokens.unwrap_or(u32::MAX).min(room);
+            let left = setup.params.kv_left_after(self.prompt_of(choice));
+            let most = self.max_tokens.unwrap_or(u32::MAX).min(left);
             let stops = natural < most && !self.ignore_eos;
             (natural.min(most), if stops { Finish::Stop } else { Finish::Length })
         };
@@ -78,10 +78,10 @@ pub fn flag(body: &Value, key: &str, default: bool) -> bool {
     body.get(key).and_then(Value::as_bool).unwrap_or(default)
 }
 
-/// Prompt tokens of a text, of a list of messages or of content parts: a quarter of the bytes of what is said, at
+/// Prompt tokens of a text, of a list of messages or of content parts: a quarter of the bytes of text, at
 /// least 1.
-pub fn prompt_tokens(said: &[Option<&Value>]) -> u32 {
-    let bytes: usize = said.iter().flatten().map(|value| text_bytes(value)).sum();
+pub fn prompt_tokens(texts: &[Option<&Value>]) -> u32 {
+    let bytes: usize = texts.iter().flatten().map(|value| text_bytes(value)).sum();
     u32::try_from(bytes / 4).unwrap_or(u32::MAX).max(1)
 }
 

@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_streams_unless_told_otherwise() {
+    fn it_streams_by_default() {
         assert!(Generate.read_request(&json!({"prompt": "x"})).unwrap().stream);
         assert!(!Generate.read_request(&json!({"prompt": "x", "stream": false})).unwrap().stream);
     }

@@ -165,7 +165,7 @@ impl EngineService {
         }
         let request = dialect.read_request(&body).map_err(|error| EngineRefusal::bad(error.to_string()))?;
         let longest = request.prompts.iter().copied().max().unwrap_or_default();
-        if self.settings.setup.params.room_after(longest) == 0 {
+        if self.settings.setup.params.kv_left_after(longest) == 0 {
             let most = self.settings.setup.params.kv_tokens;
             let message = format!("the prompt has {longest} tokens, but this engine holds {most} in all");
             return Err(EngineRefusal::bad(message));

@@ -17,11 +17,11 @@ pub struct Settings {
     pub setup: Setup,
     /// The dialect named first; all of them are served whatever it is.
     pub dialect: ServedFamily,
-    /// The model it says it serves; any other name is answered too.
+    /// The model in its list; any other name is answered too.
     pub model_name: String,
     /// Seed of the output lengths. Request number i draws the same lengths in every run with the same seed.
     pub seed: u64,
-    /// How many times faster than the profile says time runs; above zero. Metrics and stamps stay in real seconds.
+    /// How many times faster than the profile the engine runs; above zero. Metrics and stamps stay in real seconds.
     pub speed: f64,
     /// Every streamed event carries `t_ns`, as if each request had sent `x-engine-stamps: 1`.
     pub stamps: bool,

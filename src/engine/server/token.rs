@@ -14,7 +14,7 @@ pub struct Token {
 /// Why a choice ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// It came to its own end.
+    /// It reached its own end.
     Stop,
     /// It reached `max_tokens`, or the end of KV memory.
     Length,

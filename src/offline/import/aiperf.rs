@@ -83,7 +83,7 @@ pub fn read(node: &JsonNode, reading: &mut ImportedFile) {
     reading.keep(node.line, ImportedLevel { environment, level, ..ImportedLevel::default() });
 }
 
-/// Reads a run from a table. It does not say its load, so the name of its folder may: `…concurrency64`, `…request_rate10`.
+/// Reads a run from a table. It has no load, which is taken from the name of its folder: `…concurrency64`, `…request_rate10`.
 pub fn read_table(rows: &[CsvRow], file: &str, reading: &mut ImportedFile) {
     let Some(load) = load_in_name(file) else {
         return reading.wrong(

@@ -98,16 +98,20 @@ impl CsvLine<'_> {
             client_limited: matches!(self.text("client_limited"), Some("true" | "1" | "yes")),
             ..Level::default()
         };
-        let environment = Environment {
+        let environment = self.environment();
+        let sweep = self.text("sweep_id").or_else(|| self.text("sweep")).map(cut);
+        self.reading.keep(self.row.line, ImportedLevel { sweep, environment, level, ..ImportedLevel::default() });
+    }
+
+    fn environment(&mut self) -> Environment {
+        Environment {
             tool: self.text("tool").or_else(|| self.text("source")).map(cut),
             engine: self.text("engine").map(cut),
             model: self.text("model").map(cut),
             gpu: self.text("gpu").map(cut),
             gpus: self.number(&["gpus", "num_gpus"]),
             ..Environment::default()
-        };
-        let sweep = self.text("sweep_id").or_else(|| self.text("sweep")).map(cut);
-        self.reading.keep(self.row.line, ImportedLevel { sweep, environment, level, ..ImportedLevel::default() });
+        }
     }
 
     /// The load, in whichever column the table has it.

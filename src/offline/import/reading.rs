@@ -25,7 +25,7 @@ pub struct ImportedLevel {
     pub shape: String,
     /// What was measured.
     pub environment: Environment,
-    /// What a good request is, when the source says it.
+    /// What a good request is, when the source defines it.
     pub slo: Option<Objectives>,
     /// The level.
     pub level: Level,

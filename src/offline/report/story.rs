@@ -161,7 +161,6 @@ impl StoryWriter<'_> {
 
     fn conclusion(&self) -> Vec<String> {
         let (verdict, system) = (self.verdict, self.system());
-        let most = verdict.most.requests.map(plain);
         let mut said = match (verdict.kind, verdict.sat_lo, verdict.sat_hi) {
             (VerdictKind::Interval, Some(lo), Some(hi)) => vec![self.pick(
                 format!("{system} saturates between {}.", self.between(lo, hi)),
@@ -186,26 +185,7 @@ impl StoryWriter<'_> {
                 "판정 보류: 이 측정 결과로는 결론을 내릴 수 없습니다.",
             )],
         };
-        let at_least = verdict.kind == VerdictKind::RightCensored;
-        match (&most, verdict.plateau) {
-            (Some(most), _) if at_least => said.push(self.pick(
-                format!("The largest throughput seen, {most} req/s, is a lower bound."),
-                format!("관측된 최대 처리량 {most} req/s는 하한값입니다."),
-            )),
-            (Some(most), Some(band)) if verdict.kind != VerdictKind::Noisy => said.push(self.pick(
-                format!(
-                    "The most it serves is about {most} req/s (plateau {} to {}).",
-                    plain(band.low),
-                    plain(band.high)
-                ),
-                format!(
-                    "최대 처리량은 약 {most} req/s입니다(정체 구간 {}~{} req/s).",
-                    plain(band.low),
-                    plain(band.high)
-                ),
-            )),
-            _ => {}
-        }
+        said.extend(self.capacity());
         if let (Some(jump), false) = (verdict.jump.filter(|jump| jump.ratio > SEEN_JUMP), verdict.closed) {
             said.push(self.pick(
                 format!(
@@ -219,6 +199,30 @@ impl StoryWriter<'_> {
             said.extend(verdict.evidence.first().map(|why| sentence(why, verdict.closed, self.lang)));
         }
         said
+    }
+
+    /// The largest throughput, where the verdict knows what it is.
+    fn capacity(&self) -> Option<String> {
+        let most = plain(self.verdict.most.requests?);
+        match (self.verdict.kind, self.verdict.plateau) {
+            (VerdictKind::RightCensored, _) => Some(self.pick(
+                format!("The largest throughput seen, {most} req/s, is a lower bound."),
+                format!("관측된 최대 처리량 {most} req/s는 하한값입니다."),
+            )),
+            (VerdictKind::Interval | VerdictKind::LeftCensored, Some(band)) => Some(self.pick(
+                format!(
+                    "The most it serves is about {most} req/s (plateau {} to {}).",
+                    plain(band.low),
+                    plain(band.high)
+                ),
+                format!(
+                    "최대 처리량은 약 {most} req/s입니다(정체 구간 {}~{} req/s).",
+                    plain(band.low),
+                    plain(band.high)
+                ),
+            )),
+            _ => None,
+        }
     }
 
     fn figures(&self) -> Vec<(String, String)> {
@@ -304,10 +308,10 @@ impl StoryWriter<'_> {
         let all = |said: &[Say]| said.iter().map(|said| sentence(said, verdict.closed, self.lang)).collect::<Vec<_>>();
         let (heading, sentences) = match topic {
             Topic::Throughput => (self.pick("Throughput: the plateau", "처리량의 한계"), self.throughput(about(topic))),
-            Topic::Latency => (self.pick("Latency: the explosion", "응답 시간의 폭증"), about(topic)),
+            Topic::Latency => (self.pick("Latency: the steep rise", "응답 시간의 폭증"), about(topic)),
             Topic::Goodput => (self.pick("Goodput: what is served in time", "제때 처리된 양(goodput)"), about(topic)),
             Topic::Picture => (self.pick("In plain words", "쉽게 말하면"), self.picture()),
-            Topic::Limits => (self.pick("What this measurement cannot say", "이 측정의 한계"), all(&verdict.limits)),
+            Topic::Limits => (self.pick("What this measurement cannot show", "이 측정의 한계"), all(&verdict.limits)),
             Topic::Advice => (self.pick("Limits for the engine", "엔진 한도 설정"), self.advice()),
             Topic::Next => (self.pick("What to run next", "다음 단계"), all(&verdict.next)),
         };
