@@ -30,6 +30,7 @@ pub mod estimate;
 pub mod export;
 pub mod gpu;
 pub mod http1;
+pub mod http_client;
 pub mod load;
 pub mod measure;
 pub mod offline;

@@ -14,11 +14,13 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use tokio::net::TcpStream;
 
 use super::body::Api;
 use super::connection::LoadConnection;
 use super::record::{FailureKind, LoadOutcome, LoadRecord};
 use crate::clock::Clock;
+use crate::http_client::{self, AnswerBounds, ReadBody};
 use crate::vocabulary::time::Timestamp;
 use crate::wire::{self, BodyFormat, Dialect, StreamScanner};
 
@@ -101,14 +103,20 @@ impl LoadTarget {
             Api::OllamaChat | Api::OllamaGenerate => ("/api/tags", "/models/0/name"),
             _ => ("/v1/models", "/data/0/id"),
         };
-        let listed = tokio::time::timeout(MODELS_TIMEOUT, self.ask(http::Method::GET, path, None)).await;
-        let list: serde_json::Value = serde_json::from_slice(&listed.ok()??.1).ok()?;
+        let (_, answer) = self.ask(http::Method::GET, path, None, MODELS_TIMEOUT).await?;
+        let list: serde_json::Value = serde_json::from_slice(&answer).ok()?;
         list.pointer(name)?.as_str().map(str::to_owned)
     }
 
-    /// One request without a body: the answer's status and body; none when there is no answer, or one that is too long.
-    pub async fn ask(&self, method: http::Method, path: &str, token: Option<&str>) -> Option<(u16, Vec<u8>)> {
-        let mut connection = LoadConnection::connect(self.address).await.ok()?;
+    /// One request without a body; its status and its answer. `None`: the server does not answer within `timeout`, or with more than
+    /// 4 MiB.
+    pub async fn ask(
+        &self,
+        method: http::Method,
+        path: &str,
+        token: Option<&str>,
+        timeout: Duration,
+    ) -> Option<(u16, Bytes)> {
         let mut request = Request::new(Full::default());
         *request.method_mut() = method;
         if let Some(token) = token {
@@ -117,17 +125,10 @@ impl LoadTarget {
         }
         *request.uri_mut() = format!("{}{path}", self.prefix).parse().ok()?;
         request.headers_mut().insert(header::HOST, HeaderValue::from_str(&self.authority).ok()?);
-        let answer = connection.send(request).await.ok()?;
-        let status = answer.status().as_u16();
-        let mut body = answer.into_body();
-        let mut bytes = Vec::new();
-        while let Some(frame) = connection.drive(body.frame()).await {
-            bytes.extend_from_slice(frame.ok()?.data_ref()?);
-            if bytes.len() > LONGEST_ANSWER {
-                return None;
-            }
-        }
-        Some((status, bytes))
+        let bounds = AnswerBounds { deadline: timeout, body: LONGEST_ANSWER };
+        let connecting = TcpStream::connect(self.address);
+        let answer = http_client::send(connecting, request, bounds, ReadBody::Always).await.ok()?;
+        Some((answer.status().as_u16(), answer.into_body()))
     }
 }
 

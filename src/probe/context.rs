@@ -12,8 +12,6 @@ use crate::vocabulary::backend_id::BackendId;
 pub struct ProbeContext {
     /// The process's clock.
     pub clock: Clock,
-    /// Unix time at which that clock was at zero, in seconds.
-    pub epoch: f64,
     /// The backends and their queues.
     pub pool: Arc<Pool>,
     /// What is counted of the requests of clients.

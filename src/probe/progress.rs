@@ -65,7 +65,7 @@ impl ProbeProgress {
     }
 
     pub fn on_end(&self, backend: BackendId, ended: SyntheticOutcome, ttft: Option<Duration>) {
-        let (mut history, index) = (self.history(), usize::from(backend.0));
+        let (mut history, index) = (self.history(), backend.index());
         let shares = &mut history.backends;
         shares.resize_with(shares.len().max(index + 1), no_share);
         shares[index].ended[ended as usize] += 1;

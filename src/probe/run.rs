@@ -172,7 +172,7 @@ impl ProbeRun {
 
     fn view(&self, snapshot: &Snapshot, began: &ProbeTotals) -> GuardView {
         let sum = |of: fn(&AccountStats) -> u64| snapshot.accounts.iter().map(|stats| of(stats)).sum::<u64>();
-        let unix = self.context.epoch + snapshot.at.as_nanos() as f64 / 1e9;
+        let unix = self.context.clock.unix_seconds(snapshot.at);
         let totals = ProbeTotals::of(&self.progress).since(began);
         let oldest = snapshot.accounts.iter().filter_map(|stats| stats.oldest_queued).min();
         GuardView {
@@ -204,7 +204,7 @@ impl ProbeRun {
             stopped: stop.word(),
             sentence: stop.to_string(),
             at_least: best.map(|tokens| tokens / length),
-            ended_at: self.context.epoch + now.as_nanos() as f64 / 1e9,
+            ended_at: self.context.clock.unix_seconds(now),
             knee: knee.map(|knee| SeenKnee {
                 requests_per_second: knee.tokens / length,
                 low: knee.spread.0 / length,

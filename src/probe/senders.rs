@@ -59,7 +59,7 @@ impl Senders {
                 model: model.unwrap_or_else(|| BodyTemplate::default().model),
                 ..BodyTemplate::default()
             };
-            let index = usize::from(backend.0);
+            let index = backend.index();
             senders.resize_with(senders.len().max(index + 1), || None);
             let client = Client::new(target, HeaderMap::new(), context.clock);
             senders[index] = Some(Sender { url, client, template });
@@ -101,7 +101,7 @@ impl SenderContext {
             }
         };
         let backend = permit.backend();
-        let sender = self.senders.get(usize::from(backend.0)).and_then(Option::as_ref);
+        let sender = self.senders.get(backend.index()).and_then(Option::as_ref);
         let is_current = |url: &str| (self.context.backends)().iter().any(|(id, now)| *id == backend && now == url);
         let Some(Sender { client, template, .. }) = sender.filter(|sender| is_current(&sender.url)) else {
             // It was added or changed after the run began: the run is not about it.

@@ -118,7 +118,7 @@ impl Connection<'_> {
                     worker,
                     target: &target,
                     limits: &limits,
-                    passive_health: &proxy.passive_health[usize::from(attempt.backend.0)],
+                    passive_health: &proxy.passive_health[attempt.backend.index()],
                     read_ahead: &mut self.read_ahead,
                     timer,
                     request,
@@ -176,7 +176,7 @@ impl Connection<'_> {
     /// Counts a request that is refused before dispatch.
     fn shed(&self, request: &Request, backend: BackendId, reply: LocalReply) -> LocalReply {
         if let (Some(mut entry), Some(reason)) = (offer(self.worker, request, backend), reply.shed_reason()) {
-            entry.told(reply.status());
+            entry.set_client_status(reply.status());
             entry.shed(reason, self.proxy().clock.now());
         }
         reply
@@ -205,7 +205,7 @@ impl Connection<'_> {
             None => {
                 let class = request.hints.class;
                 let mut entry = Entry::admitted(&self.worker.shard, account, class, arrival, dispatched);
-                entry.caption(caption(self.worker, request));
+                entry.set_report(caption(self.worker, request));
                 entry
             }
         };
@@ -450,7 +450,7 @@ fn refusal_of(end: End) -> Option<LocalReply> {
 /// Refused in the queue.
 fn refuse(entry: Option<Entry>, reply: LocalReply, proxy: &ProxyState) -> Unserved {
     if let (Some(mut entry), Some(reason)) = (entry, reply.shed_reason()) {
-        entry.told(reply.status());
+        entry.set_client_status(reply.status());
         entry.shed(reason, proxy.clock.now());
     }
     Unserved::Refused(reply)

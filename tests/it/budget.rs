@@ -28,9 +28,9 @@ fn all_known() -> ProcessState {
     let one = facts(judged(true));
     ProcessState {
         up: vec![true; BACKENDS],
-        judged: vec![one.judged[0].clone(); BACKENDS],
+        estimates: vec![one.estimates[0].clone(); BACKENDS],
         gates: vec![one.gates[0].clone(); BACKENDS],
-        reported: vec![one.reported[0].clone(); BACKENDS],
+        engine_reports: vec![one.engine_reports[0].clone(); BACKENDS],
         gpus: Vec::new(),
         ..one
     }

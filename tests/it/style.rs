@@ -152,7 +152,7 @@ fn private_words(file: &File) -> Vec<String> {
     let is_right = |word: &str| RIGHT_WORDS.iter().any(|(path, right, _)| *path == file.path && *right == word);
     let table: Vec<(&Word, Vec<&str>)> = WORDS
         .iter()
-        .filter(|entry| !(is_page && entry.reach == Reach::Code) && !is_right(entry.word))
+        .filter(|entry| !(is_right(entry.word) || is_page && entry.reach == Reach::Code))
         .map(|entry| (entry, entry.word.split(' ').collect()))
         .collect();
     let mut found = Vec::new();

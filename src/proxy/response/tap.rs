@@ -180,7 +180,7 @@ impl Tap {
         let events = self.has_events();
         let mut entry = self.entry.take()?;
         if let Some(status) = status {
-            entry.told(status);
+            entry.set_client_status(status);
         }
         let reading = self.scanner.as_mut().map(|scanner| {
             scanner.finish(|emission| entry.on_emission(at, emission.tokens, limited));
