@@ -63,15 +63,9 @@ fn emissions(count: u64, sampled: bool) {
     let mut buffers = [SampleBuffer::default()];
     for n in 1..=count {
         entry.on_emission(Timestamp::from_nanos(n * GAP), black_box(1), false);
-<<<<<<< HEAD:benches/instr/ledger.rs
         if sampled && n % 5 == 0 {
             ledger.shard(0).drain_samples(&mut buffers);
             black_box(&buffers);
-=======
-        if told && n % 5 == 0 {
-            ledger.shard(0).drain_samples(&mut trays);
-            black_box(&trays);
->>>>>>> main:benches/instr/books.rs
         }
     }
     black_box(&entry);
