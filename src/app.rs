@@ -190,7 +190,7 @@ fn start_from(
         clock,
         limits: ArcSwap::from_pointee(config.limits.clone()),
         ledger: ledger.clone(),
-        pool: Pool::with_places(config.balance, config.backends.len(), PLACES, config.admission.settings()),
+        pool: Pool::with_capacity(config.balance, config.backends.len(), PLACES, config.admission.settings()),
         rules: ArcSwap::from_pointee(rules(&config)),
         targets,
         drain: Drain::new(),
