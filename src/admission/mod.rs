@@ -8,7 +8,8 @@
 //! - `shadow`: what enforcement would have refused, in mode observe
 //! - `request`, `shed`, `settings`: what arrives, what a refusal says, what the operator decides
 //!
-//! `policy` publishes [`Limits`]; everything else obeys them and does not know their reasons.
+//! `policy` publishes [`Limits`]; everything else obeys them and does not know their reasons. docs/internals/admission.md has the life
+//! of a request through these files, and the types that a change of the policy touches.
 //!
 //! Absent: sockets, clocks and timers. `now` is an argument.
 
@@ -22,6 +23,9 @@ mod request;
 mod settings;
 mod shadow;
 mod shed;
+
+#[cfg(test)]
+mod tests;
 
 pub use crate::vocabulary::class::Class;
 pub use crate::vocabulary::mode::Mode;
