@@ -12,6 +12,18 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct BackendId(pub u16);
 
+impl BackendId {
+    /// The backend at a position of a table; a position above the largest is the largest.
+    pub fn from_index(index: usize) -> Self {
+        Self(u16::try_from(index).unwrap_or(u16::MAX))
+    }
+
+    /// Its position in a table.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// Index of a model name in the ledger's catalog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -4,6 +4,7 @@
 
 pub mod average;
 pub mod backend_id;
+pub mod bad_answer;
 pub mod class;
 mod closed;
 pub mod mode;
