@@ -161,7 +161,7 @@ impl Mix {
             bucket.mean_square *= factor * factor;
         }
         self.prompt_test.rescale(factor);
-        // The KV share of the work is not linear in the factor; it is learnt again.
+        // The KV share of the work is not linear in the factor; it is estimated again.
         self.served.discount();
     }
 
