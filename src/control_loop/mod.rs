@@ -115,11 +115,11 @@ impl ControlLoop {
             self.apply(command, now);
         }
         for (shard, buffers) in self.ledger.shards().iter().zip(&mut self.buffers) {
-            shard.swap(buffers);
+            shard.drain_samples(buffers);
         }
         for (i, backend_loop) in self.loops.iter_mut().enumerate() {
             let Some(backend_loop) = backend_loop else { continue };
-            let backend = id(i);
+            let backend = BackendId::from_index(i);
             backend_loop.on_samples(self.buffers.iter().filter_map(|buffers| buffers.get(i)), now);
             let gate_stats = self.gate.pool.gate_stats(backend, now).unwrap_or_default();
             backend_loop.advance(now, gate_stats, (self.gate.mode)());
@@ -143,7 +143,7 @@ impl ControlLoop {
         match command {
             Command::AddBackend(backend, name) => self.add_backend(backend, name, now),
             Command::RemoveBackend(backend) => {
-                if let Some(backend_loop) = self.loops.get_mut(usize::from(backend.0)) {
+                if let Some(backend_loop) = self.loops.get_mut(backend.index()) {
                     *backend_loop = None;
                 }
                 self.readings.store(backend, None);
@@ -162,7 +162,7 @@ impl ControlLoop {
     }
 
     fn add_backend(&mut self, backend: BackendId, name: Arc<str>, now: Timestamp) {
-        let index = usize::from(backend.0);
+        let index = backend.index();
         let estimate = Settings { slo_ttft: self.slo_ttft, engine: (self.limits_of)(backend) };
         let mut backend_loop = BackendLoop::new(name, estimate, self.gate.policy, self.gate.settings, now);
         backend_loop.begin((self.gate.mode)(), now);
@@ -173,10 +173,6 @@ impl ControlLoop {
         self.buffers.iter_mut().for_each(|buffers| buffers.resize(self.loops.len(), SampleBuffer::default()));
         self.readings.store(backend, None);
     }
-}
-
-fn id(index: usize) -> BackendId {
-    BackendId(u16::try_from(index).unwrap_or(u16::MAX))
 }
 
 fn log_transition(backend: &str, transition: &Transition) {

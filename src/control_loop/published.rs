@@ -38,18 +38,17 @@ impl PublishedReadings {
 
     /// The last publication of a backend; `None` before the first, and at `now` if the loop has stopped.
     pub fn read(&self, backend: BackendId, now: Timestamp) -> Option<Arc<Published>> {
-        let published = self.0.get(usize::from(backend.0))?.load_full()?;
+        let published = self.0.get(backend.index())?.load_full()?;
         (now.since(published.at) <= STOPPED).then_some(published)
     }
 
     /// The same for every backend, by index.
     pub fn read_all(&self, now: Timestamp) -> Vec<Option<Arc<Published>>> {
-        let backends = (0..self.0.len()).map(|i| BackendId(u16::try_from(i).unwrap_or(u16::MAX)));
-        backends.map(|backend| self.read(backend, now)).collect()
+        (0..self.0.len()).map(|i| self.read(BackendId::from_index(i), now)).collect()
     }
 
     pub(super) fn store(&self, backend: BackendId, published: Option<Published>) {
-        if let Some(slot) = self.0.get(usize::from(backend.0)) {
+        if let Some(slot) = self.0.get(backend.index()) {
             slot.store(published.map(Arc::new));
         }
     }

@@ -9,7 +9,7 @@ use std::task::Waker;
 use super::backend_state::{BackendState, Membership, SharedState};
 use super::candidates::{Candidates, round_robin};
 use super::parts::{Arc, BackendId, BalancePolicy, GateStats, Limits, Mode, Mutex, Settings, Slot, Timestamp};
-use super::pool_state::{PoolState, id};
+use super::pool_state::PoolState;
 use super::refused::Refused;
 use super::waiter::{WaitVerdict, Waiter};
 
@@ -52,19 +52,19 @@ impl Pool {
 
     /// Puts these limits in force, and advances this backend's queue: late requests are refused, others may be dispatched.
     pub fn publish(&self, backend: BackendId, limits: Limits, now: Timestamp) {
-        let Some(shared) = self.shared.get(usize::from(backend.0)) else { return };
+        let Some(shared) = self.shared.get(backend.index()) else { return };
         shared.set(limits);
         self.with(now, |state, woken| {
-            if let Some(one) = state.backends.get_mut(usize::from(backend.0)) {
+            if let Some(one) = state.backends.get_mut(backend.index()) {
                 one.publish(limits);
-                state.advance(usize::from(backend.0), woken);
+                state.advance(backend.index(), woken);
             }
         });
     }
 
     /// What happened at this backend's gate since the last call.
     pub fn gate_stats(&self, backend: BackendId, now: Timestamp) -> Option<GateStats> {
-        self.lock().backends.get_mut(usize::from(backend.0)).map(|one| one.queue.gate_stats(now))
+        self.lock().backends.get_mut(backend.index()).map(|one| one.queue.gate_stats(now))
     }
 
     /// Replaces how a backend is picked and how its queue behaves.
@@ -88,7 +88,7 @@ impl Pool {
 
     /// Whether a backend other than `backend` could be picked.
     pub fn has_another(&self, backend: BackendId) -> bool {
-        self.lock().backends.iter().enumerate().any(|(i, one)| i != usize::from(backend.0) && !one.down)
+        self.lock().backends.iter().enumerate().any(|(i, one)| i != backend.index() && !one.down)
     }
 
     /// Whether each backend's health check passes, by index.
@@ -114,7 +114,7 @@ impl Pool {
         let limits = Limits::new(mode);
         self.shared[index].set(limits);
         state.backends[index] = BackendState::draining(settings, limits);
-        Some(id(index))
+        Some(BackendId::from_index(index))
     }
 
     /// The backend takes no new requests, and those in its queue move to the others. Requests in flight continue.
@@ -130,7 +130,7 @@ impl Pool {
 
     /// Whether a draining backend has no request left, queued or in flight.
     pub fn is_idle(&self, backend: BackendId) -> bool {
-        let (state, index) = (self.lock(), usize::from(backend.0));
+        let (state, index) = (self.lock(), backend.index());
         let unmeasured = self.shared.get(index).map_or(0, SharedState::unmeasured);
         let one = state.backends.get(index).filter(|one| one.membership == Membership::Draining);
         one.is_some_and(|one| one.queue.in_flight() == 0 && one.queue.queued() == 0 && unmeasured == 0)
@@ -140,7 +140,7 @@ impl Pool {
     pub fn remove_backend(&self, backend: BackendId) -> bool {
         // It takes no new requests, so it stays idle once it is.
         let idle = self.is_idle(backend);
-        if let Some(one) = self.lock().backends.get_mut(usize::from(backend.0)).filter(|_| idle) {
+        if let Some(one) = self.lock().backends.get_mut(backend.index()).filter(|_| idle) {
             one.membership = Membership::Removed;
         }
         idle
@@ -165,13 +165,13 @@ impl Pool {
 
     /// The limits last published for `backend`.
     pub fn limits(&self, backend: BackendId) -> Option<Limits> {
-        self.shared.get(usize::from(backend.0)).map(|shared| **shared.limits.load())
+        self.shared.get(backend.index()).map(|shared| **shared.limits.load())
     }
 
     /// What `backend` holds now.
     pub fn gauges(&self, backend: BackendId) -> Gauges {
         let state = self.lock();
-        state.backends.get(usize::from(backend.0)).map_or(Gauges::default(), |BackendState { queue, .. }| Gauges {
+        state.backends.get(backend.index()).map_or(Gauges::default(), |BackendState { queue, .. }| Gauges {
             queued: queue.queued(),
             queued_bytes: queue.queued_bytes(),
             in_flight: queue.in_flight(),
@@ -181,42 +181,42 @@ impl Pool {
 
     /// Streams past their first token whose backend is being read: they would notice if it went silent.
     pub fn listening(&self, backend: BackendId) -> u32 {
-        let shared = self.shared.get(usize::from(backend.0));
+        let shared = self.shared.get(backend.index());
         shared.map_or(0, SharedState::listening)
     }
 
     /// Requests in flight at `backend`, those that are not measured included.
     pub fn load(&self, backend: BackendId) -> u32 {
-        let unmeasured = self.shared.get(usize::from(backend.0)).map_or(0, SharedState::unmeasured);
+        let unmeasured = self.shared.get(backend.index()).map_or(0, SharedState::unmeasured);
         self.gauges(backend).in_flight + unmeasured
     }
 
     // ---- events of permits and waiting requests ----
 
     pub(super) fn shared(&self, backend: BackendId) -> &SharedState {
-        &self.shared[usize::from(backend.0)]
+        &self.shared[backend.index()]
     }
 
     pub(super) fn on_first_token(&self, backend: BackendId, slot: Slot, now: Timestamp) {
         self.with(now, |state, woken| {
             let now = state.now;
-            if state.backends[usize::from(backend.0)].queue.on_first_token(slot, now) {
-                state.advance(usize::from(backend.0), woken);
+            if state.backends[backend.index()].queue.on_first_token(slot, now) {
+                state.advance(backend.index(), woken);
             }
         });
     }
 
     pub(super) fn on_tokens(&self, backend: BackendId, slot: Slot, more: u32) {
-        self.lock().backends[usize::from(backend.0)].queue.on_tokens(slot, more);
+        self.lock().backends[backend.index()].queue.on_tokens(slot, more);
     }
 
     /// `tokens` are those not reported before. Without a `now` it ends at the latest known time.
     pub(super) fn on_end(&self, backend: BackendId, slot: Slot, tokens: u32, now: Option<Timestamp>) {
         self.with(now.unwrap_or(Timestamp::ZERO), |state, woken| {
-            let queue = &mut state.backends[usize::from(backend.0)].queue;
+            let queue = &mut state.backends[backend.index()].queue;
             queue.on_tokens(slot, tokens);
             if queue.on_end(slot) {
-                state.advance(usize::from(backend.0), woken);
+                state.advance(backend.index(), woken);
             }
         });
     }
@@ -224,7 +224,7 @@ impl Pool {
     pub(super) fn on_refused(&self, backend: BackendId, now: Timestamp) {
         self.with(now, |state, _| {
             let now = state.now;
-            state.backends[usize::from(backend.0)].on_refused(now);
+            state.backends[backend.index()].on_refused(now);
         });
     }
 
@@ -232,12 +232,12 @@ impl Pool {
     pub(super) fn leave(&self, waiter: &Waiter) {
         self.with(Timestamp::ZERO, |state, woken| {
             if let Some((backend, ticket)) = waiter.position() {
-                let i = usize::from(backend.0);
+                let i = backend.index();
                 state.backends[i].queue.leave(ticket);
                 // It may have blocked those behind it: its prompt was too long for the room there is.
                 state.advance(i, woken);
             } else if let Some(WaitVerdict::Dispatched(backend, slot)) = waiter.take_verdict() {
-                let i = usize::from(backend.0);
+                let i = backend.index();
                 if state.backends[i].queue.on_end(slot) {
                     state.advance(i, woken);
                 }
@@ -249,7 +249,7 @@ impl Pool {
     pub(super) fn expire(&self, waiter: &Waiter, now: Timestamp) -> WaitVerdict {
         self.with(now, |state, woken| {
             if let Some((backend, ticket)) = waiter.position() {
-                let (i, now) = (usize::from(backend.0), state.now);
+                let (i, now) = (backend.index(), state.now);
                 let (queue, limits) = state.backends[i].queue_and_limits(now);
                 if let Some((waiter, shed)) = queue.expire(limits, ticket, now) {
                     let _ = waiter.deliver(WaitVerdict::Refused(Refused::Shed(shed)));
@@ -284,7 +284,7 @@ impl Pool {
     }
 
     fn reevaluate(&self, backend: BackendId, now: Timestamp, change: impl FnOnce(&mut BackendState, Timestamp)) {
-        self.with(now, |state, woken| state.reevaluate(usize::from(backend.0), woken, change));
+        self.with(now, |state, woken| state.reevaluate(backend.index(), woken, change));
     }
 
     fn lock(&self) -> impl std::ops::DerefMut<Target = PoolState> + '_ {
