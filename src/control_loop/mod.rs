@@ -119,7 +119,7 @@ impl ControlLoop {
         }
         for (i, backend_loop) in self.loops.iter_mut().enumerate() {
             let Some(backend_loop) = backend_loop else { continue };
-            let backend = id(i);
+            let backend = BackendId::from_index(i);
             backend_loop.on_samples(self.buffers.iter().filter_map(|buffers| buffers.get(i)), now);
             let gate_stats = self.gate.pool.gate_stats(backend, now).unwrap_or_default();
             backend_loop.advance(now, gate_stats, (self.gate.mode)());
@@ -173,10 +173,6 @@ impl ControlLoop {
         self.buffers.iter_mut().for_each(|buffers| buffers.resize(self.loops.len(), SampleBuffer::default()));
         self.readings.store(backend, None);
     }
-}
-
-fn id(index: usize) -> BackendId {
-    BackendId(u16::try_from(index).unwrap_or(u16::MAX))
 }
 
 fn log_transition(backend: &str, transition: &Transition) {

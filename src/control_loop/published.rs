@@ -44,8 +44,7 @@ impl PublishedReadings {
 
     /// The same for every backend, by index.
     pub fn read_all(&self, now: Timestamp) -> Vec<Option<Arc<Published>>> {
-        let backends = (0..self.0.len()).map(|i| BackendId(u16::try_from(i).unwrap_or(u16::MAX)));
-        backends.map(|backend| self.read(backend, now)).collect()
+        (0..self.0.len()).map(|i| self.read(BackendId::from_index(i), now)).collect()
     }
 
     pub(super) fn store(&self, backend: BackendId, published: Option<Published>) {

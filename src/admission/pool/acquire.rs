@@ -3,7 +3,6 @@
 use super::backends::Pool;
 use super::parts::{AdmissionRequest, Arc, BackendId, Offered, Timestamp};
 use super::permit::Permit;
-use super::pool_state::id;
 use super::queue_wait::QueueWait;
 use super::refused::Refused;
 use super::waiter::WaiterCell;
@@ -33,12 +32,14 @@ impl Pool {
             // Most requests are dispatched at once and need no waiter.
             let mut waiter = None;
             match queue.offer(limits, request, || waiter.insert(WaiterCell::new()).clone(), state.now) {
-                Offered::Dispatched(slot) => Acquire::Granted(Permit::new(self.clone(), id(i), slot)),
-                Offered::Shed(shed) => Acquire::Refused(id(i), Refused::Shed(shed)),
+                Offered::Dispatched(slot) => {
+                    Acquire::Granted(Permit::new(self.clone(), BackendId::from_index(i), slot))
+                }
+                Offered::Shed(shed) => Acquire::Refused(BackendId::from_index(i), Refused::Shed(shed)),
                 Offered::Queued(ticket) => {
                     let waiter = waiter.unwrap_or_else(WaiterCell::new);
-                    waiter.set_position(id(i), ticket);
-                    Acquire::Queued(QueueWait::new(self.clone(), waiter, id(i)))
+                    waiter.set_position(BackendId::from_index(i), ticket);
+                    Acquire::Queued(QueueWait::new(self.clone(), waiter, BackendId::from_index(i)))
                 }
             }
         })
@@ -47,6 +48,6 @@ impl Pool {
     /// Picks a backend for a request that is not measured; it bypasses the queues.
     pub fn pass(self: &Arc<Self>, avoid: Option<BackendId>) -> Option<Permit> {
         let index = self.choose_unmeasured(avoid)?;
-        Some(Permit::unmeasured(self.clone(), id(index)))
+        Some(Permit::unmeasured(self.clone(), BackendId::from_index(index)))
     }
 }

@@ -9,7 +9,7 @@ use std::task::Waker;
 use super::backend_state::{BackendState, Membership, SharedState};
 use super::candidates::{Candidates, round_robin};
 use super::parts::{Arc, BackendId, BalancePolicy, GateStats, Limits, Mode, Mutex, Settings, Slot, Timestamp};
-use super::pool_state::{PoolState, id};
+use super::pool_state::PoolState;
 use super::refused::Refused;
 use super::waiter::{WaitVerdict, Waiter};
 
@@ -114,7 +114,7 @@ impl Pool {
         let limits = Limits::new(mode);
         self.shared[index].set(limits);
         state.backends[index] = BackendState::draining(settings, limits);
-        Some(id(index))
+        Some(BackendId::from_index(index))
     }
 
     /// The backend takes no new requests, and those in its queue move to the others. Requests in flight continue.

@@ -12,7 +12,7 @@ pub(super) struct Candidates {
 
 impl Candidates {
     pub fn new(backends: &[BackendState], avoid: Option<BackendId>) -> Self {
-        let mut candidates = Self { avoid: avoid.map(|avoid| usize::from(avoid.0)), trusted: false };
+        let mut candidates = Self { avoid: avoid.map(BackendId::index), trusted: false };
         candidates.trusted = backends.iter().enumerate().any(|(i, one)| candidates.include(i, one) && !one.ejected);
         candidates
     }

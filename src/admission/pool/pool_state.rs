@@ -63,7 +63,7 @@ impl PoolState {
             let (queue, limits) = one.queue_and_limits(now);
             queue.advance(limits, now, &mut |waiter: Waiter, dequeued| {
                 woken.extend(waiter.deliver(match dequeued {
-                    Dequeued::Dispatch(slot) => WaitVerdict::Dispatched(id(i), slot),
+                    Dequeued::Dispatch(slot) => WaitVerdict::Dispatched(BackendId::from_index(i), slot),
                     Dequeued::Shed(shed) => WaitVerdict::Refused(Refused::Shed(shed)),
                 }));
             });
@@ -93,7 +93,7 @@ impl PoolState {
 
     /// The backend that a refusal counts for when none was involved.
     pub fn first(&self) -> BackendId {
-        id(self.backends.iter().position(|one| one.membership == Membership::Active).unwrap_or(0))
+        BackendId::from_index(self.backends.iter().position(|one| one.membership == Membership::Active).unwrap_or(0))
     }
 
     /// Takes requests from the longest other queue while backend `i` has room and an empty queue.
@@ -117,14 +117,10 @@ impl PoolState {
         let now = self.now;
         let (queue, limits) = self.backends[i].queue_and_limits(now);
         let verdict = match queue.offer(limits, request, || waiter.clone(), now) {
-            Offered::Queued(ticket) => return waiter.set_position(id(i), ticket),
-            Offered::Dispatched(slot) => WaitVerdict::Dispatched(id(i), slot),
+            Offered::Queued(ticket) => return waiter.set_position(BackendId::from_index(i), ticket),
+            Offered::Dispatched(slot) => WaitVerdict::Dispatched(BackendId::from_index(i), slot),
             Offered::Shed(shed) => WaitVerdict::Refused(Refused::Shed(shed)),
         };
         woken.extend(waiter.deliver(verdict));
     }
-}
-
-pub(super) fn id(index: usize) -> BackendId {
-    BackendId(u16::try_from(index).unwrap_or(u16::MAX))
 }

@@ -77,7 +77,7 @@ impl Reserve<'_> {
 
 /// Deviations of the high arrivals that the reserve covers.
 const SAFETY: f64 = 1.3;
-/// Starts within an objective above which there is no reserve: a quarter of the objective frees so many slots that a high
+/// Starts within an objective above which there is no reserve: a quarter of the objective frees enough slots that a high
 /// request is started in time without one. On such an engine a reserve costs 6 % of the goodput and gains nothing.
 const FAST_STARTS: f64 = 80.0;
 /// Largest reserve, as a share of the knee.
