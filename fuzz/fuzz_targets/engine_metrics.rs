@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use weir::engine_metrics::settings::{Engine, Series};
+use weir::engine_metrics::settings::{EngineKind, Series};
 use weir::engine_metrics::table::Table;
 
 fuzz_target!(|body: &[u8]| {
@@ -17,9 +17,15 @@ fuzz_target!(|body: &[u8]| {
         }
         assert!(report.kv_usage.is_none_or(|share| share <= 1.0));
         // What a table reads, its engine's names are in; TGI is never recognised.
-        assert!(recognised.is_some() || engine == Engine::Tgi, "{engine:?}: {report:?}");
+        assert!(recognised.is_some() || engine == EngineKind::Tgi, "{engine:?}: {report:?}");
     }
 });
 
-const ENGINES: [Engine; 6] =
-    [Engine::Vllm, Engine::Sglang, Engine::TrtllmServe, Engine::Triton, Engine::Llamacpp, Engine::Tgi];
+const ENGINES: [EngineKind; 6] = [
+    EngineKind::Vllm,
+    EngineKind::Sglang,
+    EngineKind::TrtllmServe,
+    EngineKind::Triton,
+    EngineKind::Llamacpp,
+    EngineKind::Tgi,
+];

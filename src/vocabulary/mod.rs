@@ -5,7 +5,7 @@
 pub mod average;
 pub mod backend_id;
 pub mod class;
-mod closed;
+pub(crate) mod closed;
 pub mod mode;
 pub mod outcome;
 pub mod shed_reason;
