@@ -9,6 +9,7 @@ use memchr::memchr3;
 
 use super::field::is_token_char;
 use super::gate::Reject;
+use crate::vocabulary::bad_answer::BadAnswer;
 
 /// One part of a read, as ranges into it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -222,6 +223,16 @@ fn reject(malformed: Malformed) -> Reject {
         Malformed::Syntax => Reject::ChunkSyntax,
         Malformed::Extension => Reject::ChunkExtension,
         Malformed::Trailer => Reject::TrailerTooLong,
+    }
+}
+
+impl From<Malformed> for BadAnswer {
+    fn from(malformed: Malformed) -> Self {
+        match malformed {
+            Malformed::Syntax => Self::ChunkSyntax,
+            Malformed::Extension => Self::ChunkExtension,
+            Malformed::Trailer => Self::Trailer,
+        }
     }
 }
 

@@ -143,6 +143,10 @@ pub(super) fn content_length(value: &[u8]) -> Option<u64> {
     Some(value.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
 }
 
+/// A `Connection` field that is no list of tokens, names too many fields, or one that must not be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BadNomination;
+
 /// The names that `Connection` fields nominate for removal, and whether they ask to close.
 #[derive(Debug, Default)]
 pub(super) struct Nominated<'a> {
@@ -152,18 +156,18 @@ pub(super) struct Nominated<'a> {
 }
 
 impl<'a> Nominated<'a> {
-    /// Reads one `Connection` field's value. `Err`: not a list of tokens, too many, or one of them must not be removed.
-    pub fn read(&mut self, value: &'a [u8]) -> Result<(), ()> {
+    /// Reads one `Connection` field's value.
+    pub fn read(&mut self, value: &'a [u8]) -> Result<(), BadNomination> {
         for name in value.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|name| !name.is_empty()) {
             if !name.iter().all(|b| is_token_char(*b)) {
-                return Err(());
+                return Err(BadNomination);
             }
             if name.eq_ignore_ascii_case(b"close") {
                 self.close = true;
             } else if is_protected(name) {
-                return Err(());
+                return Err(BadNomination);
             } else if !name.eq_ignore_ascii_case(b"keep-alive") {
-                *self.names.get_mut(self.count).ok_or(())? = name;
+                *self.names.get_mut(self.count).ok_or(BadNomination)? = name;
                 self.count += 1;
             }
         }
@@ -177,7 +181,7 @@ impl<'a> Nominated<'a> {
 }
 
 /// Fields that a neighbour must not be able to remove: they carry identity, framing, the meaning of the body, or what weir
-/// adds. A request without its key would be somebody else's, or nobody's.
+/// adds. A request without its key would count for another caller, or for none.
 fn is_protected(name: &[u8]) -> bool {
     let carries = matches!(
         kind(name),
@@ -250,9 +254,9 @@ mod tests {
             "content-type",
             "Content-Encoding",
         ] {
-            assert_eq!(Nominated::default().read(bad.as_bytes()), Err(()), "{bad}");
+            assert_eq!(Nominated::default().read(bad.as_bytes()), Err(BadNomination), "{bad}");
         }
         let many = ["x"; 11].join(",");
-        assert_eq!(Nominated::default().read(many.as_bytes()), Err(()));
+        assert_eq!(Nominated::default().read(many.as_bytes()), Err(BadNomination));
     }
 }

@@ -13,13 +13,12 @@ mod request;
 mod response;
 mod trace;
 
+pub use crate::vocabulary::bad_answer::BadAnswer;
 pub use chunk::ChunkedBody;
 pub use gate::{HeadEnd, Reject};
-pub use relay::{Broken, Fed, OutFraming, Relay};
+pub use relay::{Fed, OutFraming, Relay, Unfinished};
 pub use request::{Method, Peer, RequestBody, RequestHead, Version, finish_request_head, request_head};
-pub use response::{
-    BadResponse, BodyKind, Response, ResponseContext, ResponseHead, finish_response_head, response_head,
-};
+pub use response::{BodyKind, Response, ResponseContext, ResponseHead, finish_response_head, response_head};
 pub use trace::{SAMPLED, Trace, TraceParent};
 
 /// Appends `n` in decimal.

@@ -8,6 +8,7 @@
 use super::chunk::{ChunkPart, Chunks};
 use super::request::Version;
 use super::response::BodyKind;
+use crate::vocabulary::bad_answer::BadAnswer;
 
 /// The framing machine of one body.
 #[derive(Clone, Debug)]
@@ -22,8 +23,8 @@ enum Inbound {
     Chunked(Chunks),
     UntilClose,
     Ended,
-    /// Nothing leaves any more.
-    Broken,
+    /// A rule was broken: nothing leaves any more.
+    Broken(BadAnswer),
 }
 
 /// How the body is framed for the client.
@@ -48,9 +49,9 @@ pub struct Fed<'a> {
     pub used: usize,
 }
 
-/// The framing is violated; nothing of the read may leave.
+/// The body's end was not reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Broken;
+pub struct Unfinished;
 
 impl Relay {
     /// A machine for a body of `kind` towards a client of `version`.
@@ -70,19 +71,22 @@ impl Relay {
     /// Takes one read, hands each payload byte to `on_payload` once, in place.
     ///
     /// # Errors
-    /// The framing is violated.
+    /// Which rule the framing breaks; nothing of the read may leave.
     pub fn feed<'a>(
         &mut self,
         read: &'a [u8],
         scratch: &'a mut Vec<u8>,
         mut on_payload: impl FnMut(&[u8]),
-    ) -> Result<Fed<'a>, Broken> {
+    ) -> Result<Fed<'a>, BadAnswer> {
         match &mut self.inbound {
             Inbound::Chunked(chunks) => {
                 let verbatim = self.out == OutFraming::Chunked;
-                let Ok(fed) = dechunk(chunks, verbatim, read, scratch, on_payload) else {
-                    self.inbound = Inbound::Broken;
-                    return Err(Broken);
+                let fed = match dechunk(chunks, verbatim, read, scratch, on_payload) {
+                    Ok(fed) => fed,
+                    Err(cause) => {
+                        self.inbound = Inbound::Broken(cause);
+                        return Err(cause);
+                    }
                 };
                 if chunks.ended() {
                     self.inbound = Inbound::Ended;
@@ -110,7 +114,7 @@ impl Relay {
                 Ok(Fed { out: scratch, used: read.len() })
             }
             Inbound::Ended => Ok(Fed { out: &[], used: 0 }),
-            Inbound::Broken => Err(Broken),
+            Inbound::Broken(cause) => Err(*cause),
         }
     }
 
@@ -118,7 +122,7 @@ impl Relay {
     ///
     /// # Errors
     /// The body is not complete.
-    pub fn closed<'a>(&mut self, scratch: &'a mut Vec<u8>) -> Result<&'a [u8], Broken> {
+    pub fn closed<'a>(&mut self, scratch: &'a mut Vec<u8>) -> Result<&'a [u8], Unfinished> {
         scratch.clear();
         match self.inbound {
             Inbound::UntilClose => {
@@ -129,7 +133,7 @@ impl Relay {
                 Ok(scratch)
             }
             Inbound::Ended => Ok(scratch),
-            Inbound::Length(_) | Inbound::Chunked(_) | Inbound::Broken => Err(Broken),
+            Inbound::Length(_) | Inbound::Chunked(_) | Inbound::Broken(_) => Err(Unfinished),
         }
     }
 
@@ -143,7 +147,7 @@ impl Relay {
         match &self.inbound {
             Inbound::Chunked(chunks) => chunks.at_boundary(),
             Inbound::UntilClose => true,
-            Inbound::Length(_) | Inbound::Ended | Inbound::Broken => false,
+            Inbound::Length(_) | Inbound::Ended | Inbound::Broken(_) => false,
         }
     }
 
@@ -159,10 +163,10 @@ fn dechunk<'a>(
     read: &'a [u8],
     scratch: &'a mut Vec<u8>,
     mut on_payload: impl FnMut(&[u8]),
-) -> Result<Fed<'a>, Broken> {
+) -> Result<Fed<'a>, BadAnswer> {
     let mut out = Output::new(read, scratch);
     let mut at = 0;
-    while let Some(part) = chunks.next(read, &mut at).map_err(|_| Broken)? {
+    while let Some(part) = chunks.next(read, &mut at)? {
         match part {
             ChunkPart::Payload(range) => {
                 on_payload(&read[range.clone()]);
@@ -251,7 +255,7 @@ mod tests {
         ended: bool,
     }
 
-    fn run(kind: BodyKind, version: Version, pieces: &[&[u8]]) -> Result<RelayRun, Broken> {
+    fn run(kind: BodyKind, version: Version, pieces: &[&[u8]]) -> Result<RelayRun, BadAnswer> {
         let (mut relay, mut scratch) = (Relay::new(kind, version), Vec::new());
         let mut run = RelayRun { out: Vec::new(), payload: Vec::new(), ended: false };
         for piece in pieces {
@@ -313,7 +317,7 @@ mod tests {
     #[test]
     fn a_violated_framing_forwards_nothing_of_its_read() {
         let (mut relay, mut scratch) = (Relay::new(BodyKind::Chunked, Version::V11), Vec::new());
-        assert_eq!(relay.feed(b"5\r\nhello\r\nzz", &mut scratch, |_| {}), Err(Broken));
+        assert_eq!(relay.feed(b"5\r\nhello\r\nzz", &mut scratch, |_| {}), Err(BadAnswer::ChunkSyntax));
     }
 
     #[test]
@@ -334,7 +338,7 @@ mod tests {
     fn a_close_in_the_middle_of_a_framed_body_is_not_its_end() {
         let mut scratch = Vec::new();
         for kind in [BodyKind::Length(5), BodyKind::Chunked] {
-            assert_eq!(Relay::new(kind, Version::V11).closed(&mut scratch), Err(Broken));
+            assert_eq!(Relay::new(kind, Version::V11).closed(&mut scratch), Err(Unfinished));
         }
     }
 
@@ -342,8 +346,8 @@ mod tests {
     fn nothing_follows_a_violation_and_a_valid_read_is_followed() {
         let (mut relay, mut scratch) = (Relay::new(BodyKind::Chunked, Version::V11), Vec::new());
         assert!(relay.feed(b"1\r\na\r\n", &mut scratch, |_| {}).is_ok());
-        assert_eq!(relay.feed(b"x", &mut scratch, |_| {}), Err(Broken));
-        assert_eq!(relay.feed(b"1\r\na\r\n", &mut scratch, |_| panic!("payload")), Err(Broken));
+        assert_eq!(relay.feed(b"x", &mut scratch, |_| {}), Err(BadAnswer::ChunkSyntax));
+        assert_eq!(relay.feed(b"1\r\na\r\n", &mut scratch, |_| panic!("payload")), Err(BadAnswer::ChunkSyntax));
         assert!(!relay.ended() && !relay.at_chunk_boundary());
     }
 

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::field::{Claim, FieldKind, Nominated, content_length, is_token_char, kind};
+use super::field::{BadNomination, Claim, FieldKind, Nominated, content_length, is_token_char, kind};
 use super::gate::Reject;
 use super::trace::Trace;
 use super::{push_decimal, push_field};
@@ -277,7 +277,7 @@ impl<'a> RequestFields<'a> {
             let (name, value) = (field.name.as_bytes(), field.value);
             reading.kinds[i] = kind(name);
             match reading.kinds[i] {
-                FieldKind::Connection => reading.nominated.read(value).map_err(|()| Reject::Nomination)?,
+                FieldKind::Connection => reading.nominated.read(value).map_err(|BadNomination| Reject::Nomination)?,
                 FieldKind::ContentLength => {
                     let n = content_length(value).ok_or(Reject::ContentLength)?;
                     if length.replace(n).is_some() {

@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 
-use super::field::{FieldKind, Nominated, content_length, kind};
+use super::field::{BadNomination, FieldKind, Nominated, content_length, kind};
+use super::gate::Reject;
 use super::relay::OutFraming;
 use super::request::Version;
 use super::{push_decimal, push_field};
+use crate::vocabulary::bad_answer::BadAnswer;
 
 /// One head from the backend.
 #[derive(Clone, Debug)]
@@ -60,32 +62,32 @@ pub struct ResponseContext {
     pub client: Version,
 }
 
-/// The head is not one that weir relays: the backend's fault, a 502.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BadResponse;
-
 /// Reads a head and writes into `out` the status line and the fields that the client gets. Framing and weir's own fields
 /// are added by `finish_response_head`.
 ///
 /// # Errors
-/// Syntax, framing or nominations that two readers could understand differently; an unasked 101.
-pub fn response_head(head: &[u8], context: &ResponseContext, out: &mut Vec<u8>) -> Result<Response, BadResponse> {
+/// Which rule the head breaks: syntax, framing or nominations that two readers could understand differently; an unasked 101.
+pub fn response_head(head: &[u8], context: &ResponseContext, out: &mut Vec<u8>) -> Result<Response, BadAnswer> {
     // The parser would skip empty lines, which only a request line may follow.
     if !head.starts_with(b"HTTP/1.") {
-        return Err(BadResponse);
+        return Err(BadAnswer::StatusLine);
     }
     let mut fields = [const { std::mem::MaybeUninit::uninit() }; FIELD_LIMIT];
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
     match config.parse_response_with_uninit_headers(&mut parsed, head, &mut fields) {
         Ok(httparse::Status::Complete(n)) if n == head.len() => {}
-        Ok(_) | Err(_) => return Err(BadResponse),
+        Ok(_) => return Err(BadAnswer::HeadSyntax),
+        Err(error) => return Err(cause(error)),
     }
-    let status = parsed.code.filter(|code| (100..=999).contains(code) && *code != 101).ok_or(BadResponse)?;
+    let status = parsed.code.filter(|code| (100..=999).contains(code)).ok_or(BadAnswer::StatusLine)?;
+    if status == SWITCHING_PROTOCOLS {
+        return Err(BadAnswer::Upgrade);
+    }
     let reading = ResponseFields::of(parsed.headers)?;
     let one_one = parsed.version == Some(1);
     if reading.chunked && (reading.length.is_some() || !one_one) {
-        return Err(BadResponse);
+        return Err(BadAnswer::Framing);
     }
     out.extend_from_slice(b"HTTP/1.1 ");
     push_decimal(out, u64::from(status));
@@ -175,7 +177,7 @@ struct ResponseFields<'a> {
 }
 
 impl<'a> ResponseFields<'a> {
-    fn of(fields: &[httparse::Header<'a>]) -> Result<Self, BadResponse> {
+    fn of(fields: &[httparse::Header<'a>]) -> Result<Self, BadAnswer> {
         let mut reading = Self {
             kinds: [FieldKind::Pass; FIELD_LIMIT],
             nominated: Nominated::default(),
@@ -189,17 +191,19 @@ impl<'a> ResponseFields<'a> {
         for (i, field) in fields.iter().enumerate() {
             reading.kinds[i] = kind(field.name.as_bytes());
             match reading.kinds[i] {
-                FieldKind::Connection => reading.nominated.read(field.value).map_err(|()| BadResponse)?,
+                FieldKind::Connection => {
+                    reading.nominated.read(field.value).map_err(|BadNomination| BadAnswer::Nomination)?;
+                }
                 FieldKind::ContentLength => {
-                    let n = content_length(field.value).ok_or(BadResponse)?;
+                    let n = content_length(field.value).ok_or(BadAnswer::Framing)?;
                     if reading.length.replace(n).is_some() {
-                        return Err(BadResponse);
+                        return Err(BadAnswer::Framing);
                     }
                 }
                 FieldKind::TransferEncoding => {
                     let repeated = std::mem::replace(&mut reading.chunked, true);
                     if repeated || !field.value.eq_ignore_ascii_case(b"chunked") {
-                        return Err(BadResponse);
+                        return Err(BadAnswer::Framing);
                     }
                 }
                 FieldKind::ContentType => reading.content_type = Some(field.value),
@@ -213,13 +217,34 @@ impl<'a> ResponseFields<'a> {
     }
 }
 
+impl From<Reject> for BadAnswer {
+    /// Of a head whose end was looked for.
+    fn from(reject: Reject) -> Self {
+        match reject {
+            Reject::HeadTooLong | Reject::RequestLineTooLong => Self::HeadTooLong,
+            Reject::RequestLine => Self::StatusLine,
+            _ => Self::HeadSyntax,
+        }
+    }
+}
+
+fn cause(error: httparse::Error) -> BadAnswer {
+    match error {
+        httparse::Error::Status | httparse::Error::Version => BadAnswer::StatusLine,
+        httparse::Error::TooManyHeaders => BadAnswer::TooManyFields,
+        _ => BadAnswer::HeadSyntax,
+    }
+}
+
 const FIELD_LIMIT: usize = 100;
+/// An upgrade, which weir never asks for.
+const SWITCHING_PROTOCOLS: u16 = 101;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read_for(head_request: bool, lines: &str) -> Result<(Response, String), BadResponse> {
+    fn read_for(head_request: bool, lines: &str) -> Result<(Response, String), BadAnswer> {
         let head = format!("{}\r\n\r\n", lines.replace('\n', "\r\n"));
         let mut out = Vec::new();
         let context = ResponseContext { head_request, client: Version::V11 };
@@ -247,21 +272,27 @@ mod tests {
 
     #[test]
     fn a_framing_that_two_readers_could_understand_differently_is_bad() {
-        for bad in [
-            "Content-Length: 1\nContent-Length: 1",
-            "Content-Length: 1\nTransfer-Encoding: chunked",
-            "Transfer-Encoding: gzip",
-            "Transfer-Encoding: chunked\nTransfer-Encoding: chunked",
-            "Content-Length: 1, 1",
-            "Connection: content-length",
-            "A: b\u{1}",
+        for (bad, cause) in [
+            ("Content-Length: 1\nContent-Length: 1", BadAnswer::Framing),
+            ("Content-Length: 1\nTransfer-Encoding: chunked", BadAnswer::Framing),
+            ("Transfer-Encoding: gzip", BadAnswer::Framing),
+            ("Transfer-Encoding: chunked\nTransfer-Encoding: chunked", BadAnswer::Framing),
+            ("Content-Length: 1, 1", BadAnswer::Framing),
+            ("Connection: content-length", BadAnswer::Nomination),
+            ("A: b\u{1}", BadAnswer::HeadSyntax),
+            (&"A: b\n".repeat(101), BadAnswer::TooManyFields),
         ] {
-            assert!(read_for(false, &format!("HTTP/1.1 200 OK\n{bad}")).is_err(), "{bad}");
+            let read = read_for(false, &format!("HTTP/1.1 200 OK\n{}", bad.trim_end()));
+            assert_eq!(read.map(|_| ()), Err(cause), "{bad}");
         }
-        assert!(read_for(false, "HTTP/1.0 200 OK\nTransfer-Encoding: chunked").is_err());
-        assert!(read_for(false, "HTTP/1.1 101 Switching Protocols").is_err());
-        assert!(read_for(false, "HTTP/1.1 20 OK").is_err());
-        assert!(read_for(false, "\nHTTP/1.1 200 OK").is_err());
+        for (head, cause) in [
+            ("HTTP/1.0 200 OK\nTransfer-Encoding: chunked", BadAnswer::Framing),
+            ("HTTP/1.1 101 Switching Protocols", BadAnswer::Upgrade),
+            ("HTTP/1.1 20 OK", BadAnswer::StatusLine),
+            ("\nHTTP/1.1 200 OK", BadAnswer::StatusLine),
+        ] {
+            assert_eq!(read_for(false, head).map(|_| ()), Err(cause), "{head}");
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(super) fn account(worker: &Worker, request: &Request, backend: BackendId) ->
 pub(super) fn offer(worker: &Worker, request: &Request, backend: BackendId) -> Option<Entry> {
     let (account, arrival) = account(worker, request, backend)?;
     let mut entry = Entry::offer(&worker.shard, account, request.hints.class, arrival);
-    entry.caption(caption(worker, request));
+    entry.set_report(caption(worker, request));
     Some(entry)
 }
 

@@ -21,7 +21,6 @@ use super::request::reader::{ClientPeer, ReadFailure, ReadProgress, Request, Req
 use super::state::{HookPoint, ProxyState, Worker};
 use super::timer::Timer;
 use crate::measure::UnmeasuredRequest;
-use crate::vocabulary::backend_id::BackendId;
 use crate::vocabulary::time::Timestamp;
 use crate::wire::ApiFamily;
 
@@ -215,22 +214,25 @@ impl Connection<'_> {
 
     /// A request that is in no books was refused.
     pub(super) fn refused(&self, request: Option<&Request>, reply: LocalReply) {
-        self.unbooked(request, None, reply.status(), reply.reason(), None);
+        self.report_unmeasured(
+            UnmeasuredRequest {
+                request_id: None,
+                backend: None,
+                status: reply.status(),
+                outcome: reply.reason(),
+                took: None,
+                bad_answer: reply.bad_answer(),
+            },
+            request,
+        );
     }
 
-    /// Tells of the end of a request that is in no books.
-    pub(super) fn unbooked(
-        &self,
-        request: Option<&Request>,
-        backend: Option<BackendId>,
-        status: u16,
-        outcome: &'static str,
-        took: Option<Duration>,
-    ) {
+    /// Reports the end of a request that is not in the statistics, under the id of `request`.
+    pub(super) fn report_unmeasured(&self, report: UnmeasuredRequest, request: Option<&Request>) {
         let proxy = self.proxy();
         if let (true, Some(reports)) = (proxy.access_log, &proxy.reports) {
             let request_id = request.map(|request| request.id.to_string().into());
-            reports.unbooked(UnmeasuredRequest { request_id, backend, status, outcome, took });
+            reports.unmeasured(UnmeasuredRequest { request_id, ..report });
         }
     }
 

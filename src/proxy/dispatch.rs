@@ -16,13 +16,14 @@ use super::accounting::{account, move_to, offer};
 use super::client_io::write_all;
 use super::connection::{AfterRequest, Connection, WRITE_PATIENCE};
 use super::drain;
-use super::exchange::{Break, End, Exchange, ExchangeCx};
+use super::end::{Break, End};
+use super::exchange::{Exchange, ExchangeCx};
 use super::io::Io;
 use super::listener::is_exhausted;
 use super::local_reply::{LocalReply, error_event};
-use super::queue_wait::{Waited, is_gone};
+use super::queue_wait::is_gone;
 use super::request::reader::{PathKind, Request};
-use super::response::tap::{Ending, Tap};
+use super::response::tap::Tap;
 use super::spans::caption;
 use super::state::{HookPoint, ProxyState};
 use super::timer::Timer;
@@ -31,7 +32,7 @@ use super::upstream::target::Target;
 use crate::admission::pool::{Acquire, Permit, Refused};
 use crate::admission::{AdmissionRequest, Mode};
 use crate::http1::Version;
-use crate::measure::{Entry, Outcome, RetryReason, ShedReason};
+use crate::measure::{Entry, Outcome, RetryReason, ShedReason, UnmeasuredRequest};
 use crate::vocabulary::backend_id::BackendId;
 use crate::vocabulary::time::Timestamp;
 
@@ -59,8 +60,8 @@ struct UpstreamConnection {
     begun: Timestamp,
 }
 
-/// Why there is no attempt.
-enum Unserved {
+/// Why a request reached no backend.
+pub(super) enum Unserved {
     ClientGone,
     Refused(LocalReply),
 }
@@ -118,7 +119,7 @@ impl Connection<'_> {
                     worker,
                     target: &target,
                     limits: &limits,
-                    passive_health: &proxy.passive_health[usize::from(attempt.backend.0)],
+                    passive_health: &proxy.passive_health[attempt.backend.index()],
                     read_ahead: &mut self.read_ahead,
                     timer,
                     request,
@@ -135,9 +136,9 @@ impl Connection<'_> {
                 entry.retry(RetryReason::StaleConnection);
             }
             match Box::pin(self.dial(client, timer, attempt.backend, &target, proxy.clock.now())).await {
-                Dialled::Connection(stream) => (attempt.link.stream, attempt.link.reused) = (stream, false),
-                Dialled::ClientGone => break End::ClientGone,
-                Dialled::Failed(_) => break end,
+                Ok(stream) => (attempt.link.stream, attempt.link.reused) = (stream, false),
+                Err(End::ClientGone) => break End::ClientGone,
+                Err(_) => break end,
             }
             let now = proxy.clock.now();
             exchange = Exchange::new(now, now).with_patience(patience);
@@ -176,7 +177,7 @@ impl Connection<'_> {
     /// Counts a request that is refused before dispatch.
     fn shed(&self, request: &Request, backend: BackendId, reply: LocalReply) -> LocalReply {
         if let (Some(mut entry), Some(reason)) = (offer(self.worker, request, backend), reply.shed_reason()) {
-            entry.told(reply.status());
+            entry.set_client_status(reply.status());
             entry.shed(reason, self.proxy().clock.now());
         }
         reply
@@ -205,7 +206,7 @@ impl Connection<'_> {
             None => {
                 let class = request.hints.class;
                 let mut entry = Entry::admitted(&self.worker.shard, account, class, arrival, dispatched);
-                entry.caption(caption(self.worker, request));
+                entry.set_report(caption(self.worker, request));
                 entry
             }
         };
@@ -234,7 +235,7 @@ impl Connection<'_> {
             let permit = match turn {
                 Acquire::Granted(permit) => permit,
                 Acquire::Refused(_, refused) => {
-                    return Err(refuse(entry, proxy.rules.load().reply(refused), proxy));
+                    return Err(Unserved::Refused(proxy.rules.load().reply(refused)).close(entry, proxy));
                 }
                 Acquire::Queued(waiting) => {
                     entry = entry.or_else(|| offer(worker, request, waiting.home()));
@@ -242,11 +243,8 @@ impl Connection<'_> {
                     let waited = self.wait(client, timer, waiting, request.arrived + longest).await;
                     request.queued = proxy.clock.now().since(request.arrived).saturating_sub(worked);
                     match waited {
-                        Waited::Turn(permit) => permit,
-                        Waited::Refused(refused) => {
-                            return Err(refuse(entry, proxy.rules.load().reply(refused), proxy));
-                        }
-                        Waited::ClientGone => return Err(leave(entry, proxy)),
+                        Ok(permit) => permit,
+                        Err(unserved) => return Err(unserved.close(entry, proxy)),
                     }
                 }
             };
@@ -256,15 +254,11 @@ impl Connection<'_> {
                 move_to(worker, request, entry, backend);
             }
             let Some(target) = proxy.targets.of(backend) else {
-                return Err(refuse(booked, LocalReply::BackendFailed, proxy));
+                return Err(Unserved::Refused(LocalReply::BackendFailed).close(booked, proxy));
             };
             let dialled = match worker.idle.take(backend, &target, dispatched) {
                 Some(stream) => Ok((stream, true)),
-                None => match self.dial(client, timer, backend, &target, dispatched).await {
-                    Dialled::Connection(stream) => Ok((stream, false)),
-                    Dialled::ClientGone => return Err(leave(booked, proxy)),
-                    Dialled::Failed(ending) => Err(ending),
-                },
+                None => self.dial(client, timer, backend, &target, dispatched).await.map(|stream| (stream, false)),
             };
             let now = proxy.clock.now();
             match dialled {
@@ -278,12 +272,11 @@ impl Connection<'_> {
                     }
                     return Ok(attempt);
                 }
-                Err(ending) => {
-                    let reply =
-                        if ending == Ending::Timeout { LocalReply::BackendTimeout } else { LocalReply::BackendFailed };
+                Err(end) => {
+                    let Some(reply) = end.local_reply() else { return Err(Unserved::ClientGone.close(booked, proxy)) };
                     let another = failed.is_none() && proxy.pool.has_another(backend) && proxy.retries.spend(now);
                     if !another {
-                        return Err(give_up(request, permit, booked, ending, reply, (dispatched, now)));
+                        return Err(give_up(request, permit, booked, end, reply, (dispatched, now)));
                     }
                     (entry, failed) = (booked, Some(reply));
                     permit.end(now);
@@ -299,7 +292,8 @@ impl Connection<'_> {
         }
     }
 
-    /// A fresh connection, under the connect deadline; the client is watched meanwhile.
+    /// A fresh connection, under the connect deadline; the client is watched meanwhile. `Err`: it is gone, or the backend cannot be
+    /// reached.
     async fn dial<D: Io>(
         &mut self,
         client: &mut D,
@@ -307,7 +301,7 @@ impl Connection<'_> {
         backend: BackendId,
         target: &Target,
         now: Timestamp,
-    ) -> Dialled {
+    ) -> Result<TcpStream, End> {
         let proxy = &*self.worker.proxy;
         let limits = proxy.limits.load_full();
         timer.set(now + limits.connect_timeout);
@@ -315,24 +309,21 @@ impl Connection<'_> {
         let read_ahead = &mut self.read_ahead;
         poll_fn(|cx| {
             if let Poll::Ready(dialled) = dialling.as_mut().poll(cx) {
-                return Poll::Ready(match dialled {
-                    Ok(stream) => Dialled::Connection(stream),
-                    Err(e) => {
-                        if !is_exhausted(&e) {
-                            health::on_dial_failed(proxy, backend);
-                        }
-                        Dialled::Failed(Ending::Reset)
+                return Poll::Ready(dialled.map_err(|e| {
+                    if !is_exhausted(&e) {
+                        health::on_dial_failed(proxy, backend);
                     }
-                });
+                    End::Broken(Break::Reset)
+                }));
             }
             if is_gone(cx, client, read_ahead, limits.half_close) {
-                return Poll::Ready(Dialled::ClientGone);
+                return Poll::Ready(Err(End::ClientGone));
             }
             if !timer.is_overdue(cx) {
                 return Poll::Pending;
             }
             health::on_dial_failed(proxy, backend);
-            Poll::Ready(Dialled::Failed(Ending::Timeout))
+            Poll::Ready(Err(End::Broken(Break::Timeout)))
         })
         .await
     }
@@ -357,30 +348,19 @@ impl Connection<'_> {
         } else {
             drop(link);
         }
-        let ending = match end {
-            End::Whole => Ending::Whole,
-            // Memory ran out over what this client has not taken: not the backend's doing.
-            End::ClientGone | End::ClientStalled | End::Broken(Break::Memory) => Ending::ClientGone,
-            // Before a head there is no body that could be truncated.
-            End::Broken(Break::Eof) if exchange.status().is_some() => Ending::Eof,
-            End::Broken(Break::Timeout) => Ending::Timeout,
-            End::Late => Ending::Late,
-            End::Broken(Break::Eof | Break::Reset | Break::Protocol) => Ending::Reset,
-        };
         let status = exchange.status();
-        if let (Some(reply), None) = (refusal_of(end), status) {
-            let told = Some(reply.status());
-            tap.close(ending, told, now);
+        if let (Some(reply), None) = (end.local_reply(), status) {
+            tap.close(end, Some(reply.status()), now);
             return Err(reply);
         }
         let event = tap
             .event_boundary()
-            .filter(|_| refusal_of(end).is_some() && !tap.has_terminated() && exchange.takes_event());
+            .filter(|_| end.local_reply().is_some() && !tap.has_terminated() && exchange.takes_event());
         let keeps = end == End::Whole && exchange.keeps_client() && !self.read_ahead.overflowed;
         drop(exchange);
-        let outcome = tap.close(ending, status, now);
-        self.note(request, backend, status);
-        let broken = refusal_of(end).is_some() && outcome != Some(Outcome::Completed);
+        let outcome = tap.close(end, status, now);
+        self.note(request, backend, status, end);
+        let broken = end.local_reply().is_some() && outcome != Some(Outcome::Completed);
         Ok(match event {
             Some(dialect) => {
                 let event = match end {
@@ -418,10 +398,20 @@ impl Connection<'_> {
     }
 
     /// What was relayed without being measured has ended.
-    fn note(&self, request: &Request, backend: BackendId, status: Option<u16>) {
+    fn note(&self, request: &Request, backend: BackendId, status: Option<u16>, end: End) {
         if request.shape.is_none() {
             let took = self.now.since(request.arrived);
-            self.unbooked(Some(request), Some(backend), status.unwrap_or(0), "passed", Some(took));
+            self.report_unmeasured(
+                UnmeasuredRequest {
+                    request_id: None,
+                    backend: Some(backend),
+                    status: status.unwrap_or(0),
+                    outcome: "passed",
+                    took: Some(took),
+                    bad_answer: end.bad_answer(),
+                },
+                Some(request),
+            );
         }
     }
 }
@@ -430,38 +420,26 @@ impl Attempt {
     /// The pooled connection was closed before it could say anything, and nothing was tried again yet. A backend that breaks
     /// off later than `STALE_WITHIN` had the request and may have worked on it: trying again could do the work twice.
     fn is_stale(&self, exchange: &Exchange, end: End, now: Timestamp) -> bool {
-        let broke = matches!(end, End::Broken(Break::Eof | Break::Reset)) && exchange.received() == 0;
-        broke && self.link.reused && self.link.may_retry && now.since(self.link.since) < STALE_WITHIN
+        let silent = end.is_connection_lost() && exchange.received() == 0;
+        silent && self.link.reused && self.link.may_retry && now.since(self.link.since) < STALE_WITHIN
     }
 }
 
-/// What a client is told of an end before any of the answer was sent; `None`: there is nothing to tell.
-fn refusal_of(end: End) -> Option<LocalReply> {
-    match end {
-        End::Whole | End::ClientGone | End::ClientStalled => None,
-        End::Late => Some(LocalReply::Late),
-        End::Broken(Break::Timeout) => Some(LocalReply::BackendTimeout),
-        End::Broken(Break::Protocol) => Some(LocalReply::BadAnswer),
-        End::Broken(Break::Memory) => Some(LocalReply::BodyMemory),
-        End::Broken(Break::Eof | Break::Reset) => Some(LocalReply::BackendFailed),
+impl Unserved {
+    /// Closes the request's entry with the reason.
+    fn close(self, entry: Option<Entry>, proxy: &ProxyState) -> Self {
+        let Some(mut entry) = entry else { return self };
+        match self {
+            Self::ClientGone => entry.abandon(proxy.clock.now()),
+            Self::Refused(reply) => {
+                if let Some(reason) = reply.shed_reason() {
+                    entry.set_client_status(reply.status());
+                    entry.shed(reason, proxy.clock.now());
+                }
+            }
+        }
+        self
     }
-}
-
-/// Refused in the queue.
-fn refuse(entry: Option<Entry>, reply: LocalReply, proxy: &ProxyState) -> Unserved {
-    if let (Some(mut entry), Some(reason)) = (entry, reply.shed_reason()) {
-        entry.told(reply.status());
-        entry.shed(reason, proxy.clock.now());
-    }
-    Unserved::Refused(reply)
-}
-
-/// The client is gone before dispatch.
-fn leave(entry: Option<Entry>, proxy: &ProxyState) -> Unserved {
-    if let Some(entry) = entry {
-        entry.abandon(proxy.clock.now());
-    }
-    Unserved::ClientGone
 }
 
 /// The backend could not be reached, and nobody else is asked.
@@ -469,13 +447,13 @@ fn give_up(
     request: &Request,
     permit: Permit,
     entry: Option<Entry>,
-    ending: Ending,
+    end: End,
     reply: LocalReply,
     (dispatched, now): (Timestamp, Timestamp),
 ) -> Unserved {
     if let Some((mut entry, shape)) = entry.zip(request.shape.as_ref()) {
         entry.admit(dispatched);
-        Tap::measured(entry, permit, shape.dialect, now).close(ending, Some(reply.status()), now);
+        Tap::measured(entry, permit, shape.dialect, now).close(end, Some(reply.status()), now);
     }
     Unserved::Refused(reply)
 }
@@ -490,10 +468,4 @@ enum Conclusion {
     Event(String),
     /// That the answer is not whole.
     Broken,
-}
-
-enum Dialled {
-    Connection(TcpStream),
-    ClientGone,
-    Failed(Ending),
 }

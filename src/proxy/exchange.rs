@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::end::{Break, End};
 use super::io::Io;
 use super::request::reader::Request;
 use super::response::relay::{ClientSide, Forward, ResponseRelay};
@@ -19,38 +20,9 @@ use super::state::Worker;
 use super::timer::Timer;
 use super::upstream::health::PassiveHealth;
 use super::upstream::target::Target;
+use crate::http1::Unfinished;
 use crate::measure::OverheadStage;
 use crate::vocabulary::time::Timestamp;
-
-/// How an exchange ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// The answer was relayed to its framed end, and every byte of it is written.
-    Whole,
-    /// The client went away.
-    ClientGone,
-    /// The client took nothing for `limits.write_stall`.
-    ClientStalled,
-    /// No first token came within the request's objective: the backend is left.
-    Late,
-    /// The backend's side broke; what had arrived before is written.
-    Broken(Break),
-}
-
-/// How the backend's side broke.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Break {
-    /// A clean close before the framed end.
-    Eof,
-    /// A reset, or any other error of the connection.
-    Reset,
-    /// Not HTTP as weir relays it.
-    Protocol,
-    /// A time limit passed.
-    Timeout,
-    /// The process's budget for unsent answers is spent.
-    Memory,
-}
 
 /// What an exchange works with and does not own. Made anew for each turn, so that it is no part of a waiting task.
 pub struct ExchangeCx<'a, 't> {
@@ -221,7 +193,8 @@ impl Exchange {
                 let tail = self.answer.on_eof(&mut work.scratch, || exchange_cx.recipient());
                 match tail {
                     Ok(tail) => self.send(cx, d, tail, exchange_cx)?,
-                    Err(()) => self.broken = Some(Break::Eof),
+                    Err(Unfinished) if self.answer.status().is_some() => self.broken = Some(Break::Truncated),
+                    Err(Unfinished) => self.broken = Some(Break::ClosedEarly),
                 }
                 Ok(true)
             }
@@ -271,8 +244,8 @@ impl Exchange {
                 }
                 Ok(())
             }
-            Err(()) => {
-                self.broken = Some(if self.answer.is_too_long() { Break::Memory } else { Break::Protocol });
+            Err(broken) => {
+                self.broken = Some(broken);
                 Ok(())
             }
         }
@@ -357,7 +330,7 @@ impl Exchange {
                 }
                 Poll::Ready(Ok(0) | Err(_)) => {
                     let served = tap.has_terminated() && self.is_flushed() && self.answer.status().is_some();
-                    return Err(if served { End::Broken(Break::Eof) } else { End::ClientGone });
+                    return Err(if served { End::Broken(Break::Truncated) } else { End::ClientGone });
                 }
                 Poll::Ready(Ok(n)) => {
                     if !exchange_cx.read_ahead.keep(&work.read[..n]) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::http1::Reject;
 use crate::measure::ShedReason;
+use crate::vocabulary::bad_answer::BadAnswer;
 use crate::wire::ApiFamily;
 
 /// What weir has to say instead of an engine's answer.
@@ -29,7 +30,7 @@ pub enum LocalReply {
     /// The backend did not accept the connection, or did not answer, in time.
     BackendTimeout,
     /// The backend's answer is not HTTP as weir relays it.
-    BadAnswer,
+    BadAnswer(BadAnswer),
     /// The path is not served on this port.
     NotHere,
 }
@@ -53,6 +54,11 @@ impl LocalReply {
         }
     }
 
+    /// The rule that the backend's answer broke.
+    pub fn bad_answer(self) -> Option<BadAnswer> {
+        if let Self::BadAnswer(cause) = self { Some(cause) } else { None }
+    }
+
     /// The status sent.
     pub fn status(self) -> u16 {
         match self {
@@ -60,7 +66,7 @@ impl LocalReply {
             Self::Shed { status, .. } | Self::Malformed { status, .. } => status,
             Self::BodyTooLarge => 413,
             Self::SlowRequest => 408,
-            Self::BackendFailed | Self::BadAnswer => 502,
+            Self::BackendFailed | Self::BadAnswer(_) => 502,
             Self::BackendTimeout | Self::Late => 504,
             Self::NotHere => 404,
         }
@@ -106,7 +112,7 @@ impl LocalReply {
             Self::SlowRequest => "slow_request",
             Self::BackendFailed => "backend_failed",
             Self::BackendTimeout => "backend_timeout",
-            Self::BadAnswer => "bad_answer",
+            Self::BadAnswer(_) => "bad_answer",
             Self::NotHere => "not_here",
         }
     }
@@ -125,7 +131,7 @@ impl LocalReply {
             Self::SlowRequest => "the request did not arrive completely within the time allowed",
             Self::BackendFailed => "the backend closed the connection before it answered",
             Self::BackendTimeout => "the backend did not answer in time",
-            Self::BadAnswer => "the backend's answer is not valid HTTP/1.1",
+            Self::BadAnswer(_) => "the backend's answer is not valid HTTP/1.1",
             Self::NotHere => "this path is not served here",
         }
     }
@@ -138,7 +144,7 @@ impl LocalReply {
             | Self::BodyMemory
             | Self::BackendFailed
             | Self::BackendTimeout
-            | Self::BadAnswer
+            | Self::BadAnswer(_)
             | Self::SlowRequest => Some(1),
             Self::Malformed { .. } | Self::BodyTooLarge | Self::NotHere => None,
         }
@@ -148,7 +154,7 @@ impl LocalReply {
         match self {
             Self::Malformed { .. } | Self::BodyTooLarge | Self::SlowRequest | Self::NotHere => "invalid_request_error",
             Self::Shed { .. } | Self::Late | Self::BodyMemory => "overloaded_error",
-            Self::BackendFailed | Self::BackendTimeout | Self::BadAnswer => "api_error",
+            Self::BackendFailed | Self::BackendTimeout | Self::BadAnswer(_) => "api_error",
         }
     }
 
@@ -249,7 +255,7 @@ mod tests {
         LocalReply::SlowRequest,
         LocalReply::BackendFailed,
         LocalReply::BackendTimeout,
-        LocalReply::BadAnswer,
+        LocalReply::BadAnswer(BadAnswer::Framing),
         LocalReply::NotHere,
     ];
 

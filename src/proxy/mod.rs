@@ -11,6 +11,7 @@ mod client_io;
 mod connection;
 mod dispatch;
 pub mod drain;
+mod end;
 mod exchange;
 pub mod io;
 pub mod listener;

@@ -8,18 +8,12 @@ use std::task::{Context, Poll};
 
 use super::client_io::poll_read;
 use super::connection::Connection;
+use super::dispatch::Unserved;
 use super::exchange::ReadAhead;
 use super::io::Io;
 use super::timer::Timer;
-use crate::admission::pool::{Permit, QueueWait, Refused};
+use crate::admission::pool::{Permit, QueueWait};
 use crate::vocabulary::time::Timestamp;
-
-/// How a wait ended.
-pub(super) enum Waited {
-    Turn(Permit),
-    Refused(Refused),
-    ClientGone,
-}
 
 impl Connection<'_> {
     /// Waits until its turn, until `deadline`, or until the client is gone.
@@ -29,7 +23,7 @@ impl Connection<'_> {
         timer: &mut Timer<'_>,
         mut waiting: QueueWait,
         deadline: Timestamp,
-    ) -> Waited {
+    ) -> Result<Permit, Unserved> {
         let half_close = self.proxy().limits.load().half_close;
         timer.set(deadline);
         let read_ahead = &mut self.read_ahead;
@@ -45,14 +39,11 @@ impl Connection<'_> {
         })
         .await;
         let turn = match ended {
-            None => return Waited::ClientGone,
+            None => return Err(Unserved::ClientGone),
             Some(Some(turn)) => turn,
             Some(None) => waiting.expire(self.proxy().clock.now()),
         };
-        match turn {
-            Ok(permit) => Waited::Turn(permit),
-            Err(refused) => Waited::Refused(refused),
-        }
+        turn.map_err(|refused| Unserved::Refused(self.proxy().rules.load().reply(refused)))
     }
 }
 

@@ -23,6 +23,7 @@ use super::upstream::target::{Idle, Targets};
 use crate::admission::pool::Pool;
 use crate::clock::Clock;
 use crate::measure::{Ledger, ReportSink, Shard};
+use crate::vocabulary::backend_id::BackendId;
 use crate::vocabulary::time::Timestamp;
 
 /// The process-wide side of the data port.
@@ -88,6 +89,14 @@ impl ProxyState {
         let peer = peer.to_canonical();
         self.trust.load().iter().any(|net| net.contains(&peer))
     }
+
+    /// Writes the log lines on bad answers that are due, for every backend.
+    fn report_bad_answers(&self, now: Timestamp) {
+        for (slot, passive_health) in self.passive_health.iter().enumerate() {
+            let name = || self.targets.name(BackendId(u16::try_from(slot).unwrap_or(u16::MAX)));
+            passive_health.bad_answers.report(name, now);
+        }
+    }
 }
 
 /// One worker thread's own things.
@@ -117,7 +126,9 @@ impl Worker {
 
     /// What happens once a second: old connections go, and the `Date` value is renewed.
     pub fn tick(&self) {
-        self.idle.sweep(self.proxy.clock.now());
+        let now = self.proxy.clock.now();
+        self.idle.sweep(now);
+        self.proxy.report_bad_answers(now);
         #[expect(clippy::disallowed_methods, reason = "the Date field is wall-clock time")]
         let text = httpdate::fmt_http_date(std::time::SystemTime::now());
         if let Ok(date) = text.into_bytes().try_into() {

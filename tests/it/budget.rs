@@ -16,7 +16,7 @@ const BACKENDS: usize = 20;
 const MODELS: usize = 10;
 /// Of one backend and model, everything seen; of a backend; of the process. docs/operate/metrics-additions.md says so too.
 const PER_MODEL: usize = 499;
-const PER_BACKEND: usize = 56;
+const PER_BACKEND: usize = 68;
 const PER_PROCESS: usize = 42;
 /// Asked of a release build. A debug build beside a compiler is given forty times as much: there the bar finds what grew by
 /// powers, not what grew by halves.
@@ -28,9 +28,10 @@ fn all_known() -> ProcessState {
     let one = facts(judged(true));
     ProcessState {
         up: vec![true; BACKENDS],
-        judged: vec![one.judged[0].clone(); BACKENDS],
+        bad_answers: vec![Default::default(); BACKENDS],
+        estimates: vec![one.estimates[0].clone(); BACKENDS],
         gates: vec![one.gates[0].clone(); BACKENDS],
-        reported: vec![one.reported[0].clone(); BACKENDS],
+        engine_reports: vec![one.engine_reports[0].clone(); BACKENDS],
         gpus: Vec::new(),
         ..one
     }

@@ -69,17 +69,18 @@ pub fn facts(judged: BackendEstimate) -> ProcessState {
     ProcessState {
         mode: Mode::Enforce,
         up: vec![true],
+        bad_answers: vec![Default::default()],
         journal: Some(Default::default()),
         spans: Some(Default::default()),
         access_lost: Some(0),
-        judged: vec![Some(judged)],
+        estimates: vec![Some(judged)],
         gates: vec![GateStatus {
             limits: Limits { concurrency: Some(7), ..Limits::new(Mode::Enforce) },
             queued_bytes: 100,
             slo_ttft: 1.0,
             would_shed: Default::default(),
         }],
-        reported: vec![Some(EngineReport {
+        engine_reports: vec![Some(EngineReport {
             engine: "vllm",
             up: true,
             age: Some(Duration::from_millis(300)),
@@ -350,7 +351,7 @@ fn status_has_every_documented_key_and_agrees_with_metrics() {
     let set = |names: &str| names.split(' ').map(str::to_owned).collect::<BTreeSet<_>>();
     assert!(keys(&status).is_superset(&set("version mode draining uptime_s backends")), "{status}");
     let expected = "name up rates_10s rates_60s in_flight pending decoding queue ttft_s upstream_ttft_s itl_s e2e_s \
-                    saturation limits totals engine";
+                    saturation limits totals engine bad_answers";
     assert!(keys(backend).is_superset(&set(expected)), "{backend}");
     assert!(keys(&backend["totals"]).is_superset(&set("offered admitted completed shed abandoned finished")));
     assert_eq!(keys(&backend["saturation"]), set("state ratio since_s demand_ratio reason"));
@@ -358,6 +359,7 @@ fn status_has_every_documented_key_and_agrees_with_metrics() {
         (backend["saturation"]["state"].as_str(), backend["saturation"]["ratio"].as_f64()),
         (Some("saturated"), Some(2.0))
     );
+    assert_eq!(backend["bad_answers"]["framing"], 0);
     let unjudged = describe(&snapshot, &ProcessState::default(), false);
     assert_eq!(unjudged["backends"][0]["saturation"]["state"], "unknown");
     assert_eq!(keys(&unjudged["backends"][0]["saturation"]), keys(&backend["saturation"]));

@@ -13,6 +13,7 @@ mod support;
 mod access_log;
 mod admin;
 mod attacks;
+mod bad_answers;
 mod bodies;
 mod books;
 mod budget;

@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use super::tap::Tap;
-use crate::http1::Relay;
+use crate::http1::{BadAnswer, Relay, Unfinished};
 use crate::proxy::budget::{Budget, Charge};
+use crate::proxy::end::Break;
 use crate::vocabulary::time::Timestamp;
 use crate::wire::Dialect;
 use crate::wire::reassemble::{Assembler, ReassemblyFault};
@@ -21,35 +22,38 @@ pub struct Assembling {
     /// The engine sent a date, and an id.
     has: (bool, bool),
     charge: Charge,
-    too_long: bool,
 }
 
 impl Assembling {
     /// For a stream in `dialect` behind `head`; `None`: that one cannot be put together.
     pub fn new(dialect: Dialect, relay: Relay, head: Vec<u8>, has: (bool, bool), memory: &Arc<Budget>) -> Option<Self> {
         let assembler = Some(Assembler::new(dialect)?);
-        Some(Self { relay, assembler, head, has, charge: Charge::new(memory), too_long: false })
+        Some(Self { relay, assembler, head, has, charge: Charge::new(memory) })
     }
 
     /// Takes one read, and says how much of it belonged to the answer.
-    pub fn feed(&mut self, at: Timestamp, read: &[u8], tap: &mut Tap) -> Result<usize, ()> {
-        let Self { relay, assembler, charge, too_long, .. } = self;
+    pub fn feed(&mut self, at: Timestamp, read: &[u8], tap: &mut Tap) -> Result<usize, Break> {
+        let Self { relay, assembler, charge, .. } = self;
+        let mut fits = true;
         let mut unsent = Vec::new();
         let fed = relay.feed(read, &mut unsent, |payload| {
             tap.scan(at, payload);
             // The pieces, and the answer that is written from them in the end.
-            *too_long |= !charge.add(2 * payload.len());
-            if let Some(assembler) = assembler.as_mut().filter(|_| !*too_long) {
+            fits &= charge.add(2 * payload.len());
+            if let Some(assembler) = assembler.as_mut().filter(|_| fits) {
                 assembler.feed(payload);
             }
         });
-        let used = fed.map_err(|_| ())?.used;
-        if self.too_long { Err(()) } else { Ok(used) }
+        // Want of memory first: what follows it was not read.
+        if !fits {
+            return Err(Break::Memory);
+        }
+        Ok(fed?.used)
     }
 
     /// The engine closed its side: that must be the body's proper end.
-    pub fn on_eof(&mut self) -> Result<(), ()> {
-        self.relay.closed(&mut Vec::new()).map(|_| ()).map_err(|_| ())
+    pub fn on_eof(&mut self) -> Result<(), Unfinished> {
+        self.relay.closed(&mut Vec::new()).map(|_| ())
     }
 
     /// The framed end was reached.
@@ -57,14 +61,9 @@ impl Assembling {
         self.relay.ended()
     }
 
-    /// There is no memory for it.
-    pub fn is_too_long(&self) -> bool {
-        self.too_long
-    }
-
     /// The body into `out`, and its status: the engine's own, or that of an error in the middle of its stream.
-    pub fn complete(&mut self, out: &mut Vec<u8>) -> Result<u16, ()> {
-        match self.assembler.take().ok_or(())?.finish() {
+    pub fn complete(&mut self, out: &mut Vec<u8>) -> Result<u16, BadAnswer> {
+        match self.assembler.take().ok_or(BadAnswer::Stream)?.finish() {
             Ok(body) => {
                 *out = body;
                 Ok(200)
@@ -73,7 +72,7 @@ impl Assembling {
                 *out = body;
                 Ok(status)
             }
-            Err(ReassemblyFault::Broken) => Err(()),
+            Err(ReassemblyFault::Broken) => Err(BadAnswer::Stream),
         }
     }
 

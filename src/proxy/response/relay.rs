@@ -8,8 +8,10 @@ use std::time::Duration;
 use super::assembling::Assembling;
 use super::tap::Tap;
 use crate::http1::{
-    HeadEnd, OutFraming, Relay, Response, ResponseContext, ResponseHead, Version, finish_response_head, response_head,
+    BadAnswer, HeadEnd, OutFraming, Relay, Response, ResponseContext, ResponseHead, Unfinished, Version,
+    finish_response_head, response_head,
 };
+use crate::proxy::end::Break;
 use crate::proxy::state::Worker;
 use crate::vocabulary::time::Timestamp;
 use crate::wire::{BodyFormat, Dialect};
@@ -21,7 +23,6 @@ pub struct ResponseRelay {
     poolable: bool,
     surplus: bool,
     keeps_client: bool,
-    too_long: bool,
 }
 
 /// The client's side of the answer.
@@ -69,10 +70,10 @@ impl ResponseRelay {
     /// An answer that has not begun.
     pub fn new() -> Self {
         let state = State::Head { held: Vec::new(), end: HeadEnd::new(), informational: 0 };
-        Self { state, status: None, poolable: false, surplus: false, keeps_client: false, too_long: false }
+        Self { state, status: None, poolable: false, surplus: false, keeps_client: false }
     }
 
-    /// Takes one read. `Err`: the backend broke the protocol, and nothing of this read may leave.
+    /// Takes one read. `Err`: the answer breaks a rule, or there is no memory for it; nothing of this read may leave.
     pub fn feed<'a, 'r>(
         &mut self,
         at: Timestamp,
@@ -80,10 +81,10 @@ impl ResponseRelay {
         scratch: &'a mut Vec<u8>,
         tap: &mut Tap,
         to: impl FnOnce() -> ClientSide<'r>,
-    ) -> Result<Forward<'a>, ()> {
+    ) -> Result<Forward<'a>, Break> {
         match &mut self.state {
             State::Body(relay) => {
-                let fed = relay.feed(read, scratch, |payload| tap.scan(at, payload)).map_err(|_| ())?;
+                let fed = relay.feed(read, scratch, |payload| tap.scan(at, payload))?;
                 self.surplus |= fed.used < read.len();
                 if relay.ended() {
                     self.state = State::Ended;
@@ -112,14 +113,14 @@ impl ResponseRelay {
         &mut self,
         scratch: &'a mut Vec<u8>,
         to: impl FnOnce() -> ClientSide<'r>,
-    ) -> Result<&'a [u8], ()> {
+    ) -> Result<&'a [u8], Unfinished> {
         if let State::Assembling(assembling) = &mut self.state {
             assembling.on_eof()?;
-            self.complete(scratch, &to())?;
+            self.complete(scratch, &to()).map_err(|_| Unfinished)?;
             return Ok(scratch);
         }
-        let State::Body(relay) = &mut self.state else { return Err(()) };
-        let tail = relay.closed(scratch).map_err(|_| ())?;
+        let State::Body(relay) = &mut self.state else { return Err(Unfinished) };
+        let tail = relay.closed(scratch)?;
         self.state = State::Ended;
         Ok(tail)
     }
@@ -149,11 +150,6 @@ impl ResponseRelay {
         matches!(&self.state, State::Body(relay) if relay.at_chunk_boundary())
     }
 
-    /// The process has no memory for an answer that is to be put together.
-    pub fn is_too_long(&self) -> bool {
-        self.too_long
-    }
-
     /// Takes one read of a stream that is put together. `true`: it is whole, and in `out`.
     fn assemble(
         &mut self,
@@ -162,21 +158,20 @@ impl ResponseRelay {
         out: &mut Vec<u8>,
         tap: &mut Tap,
         to: &ClientSide<'_>,
-    ) -> Result<bool, ()> {
-        let State::Assembling(assembling) = &mut self.state else { return Err(()) };
-        let fed = assembling.feed(at, read, tap);
-        self.too_long = assembling.is_too_long();
-        self.surplus |= fed? < read.len();
+    ) -> Result<bool, Break> {
+        let State::Assembling(assembling) = &mut self.state else { return Ok(false) };
+        self.surplus |= assembling.feed(at, read, tap)? < read.len();
         if !assembling.has_ended() {
             return Ok(false);
         }
-        self.complete(out, to).map(|()| true)
+        self.complete(out, to)?;
+        Ok(true)
     }
 
     /// The stream has ended: head and body of the whole answer into `out`.
-    fn complete(&mut self, out: &mut Vec<u8>, to: &ClientSide<'_>) -> Result<(), ()> {
+    fn complete(&mut self, out: &mut Vec<u8>, to: &ClientSide<'_>) -> Result<(), BadAnswer> {
         let State::Assembling(mut assembling) = std::mem::replace(&mut self.state, State::Ended) else {
-            return Err(());
+            return Ok(());
         };
         let close = to.close;
         let (status, has) = (assembling.complete(out)?, assembling.has());
@@ -197,19 +192,21 @@ impl ResponseRelay {
         scratch: &'a mut Vec<u8>,
         tap: &mut Tap,
         to: &ClientSide<'_>,
-    ) -> Result<Forward<'a>, ()> {
+    ) -> Result<Forward<'a>, Break> {
         scratch.clear();
         let mut rest = whole;
         let head = loop {
-            let State::Head { held, end, informational } = &mut self.state else { return Err(()) };
-            let Some(length) = end.find(rest).map_err(|_| ())? else {
+            let State::Head { held, end, informational } = &mut self.state else {
+                return Ok(Forward { out: &[], is_final_head: false });
+            };
+            let Some(length) = end.find(rest).map_err(BadAnswer::from)? else {
                 *held = rest.to_vec();
                 return Ok(Forward { out: scratch, is_final_head: false });
             };
             let (bytes, after) = rest.split_at(length);
             let before = scratch.len();
             let context = ResponseContext { head_request: to.head_request, client: to.version };
-            match response_head(bytes, &context, scratch).map_err(|_| ())? {
+            match response_head(bytes, &context, scratch)? {
                 Response::Final(head) => {
                     rest = after;
                     break (head, bytes);
@@ -217,7 +214,7 @@ impl ResponseRelay {
                 Response::Informational(status) => {
                     *informational += 1;
                     if *informational > INFORMATIONAL_LIMIT {
-                        return Err(());
+                        return Err(BadAnswer::TooManyInformational.into());
                     }
                     if status == EARLY_HINTS && to.version == Version::V11 {
                         scratch.extend_from_slice(b"\r\n");
@@ -236,7 +233,7 @@ impl ResponseRelay {
         }
         let mut tail = Vec::new();
         if let State::Body(relay) = &mut self.state {
-            let fed = relay.feed(rest, &mut tail, |payload| tap.scan(at, payload)).map_err(|_| ())?;
+            let fed = relay.feed(rest, &mut tail, |payload| tap.scan(at, payload))?;
             self.surplus |= fed.used < rest.len();
             scratch.extend_from_slice(fed.out);
             if relay.ended() {
@@ -303,7 +300,7 @@ fn finish(
     finish_response_head(out, framing, close, date.as_ref().map_or(&[], |date| &date[..]), extra);
 }
 
-/// More than this many heads before the final one is an engine out of its mind.
+/// More heads than this before the final one are a defect of the engine.
 const INFORMATIONAL_LIMIT: u8 = 8;
 /// 103: the one informational status that a client can use.
 const EARLY_HINTS: u16 = 103;

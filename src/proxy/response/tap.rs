@@ -5,8 +5,9 @@
 
 use crate::admission::pool::Permit;
 use crate::measure::{CodeClass, Entry, EntryEnd, Outcome};
+use crate::proxy::end::End;
 use crate::vocabulary::time::Timestamp;
-use crate::wire::{BodyFormat, Dialect, StreamReading, StreamScanner};
+use crate::wire::{BodyFormat, Dialect, StreamScanner};
 
 /// What listens to one answer.
 pub struct Tap {
@@ -174,19 +175,22 @@ impl Tap {
         self.entry.as_mut()
     }
 
-    /// Closes the books with what the answer itself says, unless `ending` already decides.
-    pub fn close(mut self, ending: Ending, status: Option<u16>, at: Timestamp) -> Option<Outcome> {
+    /// Closes the request's entry with what the answer itself says, unless `end` already decides.
+    pub fn close(mut self, end: End, status: Option<u16>, at: Timestamp) -> Option<Outcome> {
         let limited = self.lag != Lag::None;
         let events = self.has_events();
         let mut entry = self.entry.take()?;
         if let Some(status) = status {
-            entry.told(status);
+            entry.set_client_status(status);
+        }
+        if let Some(cause) = end.bad_answer() {
+            entry.on_bad_answer(cause);
         }
         let reading = self.scanner.as_mut().map(|scanner| {
             scanner.finish(|emission| entry.on_emission(at, emission.tokens, limited));
             scanner.reading()
         });
-        let outcome = judge(ending, status, reading.as_ref(), events);
+        let outcome = end.outcome(status, reading.as_ref(), events);
         let usage = reading.and_then(|reading| reading.usage);
         entry.finish(EntryEnd { outcome, code: code(status), at, usage });
         if let Some(permit) = self.permit.take() {
@@ -196,91 +200,11 @@ impl Tap {
     }
 }
 
-/// How an exchange ended, as far as bytes tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// The answer was relayed to its framed end.
-    Whole,
-    /// The client went away.
-    ClientGone,
-    /// The backend closed before the framed end.
-    Eof,
-    /// The backend reset the connection, refused it, or broke the protocol.
-    Reset,
-    /// A time limit passed.
-    Timeout,
-    /// weir gave up: no first token within the request's objective.
-    Late,
-}
-
-/// The outcome, from the framing's end and the stream's own words (dialects.md 2.4 and 2.5).
-fn judge(ending: Ending, status: Option<u16>, reading: Option<&StreamReading>, events: bool) -> Outcome {
-    let failed = status.is_some_and(|status| status >= 500 || status == 429);
-    let said_error = reading.is_some_and(|reading| reading.error.is_some());
-    let terminated = reading.is_some_and(|reading| reading.terminated);
-    if failed && ending == Ending::Whole || said_error {
-        return Outcome::UpstreamError;
-    }
-    if terminated {
-        return Outcome::Completed;
-    }
-    match ending {
-        Ending::Whole => {
-            let finished = reading.is_none_or(|reading| reading.finished || reading.opaque);
-            if events && !finished { Outcome::UpstreamTruncated } else { Outcome::Completed }
-        }
-        Ending::ClientGone => Outcome::ClientCancelled,
-        Ending::Eof => Outcome::UpstreamTruncated,
-        Ending::Reset => Outcome::UpstreamReset,
-        Ending::Timeout => Outcome::UpstreamTimeout,
-        Ending::Late => Outcome::Deadline,
-    }
-}
-
 fn code(status: Option<u16>) -> CodeClass {
     match status {
         None => CodeClass::None,
         Some(..400) => CodeClass::Ok2xx,
         Some(400..500) => CodeClass::Client4xx,
         Some(_) => CodeClass::Server5xx,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn reading(terminated: bool, finished: bool) -> StreamReading {
-        StreamReading { terminated, finished, ..StreamReading::default() }
-    }
-
-    #[test]
-    fn a_stream_is_completed_once_its_terminator_was_seen_whatever_the_connection_does_then() {
-        for ending in [Ending::Whole, Ending::ClientGone, Ending::Eof, Ending::Reset, Ending::Timeout] {
-            assert_eq!(judge(ending, Some(200), Some(&reading(true, true)), true), Outcome::Completed);
-        }
-    }
-
-    #[test]
-    fn a_clean_end_without_a_finish_is_truncated_and_with_every_choice_finished_it_is_not() {
-        assert_eq!(judge(Ending::Whole, Some(200), Some(&reading(false, false)), true), Outcome::UpstreamTruncated);
-        assert_eq!(judge(Ending::Whole, Some(200), Some(&reading(false, true)), true), Outcome::Completed);
-        assert_eq!(judge(Ending::Whole, Some(200), Some(&reading(false, false)), false), Outcome::Completed);
-    }
-
-    #[test]
-    fn what_breaks_in_the_middle_is_named_by_what_broke_it() {
-        let open = reading(false, false);
-        assert_eq!(judge(Ending::ClientGone, Some(200), Some(&open), true), Outcome::ClientCancelled);
-        assert_eq!(judge(Ending::Eof, Some(200), Some(&open), true), Outcome::UpstreamTruncated);
-        assert_eq!(judge(Ending::Reset, Some(200), Some(&open), true), Outcome::UpstreamReset);
-        assert_eq!(judge(Ending::Timeout, None, None, false), Outcome::UpstreamTimeout);
-    }
-
-    #[test]
-    fn the_engines_own_429_and_5xx_are_its_errors_and_its_other_4xx_are_answers() {
-        assert_eq!(judge(Ending::Whole, Some(429), None, false), Outcome::UpstreamError);
-        assert_eq!(judge(Ending::Whole, Some(503), None, false), Outcome::UpstreamError);
-        assert_eq!(judge(Ending::Whole, Some(400), None, false), Outcome::Completed);
     }
 }

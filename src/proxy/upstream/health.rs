@@ -10,11 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use http::{Request, header};
 
+use super::bad_answers::BadAnswerTally;
 use super::target::Target;
+use crate::http_client::{self, AnswerBounds, ReadBody, Unanswered};
 use crate::proxy::drain::DrainPhase;
-use crate::proxy::exchange::{Break, End};
+use crate::proxy::end::{Break, End};
 use crate::proxy::state::ProxyState;
 use crate::vocabulary::backend_id::BackendId;
 use crate::vocabulary::time::Timestamp;
@@ -37,6 +39,7 @@ impl PassiveHealth {
         self.failures.store(0, Relaxed);
         self.ejected_until.store(0, Relaxed);
         self.ejections.store(0, Relaxed);
+        self.bad_answers.reset();
     }
 }
 
@@ -51,6 +54,7 @@ pub struct PassiveHealth {
     ejected_until: AtomicU64,
     /// Ejections in a row, for the back-off.
     ejections: AtomicU32,
+    pub bad_answers: BadAnswerTally,
 }
 
 impl PassiveHealth {
@@ -72,10 +76,15 @@ pub fn on_dial_failed(proxy: &ProxyState, backend: BackendId) {
 
 /// An exchange ended. Only what the backend did without saying a byte counts against it.
 pub fn on_exchange_ended(proxy: &ProxyState, backend: BackendId, end: End, received: u64, now: Timestamp) {
+    if let Some(cause) = end.bad_answer() {
+        proxy.passive_health[usize::from(backend.0)].bad_answers.count(cause);
+    }
     match end {
-        End::Broken(Break::Eof | Break::Reset | Break::Timeout) if received == 0 => on_failure(proxy, backend, now),
+        End::Broken(Break::ClosedEarly | Break::Truncated | Break::Reset | Break::Timeout) if received == 0 => {
+            on_failure(proxy, backend, now)
+        }
         End::Whole => {
-            let passive_health = &proxy.passive_health[usize::from(backend.0)];
+            let passive_health = &proxy.passive_health[backend.index()];
             if passive_health.failures.load(Relaxed) != 0 || passive_health.ejections.load(Relaxed) != 0 {
                 passive_health.failures.store(0, Relaxed);
                 passive_health.ejections.store(0, Relaxed);
@@ -87,7 +96,7 @@ pub fn on_exchange_ended(proxy: &ProxyState, backend: BackendId, end: End, recei
 
 /// Asks one backend for as long as it is one.
 pub async fn watch(proxy: Arc<ProxyState>, backend: BackendId, check: HealthCheck) {
-    let index = usize::from(backend.0);
+    let index = backend.index();
     let Some(target) = proxy.targets.of(backend) else { return };
     let passive_health = &proxy.passive_health[index];
     let mut stop = proxy.drain.watch();
@@ -114,7 +123,7 @@ pub async fn watch(proxy: Arc<ProxyState>, backend: BackendId, check: HealthChec
 /// Streams that are open, past their first token and listening, and not one of them has heard anything: the engine hangs. A
 /// stream whose client takes nothing does not listen, and its silence says nothing.
 fn judge_silence(proxy: &ProxyState, backend: BackendId, now: Timestamp) {
-    let passive_health = &proxy.passive_health[usize::from(backend.0)];
+    let passive_health = &proxy.passive_health[backend.index()];
     // Whose address has just changed was not heard yet: the streams that listen are those of the old one.
     let heard = Some(passive_health.heard()).filter(|heard| *heard > Timestamp::ZERO);
     let silent = proxy.pool.listening(backend) > 0 && heard.is_some_and(|heard| now.since(heard) >= SILENCE);
@@ -126,14 +135,14 @@ fn judge_silence(proxy: &ProxyState, backend: BackendId, now: Timestamp) {
 }
 
 fn on_failure(proxy: &ProxyState, backend: BackendId, now: Timestamp) {
-    let passive_health = &proxy.passive_health[usize::from(backend.0)];
+    let passive_health = &proxy.passive_health[backend.index()];
     if passive_health.failures.fetch_add(1, Relaxed) + 1 >= FAILURES {
         eject(proxy, backend, now);
     }
 }
 
 fn eject(proxy: &ProxyState, backend: BackendId, now: Timestamp) {
-    let passive_health = &proxy.passive_health[usize::from(backend.0)];
+    let passive_health = &proxy.passive_health[backend.index()];
     if passive_health.ejected_until.load(Relaxed) > now.as_nanos() {
         return;
     }
@@ -146,25 +155,19 @@ fn eject(proxy: &ProxyState, backend: BackendId, now: Timestamp) {
 }
 
 /// One question. Anything below 500 is an answer: an engine without a health endpoint says 404 and is alive.
-async fn ask(target: &Target, check: &HealthCheck) -> io::Result<()> {
-    let question = async {
-        let mut stream = target.connect().await?;
-        let host = target.authority.as_deref().unwrap_or(&target.host);
-        let path = [&target.prefix, &*check.path].concat();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut line = [0; 12];
-        stream.read_exact(&mut line).await?;
-        match &line {
-            [b'H', b'T', b'T', b'P', b'/', b'1', b'.', _, b' ', b'1'..=b'4', ..] => Ok(()),
-            _ => Err(io::ErrorKind::InvalidData.into()),
-        }
-    };
-    tokio::time::timeout(check.timeout, question).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+async fn ask(target: &Target, check: &HealthCheck) -> Result<(), Unanswered> {
+    let host = target.authority.as_deref().unwrap_or(&target.host);
+    let request = Request::get([&target.prefix, &*check.path].concat())
+        .header(header::HOST, host)
+        .body(http_body_util::Full::default())
+        .map_err(|_| Unanswered::Protocol)?;
+    let bounds = AnswerBounds { deadline: check.timeout, body: 0 };
+    let answer = http_client::send(target.connect(), request, bounds, ReadBody::Never).await?;
+    if answer.status().as_u16() < 500 { Ok(()) } else { Err(Unanswered::Status(answer.status())) }
 }
 
-fn is_refused(asked: &io::Result<()>) -> bool {
-    asked.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
+fn is_refused(asked: &Result<(), Unanswered>) -> bool {
+    matches!(asked, Err(Unanswered::Connection(e)) if e.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// Failed questions in a row after which a backend is down.

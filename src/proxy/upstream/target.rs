@@ -68,14 +68,14 @@ impl Targets {
 
     /// Requests for `backend` go there from now on; those under way stay where they are.
     pub fn set(&self, backend: BackendId, target: Target) {
-        if let Some(place) = self.0.get(usize::from(backend.0)) {
+        if let Some(place) = self.0.get(backend.index()) {
             place.store(Some(Arc::new(target)));
         }
     }
 
     /// Where `backend` listens. Whoever holds a permit for it finds it there.
     pub fn of(&self, backend: BackendId) -> Option<Arc<Target>> {
-        self.0.get(usize::from(backend.0))?.load_full()
+        self.0.get(backend.index())?.load_full()
     }
 
     /// Its name, for a line of the log.
@@ -112,7 +112,7 @@ impl Idle {
     /// A connection that is fit to be used again, if there is one.
     pub fn take(&self, backend: BackendId, target: &Arc<Target>, now: Timestamp) -> Option<TcpStream> {
         let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
-        let list = lists.get_mut(usize::from(backend.0))?;
+        let list = lists.get_mut(backend.index())?;
         while let Some(resting) = list.pop() {
             let fresh = Arc::ptr_eq(&resting.target, target) && now.since(resting.since) < IDLE_LIMIT;
             if fresh && is_silent(&resting.stream) {
@@ -125,7 +125,7 @@ impl Idle {
     /// Puts back the connection of a finished exchange.
     pub fn put(&self, backend: BackendId, target: Arc<Target>, stream: TcpStream, now: Timestamp) {
         let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(list) = lists.get_mut(usize::from(backend.0)).filter(|list| list.len() < IDLE_CAP) {
+        if let Some(list) = lists.get_mut(backend.index()).filter(|list| list.len() < IDLE_CAP) {
             list.push(Resting { stream, target, since: now });
         }
     }
