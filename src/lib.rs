@@ -10,12 +10,12 @@
 //! 2. `proxy::request` reads head and body. The rules of HTTP/1.1 are in [`http1`], the dialects (OpenAI, Anthropic, Ollama, …) in
 //!    [`wire`]: the path gives the dialect, and a scanner finds model, lengths and whether a stream is asked for.
 //! 3. `proxy::dispatch` asks [`admission::pool`] for a permit. [`admission`] picks a backend, or queues the request
-//!    (`proxy::queue_wait`), or refuses it. `proxy::local_reply` writes every answer that weir gives itself.
+//!    (`proxy::acquire` waits), or refuses it. `proxy::local_reply` writes every answer that weir gives itself.
 //! 4. [`measure::Entry`] accounts for the request from its offer to its end, on every path.
 //! 5. `proxy::upstream` has the addresses and the health of the backends; an idle connection is used, or a new one made.
 //! 6. `proxy::exchange` moves the bytes of one request and its answer in one task. `proxy::response` relays the answer, and its tap
 //!    reads along through [`wire`] and stamps each emission.
-//! 7. At the last byte the outcome is counted, the permit is released, and the connection reads its next request.
+//! 7. `proxy::finish` ends it: at the last byte the outcome is counted, the permit is released, and the connection reads its next request.
 //!
 //! # Beside the data path
 //!
@@ -33,11 +33,11 @@
 //! | layer | modules |
 //! |---|---|
 //! | 6 | `cli`, `app`, `config`, `demo`, `top`, `sweep`, `probe` |
-//! | 5 | `proxy`, `export`, `control_loop`, `engine_metrics`, `gpu`, `engine::server`, `load`, `offline`; below them `clock` |
+//! | 5 | `proxy`, `export`, `control_loop`, `engine_metrics`, `gpu`, `engine::server`, `load`, `offline`; `clock`, `http_client` |
 //! | 4 | `simulation` |
 //! | 3 | `admission` |
 //! | 2 | `estimate`, `sweep::search` |
-//! | 1 | `http1`, `wire`, `measure`, `engine::{model, profile}`, `load::{schedule, workload, trace_file}`, parts of `gpu` and `probe` |
+//! | 1 | `http1`, `wire`, `measure`, `engine::{model, profile}`, `load::{schedule, workload, trace_file}`, `svg`, parts of `gpu`, `probe` |
 //! | 0 | `vocabulary`: values, units, and each closed list once |
 //!
 //! docs/internals/architecture.md has pictures of the request's way and of the control loop, the seams and the invariants;
