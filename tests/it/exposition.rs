@@ -338,7 +338,11 @@ fn a_full_account_has_at_most_the_documented_series() {
     let series = |accounts| Text::parse(&render(&books::busy(accounts))).unwrap().samples.len();
     let (one, two) = (series(1), series(2));
     println!("{} series an account, {} for the process", two - one, 2 * one - two);
-    assert!(two - one <= documented_series(), "{}, docs/operate/metrics-additions.md says how many there are", two - one);
+    assert!(
+        two - one <= documented_series(),
+        "{}, docs/operate/metrics-additions.md says how many there are",
+        two - one
+    );
 }
 
 #[test]

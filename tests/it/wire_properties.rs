@@ -70,7 +70,11 @@ fn a_hundred_events_in_one_read_are_a_hundred_events() {
 
 /// Parts that streams are made of, and parts that break them.
 fn fragment() -> impl Strategy<Value = Vec<u8>> {
-    let whole = (prop::sample::select(generating().collect::<Vec<_>>()), 0_usize..5, prop::sample::select(&["\n", "\r\n", "\r"][..]))
+    let whole = (
+        prop::sample::select(generating().collect::<Vec<_>>()),
+        0_usize..5,
+        prop::sample::select(&["\n", "\r\n", "\r"][..]),
+    )
         .prop_map(|(dialect, n, end)| format!("data: {}{end}{end}", token(dialect, n)).into_bytes());
     let known = prop::sample::select(&[
         "data: [DONE]\n\n", "data:[DONE] \r\r", "[DONE]", "data", ":", " ", "\n", "\r", "\r\n", "\n\n", "event: error\n", "event:", "error",
