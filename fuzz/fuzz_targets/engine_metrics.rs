@@ -4,12 +4,14 @@
 
 use libfuzzer_sys::fuzz_target;
 use weir::engine_metrics::settings::{EngineKind, Series};
-use weir::engine_metrics::table::Table;
+use weir::engine_metrics::table::SeriesTable;
 
 fuzz_target!(|body: &[u8]| {
-    let recognised = Table::recognise(body);
+    let recognised = SeriesTable::recognise(body);
     for engine in ENGINES {
-        let Some(report) = Table::of(engine, &Series::default()).and_then(|table| table.read(body)) else { continue };
+        let Some(report) = SeriesTable::of(engine, &Series::default()).and_then(|table| table.read(body)) else {
+            continue;
+        };
         let counts = [report.running, report.kv_usage, report.kv_tokens, report.max_num_seqs];
         for count in counts.into_iter().chain(report.waiting).flatten() {
             // A sum of finite counts may overflow to infinity, but it is never negative and never NaN.
