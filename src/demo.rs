@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::admission::Mode;
 use crate::app;
-use crate::cli::Demo;
+use crate::cli::DemoArgs;
 use crate::clock::Clock;
 use crate::config::{Config, Overrides};
 use crate::demo::sides::OverloadSide;
@@ -29,7 +29,7 @@ use crate::measure::{Buckets, Outcome, Snapshot};
 ///
 /// # Errors
 /// The profile is not known, or a part cannot be started.
-pub fn run(flags: &Demo) -> anyhow::Result<()> {
+pub fn run(flags: &DemoArgs) -> anyhow::Result<()> {
     let clock = Clock::start();
     let mut settings = Settings::profile(&flags.profile, clock)?;
     settings.seed = flags.seed;

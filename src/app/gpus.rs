@@ -47,7 +47,7 @@ pub async fn log_shifts(monitor: MonitorHandle, clock: Clock) {
                     backend = &**name,
                     kind = new.kind.word(),
                     throttling,
-                    "the engine is no longer what it was: its knee has moved"
+                    "the knee of the engine has moved"
                 );
             }
             *logged = shift.or(*logged);

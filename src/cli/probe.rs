@@ -14,7 +14,7 @@ use crate::load::client::LoadTarget;
 
 /// Flags of `weir probe`.
 #[derive(Clone, Debug, Args)]
-pub struct Probe {
+pub struct ProbeArgs {
     /// What to do
     #[arg(value_enum)]
     pub act: ProbeAct,
@@ -44,7 +44,7 @@ pub enum ProbeAct {
 ///
 /// # Errors
 /// The port cannot be asked or says no; [`Refused`] when a run that was waited for found no knee.
-pub fn run(flags: &Probe) -> anyhow::Result<()> {
+pub fn run(flags: &ProbeArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let target = LoadTarget::resolve(&flags.admin).await?;
@@ -64,7 +64,7 @@ pub fn run(flags: &Probe) -> anyhow::Result<()> {
     })
 }
 
-async fn ask(target: &LoadTarget, flags: &Probe, act: ProbeAct) -> anyhow::Result<Value> {
+async fn ask(target: &LoadTarget, flags: &ProbeArgs, act: ProbeAct) -> anyhow::Result<Value> {
     let (method, path) = match act {
         ProbeAct::Start => (http::Method::POST, "/probe?set=start"),
         ProbeAct::Stop => (http::Method::POST, "/probe?set=stop"),
