@@ -30,6 +30,7 @@ pub use sweep::SweepArgs;
 pub use value_enums::{FormatArg, LangArg, MeasurementRefused};
 
 use crate::config::{Config, ConfigErrors, ConfigSource, Overrides};
+use crate::demo::DemoOptions;
 use crate::export::settings::LogLevel;
 use crate::vocabulary::units::Span;
 
@@ -212,7 +213,7 @@ impl Cli {
         match self.command {
             CliCommand::Serve(flags) => serve(&flags),
             CliCommand::Engine(flags) => engine::run(&flags),
-            CliCommand::Demo(flags) => crate::demo::run(&flags),
+            CliCommand::Demo(flags) => crate::demo::run(&flags.into_options()),
             CliCommand::Check(flags) => check(&flags),
             CliCommand::Sweep(flags) => sweep::run(&flags),
             CliCommand::Probe(flags) => probe::run(&flags),
@@ -225,6 +226,13 @@ impl Cli {
             CliCommand::Completions(flags) => generate::completions(&flags),
             CliCommand::Man(flags) => generate::man(&flags),
         }
+    }
+}
+
+impl DemoArgs {
+    fn into_options(self) -> DemoOptions {
+        let Self { profile, speed, seed, exit, no_browser_hint } = self;
+        DemoOptions { profile, speed, seed, exit, no_browser_hint }
     }
 }
 

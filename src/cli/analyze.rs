@@ -1,6 +1,6 @@
 //! `weir analyze`: reads results of load generators, has them judged, writes the report.
 //!
-//! It holds the files and the terminal; what is read and how it is judged is `offline`'s business.
+//! It holds the files and the terminal; what is read and how it is judged lies in `offline`.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,6 @@
-//! `weir probe`: asks a running weir to find its knee with synthetic load, to stop it, or how it goes.
+//! `weir probe`: starts, stops and shows synthetic load in a running weir, through its admin port.
 //!
-//! It talks to the admin port and holds no load of its own: what may be sent, and when it ends, is decided where clients are
-//! seen.
+//! Absent: load. The running weir decides what it sends and when it ends.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! `weir rehearse`: reads files, has them played, prints what came out.
 //!
-//! It holds the files and the terminal; what is played and how it is judged is `rehearsal`'s business.
+//! It holds the files and the terminal; what is simulated and how it is judged lies in `simulation`.
 
 use std::fs;
 use std::num::NonZeroUsize;
@@ -95,7 +95,7 @@ pub fn run(flags: &RehearseArgs) -> anyhow::Result<()> {
 }
 
 impl RehearseArgs {
-    /// What the estimator is told when a journal is replayed.
+    /// The estimator's settings for the replay of a journal.
     fn settings(&self) -> Settings {
         let (max_num_seqs, kv_tokens) = (self.max_num_seqs, self.kv_tokens);
         let engine = EngineLimits { max_num_seqs, kv_tokens, max_num_batched_tokens: self.max_num_batched_tokens };

@@ -321,7 +321,7 @@ impl SweepArgs {
     }
 }
 
-/// For whoever does not want to wait for files and report.
+/// Ends without files and report.
 #[expect(clippy::disallowed_methods, reason = "a second Ctrl-C asks for exactly this")]
 fn end_at_once() -> ! {
     std::process::exit(INTERRUPTED)
@@ -336,7 +336,7 @@ fn dialect(typed: &str) -> Result<Api, crate::load::body::UnknownApi> {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "when a sweep began is told in the time of the wall")]
+#[expect(clippy::disallowed_methods, reason = "when a sweep began is written as wall-clock time")]
 fn wall_clock() -> std::time::SystemTime {
     std::time::SystemTime::now()
 }

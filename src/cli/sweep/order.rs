@@ -1,4 +1,4 @@
-//! What was typed becomes what is meant: the flags of `weir sweep` as an order.
+//! The flags of `weir sweep`, checked and turned into a job.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -56,7 +56,7 @@ fn own_share(flags: &SweepArgs, plan: LevelPlan) -> anyhow::Result<LevelPlan> {
     let (Some(index), Some(of)) = (flags.part, flags.parts) else { return Ok(plan) };
     anyhow::ensure!(index < of, "--part {index}: parts count from 0, and there are {of}");
     let LevelPlan::Given(loads) = plan else {
-        anyhow::bail!("--parts needs --rates or --concurrency: nobody can search alone")
+        anyhow::bail!("--parts needs --rates or --concurrency: one part cannot search alone")
     };
     let too_few = loads.iter().find(|load| matches!(load, SearchLoad::Closed(clients) if *clients < of));
     if let Some(SearchLoad::Closed(clients)) = too_few {
