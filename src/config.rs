@@ -233,7 +233,7 @@ fn text(path: &Path) -> Result<String, String> {
     let unreadable = |why: std::io::Error| format!("cannot be read: {why}");
     let mode = std::fs::metadata(path).map_err(unreadable)?.mode();
     if mode & OTHERS_WRITE != 0 {
-        return Err("every user of this machine may write it: run `chmod o-w` on it first".to_owned());
+        return Err("every user of this machine may write it: `chmod o-w` it first".to_owned());
     }
     std::fs::read_to_string(path).map_err(unreadable)
 }
