@@ -37,6 +37,7 @@ pub mod offline;
 pub mod probe;
 pub mod proxy;
 pub mod simulation;
+pub mod svg;
 pub mod sweep;
 pub mod top;
 pub mod vocabulary;

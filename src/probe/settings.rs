@@ -52,7 +52,7 @@ pub struct Hours {
     to: u16,
 }
 
-/// Hours that nobody can read.
+/// A text that is no span of hours.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is no span of hours: write 22:00-06:00")]
 pub struct BadHours(String);

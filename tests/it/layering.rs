@@ -23,6 +23,7 @@ const ROOMS: &[Room] = &[
     room("http1", 1, &[]),
     room("wire", 1, &[]),
     room("measure", 1, &[]),
+    room("svg", 1, &[]),
     room("engine/model", 1, &[]),
     room("engine/profile", 1, &["engine/model"]),
     room("load/schedule", 1, &[]),

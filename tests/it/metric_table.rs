@@ -105,7 +105,8 @@ fn label_values(page: &mut String, listed: &[(&str, Labels<'_>)]) {
     }
     for ((label, values), families) in lists {
         let families: Vec<String> = families.iter().map(|family| format!("`{family}`")).collect();
-        writeln!(page, "- `{label}` is one of {values}.\n  In {}.", families.join(", ")).unwrap();
+        let is = if values.contains(", ") { "is one of" } else { "is" };
+        writeln!(page, "- `{label}` {is} {values}.\n  In {}.", families.join(", ")).unwrap();
     }
 }
 
