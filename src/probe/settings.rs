@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::vocabulary::units::typed;
 
-/// Guard rails of synthetic load. It runs only when a request with the admin token starts it.
+/// Limits of synthetic load, which runs only on a request with the admin token.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {

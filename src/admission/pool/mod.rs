@@ -51,7 +51,7 @@ mod parts {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BalancePolicy {
-    /// The one with most room for a first token, then with fewest in flight.
+    /// The backend with the most room for a first token, then with the fewest requests in flight.
     #[default]
     MostRoom,
     /// Each in turn.
