@@ -110,12 +110,14 @@ pub struct Serve {
 /// `--log`, as typed.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum LogWord {
-    /// Somebody must act
+    /// An operator must act
     Error,
-    /// Somebody may care
+    /// An operator may care
     Warn,
     /// What happened
     Info,
+    /// Each step of each request too
+    Debug,
 }
 
 impl From<LogWord> for LogLevel {
@@ -124,6 +126,7 @@ impl From<LogWord> for LogLevel {
             LogWord::Error => Self::Error,
             LogWord::Warn => Self::Warn,
             LogWord::Info => Self::Info,
+            LogWord::Debug => Self::Debug,
         }
     }
 }

@@ -104,17 +104,19 @@ pub enum LogFormat {
     Text,
 }
 
-/// How important a line must be. Nothing below `info` is compiled into a release: debug lines could hold content.
+/// How important a line must be. No level shows content.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogLevel {
-    /// Somebody must act.
+    /// An operator must act.
     Error,
-    /// Somebody may care.
+    /// An operator may care.
     Warn,
     /// What happened.
     #[default]
     Info,
+    /// Each step of each request too, by its id: to follow one request, not for good.
+    Debug,
 }
 
 impl LogLevel {
@@ -124,6 +126,7 @@ impl LogLevel {
             Self::Error => "error",
             Self::Warn => "warn",
             Self::Info => "info",
+            Self::Debug => "debug",
         }
     }
 }
