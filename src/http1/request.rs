@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn the_head_that_leaves_keeps_order_and_loses_what_is_between_neighbours() {
+    fn the_rewritten_head_keeps_order_and_drops_hop_by_hop_fields() {
         let (head, out) = read(
             "POST /v1/chat/completions?x=1 HTTP/1.1\nHost: a:1\nAuthorization: Bearer k\nConnection: keep-alive, X-Hop\n\
              X-Hop: 1\nTE: trailers\nAccept-Encoding: gzip\nContent-Length: 5\nX-Weir-Priority: system\n\
@@ -468,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn trace_fields_leave_as_they_came_unless_our_span_takes_the_callers_place() {
+    fn trace_fields_pass_unless_our_span_is_the_parent() {
         const SAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let left = |peer: &Peer<'_>, method: &str, parents: &[&str]| {
             let fields: String = parents.iter().map(|parent| format!("\nTraceparent: {parent}")).collect();
@@ -573,7 +573,7 @@ mod tests {
     }
 
     #[test]
-    fn an_underscore_does_not_carry_a_field_past_the_rules_for_its_name() {
+    fn an_underscore_in_a_name_does_not_evade_its_rules() {
         let (head, out) = read(
             "POST / HTTP/1.1\nHost: a\nContent_Length: 9\nTransfer_Encoding: chunked\nX_Forwarded-For: 1.2.3.4\n\
              X_Weir_Tenant: t\nX_Other: kept",

@@ -76,7 +76,7 @@ impl Connection<'_> {
             }
             None if keeps => Conclusion::Next(AfterRequest::Request),
             None if end == End::Whole => Conclusion::Next(AfterRequest::LingeringClose),
-            // Without chunks or a length, only a reset tells this from a whole answer.
+            // Without chunks or a length, only a reset distinguishes this from a whole answer.
             None if broken && request.version == Version::V10 => Conclusion::Broken,
             None => Conclusion::Next(AfterRequest::Close),
         })

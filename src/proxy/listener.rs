@@ -159,6 +159,6 @@ mod tests {
         assert!(size <= TASK, "{size}");
     }
 
-    /// An open stream is little else than its task: 4 KiB leave room for sockets and stamps under 6 KiB a stream.
+    /// An open stream is little else than its task: with sockets and stamps it stays under 6 KiB a stream.
     const TASK: usize = 2560;
 }

@@ -1,4 +1,4 @@
-//! What a stream says of each of its sequences: how much was generated and told, what was reported, whether it has ended.
+//! What a stream says of each of its sequences: how much was generated and emitted, what was reported, whether it has ended.
 //!
 //! A request may ask for several (`n`, several prompts), and their events interleave. Memory is bounded: beyond
 //! [`CHOICES_LIMIT`] a sequence is not followed, and each of its content events counts as one token.
@@ -20,7 +20,7 @@ pub(super) struct AnswerSequence {
     pub finished: bool,
     /// Tokens generated, by the largest running count or by the identifiers that came.
     generated: u32,
-    /// Tokens told in emissions.
+    /// Tokens in emissions.
     told: u32,
     /// Length of the text, of the identifiers and of the running count that came last, where they are cumulative.
     last: Cumulative,

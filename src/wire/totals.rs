@@ -9,7 +9,7 @@ use super::sequences::{Cumulative, Sequences};
 use super::stream::StreamReading;
 use super::usage::{TokenReports, believed};
 
-/// The books of one answer.
+/// The totals of one answer.
 #[derive(Debug, Default)]
 pub(super) struct AnswerTotals {
     pub content_events: u64,

@@ -1,4 +1,4 @@
-//! The backend's answer on its way through: heads are rewritten, bodies are checked, and the tap hears every payload byte.
+//! The backend's answer on its way to the client: heads are rewritten, bodies are checked, the tap sees every payload byte.
 //!
 //! `http1` decides what is valid and what leaves; this file only puts its pieces in order: up to eight informational
 //! heads, one final head, one body. It writes nothing to a socket.
@@ -36,7 +36,7 @@ pub struct ClientSide<'a> {
     pub close: bool,
     /// Returned as `x-request-id`.
     pub request_id: &'a [u8],
-    /// Measured answers say who served them and how long the request was queued.
+    /// The backend, named in measured answers.
     pub served_by: Option<&'a str>,
     /// How long.
     pub queued: Duration,

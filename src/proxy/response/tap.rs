@@ -154,7 +154,7 @@ impl Tap {
         self.begun
     }
 
-    /// The answer is a stream of events, so that silence can be told from slowness.
+    /// The answer is a stream of events, so that silence can be distinguished from slowness.
     pub fn has_events(&self) -> bool {
         self.scanner.is_some() && matches!(self.format, BodyFormat::Sse | BodyFormat::Ndjson)
     }

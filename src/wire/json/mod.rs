@@ -2,7 +2,7 @@
 //!
 //! No recursion, no tree, no allocation: a `Walker` holds a fixed number of bytes, for a token that a read cuts. Bulk
 //! (prompts, log-probabilities, repeated texts) costs no more than a search. A document that breaks the syntax breaks the
-//! walk, and whoever asked finds out; it is never an error for the relay. What is skipped is not judged: brackets are
+//! walk, and the caller finds out; it is never an error for the relay. What is skipped is not judged: brackets are
 //! counted there, not matched, and text is not checked for UTF-8 anywhere (a client's decoder would put U+FFFD).
 
 mod escape;
