@@ -28,7 +28,7 @@ export PATH := $(shell python3 -m site --user-base 2>/dev/null || echo $(HOME)/.
 
 .PHONY: metric-table demo test realtime check chaos bench rehearse rivals e2e e2e-clients fuzz build ship reproduce sbom cmake
 
-# A profile of its own: the release's optimisation across crates takes minutes, and a demonstration does not need it.
+# A profile of its own: a release is optimised for minutes, and a demonstration does not need it.
 demo: cmake
 	$(CARGO) build --profile demo --locked
 	$(CARGO_TARGET_DIR)/demo/weir demo $(DEMO_FLAGS)

@@ -20,15 +20,15 @@ def gate():
         panel("timeseries", "What is in flight?", "weir_inflight_requests by phase; prefill has no first token yet.", [("sum by (phase) (weir_inflight_requests{D})", "{{phase}}")], stacked=True),
         panel("timeseries", "How far is the window open?", "weir_first_token_window and what uses it.", [("sum by (instance) (weir_first_token_window{D})", "window {{instance}}"), ("sum by (instance) (weir_first_token_pending{D})", "pending {{instance}}")]),
         panel("timeseries", "Is the KV memory capped?", "weir_kv_cap_tokens, only while in force: streams were preempted for lack of memory.", [("min by (instance) (weir_kv_cap_tokens{D} < +Inf)", "{{instance}}")], noValue="no cap in force"),
-        panel("timeseries", "Who waits?", "weir_queue_depth by class.", [("sum by (priority) (weir_queue_depth{D})", "{{priority}}")], stacked=True),
-        panel("timeseries", "How long has the oldest waited?", "weir_queue_oldest_age_seconds against weir_queue_max_wait_seconds, the wait that the objective leaves room for.", [("max(weir_queue_oldest_age_seconds{D})", "oldest"), ("max(weir_queue_max_wait_seconds{D})", "limit")], unit="s", overrides=[dashed("limit")]),
+        panel("timeseries", "What waits?", "weir_queue_depth by class.", [("sum by (priority) (weir_queue_depth{D})", "{{priority}}")], stacked=True),
+        panel("timeseries", "How long has the oldest waited?", "weir_queue_oldest_age_seconds against weir_queue_max_wait_seconds, the wait that the objective allows.", [("max(weir_queue_oldest_age_seconds{D})", "oldest"), ("max(weir_queue_max_wait_seconds{D})", "limit")], unit="s", overrides=[dashed("limit")]),
         panel("timeseries", "How much memory does the queue hold?", "weir_queue_bytes: bodies of requests that wait.", [("sum(weir_queue_bytes{D})", "queue")], unit="bytes"),
     ]
 
 
 def engine():
     return [
-        panel("timeseries", "Does the engine agree with us?", "Its own running and waiting counts beside weir's in-flight. More running than in flight: somebody reaches the engine past weir.", [("sum(weir_backend_reported_running_requests{D})", "engine: running"), ("sum by (reason) (weir_backend_reported_waiting_requests{D})", "engine: waiting ({{reason}})"), ("sum(weir_inflight_requests{D})", "weir: in flight")]),
+        panel("timeseries", "Does the engine agree with us?", "Its own running and waiting counts beside weir's in-flight. More running than in flight: another client uses the engine without weir.", [("sum(weir_backend_reported_running_requests{D})", "engine: running"), ("sum by (reason) (weir_backend_reported_waiting_requests{D})", "engine: waiting ({{reason}})"), ("sum(weir_inflight_requests{D})", "weir: in flight")]),
         panel("timeseries", "How full is the KV cache?", "weir_backend_reported_kv_cache_usage_ratio.", [("max by (instance) (weir_backend_reported_kv_cache_usage_ratio{D})", "{{instance}}")], unit="percentunit", min=0, max=1),
         panel("state-timeline", "Can the engine be reached?", "weir_backend_up is the health check, weir_backend_scrape_up the reading of its metrics.", [("min by (instance) (weir_backend_up{E})", "{{instance}}"), ("min by (instance, engine) (weir_backend_scrape_up{D})", "metrics of {{engine}} {{instance}}")], mappings=UP),
         panel("timeseries", "How old is what the engine says?", "Age of the last good reading of its metrics. Control never waits for it.", [("time() - min by (instance) (weir_backend_scrape_timestamp_seconds{D})", "{{instance}}")], unit="s"),

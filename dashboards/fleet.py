@@ -49,7 +49,7 @@ def recording():
 def crowded(share):
     """One replica is saturated and carries `share` times the average, beside one that has never been near its knee.
 
-    Nobody's ratio shows this: a replica that gets nothing learns no knee, and an average leaves it out.
+    No ratio shows this: a replica without traffic learns no knee, and an average leaves it out.
     """
     each = offered(INSTANCE, "5m") + f" and on ({INSTANCE}) (weir_backend_up == 1)"
     some_unknown = f"count by ({BACKEND}) (weir_saturation_ratio) > count by ({BACKEND}) (weir_saturation_ratio >= 0)"
@@ -70,6 +70,6 @@ def alerts(t):
          "{{ $labels.backend }} is gone for weir on {{ $labels.instance }}, while others of its fleet are up.",
          "The fleet's knee is smaller by this one. First: the engine's log on that machine, and the headroom that is left."),
         ("WeirFleetHeadroomLow", f"fleet:weir_headroom_ratio < {t['headroom']}", "10m", "warning",
-         "The fleet {{ $labels.namespace }}/{{ $labels.job }} has little room below its knee.",
+         "The fleet {{ $labels.namespace }}/{{ $labels.job }} has little headroom below its knee.",
          "{{ $value | humanizePercentage }} is left for all replicas together. First: is a replica down, and does the scaler add one?"),
     ]

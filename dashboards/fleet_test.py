@@ -49,7 +49,7 @@ SILENT = {
     "WeirFleetHeadroomLow": [
         ("a fifth is left", fleet(replica("d", offered=8.0), offered=8.0)),
         ("no knee is known anywhere", fleet(replica("d", knee=None), knee=None)),
-        ("one is full and the others have room", fleet(replica("d", offered=14.0), offered=6.0)),
+        ("one is full and the others are not", fleet(replica("d", offered=14.0), offered=6.0)),
     ],
 }
 

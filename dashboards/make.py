@@ -3,7 +3,7 @@
 
 usage:  make.py [--check] [--prefix PREFIX]
 
-Without options the files beside this script are written anew. --check writes nothing and fails when one of them is not what
+Without options the files beside this script are written. --check writes nothing and fails when one of them is not what
 would be written. --prefix is put before every metric of weir's, for stacks that rename what they scrape (kserve_).
 Standard library only.
 """

@@ -1,4 +1,4 @@
-"""Overview: are we saturated, where is the knee, how much headroom, who waits, who is shed and why."""
+"""Overview: are we saturated, where is the knee, how much headroom, what waits, what is shed and why."""
 
 from kit import GREEN, GREY, NOT_KNOWN, RED, YELLOW, band, coloured, dashed, page, panel, states
 
@@ -31,7 +31,7 @@ def answer():
         panel("stat", "Are we saturated?", "weir_saturation_state: the worst state of any replica. Saturated: look at offered against completed below, then add capacity or turn on enforcement.", [(STATE, "state")], width=4, height=5, mappings=states(), thresholds=[(None, GREY)], noValue="not known yet"),
         panel("stat", "Is the gate enforced?", "weir_mode: observe measures and says what would be done, enforce gates, queues and sheds.", [("max by (mode) (weir_mode{P}) == 1", "{{mode}}")], width=4, height=5, options={"textMode": "name", "colorMode": "none"}),
         panel("gauge", "How close to the knee? (worst replica, mean)", "weir_saturation_ratio: in-flight and queued over the knee. Past 1 latency grows and throughput does not.", [("max(weir_saturation_ratio{S} >= 0)", "worst"), ("avg(weir_saturation_ratio{S} >= 0)", "mean")], unit="percentunit", width=8, height=5, thresholds=limits, min=0, max=1.5, **known),
-        panel("stat", "How much headroom?", "backend_model:weir_headroom_ratio:avg: one less demand over capacity. Below 15 %: plan for more before the next peak.", [("min(backend_model:weir_headroom_ratio:avg{S})", "headroom")], unit="percentunit", width=4, height=5, thresholds=[(None, RED), (0.15, YELLOW), (0.3, GREEN)], **known),
+        panel("stat", "How much headroom?", "backend_model:weir_headroom_ratio:avg: 1 minus demand over capacity. Below 15 %: plan for more before the next peak.", [("min(backend_model:weir_headroom_ratio:avg{S})", "headroom")], unit="percentunit", width=4, height=5, thresholds=[(None, RED), (0.15, YELLOW), (0.3, GREEN)], **known),
         panel("stat", "How much is offered?", "weir_requests_offered_total: what clients ask for, before any decision.", [(rate("weir_requests_offered_total{S}"), "offered")], unit="reqps", width=4, height=5, decimals=2),
         panel("stat", "Where is the knee? (in flight)", "weir_knee_concurrency, summed over replicas: from here on the engine queues.", [("sum(weir_knee_concurrency{S})", "knee")], width=5, height=4, decimals=1, **known),
         panel("stat", "Where is the knee? (req/s)", "weir_knee_requests_per_second; before the first saturation the highest rate seen without it.", [("sum(weir_knee_requests_per_second{S} or weir_capacity_lower_bound_requests_per_second{S})", "knee")], unit="reqps", width=5, height=4, decimals=2, **known),
@@ -54,7 +54,7 @@ def funnel():
         ], unit="reqps", width=12, overrides=[dashed("knee")]),
         panel("timeseries", "How much is served in time?", "Goodput: weir_slo_requests_total met for the first token, beside everything completed. A gap is work done too late.", [(rate('weir_slo_requests_total{S,slo="ttft",result="met"}'), "in time"), (rate('weir_requests_finished_total{S,outcome="completed"}'), "completed")], unit="reqps", width=12),
         panel("timeseries", "Why is work refused?", "weir_requests_shed_total by reason. saturated and deadline: capacity. queue_full and queue_bytes: limits. no_backend: a dead engine. draining: a roll-out.", [("sum by (reason) (rate(weir_requests_shed_total{S}[R]))", "{{reason}}")], unit="reqps", width=6, stacked=True),
-        panel("timeseries", "What would enforcement refuse?", "weir_requests_would_shed_total, in mode observe only: the same gate's decision, obeyed by nobody.", [("sum by (reason) (rate(weir_requests_would_shed_total{S}[R]))", "{{reason}}")], unit="reqps", width=6, stacked=True),
+        panel("timeseries", "What would enforcement refuse?", "weir_requests_would_shed_total, in mode observe only: the same gate's decision, without effect.", [("sum by (reason) (rate(weir_requests_would_shed_total{S}[R]))", "{{reason}}")], unit="reqps", width=6, stacked=True),
         panel("timeseries", "How do admitted requests end?", "weir_requests_finished_total by outcome. upstream_*: the engine; deadline: no first token within its objective.", [("sum by (outcome) (rate(weir_requests_finished_total{S}[R]))", "{{outcome}}")], unit="reqps", width=6, stacked=True),
         panel("timeseries", "When do clients give up?", "weir_requests_abandoned_total by phase. In the queue or before the first token: they waited too long.", [("sum by (phase) (rate(weir_requests_abandoned_total{S}[R]))", "{{phase}}")], unit="reqps", width=6, stacked=True),
         panel("stat", "Do the books balance? (must be 0)", "Offered less admitted, shed, abandoned in the queue and queued; admitted less finished and in flight. Anything but 0 is a defect of weir.", [
@@ -67,11 +67,11 @@ def funnel():
 def knee():
     in_flight, upstream = "sum(weir_inflight_requests{S})", "weir_upstream_time_to_first_token_seconds_bucket{S}"
     return [
-        panel("timeseries", "How much work is in the house, against the knee?", "In flight and queued requests; the knee with its 95 % interval. In flight stays at the knee under enforcement, the rest waits or is shed.", [
+        panel("timeseries", "How much work is in the system, against the knee?", "In flight and queued requests; the knee with its 95 % interval. In flight stays at the knee under enforcement, the rest waits or is shed.", [
             (in_flight, "in flight"), ("sum(weir_queue_depth{S})", "queued"), ("sum(weir_knee_concurrency{S})", "knee"),
             ("sum(weir_knee_concurrency_low{S})", "low"), ("sum(weir_knee_concurrency_high{S})", "high"), ("sum(weir_concurrency_limit{S} >= 0)", "limit"),
         ], width=12, overrides=[dashed("knee"), dashed("limit"), *band("low", "high")]),
-        panel("timeseries", "Who waits for a first token at the engine?", "weir_first_token_pending against weir_first_token_window, which the gate allows.", [("sum(weir_first_token_pending{S})", "pending"), ("sum(weir_first_token_window{S})", "window")], width=12, overrides=[dashed("window")]),
+        panel("timeseries", "What waits for a first token at the engine?", "weir_first_token_pending against weir_first_token_window, which the gate allows.", [("sum(weir_first_token_pending{S})", "pending"), ("sum(weir_first_token_window{S})", "window")], width=12, overrides=[dashed("window")]),
         panel("xychart", "Does throughput still grow with concurrency?", "Output tokens per second over requests in flight. Where the cloud turns flat is the knee.", [(in_flight, "in flight"), (rate("weir_output_tokens_total{S}"), "tokens per second")], width=8),
         panel("xychart", "Where does the first token start to be late?", "Engine-side TTFT p50 and p95 over requests in flight.", [(in_flight, "in flight"), *quantiles(upstream, "TTFT", (0.5, 0.95))], unit="s", width=8),
         panel("timeseries", "How did demand stand over the week?", "weir_demand_ratio over seven days; scale before its peaks reach 1.", [("avg by (backend, model_name) (weir_demand_ratio{S} >= 0)", "{{backend}} {{model_name}}")], unit="percentunit", width=8, span="7d", thresholds=[(None, GREEN), (0.85, YELLOW), (1, RED)]),

@@ -119,7 +119,7 @@ SILENT = {
     "WeirKVCapActive": [("no cap is in force", gauge("weir_kv_cap_tokens", "+Inf"))],
     "WeirKneeShifted": [
         ("moved by a fifth", moved(100, 80)),
-        ("moved, and nobody is sure", moved(100, 60, confidence=0.6)),
+        ("moved, at low confidence", moved(100, 60, confidence=0.6)),
         ("the first hour of the first estimate", [series("weir_knee_concurrency", "100+0x100 60+0x130"), series("weir_knee_confidence_ratio", flat(0.95))]),
     ],
     "WeirEngineSlower": [

@@ -3,7 +3,7 @@
 
 usage:  make.py [--check]
 
-Without options the files are written anew; --check writes nothing and fails when one of them is not what would be written. Notes, helpers
+Without options the files are written; --check writes nothing and fails when a file differs. Notes, helpers
 and the kustomizations are written by hand. Standard library only.
 """
 
@@ -21,7 +21,7 @@ CHART = HERE / "helm" / "weir"
 PLAIN = HERE / "kubernetes"
 MADE = "# Made by deploy/make.py; change deploy/{} and run it.\n"
 
-# File of the chart, what must be so that it is made, the object, where it is written.
+# File of the chart, its condition, the function that builds the object.
 RUNS = [
     ("configmap", None, objects.config),
     ("deployment", None, objects.deployment),
@@ -36,7 +36,7 @@ WATCHES = [
     ("scaledobject", f"and {SCALES.format('keda')}", watching.scaled_object),
     ("hpa", f"and {SCALES.format('hpa')}", watching.autoscaler),
 ]
-# What your Prometheus chooses by stands beside the labels of these.
+# These get the labels by which your Prometheus selects them.
 CHOSEN = ("podmonitor", "prometheusrule")
 COMPONENTS = [("monitoring", "podmonitor", watching.pod_monitor), ("keda", "scaledobject", watching.scaled_object), ("hpa", "hpa", watching.autoscaler)]
 
@@ -52,9 +52,8 @@ def chart_file(name, condition, node, source):
 
 
 def injected():
-    """What a Deployment of your own gets beside its engine; the engine's hook is in the kustomization."""
-    told = values.shape("sidecar")
-    pod = plain(objects.pod(), told)
+    """The patch of a Deployment of your own; the engine's hook is in the kustomization."""
+    pod = plain(objects.pod(), values.shape("sidecar"))
     kept = ("terminationGracePeriodSeconds", "enableServiceLinks", "initContainers", "volumes")
     spec = {"template": {"spec": {key: pod[key] for key in kept}}}
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "any"}, "spec": spec}
@@ -71,8 +70,8 @@ def files():
     yield CHART / "values-gateway.yaml", MADE.format("values.py") + yaml(values.SHAPES["gateway"]) + "\n"
     yield CHART / "values.schema.json", json.dumps(values.values_schema(), indent=1) + "\n"
     for shape in values.SHAPES:
-        told = values.shape(shape)
-        made = [plain(build(), told) for name, _, build in RUNS if name != "poddisruptionbudget" or told["podDisruptionBudget"]["enabled"]]
+        given = values.shape(shape)
+        made = [plain(build(), given) for name, _, build in RUNS if name != "poddisruptionbudget" or given["podDisruptionBudget"]["enabled"]]
         yield PLAIN / shape / "weir.yaml", MADE.format("objects.py") + "\n---\n".join(yaml(one) for one in made) + "\n"
     for folder, name, build in COMPONENTS:
         yield PLAIN / folder / f"{name}.yaml", MADE.format("watching.py") + yaml(plain(build(), values.shape("sidecar"))) + "\n"

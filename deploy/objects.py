@@ -1,4 +1,4 @@
-"""What runs: configuration, pods, service, network policy, disruption budget. What watches and scales them is in watching.py."""
+"""Configuration, pods, service, network policy, disruption budget. Monitoring and scaling are in watching.py."""
 
 from kit import Document, Labels, Name, Splice, Text, Value, When
 
@@ -60,7 +60,7 @@ def engine():
         "ports": [{"name": "engine", "containerPort": Value("engine.port")}],
         "startupProbe": probe(Value("engine.healthPath"), "engine", periodSeconds=1, failureThreshold=Value("engine.startSeconds")),
         "readinessProbe": probe(Value("engine.healthPath"), "engine", periodSeconds=5, failureThreshold=3),
-        # On the engine, for a sidecar is told to stop last: without this the engine would be gone while weir still sends to it.
+        # On the engine, because a sidecar stops last: without this hook the engine would end while weir still sends to it.
         "lifecycle": {"preStop": {"httpGet": When("adminTokenSecret", hook(), ""), "exec": When("adminTokenSecret", hook_with_token())}},
         "resources": Value("engine.resources"),
         "volumeMounts": Value("engine.volumeMounts"),
@@ -72,7 +72,7 @@ def hook():
 
 
 def hook_with_token():
-    """A kubelet cannot carry a token; whoever asks from within the pod needs none. The engine's image must have curl."""
+    """A kubelet cannot carry a token; a request from within the pod needs none. The engine's image must have curl."""
     return {"command": ["curl", "--fail", "--silent", Text((f"http://127.0.0.1:{ADMIN}/drain?wait=", Value("drainWait")))]}
 
 
@@ -123,7 +123,7 @@ def service():
 
 
 def network_policy():
-    """The kubelet on the pod's own node is let in by the network itself."""
+    """The kubelet on the pod's own node is admitted by the network itself."""
     monitoring = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": Value("networkPolicy.monitoringNamespace")}}}]
     return {
         "apiVersion": "networking.k8s.io/v1",

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Lists the crates whose code is in the binary, with their licences, in THIRD-PARTY.md.
 
-usage:  third_party.py [--check]      THIRD-PARTY.md is written anew, or compared
+usage:  third_party.py [--check]      write THIRD-PARTY.md, or compare it
         third_party.py --texts FILE   the licence texts themselves, one after the other, as they lie in the crates
 
 What is judged to be allowed stands in deny.toml. Crates of tests, benches and other systems are left out: they are not shipped.
@@ -35,10 +35,10 @@ def shipped():
     found = {}
     for target in TARGETS:
         command = ["cargo", "metadata", "--locked", "--format-version", "1", "--filter-platform", target]
-        told = json.loads(subprocess.run(command, cwd=HERE, check=True, stdout=subprocess.PIPE).stdout)
-        packages = {package["id"]: package for package in told["packages"]}
-        nodes = {node["id"]: node for node in told["resolve"]["nodes"]}
-        ahead, seen = [told["resolve"]["root"]], set()
+        metadata = json.loads(subprocess.run(command, cwd=HERE, check=True, stdout=subprocess.PIPE).stdout)
+        packages = {package["id"]: package for package in metadata["packages"]}
+        nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
+        ahead, seen = [metadata["resolve"]["root"]], set()
         while ahead:
             one = ahead.pop()
             if one in seen:
@@ -46,7 +46,7 @@ def shipped():
             seen.add(one)
             # A macro runs while compiling; its own dependencies are not in the binary, but it may leave code of its own there.
             ahead += [dep["pkg"] for dep in nodes[one]["deps"] if any(kind["kind"] is None for kind in dep["dep_kinds"])]
-        seen.remove(told["resolve"]["root"])
+        seen.remove(metadata["resolve"]["root"])
         found.update({(packages[one]["name"], packages[one]["version"]): packages[one] for one in seen})
     return [found[key] for key in sorted(found)]
 

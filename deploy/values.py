@@ -5,11 +5,11 @@ A row: path, default, what it means, and where the type of the default does not 
 
 from kit import look, scalar, yaml
 
-# What weir itself is told, in the words of config/weir.yaml.
+# weir's own configuration, with the keys of config/weir.yaml.
 CONFIG = {
     "version": 1,
     "listen": "0.0.0.0:8000",
-    # A node's cores are not the pod's: auto would start a thread for each of them, for there is no CPU limit.
+    # A node's cores are not the pod's: auto would start a thread for each of them, because there is no CPU limit.
     "workers": 2,
     "mode": "observe",
     "slo": {"ttft": "1s", "itl": "200ms"},
@@ -142,7 +142,7 @@ def of_type(default):
 
 
 def values_schema():
-    """values.schema.json: an unknown value is a mistake, but inside maps that are handed on."""
+    """values.schema.json: an unknown value is a mistake, except inside maps that are passed on."""
     root = {"$schema": "http://json-schema.org/draft-07/schema#", "type": "object", "additionalProperties": False, "properties": {}}
     for path, default, meaning, schema in TABLE:
         *way, last = path.split(".")
@@ -155,7 +155,7 @@ def values_schema():
         if path == "config":
             made["required"] = ["listen", "backends", "admin"]
         at["properties"][last] = made
-    # Helm hands these to every chart.
+    # Helm passes these to every chart.
     root["properties"]["global"] = {"type": "object"}
     return root
 

@@ -4,6 +4,7 @@
 
 mod analyze;
 mod compare;
+mod engine;
 mod generate;
 mod plan;
 mod probe;
@@ -213,8 +214,8 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
             CliCommand::Serve(flags) => serve(&flags),
-            CliCommand::Engine(flags) => engine(&flags),
-            CliCommand::Demo(flags) => demo(&flags),
+            CliCommand::Engine(flags) => engine::run(&flags),
+            CliCommand::Demo(flags) => crate::demo::run(&flags),
             CliCommand::Check(flags) => check(&flags),
             CliCommand::Sweep(flags) => sweep::run(&flags),
             CliCommand::Probe(flags) => probe::run(&flags),
@@ -262,14 +263,6 @@ impl Serve {
 
 fn serve(flags: &Serve) -> anyhow::Result<()> {
     crate::app::serve(ConfigSource { path: flags.config.clone(), overrides: flags.overrides() })
-}
-
-fn engine(flags: &EngineArgs) -> anyhow::Result<()> {
-    crate::app::engine(flags)
-}
-
-fn demo(flags: &Demo) -> anyhow::Result<()> {
-    crate::app::demo(flags)
 }
 
 fn check(flags: &CheckArgs) -> anyhow::Result<()> {

@@ -1,9 +1,10 @@
-//! The one reading of the monotonic clock, for the I/O floor and above.
+//! The one reading of the monotonic clock, and the Unix time that belongs to it.
 //!
-//! One `Clock` is made at start and copied to whoever touches a socket; everything below takes `now` as an argument.
-//! It reads tokio's clock, which is the system's monotonic clock in a running process and virtual time in a paused test.
+//! A process makes one `Clock` at its start and copies it to every part that does I/O; the layers below take `now` as an
+//! argument. It reads tokio's clock: the system's monotonic clock in a running process, virtual time in a paused test. The wall
+//! clock is read once, with the zero of the monotonic one, so that all Unix times of a process agree with each other.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
@@ -11,24 +12,39 @@ use crate::vocabulary::time::Timestamp;
 
 /// The process's monotonic clock, counted from the moment it was made.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock(Instant);
+pub struct Clock {
+    zero: Instant,
+    /// Unix time at `zero`.
+    unix_zero: Duration,
+}
 
 impl Clock {
-    /// A clock whose epoch is now.
-    #[expect(clippy::disallowed_methods, reason = "this is the place that reads the clock")]
+    /// A clock whose zero is now.
+    #[expect(clippy::disallowed_methods, reason = "this is the place that reads the clocks")]
     pub fn start() -> Self {
-        Self(Instant::now())
+        let unix_zero = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { zero: Instant::now(), unix_zero }
     }
 
-    /// Time since the epoch.
-    #[expect(clippy::disallowed_methods, reason = "this is the place that reads the clock")]
+    /// Time since zero.
+    #[expect(clippy::disallowed_methods, reason = "this is the place that reads the clocks")]
     pub fn now(&self) -> Timestamp {
-        Timestamp::from_nanos(nanos(Instant::now().duration_since(self.0)))
+        Timestamp::from_nanos(nanos(Instant::now().duration_since(self.zero)))
     }
 
     /// The instant at which a timer for `at` must fire.
     pub fn instant(&self, at: Timestamp) -> Instant {
-        self.0 + Duration::from_nanos(at.as_nanos())
+        self.zero + Duration::from_nanos(at.as_nanos())
+    }
+
+    /// Unix time at zero.
+    pub fn epoch(&self) -> Duration {
+        self.unix_zero
+    }
+
+    /// `at` as Unix time, in seconds.
+    pub fn unix_seconds(&self, at: Timestamp) -> f64 {
+        self.unix_zero.as_secs_f64() + at.as_secs_f64()
     }
 }
 

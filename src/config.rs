@@ -223,7 +223,7 @@ fn read(
 ) -> Result<Loaded, ConfigErrors> {
     let (typed, reader) = file::read(text, name, surroundings);
     let mut loaded = meaning::of(typed, overrides, reader)?;
-    loaded.config.otlp.hear(&surroundings.variable);
+    loaded.config.otlp.read_variables(&surroundings.variable);
     Ok(loaded)
 }
 

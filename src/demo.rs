@@ -76,7 +76,7 @@ pub fn run(flags: &Demo) -> anyhow::Result<()> {
                 let now = running.proxy.ledger.snapshot(running.proxy.clock.now());
                 peak = peak.max(now.accounts.iter().map(|books| books.in_flight()).sum());
                 let elapsed = now.at.since(before.at).as_secs_f64();
-                if let Some(Some(judged)) = running.judged().into_iter().next() {
+                if let Some(Some(judged)) = running.estimates().into_iter().next() {
                     witness.on_reading(judged.reading, now.at);
                 }
                 if (RAMP_SECONDS..=LEVEL_SECONDS).contains(&elapsed) {

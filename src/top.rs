@@ -21,7 +21,8 @@ use tokio::runtime::Runtime;
 use self::picture::Picture;
 use self::screen::Screen;
 use crate::engine_metrics::client;
-use crate::engine_metrics::client::{Address, Unanswered};
+use crate::engine_metrics::client::Address;
+use crate::http_client::Unanswered;
 
 /// Why there is nothing to look at.
 #[derive(Debug, thiserror::Error)]

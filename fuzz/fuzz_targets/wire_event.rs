@@ -1,4 +1,4 @@
-//! One event of a stream: for every valid object, what a plain reading of it with serde_json says, by the tables of the wire
+//! One event of a stream: for every valid object, what serde_json reads in it, by the tables of the wire
 //! formats. Objects with a key twice are left out: there a parsed object has forgotten what the scanner saw. Half of the inputs are
 //! payloads as they are; in the other half each byte stands for a word of one.
 
@@ -159,7 +159,7 @@ fn any(value: &Value, names: &[&str]) -> bool {
     names.iter().any(|name| filled(&value[*name]))
 }
 
-/// A string that is not empty, or a container: it says that something is there.
+/// A string that is not empty, or a container: it shows that something is there.
 fn stands(value: &Value) -> bool {
     filled(value) || value.is_object() || value.is_array()
 }
@@ -192,7 +192,7 @@ fn has_content(dialect: Dialect, value: &Value) -> bool {
                 kind,
                 "response.output_text.delta" | "response.refusal.delta" | "response.function_call_arguments.delta"
             ) || kind.len() <= 64 && kind.starts_with("response.reasoning") && kind.ends_with(".delta");
-            // The wire knows one text; what stands beside the delta in such an event has no meaning.
+            // The wire knows one text; what is beside the delta in such an event has no meaning.
             delta && root_text
         }
         Dialect::AnthropicMessages => {
@@ -206,7 +206,7 @@ fn has_content(dialect: Dialect, value: &Value) -> bool {
                 || choices(value).into_iter().any(speaks)
         }
         Dialect::Tgi => value["token"].is_object() && value["token"]["special"] != true,
-        // The first event: whatever is there has grown, unless the running count says that it is of no token.
+        // The first event: every text has grown, unless the running count shows no token.
         Dialect::SglangNative => root_text || ids(value) > 0,
         Dialect::LlamacppNative => root_text,
         _ => choices(value).into_iter().any(speaks),
@@ -266,7 +266,7 @@ fn ends_responses(value: &Value) -> bool {
     ["response.completed", "response.incomplete", "response.failed"].iter().any(|kind| value["type"] == *kind)
 }
 
-/// The members by which one of the dialects without choices says that it has finished.
+/// The members by which one of the dialects without choices marks its end.
 fn own_finish(value: &Value) -> bool {
     value["generated_text"].is_string()
         || [
@@ -310,7 +310,7 @@ fn finishes(dialect: Dialect, value: &Value) -> bool {
     }
 }
 
-/// Input and output tokens, where each has one place only and no choices share it.
+/// Input and output tokens, where each has one member only and no choices share it.
 fn usage_of(dialect: Dialect, value: &Value) -> Option<[Option<u64>; 2]> {
     let at = |path: &[&str]| path.iter().fold(value, |value, name| &value[*name]).as_u64();
     let one = |places: &[&[&str]]| {

@@ -221,7 +221,7 @@ impl FirstTokenStage {
 }
 
 fn seconds(at: Timestamp) -> f64 {
-    at.as_nanos() as f64 * 1e-9
+    at.as_secs_f64()
 }
 
 #[cfg(test)]

@@ -1,180 +1,193 @@
-//! The backends while the process runs: who stands at which place, who comes, who leaves.
+//! The backends while the process runs: adds, changes and removes them, in every table that has one row a backend.
 //!
-//! A backend that was taken out of the configuration takes nothing more; its streams go on, and when the last one has ended
-//! and its books have rested for a moment, it and its families are gone and its place is free. One writer at a time; what
-//! requests read of it are tables that are swapped whole.
+//! A backend that was taken out of the configuration gets no new request; its streams continue. When the last one has ended and
+//! its account has rested for a moment, the backend and its families are removed and its index is free. There is one writer at a
+//! time; requests read tables that are swapped whole.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use super::engine_monitor;
-use super::{check, names, target};
+use super::backend_table::{Backend, BackendTable};
+use super::engine_monitor::MonitorHandle;
 use crate::config::BackendConfig;
 use crate::control_loop::Command;
 use crate::proxy::state::ProxyState;
 use crate::proxy::upstream::health;
-use crate::vocabulary::backend_id::BackendId;
 use crate::vocabulary::time::Timestamp;
 
-/// The backends and whoever looks after them.
+/// The one writer of the backends.
 pub struct Backends {
     proxy: Arc<ProxyState>,
-    watched: engine_monitor::MonitorHandle,
+    table: Arc<BackendTable>,
+    monitor: MonitorHandle,
     /// Where health checks run.
     health_runtime: Handle,
-    posts: Mutex<Vec<BackendHandle>>,
+    handles: Mutex<Vec<BackendHandle>>,
 }
 
-/// One backend at its place.
+/// One backend, and what its removal ends.
 struct BackendHandle {
-    place: BackendId,
-    server: BackendConfig,
-    check: AbortHandle,
-    /// Since when it is on its way out.
-    leaving: Option<Timestamp>,
+    backend: Arc<Backend>,
+    health_check: AbortHandle,
+    /// When it was taken out of the configuration, if it was.
+    leaving_since: Option<Timestamp>,
+}
+
+impl BackendHandle {
+    fn name(&self) -> &str {
+        &self.backend.config.name
+    }
 }
 
 impl Backends {
-    /// The backends that `proxy` was made with, each at its place. Their health is asked from `health_runtime` on.
+    /// Starts the health checks of the backends in `table`, and the task that removes those which have left.
     pub fn start(
         proxy: Arc<ProxyState>,
-        watched: engine_monitor::MonitorHandle,
+        table: Arc<BackendTable>,
+        monitor: MonitorHandle,
         health_runtime: Handle,
-        servers: &[BackendConfig],
     ) -> Arc<Self> {
-        let fleet = Self { proxy, watched, health_runtime, posts: Mutex::default() };
-        let post = |(i, server): (usize, &BackendConfig)| {
-            let place = BackendId(u16::try_from(i).unwrap_or(u16::MAX));
-            BackendHandle { place, server: server.clone(), check: fleet.ask(place, server), leaving: None }
-        };
-        let posts: Vec<BackendHandle> = servers.iter().enumerate().map(post).collect();
-        *fleet.posts.lock().unwrap_or_else(PoisonError::into_inner) = posts;
-        let fleet = Arc::new(fleet);
-        let weak = Arc::downgrade(&fleet);
-        fleet.health_runtime.spawn(async move {
+        let backends = Arc::new(Self { proxy, table, monitor, health_runtime, handles: Mutex::default() });
+        *backends.handles() = backends.table.iter().map(|backend| backends.handle(backend)).collect();
+        let weak = Arc::downgrade(&backends);
+        backends.health_runtime.spawn(async move {
             loop {
-                tokio::time::sleep(ROUND).await;
-                let Some(fleet) = weak.upgrade() else { return };
-                fleet.reap();
+                tokio::time::sleep(REAP_INTERVAL).await;
+                let Some(backends) = weak.upgrade() else { return };
+                backends.reap();
             }
         });
-        fleet
+        backends
     }
 
-    /// Whether there are places for all of these beside those that still leave.
+    /// Whether there are slots for all of these beside those that still leave.
     ///
     /// # Errors
     /// How many there are too many, in a sentence.
-    pub fn has_room(&self, servers: &[BackendConfig]) -> Result<(), String> {
-        let posts = self.posts.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = servers.iter().filter(|server| posts.iter().all(|post| post.server.name != server.name)).count();
-        let places = self.proxy.targets.places();
-        if posts.len() + new <= places {
+    pub fn check_capacity(&self, configs: &[BackendConfig]) -> Result<(), String> {
+        let handles = self.handles();
+        let new = configs.iter().filter(|config| handles.iter().all(|handle| handle.name() != config.name)).count();
+        let slots = self.table.len();
+        if handles.len() + new <= slots {
             return Ok(());
         }
-        Err(format!("backends: {new} new ones beside {} that serve or still drain, the most is {places}", posts.len()))
+        Err(format!("backends: {new} new ones beside {} that serve or still drain, the most is {slots}", handles.len()))
     }
 
-    /// From now on the backends are these.
-    pub fn set(&self, servers: &[BackendConfig]) {
-        let mut posts = self.posts.lock().unwrap_or_else(PoisonError::into_inner);
-        for server in servers {
-            match posts.iter_mut().find(|post| post.server.name == server.name) {
-                Some(post) => self.keep(post, server),
-                None => posts.extend(self.add(server)),
+    /// Makes these the backends: adds the new ones, changes the known ones, drains the others.
+    pub fn set(&self, configs: &[BackendConfig]) {
+        let mut handles = self.handles();
+        for config in configs {
+            match handles.iter_mut().find(|handle| handle.name() == config.name) {
+                Some(handle) => self.update(handle, config),
+                None => handles.extend(self.add(config)),
             }
         }
-        // After the new ones stand: a request in between finds somebody.
+        // After the new ones are in place, so that a request in between finds one.
         let now = self.proxy.clock.now();
-        for post in posts.iter_mut().filter(|post| post.leaving.is_none()) {
-            if servers.iter().all(|server| server.name != post.server.name) {
-                post.leaving = Some(now);
-                post.check.abort();
-                self.proxy.pool.drain(post.place, now);
-                tracing::info!(
-                    backend = post.server.name,
-                    "a backend leaves: it takes nothing more, its streams go on"
-                );
+        for handle in handles.iter_mut().filter(|handle| handle.leaving_since.is_none()) {
+            if configs.iter().all(|config| config.name != handle.name()) {
+                handle.leaving_since = Some(now);
+                handle.health_check.abort();
+                self.proxy.pool.drain(handle.backend.id, now);
+                tracing::info!(backend = handle.name(), "a backend leaves: it takes nothing more, its streams go on");
             }
         }
     }
 
-    /// Addresses of those that stay, with their places.
-    pub fn addresses(&self) -> Vec<(BackendId, BackendConfig)> {
-        let posts = self.posts.lock().unwrap_or_else(PoisonError::into_inner);
-        posts.iter().filter(|post| post.leaving.is_none()).map(|post| (post.place, post.server.clone())).collect()
+    /// The backends that are in the configuration.
+    pub fn serving(&self) -> Vec<Arc<Backend>> {
+        let handles = self.handles();
+        handles.iter().filter(|handle| handle.leaving_since.is_none()).map(|handle| handle.backend.clone()).collect()
     }
 
-    fn add(&self, server: &BackendConfig) -> Option<BackendHandle> {
+    fn add(&self, config: &BackendConfig) -> Option<BackendHandle> {
         let proxy = &self.proxy;
-        let place = proxy.pool.add_backend(proxy.rules.load().mode())?;
-        proxy.ledger.add_backend(place, names(server));
-        proxy.targets.set(place, target(server));
-        proxy.passive_health[usize::from(place.0)].reset();
-        self.watched.read(place, server);
-        self.watched.send(Command::AddBackend(place, server.name.as_str().into()));
-        proxy.pool.reinstate(place, proxy.clock.now());
-        tracing::info!(backend = server.name, url = %server.url, "a backend came");
-        Some(BackendHandle { place, server: server.clone(), check: self.ask(place, server), leaving: None })
+        let id = proxy.pool.add_backend(proxy.rules.load().mode())?;
+        let backend = Backend::new(id, config);
+        proxy.ledger.add_backend(id, backend.names());
+        self.set_target(&backend);
+        self.monitor.start_reading(&backend);
+        proxy.pool.reinstate(id, proxy.clock.now());
+        tracing::info!(backend = config.name, url = %config.url, "a backend came");
+        Some(self.handle(backend))
     }
 
-    fn keep(&self, post: &mut BackendHandle, server: &BackendConfig) {
-        let (proxy, place) = (&self.proxy, post.place);
-        let moved = post.server.url != server.url || post.server.host != server.host;
+    fn update(&self, handle: &mut BackendHandle, config: &BackendConfig) {
+        let (proxy, old) = (&self.proxy, handle.backend.clone());
+        let moved = old.config.url != config.url || old.config.host != config.host;
+        let new_engine = moved || old.config.inside != config.inside;
+        let backend = match new_engine {
+            true => Backend::new(old.id, config),
+            false => Backend::with_engine(old.id, config, old.engine.clone()),
+        };
+        self.table.set(backend.clone());
         if moved {
-            proxy.targets.set(place, target(server));
-            proxy.passive_health[usize::from(place.0)].reset();
-            // What was learned of the engine at the old address says nothing of the new one.
-            self.watched.send(Command::AddBackend(place, server.name.as_str().into()));
+            self.set_target(&backend);
         }
-        if post.server.model_name != server.model_name {
-            proxy.ledger.relabel(place, names(server));
+        if old.config.model_name != config.model_name {
+            proxy.ledger.relabel(backend.id, backend.names());
         }
-        if moved || post.server.inside != server.inside {
-            self.watched.read(place, server);
+        if new_engine {
+            self.monitor.start_reading(&backend);
         }
-        let back = post.leaving.take().is_some();
-        if back {
-            proxy.pool.reinstate(place, proxy.clock.now());
+        let returns = handle.leaving_since.take().is_some();
+        if returns {
+            proxy.pool.reinstate(backend.id, proxy.clock.now());
         }
-        if back || moved || post.server.health != server.health {
-            post.check.abort();
-            post.check = self.ask(place, server);
+        if returns || moved || old.config.health != config.health {
+            handle.health_check.abort();
+            handle.health_check = self.check_health(&backend);
         }
-        post.server = server.clone();
+        handle.backend = backend;
     }
 
-    /// Whoever has left entirely is forgotten.
+    /// Removes the backends that have left and whose last stream has ended.
     fn reap(&self) {
         let (proxy, now) = (&self.proxy, self.proxy.clock.now());
-        let mut posts = self.posts.lock().unwrap_or_else(PoisonError::into_inner);
-        posts.retain(|post| {
-            let rested = post.leaving.is_some_and(|since| now.since(since) >= REST);
-            // The books go before the place: while the pool holds it, nobody else can come to it. And neither goes without the other,
-            // or a backend that comes back would have no books.
-            let gone = rested
-                && proxy.pool.is_idle(post.place)
-                && proxy.ledger.remove_backend(post.place)
-                && proxy.pool.remove_backend(post.place);
-            if gone {
-                self.watched.leave(post.place);
-                self.watched.send(Command::RemoveBackend(post.place));
-                tracing::info!(backend = post.server.name, "a backend is gone");
+        self.handles().retain(|handle| {
+            let id = handle.backend.id;
+            let rested = handle.leaving_since.is_some_and(|since| now.since(since) >= REST);
+            // The ledger's account goes before the pool's slot: while the pool holds the slot, no other backend can take it. And
+            // neither goes without the other, or a backend that returns would have no account.
+            let removed =
+                rested && proxy.pool.is_idle(id) && proxy.ledger.remove_backend(id) && proxy.pool.remove_backend(id);
+            if removed {
+                self.monitor.stop_reading(id);
+                self.monitor.send(Command::RemoveBackend(id));
+                tracing::info!(backend = handle.name(), "a backend is gone");
             }
-            !gone
+            !removed
         });
     }
 
-    fn ask(&self, place: BackendId, server: &BackendConfig) -> AbortHandle {
-        self.health_runtime.spawn(health::watch(self.proxy.clone(), place, check(server))).abort_handle()
+    /// Sends requests for the backend to its address. What was learned of an engine at another address does not apply to it.
+    fn set_target(&self, backend: &Arc<Backend>) {
+        self.table.set(backend.clone());
+        self.proxy.targets.set(backend.id, backend.target());
+        self.proxy.passive_health[backend.id.index()].reset();
+        self.monitor.send(Command::AddBackend(backend.id, backend.config.name.as_str().into()));
+    }
+
+    fn handle(&self, backend: Arc<Backend>) -> BackendHandle {
+        BackendHandle { health_check: self.check_health(&backend), backend, leaving_since: None }
+    }
+
+    fn check_health(&self, backend: &Backend) -> AbortHandle {
+        let checks = health::watch(self.proxy.clone(), backend.id, backend.health_check());
+        self.health_runtime.spawn(checks).abort_handle()
+    }
+
+    fn handles(&self) -> MutexGuard<'_, Vec<BackendHandle>> {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// How often it is looked whether somebody has left.
-const ROUND: Duration = Duration::from_millis(250);
-/// From being taken out to being forgotten at the earliest: a request that was sent there a moment before has its line in the
-/// books by then.
+/// Time between two looks for backends that have left.
+const REAP_INTERVAL: Duration = Duration::from_millis(250);
+/// From being taken out to being removed at the earliest: a request that was dispatched a moment before has its record in the
+/// ledger by then.
 const REST: Duration = Duration::from_secs(2);

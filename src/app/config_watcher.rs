@@ -1,7 +1,7 @@
-//! Notices that the file has changed: the folder is watched, and looked into now and then in case nothing was said.
+//! Reloads when the configuration file has changed: watches its folder, and reads the file from time to time in case no event came.
 //!
-//! The folder and not the file: editors and Kubernetes put another file in its place. A ConfigMap's files are links through
-//! `..data`, which is swapped whole, so an event of any name counts, and what is read decides.
+//! The folder and not the file: editors and Kubernetes replace the file. A ConfigMap's files are links through `..data`, which
+//! is swapped whole, so an event of any name counts, and the content of the file decides.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,29 +13,29 @@ use notify::{RecursiveMode, Watcher};
 
 use super::reload::Reloader;
 
-/// The thread that notices. Dropping it ends it.
+/// The watching thread. Dropping it ends it.
 pub struct ConfigWatcher {
-    stop: Sender<Said>,
+    stop: Sender<WatchEvent>,
     thread: Option<JoinHandle<()>>,
 }
 
-enum Said {
+enum WatchEvent {
     Changed,
     Stop,
 }
 
 impl ConfigWatcher {
-    /// Watches for as long as it lives. `None`: there is no file.
+    /// Watches for as long as it lives. `None` where there is no file.
     pub fn start(reloader: Arc<Reloader>) -> Option<Self> {
         let folder =
             reloader.file()?.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let folder = folder.to_owned();
-        let (stop, told) = channel();
+        let (stop, events) = channel();
         let changed = stop.clone();
         let thread = std::thread::Builder::new().name("weir-notice".into()).spawn(move || {
             let on_event = move |event: notify::Result<notify::Event>| {
                 if event.is_ok_and(|event| !event.kind.is_access()) {
-                    let _ = changed.send(Said::Changed);
+                    let _ = changed.send(WatchEvent::Changed);
                 }
             };
             let watcher = notify::recommended_watcher(on_event).and_then(|mut watcher| {
@@ -48,9 +48,9 @@ impl ConfigWatcher {
                     "the folder of the configuration cannot be watched; it is looked at now and then"
                 );
             }
-            // Between the start and the watch it may have changed.
-            reloader.look("watch");
-            attend(&told, &reloader);
+            // The file may have changed between the start and the watch.
+            reloader.reload_if_changed("watch");
+            watch(&events, &reloader);
         });
         let thread = thread.inspect_err(|error| tracing::warn!(%error, "nobody watches the configuration")).ok();
         Some(Self { stop, thread })
@@ -59,7 +59,7 @@ impl ConfigWatcher {
 
 impl Drop for ConfigWatcher {
     fn drop(&mut self) {
-        let _ = self.stop.send(Said::Stop);
+        let _ = self.stop.send(WatchEvent::Stop);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -68,36 +68,36 @@ impl Drop for ConfigWatcher {
     }
 }
 
-fn attend(told: &Receiver<Said>, reloader: &Reloader) {
+fn watch(events: &Receiver<WatchEvent>, reloader: &Reloader) {
     loop {
-        match told.recv_timeout(POLL) {
-            Ok(Said::Changed) => {
-                if !settles(told) {
+        match events.recv_timeout(POLL) {
+            Ok(WatchEvent::Changed) => {
+                if !wait_for_quiet(events) {
                     return;
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
-            Ok(Said::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            Ok(WatchEvent::Stop) | Err(RecvTimeoutError::Disconnected) => return,
         }
-        reloader.look("watch");
+        reloader.reload_if_changed("watch");
     }
 }
 
-/// Waits until nothing more happens; `false`: it is to stop. A folder in which something always happens is looked at all the
-/// same.
-fn settles(told: &Receiver<Said>) -> bool {
-    for _ in 0..MOST_WAITS {
-        match told.recv_timeout(QUIET) {
-            Ok(Said::Changed) => {}
-            Ok(Said::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
+/// Waits until no event follows another; `false` when the thread is to stop. A folder that changes all the time is read all the
+/// same, after `MAX_WAITS`.
+fn wait_for_quiet(events: &Receiver<WatchEvent>) -> bool {
+    for _ in 0..MAX_WAITS {
+        match events.recv_timeout(QUIET) {
+            Ok(WatchEvent::Changed) => {}
+            Ok(WatchEvent::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
             Err(RecvTimeoutError::Timeout) => return true,
         }
     }
     true
 }
 
-/// Whoever writes a file does so in several steps.
+/// A file is written in several steps.
 const QUIET: Duration = Duration::from_millis(250);
-const MOST_WAITS: usize = 20;
-/// Network file systems say nothing of what others write.
+const MAX_WAITS: usize = 20;
+/// Network file systems report no change that another machine makes.
 const POLL: Duration = Duration::from_secs(30);

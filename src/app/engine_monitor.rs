@@ -1,25 +1,24 @@
-//! The thread beside the traffic: it turns the estimate's wheel and reads what engines say of themselves.
+//! The thread beside the traffic: it runs the control loop and reads the engines' own metrics and the GPUs.
 //!
-//! A runtime of its own, so that neither a slow engine nor a long exposition takes time from a worker.
+//! It has a runtime of its own, so that neither a slow engine nor a long exposition takes time from a worker.
 
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
 
+use super::backend_table::{Backend, BackendTable};
 use super::gpus;
-use crate::config::{BackendConfig, Config};
+use crate::config::Config;
 use crate::control_loop::{Command, CommandQueue, ControlLoop, GateControl, Published, PublishedReadings};
 use crate::engine_metrics;
-use crate::engine_metrics::client::Address;
+use crate::engine_metrics::PollPace;
 use crate::engine_metrics::settings::EngineKind;
 use crate::engine_metrics::table::WaitingReason;
-use crate::engine_metrics::{LatestReading, MetricsSource, PollPace, ReportedLimits};
 use crate::estimate::{EngineLimits, Transition};
 use crate::export::engine_report::EngineReport;
 use crate::export::journal::JournalSender;
@@ -34,34 +33,26 @@ use crate::vocabulary::would_shed::WouldShed;
 
 /// The running thread. Dropping it stops it and waits for it.
 pub struct EngineMonitor {
-    seen: MonitorHandle,
+    handle: MonitorHandle,
     stop: Arc<Notify>,
     thread: Option<JoinHandle<()>>,
     _gpus: Option<gpu::GpuMonitor>,
 }
 
-/// What the thread leaves for others to read, by the backends' places, and where it is told of others.
+/// What the thread publishes, and the way to send it commands.
 #[derive(Clone)]
 pub struct MonitorHandle {
-    engines: Arc<ArcSwap<Vec<MonitoredEngine>>>,
+    backends: Arc<BackendTable>,
     readings: Arc<PublishedReadings>,
     commands: Arc<CommandQueue>,
-    readers: UnboundedSender<MonitorCommand>,
+    readers: UnboundedSender<ReaderCommand>,
     gpus: Arc<gpu::GpuReadings>,
 }
 
-/// One place.
-#[derive(Clone)]
-struct MonitoredEngine {
-    latest: Arc<LatestReading>,
-    /// What was configured of its engine.
-    limits: EngineLimits,
-}
-
-/// What is told to the thread about reading an engine.
-enum MonitorCommand {
-    /// From now on, and nothing else at this place.
-    Start(BackendId, Box<MetricsSource>, Arc<LatestReading>),
+/// A command about the reading of an engine's metrics.
+enum ReaderCommand {
+    /// Replaces what was read at this index before.
+    Start(Arc<Backend>),
     Stop(BackendId),
 }
 
@@ -73,46 +64,41 @@ impl EngineMonitor {
     pub fn start(
         config: &Config,
         proxy: &Arc<ProxyState>,
+        backends: &Arc<BackendTable>,
         journal: Option<JournalSender>,
-        epoch: f64,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let stop = Arc::new(Notify::new());
         let library = gpu::nvml::Library::of(&config.gpu);
         let gpus = gpu::GpuMonitor::start(library, &config.gpu, gpus::tenants(config), proxy.clock)?;
-        let latest = gpus.as_ref().map_or_else(gpu::GpuReadings::empty, gpu::GpuMonitor::latest);
-        let (readers, told) = tokio::sync::mpsc::unbounded_channel();
-        let (engines, commands) = (Arc::default(), Arc::default());
-        let seen = MonitorHandle {
-            engines,
-            readings: PublishedReadings::new(proxy.targets.places()),
-            commands,
+        let (readers, commands) = tokio::sync::mpsc::unbounded_channel();
+        let handle = MonitorHandle {
+            backends: backends.clone(),
+            readings: PublishedReadings::new(backends.len()),
+            commands: Arc::default(),
             readers,
-            gpus: latest,
+            gpus: gpus.as_ref().map_or_else(gpu::GpuReadings::empty, gpu::GpuMonitor::latest),
         };
-        for (place, server) in config.backends.iter().enumerate() {
-            seen.read(BackendId(u16::try_from(place).unwrap_or(u16::MAX)), server);
-        }
-        let control_loop = control_loop(config, proxy, &seen, journal);
-        let (stopped, proxy, read) = (stop.clone(), proxy.clone(), seen.clone());
+        backends.iter().for_each(|backend| handle.start_reading(&backend));
+        let control_loop = control_loop(config, proxy, &handle, journal);
+        let (stopped, proxy, published) = (stop.clone(), proxy.clone(), handle.clone());
         let thread = std::thread::Builder::new().name("weir-watch".into()).spawn(move || {
             runtime.block_on(async move {
                 let mut tasks = JoinSet::new();
                 tasks.spawn(control_loop.run(proxy.clock));
-                tasks.spawn(gpu::guard(read.gpus.clone(), proxy.clock));
-                tasks.spawn(gpus::say_shifts(read, proxy.clone(), epoch));
+                tasks.spawn(gpu::guard(published.gpus.clone(), proxy.clock));
+                tasks.spawn(gpus::log_shifts(published, proxy.clock));
                 tokio::select! {
                     () = stopped.notified() => {}
-                    () = keep_reading(told, &proxy) => {}
+                    () = read_engines(commands, &proxy) => {}
                 }
             });
         })?;
-        Ok(Self { seen, stop, thread: Some(thread), _gpus: gpus })
+        Ok(Self { handle, stop, thread: Some(thread), _gpus: gpus })
     }
 
-    /// Where to read what it found.
-    pub fn seen(&self) -> MonitorHandle {
-        self.seen.clone()
+    pub fn handle(&self) -> MonitorHandle {
+        self.handle.clone()
     }
 }
 
@@ -128,14 +114,14 @@ impl Drop for EngineMonitor {
 }
 
 impl MonitorHandle {
-    /// What the estimate says at `now`, for the admin port.
-    pub fn judged(&self, now: Timestamp) -> Vec<Option<BackendEstimate>> {
-        let judged = |published: Arc<Published>| BackendEstimate {
+    /// The estimate of each backend at `now`, for the admin port.
+    pub fn estimates(&self, now: Timestamp) -> Vec<Option<BackendEstimate>> {
+        let estimate = |published: Arc<Published>| BackendEstimate {
             reading: published.reading.clone(),
             lost: published.lost,
             late: published.late,
         };
-        self.readings.read_all(now).into_iter().map(|published| published.map(judged)).collect()
+        self.readings.read_all(now).into_iter().map(|published| published.map(estimate)).collect()
     }
 
     /// What enforcement would have refused at a backend.
@@ -148,50 +134,49 @@ impl MonitorHandle {
         self.gpus.devices(now)
     }
 
-    /// What engines say of themselves at `now`; `epoch` is the Unix time at which the clock stood at zero.
-    pub fn reported(&self, now: Timestamp, epoch: f64) -> Vec<Option<EngineReport>> {
-        self.engines.load().iter().map(|engines| reported(&engines.latest.reading(now), now, epoch)).collect()
+    /// What each engine reports of itself at `now`; `epoch` is the Unix time of the clock's zero, in seconds.
+    pub fn engine_reports(&self, now: Timestamp, epoch: f64) -> Vec<Option<EngineReport>> {
+        let report = |backend: Arc<Backend>| engine_report(&backend.engine.reading(now), now, epoch);
+        self.backends.slots().map(|backend| report(backend?)).collect()
     }
 
-    /// Reads the engine behind `server` from now on, which stands at `backend`. One writer at a time.
-    pub fn read(&self, backend: BackendId, server: &BackendConfig) {
-        let (mut engines, place) = ((**self.engines.load()).clone(), usize::from(backend.0));
-        let empty =
-            || MonitoredEngine { latest: LatestReading::new(PollPace::default()), limits: EngineLimits::default() };
-        engines.resize_with(engines.len().max(place + 1), empty);
-        engines[place] = MonitoredEngine { limits: server.inside.limits(), ..empty() };
-        let latest = engines[place].latest.clone();
-        self.engines.store(Arc::new(engines));
-        // The thread is gone only when the process is on its way out.
-        let _ = self.readers.send(MonitorCommand::Start(backend, Box::new(source(server)), latest));
+    pub fn name(&self, backend: BackendId) -> Arc<str> {
+        self.backends.name(backend)
     }
 
-    /// Reads the engine at `backend` no more.
-    pub fn leave(&self, backend: BackendId) {
-        let _ = self.readers.send(MonitorCommand::Stop(backend));
+    /// Reads the engine of `backend` from now on, and no other one at its index.
+    pub fn start_reading(&self, backend: &Arc<Backend>) {
+        // Fails only when the thread has ended, and then the process ends too.
+        let _ = self.readers.send(ReaderCommand::Start(backend.clone()));
     }
 
-    /// Tells the wheel.
-    pub fn send(&self, change: Command) {
-        self.commands.push(change);
+    pub fn stop_reading(&self, backend: BackendId) {
+        let _ = self.readers.send(ReaderCommand::Stop(backend));
+    }
+
+    /// Sends the control loop a command.
+    pub fn send(&self, command: Command) {
+        self.commands.push(command);
     }
 }
 
-/// One task a backend, for as long as somebody may say otherwise.
-async fn keep_reading(mut told: UnboundedReceiver<MonitorCommand>, proxy: &Arc<ProxyState>) {
+/// Runs one task a backend, until the last sender of commands is gone.
+async fn read_engines(mut commands: UnboundedReceiver<ReaderCommand>, proxy: &Arc<ProxyState>) {
     let mut tasks: HashMap<BackendId, JoinSet<()>> = HashMap::new();
-    while let Some(told) = told.recv().await {
-        match told {
-            // Dropping a set ends what is in it.
-            MonitorCommand::Stop(backend) => _ = tasks.remove(&backend),
-            MonitorCommand::Start(backend, source, latest) => {
-                let mut task = JoinSet::new();
+    while let Some(command) = commands.recv().await {
+        match command {
+            // Dropping a set ends its task.
+            ReaderCommand::Stop(backend) => _ = tasks.remove(&backend),
+            ReaderCommand::Start(backend) => {
+                let (id, mut task) = (backend.id, JoinSet::new());
+                let source = backend.metrics_source();
                 if source.engine != EngineKind::None {
                     let (proxy, clock) = (proxy.clone(), proxy.clock);
-                    let own = move || proxy.pool.load(backend);
-                    task.spawn(engine_metrics::watch(*source, latest, PollPace::default(), clock, own));
+                    let in_flight = move || proxy.pool.load(id);
+                    let latest = backend.engine.clone();
+                    task.spawn(engine_metrics::watch(source, latest, PollPace::default(), clock, in_flight));
                 }
-                tasks.insert(backend, task);
+                tasks.insert(id, task);
             }
         }
     }
@@ -200,44 +185,35 @@ async fn keep_reading(mut told: UnboundedReceiver<MonitorCommand>, proxy: &Arc<P
 fn control_loop(
     config: &Config,
     proxy: &Arc<ProxyState>,
-    seen: &MonitorHandle,
+    handle: &MonitorHandle,
     journal: Option<JournalSender>,
 ) -> ControlLoop {
-    let (engines, clock) = (seen.engines.clone(), proxy.clock);
-    let limits_of = move |backend: BackendId| match engines.load().get(usize::from(backend.0)) {
-        Some(engines) => believed(engines.limits, engines.latest.reading(clock.now()).limits),
+    let (backends, clock) = (handle.backends.clone(), proxy.clock);
+    let limits_of = move |backend: BackendId| match backends.get(backend) {
+        Some(backend) => backend.engine_limits(clock.now()),
         None => EngineLimits::default(),
     };
-    let named = proxy.clone();
+    let backends = handle.backends.clone();
     let on_transition = move |backend: BackendId, transition: &Transition| {
         if let Some(journal) = &journal {
-            let name = named.targets.name(backend);
             let Transition { at, from, to, reason } = transition;
-            let (backend, from, to) = (String::from(&*name).into(), from.word().into(), to.word().into());
+            let (backend, from, to) = (backends.name(backend), from.word().into(), to.word().into());
+            let backend = String::from(&*backend).into();
             let transition = StateTransition { backend, at: *at, from, to, reason: reason.clone() };
             journal.offer(JournalLine::Transition { transition });
         }
     };
-    let (ledger, readings) = (proxy.ledger.clone(), seen.readings.clone());
-    let switch = proxy.clone();
-    let mode = Box::new(move || switch.rules.load().mode());
+    let policy = proxy.clone();
+    let mode = Box::new(move || policy.rules.load().mode());
     let settings = config.admission.settings();
     let gate = GateControl { pool: proxy.pool.clone(), policy: config.control, settings, mode };
+    let (ledger, readings) = (proxy.ledger.clone(), handle.readings.clone());
     let (limits_of, on_transition) = (Box::new(limits_of), Box::new(on_transition));
     ControlLoop::new(ledger, config.slo.ttft, readings, gate, limits_of, on_transition, clock.now())
-        .with_commands(seen.commands.clone())
+        .with_commands(handle.commands.clone())
 }
 
-/// What was configured, and what the engine says where nothing was.
-fn believed(configured: EngineLimits, reported: ReportedLimits) -> EngineLimits {
-    EngineLimits {
-        max_num_seqs: configured.max_num_seqs.or(reported.max_num_seqs),
-        kv_tokens: configured.kv_tokens.or(reported.kv_tokens),
-        max_num_batched_tokens: configured.max_num_batched_tokens,
-    }
-}
-
-fn reported(reading: &engine_metrics::EngineReading, now: Timestamp, epoch: f64) -> Option<EngineReport> {
+fn engine_report(reading: &engine_metrics::EngineReading, now: Timestamp, epoch: f64) -> Option<EngineReport> {
     let (engine, up) = reading.up?;
     let report = reading.last.map(|(_, report)| report).unwrap_or_default();
     let waiting = WaitingReason::ALL.map(|reason| (reason.as_str(), report.waiting[reason.index()]));
@@ -245,7 +221,7 @@ fn reported(reading: &engine_metrics::EngineReading, now: Timestamp, epoch: f64)
         engine: engine.as_str(),
         up,
         age: reading.last.map(|(at, _)| now.since(at)),
-        read_at: reading.read_at.map(|at| epoch + at.as_nanos() as f64 / 1e9),
+        read_at: reading.read_at.map(|at| epoch + at.as_secs_f64()),
         running: report.running,
         waiting: waiting.into_iter().filter_map(|(reason, count)| Some((reason, count?))).collect(),
         kv_usage: report.kv_usage,
@@ -254,21 +230,4 @@ fn reported(reading: &engine_metrics::EngineReading, now: Timestamp, epoch: f64)
         accord: reading.accord.as_str(),
         excess: reading.excess,
     })
-}
-
-fn source(server: &BackendConfig) -> MetricsSource {
-    let inside = &server.inside;
-    let at = inside.metrics_url.as_ref();
-    let url = at.unwrap_or(&server.url);
-    let port = inside.engine.metrics_port().filter(|_| at.is_none()).unwrap_or(url.port);
-    let authority = if port == url.port { url.authority.clone() } else { format!("{}:{port}", url.host) };
-    let path = at.map(|url| url.prefix.clone()).filter(|path| !path.is_empty());
-    MetricsSource {
-        name: server.name.as_str().into(),
-        engine: inside.engine,
-        series: inside.engine_metrics.clone(),
-        address: Address { host: url.host.as_str().into(), port, authority: authority.into() },
-        path,
-        configured: ReportedLimits { max_num_seqs: inside.max_num_seqs, kv_tokens: inside.kv_tokens },
-    }
 }

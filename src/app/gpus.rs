@@ -1,14 +1,13 @@
-//! Which GPUs are whose, and the log's line when an engine was found to have moved, with what its GPUs did meanwhile.
+//! Which GPUs belong to which backend, and the log line about an engine whose knee has moved, with what throttled its GPUs.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::engine_monitor::MonitorHandle;
+use crate::clock::Clock;
 use crate::config::{BackendConfig, Config};
 use crate::estimate::Shift;
 use crate::export::gpu::beside;
-use crate::gpu::track::{GpuTenant, Whose};
-use crate::proxy::state::ProxyState;
+use crate::gpu::track::{GpuSelection, GpuTenant};
 use crate::vocabulary::backend_id::BackendId;
 
 /// The backends as tenants of the GPUs.
@@ -22,48 +21,49 @@ pub fn tenants(config: &Config) -> Vec<GpuTenant> {
 }
 
 /// Those that are named. The only backend, when it is on this machine, runs on whatever GPUs the machine shows.
-fn whose(server: &BackendConfig, alone: bool) -> Whose {
+fn whose(server: &BackendConfig, alone: bool) -> GpuSelection {
     let host = &*server.url.host;
     let here = host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
     match server.inside.gpu.is_empty() && alone && here {
-        true => Whose::All,
-        false => Whose::These(server.inside.gpu.clone()),
+        true => GpuSelection::All,
+        false => GpuSelection::Selected(server.inside.gpu.clone()),
     }
 }
 
-/// Says every shift once; runs for as long as somebody lets it.
-pub async fn say_shifts(seen: MonitorHandle, proxy: Arc<ProxyState>, epoch: f64) {
-    let mut told: Vec<Option<Shift>> = vec![None; proxy.targets.places()];
+/// Logs every shift once, for as long as its task lives.
+pub async fn log_shifts(monitor: MonitorHandle, clock: Clock) {
+    let mut logged: Vec<Option<Shift>> = Vec::new();
     loop {
-        tokio::time::sleep(EVERY).await;
-        let now = proxy.clock.now();
-        for (place, (told, judged)) in told.iter_mut().zip(seen.judged(now)).enumerate() {
-            let shift = judged.and_then(|judged| judged.reading.shift);
-            if let Some(new) = shift.filter(|_| shift != *told) {
-                let name = &proxy.targets.name(BackendId(u16::try_from(place).unwrap_or(u16::MAX)));
-                let said = beside(new, name, &seen.gpus(now), epoch).join("; ");
-                let (backend, kind) = (&**name, new.kind.word());
+        tokio::time::sleep(INTERVAL).await;
+        let now = clock.now();
+        let estimates = monitor.estimates(now);
+        logged.resize(estimates.len().max(logged.len()), None);
+        for (index, (logged, estimate)) in logged.iter_mut().zip(estimates).enumerate() {
+            let shift = estimate.and_then(|estimate| estimate.reading.shift);
+            if let Some(new) = shift.filter(|_| shift != *logged) {
+                let name = &monitor.name(BackendId::from_index(index));
+                let throttling = beside(new, name, &monitor.gpus(now), clock.epoch().as_secs_f64()).join("; ");
                 tracing::info!(
-                    backend,
-                    kind,
-                    throttling = said,
+                    backend = &**name,
+                    kind = new.kind.word(),
+                    throttling,
                     "the engine is no longer what it was: its knee has moved"
                 );
             }
-            *told = shift.or(*told);
+            *logged = shift.or(*logged);
         }
     }
 }
 
 /// Readings are published once a second.
-const EVERY: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::Overrides;
 
-    fn of(backends: &str) -> Vec<Whose> {
+    fn of(backends: &str) -> Vec<GpuSelection> {
         let text = format!("backends:\n{backends}");
         let config = Config::parse(&text, "test", &Overrides::default(), &|_| None).unwrap();
         tenants(&config).into_iter().map(|tenant| tenant.gpus).collect()
@@ -71,17 +71,17 @@ mod tests {
 
     #[test]
     fn the_only_backend_on_this_machine_has_all_gpus_unless_it_names_some() {
-        assert_eq!(of("  - {url: 'http://127.0.0.1:8200'}"), [Whose::All]);
-        assert_eq!(of("  - {url: 'http://localhost:8200'}"), [Whose::All]);
+        assert_eq!(of("  - {url: 'http://127.0.0.1:8200'}"), [GpuSelection::All]);
+        assert_eq!(of("  - {url: 'http://localhost:8200'}"), [GpuSelection::All]);
         let named = of("  - {url: 'http://127.0.0.1:8200', gpu: [1]}");
-        assert_eq!(named, [Whose::These(vec!["1".parse().unwrap()])]);
+        assert_eq!(named, [GpuSelection::Selected(vec!["1".parse().unwrap()])]);
     }
 
     #[test]
     fn one_of_several_and_one_elsewhere_have_none_unless_they_name_some() {
-        let none = Whose::These(Vec::new());
+        let none = GpuSelection::Selected(Vec::new());
         assert!(of("  - {url: 'http://10.0.0.1:8200'}").iter().all(|whose| *whose == none));
         let two = of("  - {url: 'http://127.0.0.1:8200'}\n  - {url: 'http://127.0.0.1:8201', gpu: [1]}");
-        assert_eq!(two, [none, Whose::These(vec!["1".parse().unwrap()])]);
+        assert_eq!(two, [none, GpuSelection::Selected(vec!["1".parse().unwrap()])]);
     }
 }

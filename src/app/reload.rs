@@ -1,7 +1,6 @@
-//! The configuration while the process runs: read again, held against what is in force, taken over where that can be done.
+//! Reload: reads the configuration again, compares it with the one in force, and applies what a running process can change.
 //!
-//! All or nothing: a file with a mistake changes nothing. What only a start can change stays as it was started and is named.
-//! A setting that nothing here takes over is one of those.
+//! All or nothing: a file with a mistake changes nothing. A setting that only a start can change keeps its value and is named.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,37 +9,40 @@ use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 
 use super::backends::Backends;
-use super::{engine_monitor, rules, unix_time};
+use super::engine_monitor::MonitorHandle;
+use super::from_config;
+use crate::clock::Clock;
 use crate::config::effective::Effective;
 use crate::config::{Config, ConfigSource, Loaded, Origins};
 use crate::control_loop::Command;
+use crate::export::Reloaded;
 use crate::export::logging::LevelHandle;
 use crate::export::settings::Passthrough;
 use crate::proxy::settings::DrainSettings;
 use crate::proxy::state::ProxyState;
 
-/// Whoever can reload.
+/// Reads the configuration again, on request or when its file has changed.
 pub struct Reloader {
     /// Absent where a program made the configuration: there is nothing to read again.
     source: Option<ConfigSource>,
-    parts: Parts,
-    /// One reads at a time, and nobody who only asks waits for the disk.
+    parts: ReloadParts,
+    /// Held while the file is read: one reload at a time, and `state` is never locked while the disk is slow.
     reading: Mutex<()>,
     state: Mutex<State>,
 }
 
 /// What a reload changes.
-pub struct Parts {
+pub struct ReloadParts {
     pub proxy: Arc<ProxyState>,
-    pub fleet: Arc<Backends>,
-    pub watched: engine_monitor::MonitorHandle,
+    pub backends: Arc<Backends>,
+    pub monitor: MonitorHandle,
     pub drain: Arc<ArcSwap<DrainSettings>>,
-    /// Absent where the log is somebody else's.
-    pub loudness: Option<LevelHandle>,
+    /// Absent where the process did not set up the log.
+    pub log_level: Option<LevelHandle>,
 }
 
 struct State {
-    /// As it was read last, what only a start can change included.
+    /// As it was read last, with the settings that only a start can change.
     read: Config,
     in_force: Config,
     origins: Origins,
@@ -48,7 +50,7 @@ struct State {
     accepted_at: f64,
     accepts: u64,
     refusals: u64,
-    /// Said last, so that a file that stays bad is not told again at every look.
+    /// The last error, so that a file that stays bad is logged once.
     refused: Option<String>,
 }
 
@@ -62,25 +64,16 @@ pub struct ReloadCounts {
     pub refusals: u64,
 }
 
-/// What a reload did: paths of settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReloadReport {
-    /// In force from now on.
-    pub changed: Vec<String>,
-    /// In the file, and not in force before the next start.
-    pub needs_restart: Vec<String>,
-}
-
 impl Reloader {
     /// With the configuration that the process was started with.
-    pub fn new(source: Option<ConfigSource>, loaded: Loaded, parts: Parts) -> Self {
+    pub fn new(source: Option<ConfigSource>, loaded: Loaded, parts: ReloadParts) -> Self {
         let Loaded { config, origins } = loaded;
         let state = State {
             read: config.clone(),
             in_force: config,
             origins,
             accepted: true,
-            accepted_at: unix_time(),
+            accepted_at: unix_now(&parts.proxy.clock),
             accepts: 0,
             refusals: 0,
             refused: None,
@@ -92,12 +85,12 @@ impl Reloader {
     ///
     /// # Errors
     /// Every mistake, one a line; nothing has changed then.
-    pub fn reload(&self, asked: &str) -> Result<ReloadReport, String> {
-        let _turn = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn reload(&self, asked: &str) -> Result<Reloaded, String> {
+        let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let read = self.read();
         let mut state = self.state();
         match read {
-            Ok(loaded) => Ok(self.take_over(&mut state, loaded, asked)),
+            Ok(loaded) => Ok(self.apply(&mut state, loaded, asked)),
             Err(why) => {
                 state.refuse(&why, asked);
                 Err(why)
@@ -105,32 +98,32 @@ impl Reloader {
         }
     }
 
-    /// Reads the configuration again and takes it over if it is another one. A mistake is told once.
-    pub fn look(&self, asked: &str) {
-        let _turn = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Reads the configuration again and applies it if it is another one. A mistake is logged once.
+    pub fn reload_if_changed(&self, asked: &str) {
+        let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let read = self.read();
         let mut state = self.state();
         match read {
             Ok(loaded) if loaded.config == state.read && state.accepted => {}
-            Ok(loaded) => _ = self.take_over(&mut state, loaded, asked),
+            Ok(loaded) => _ = self.apply(&mut state, loaded, asked),
             Err(why) if state.refused.as_ref() == Some(&why) => {}
             Err(why) => state.refuse(&why, asked),
         }
     }
 
     /// How reloads went.
-    pub fn tally(&self) -> ReloadCounts {
+    pub fn counts(&self) -> ReloadCounts {
         let State { accepted, accepted_at, accepts, refusals, .. } = *self.state();
         ReloadCounts { accepted, accepted_at, accepts, refusals }
     }
 
     /// What is in force, where it came from, and what waits for the next start; keys in the file's order.
-    pub fn text(&self) -> String {
+    pub fn describe(&self) -> String {
         let state = self.state();
         let effective = Effective::of(&state.in_force).text();
         let waiting = differing(&state.in_force, &state.read);
         let more = json!({ "origins": state.origins, "needs_restart": waiting }).to_string();
-        // Both are objects with keys: the one's end is the other's beginning.
+        // Joins two objects with keys into one.
         format!("{},{}", effective.strip_suffix('}').unwrap_or(&effective), more.strip_prefix('{').unwrap_or(&more))
     }
 
@@ -142,17 +135,16 @@ impl Reloader {
     fn read(&self) -> Result<Loaded, String> {
         let source = self.source.as_ref().ok_or_else(|| "there is no configuration to read again".to_owned())?;
         let loaded = source.load().map_err(|why| why.to_string())?;
-        self.parts.fleet.has_room(&loaded.config.backends)?;
+        self.parts.backends.check_capacity(&loaded.config.backends)?;
         Ok(loaded)
     }
 
-    fn take_over(&self, state: &mut State, Loaded { config, origins }: Loaded, asked: &str) -> ReloadReport {
+    fn apply(&self, state: &mut State, Loaded { config, origins }: Loaded, asked: &str) -> Reloaded {
         let next = in_force(&state.in_force, &config);
-        let done =
-            ReloadReport { changed: differing(&state.in_force, &next), needs_restart: differing(&next, &config) };
+        let done = Reloaded { changed: differing(&state.in_force, &next), needs_restart: differing(&next, &config) };
         self.parts.apply(&state.in_force, &next);
         (state.read, state.in_force, state.origins) = (config, next, origins);
-        (state.accepted, state.accepted_at, state.refused) = (true, unix_time(), None);
+        (state.accepted, state.accepted_at, state.refused) = (true, unix_now(&self.parts.proxy.clock), None);
         state.accepts += 1;
         let changed = done.changed.join(" ");
         tracing::info!(asked, changed, "the configuration was reloaded");
@@ -172,15 +164,15 @@ impl State {
     fn refuse(&mut self, why: &str, asked: &str) {
         (self.accepted, self.refused) = (false, Some(why.to_owned()));
         self.refusals += 1;
-        // A line of the log has an end, and a file may have many mistakes.
+        // A file may have many mistakes, and the log gets one line each.
         let mistakes = why.lines().count();
-        for why in why.lines().take(MOST_TOLD) {
+        for why in why.lines().take(MAX_LOGGED) {
             tracing::error!(asked, why, mistakes, "the new configuration was refused; the old one stays in force");
         }
     }
 }
 
-impl Parts {
+impl ReloadParts {
     fn apply(&self, old: &Config, new: &Config) {
         let proxy = &self.proxy;
         proxy.limits.store(Arc::new(new.limits.clone()));
@@ -188,8 +180,8 @@ impl Parts {
         proxy.addresses.set_cap(new.limits.max_connections_per_address);
         proxy.trust.store(Arc::new(new.admission.trust.clone()));
         proxy.passes_metrics.store(new.metrics.passthrough == Passthrough::Engine, Relaxed);
-        proxy.rules.store(Arc::new(rules(new).after(&proxy.rules.load())));
-        // A mode that was switched by hand stays, unless the file says another one than before.
+        proxy.rules.store(Arc::new(from_config::request_policy(new).after(&proxy.rules.load())));
+        // A mode that was switched at the admin port stays, unless the file says another one than before.
         if new.mode != old.mode {
             proxy.rules.load().set_mode(new.mode.into());
         }
@@ -198,22 +190,22 @@ impl Parts {
         proxy.pool.reset(new.balance, settings);
         if (new.slo, new.control) != (old.slo, old.control) || settings != old.admission.settings() {
             let slo_ttft = new.slo.ttft;
-            self.watched.send(Command::Reconfigure { slo_ttft, policy: new.control, settings });
+            self.monitor.send(Command::Reconfigure { slo_ttft, policy: new.control, settings });
         }
         self.drain.store(Arc::new(new.drain.clone()));
-        if let Some(loudness) = self.loudness.as_ref().filter(|_| new.log.level != old.log.level) {
-            loudness.set(new.log.level);
+        if let Some(log_level) = self.log_level.as_ref().filter(|_| new.log.level != old.log.level) {
+            log_level.set(new.log.level);
         }
         if new.backends != old.backends {
-            self.fleet.set(&new.backends);
+            self.backends.set(&new.backends);
         }
     }
 }
 
-/// Mistakes that are told in the log; the answer to a POST has all.
-const MOST_TOLD: usize = 20;
+/// Mistakes that are logged; the answer to a POST has all.
+const MAX_LOGGED: usize = 20;
 
-/// What is in force once `new` was read in the place of `old`: only what a running process can take over.
+/// The configuration in force after `new` was read in place of `old`: a running process changes these settings only.
 fn in_force(old: &Config, new: &Config) -> Config {
     let mut next = old.clone();
     next.mode = new.mode;
@@ -229,14 +221,14 @@ fn in_force(old: &Config, new: &Config) -> Config {
     next.limits.max_connections = old.limits.max_connections;
     next.backends.clone_from(&new.backends);
     for server in &mut next.backends {
-        // Whoever reads GPUs learned at the start whose they are.
+        // The thread that reads GPUs takes their backends at the start.
         let before = old.backends.iter().find(|before| before.name == server.name);
         server.inside.gpu = before.map_or_else(Vec::new, |before| before.inside.gpu.clone());
     }
     next
 }
 
-/// Paths of the settings in which the two differ. Backends are told apart by their names.
+/// Paths of the settings in which the two differ. Backends are matched by their names.
 fn differing(one: &Config, other: &Config) -> Vec<String> {
     let mut found = Vec::new();
     compare("", &by_name(one), &by_name(other), &mut found);
@@ -248,9 +240,14 @@ fn by_name(config: &Config) -> Value {
     let servers =
         config.backends.iter().filter_map(|server| Some((server.name.clone(), serde_json::to_value(server).ok()?)));
     effective["backends"] = Value::Object(servers.collect());
-    // Masked above, and a change all the same; only the path of a difference is told.
+    // Masked above. A change of it counts too; only the path of a difference is shown.
     effective["admin"]["token"] = config.admin.token.as_ref().map(|token| token.reveal().to_owned()).into();
     effective
+}
+
+/// Unix time in seconds.
+fn unix_now(clock: &Clock) -> f64 {
+    clock.unix_seconds(clock.now())
 }
 
 fn compare(path: &str, one: &Value, other: &Value, found: &mut Vec<String>) {

@@ -1,44 +1,44 @@
-//! What systemd is told, where it has asked to be told (`NOTIFY_SOCKET`): ready, reloading, stopping, status, alive.
+//! Notifications to systemd, where it asks for them (`NOTIFY_SOCKET`): ready, reloading, stopping, status, alive.
 //!
-//! Elsewhere every call does nothing. That a message could not be sent changes nothing either.
+//! Elsewhere every call does nothing. A message that cannot be sent changes nothing either.
 
 use std::time::Duration;
 
-use sd_notify::NotifyState as Notice;
+use sd_notify::NotifyState;
 
 /// The port is bound.
 pub fn ready(status: &str) {
-    tell(&[Notice::Ready, Notice::Status(status)]);
+    send(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
 /// The configuration is being read; `ready` follows.
 pub fn reloading() {
-    match Notice::monotonic_usec_now() {
-        Ok(now) => tell(&[Notice::Reloading, now]),
-        Err(_) => tell(&[Notice::Reloading]),
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => send(&[NotifyState::Reloading, now]),
+        Err(_) => send(&[NotifyState::Reloading]),
     }
 }
 
-/// The process is on its way out.
+/// The process shuts down.
 pub fn stopping(status: &str) {
-    tell(&[Notice::Stopping, Notice::Status(status)]);
+    send(&[NotifyState::Stopping, NotifyState::Status(status)]);
 }
 
 /// One line for `systemctl status`.
 pub fn status(status: &str) {
-    tell(&[Notice::Status(status)]);
+    send(&[NotifyState::Status(status)]);
 }
 
-/// Still alive.
+/// The process works.
 pub fn alive() {
-    tell(&[Notice::Watchdog]);
+    send(&[NotifyState::Watchdog]);
 }
 
-/// How often it wants to hear that we are alive: half of what it waits for, as its manual advises.
-pub fn watchdog() -> Option<Duration> {
-    sd_notify::watchdog_enabled().map(|patience| patience / 2)
+/// Time between two calls of `alive`: half of what systemd waits for, as its manual advises.
+pub fn watchdog_interval() -> Option<Duration> {
+    sd_notify::watchdog_enabled().map(|timeout| timeout / 2)
 }
 
-fn tell(notices: &[Notice<'_>]) {
-    let _ = sd_notify::notify(notices);
+fn send(notifications: &[NotifyState<'_>]) {
+    let _ = sd_notify::notify(notifications);
 }

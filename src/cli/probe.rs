@@ -70,8 +70,7 @@ async fn ask(target: &LoadTarget, flags: &Probe, act: ProbeAct) -> anyhow::Resul
         ProbeAct::Stop => (http::Method::POST, "/probe?set=stop"),
         ProbeAct::Status => (http::Method::GET, "/probe"),
     };
-    let asked = target.ask(method, path, flags.token.as_deref());
-    let answer = tokio::time::timeout(PATIENCE, asked).await.ok().flatten();
+    let answer = target.ask(method, path, flags.token.as_deref(), PATIENCE).await;
     let (status, body) = answer.with_context(|| format!("{} does not answer", flags.admin))?;
     let body: Value = serde_json::from_slice(&body).with_context(|| format!("{} is no admin port", flags.admin))?;
     match body["error"].as_str() {

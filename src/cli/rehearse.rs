@@ -15,7 +15,7 @@ use crate::engine::profile::Profile;
 use crate::estimate::{EngineLimits, Settings};
 use crate::simulation;
 use crate::simulation::scenario::Subject;
-use crate::simulation::{Machine, Rivals, Scenario, Selection, SimulationChart, Truth, Truths, report};
+use crate::simulation::{LimiterComparison, Machine, Scenario, Selection, SimulationChart, Truth, Truths, report};
 use crate::vocabulary::time::Timestamp;
 
 /// Flags of `weir rehearse`.
@@ -85,7 +85,7 @@ pub fn run(flags: &Rehearse) -> anyhow::Result<()> {
     }
     let choice = Selection { engines: flags.engine.clone(), seeds: flags.seed.map(|seed| vec![seed]) };
     if flags.rivals {
-        print!("{}", Rivals::compare(&scenarios, &choice, &mut Truths::kept(), threads()).page());
+        print!("{}", LimiterComparison::compare(&scenarios, &choice, &mut Truths::kept(), threads()).page());
         return Ok(());
     }
     let findings = simulation::rehearse(&scenarios, &choice, &mut Truths::kept(), threads());

@@ -153,7 +153,7 @@ pub fn run(flags: &SweepFlags) -> anyhow::Result<()> {
         if flags.model.is_none()
             && let Some(model) = target.first_model(flags.dialect).await
         {
-            order.level.form.model = model;
+            order.level.template.model = model;
         }
         let (sender, stop) = channel::channel(false);
         tokio::spawn(async move {

@@ -134,7 +134,7 @@ impl PublishedReadings {
 
     /// What is known of a backend at `now`; `None` before the first publication, and when the wheel no longer turns.
     pub fn read(&self, backend: BackendId, now: Timestamp) -> Option<Arc<Published>> {
-        let published = self.0.get(usize::from(backend.0))?.load_full()?;
+        let published = self.0.get(backend.index())?.load_full()?;
         (now.since(published.at) <= STOPPED).then_some(published)
     }
 
@@ -180,7 +180,7 @@ impl ControlLoop {
     }
 
     fn add_backend(&mut self, backend: BackendId, name: Arc<str>, now: Timestamp) {
-        let place = usize::from(backend.0);
+        let place = backend.index();
         let engine = (self.limits_of)(backend);
         let mut backend_loop = BackendLoop::new(name, Settings { slo_ttft: self.slo_ttft, engine }, &self.gate, now);
         // Before anything is known: a policy that needs to know nothing is in force from the first request.
@@ -200,10 +200,10 @@ impl ControlLoop {
         match change {
             Command::AddBackend(backend, name) => self.add_backend(backend, name, now),
             Command::RemoveBackend(backend) => {
-                if let Some(backend_loop) = self.loops.get_mut(usize::from(backend.0)) {
+                if let Some(backend_loop) = self.loops.get_mut(backend.index()) {
                     *backend_loop = None;
                 }
-                if let Some(slot) = self.readings.0.get(usize::from(backend.0)) {
+                if let Some(slot) = self.readings.0.get(backend.index()) {
                     slot.store(None);
                 }
             }
@@ -237,7 +237,7 @@ impl ControlLoop {
             self.apply(change, now);
         }
         for (shard, buffers) in self.ledger.shards().iter().zip(&mut self.buffers) {
-            shard.swap(buffers);
+            shard.drain_samples(buffers);
         }
         for (i, backend_loop) in self.loops.iter_mut().enumerate() {
             let Some(backend_loop) = backend_loop else { continue };
@@ -355,7 +355,7 @@ impl BackendLoop {
 }
 
 fn id(place: usize) -> BackendId {
-    BackendId(u16::try_from(place).unwrap_or(u16::MAX))
+    BackendId::from_index(place)
 }
 
 fn log_transition(backend: &str, transition: &Transition) {

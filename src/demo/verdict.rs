@@ -54,7 +54,7 @@ impl Witness {
 
     fn write(&self, out: &mut String, profile: &Profile, speed: f64) -> std::fmt::Result {
         for change in &self.changes {
-            let seconds = change.at.as_nanos() as f64 / 1e9;
+            let seconds = change.at.as_secs_f64();
             writeln!(out, "  {seconds:>6.1} s  {:<12} {}", change.to.word(), change.reason)?;
         }
         let Some(reading) = &self.last else { return writeln!(out, "  no reading") };
@@ -81,7 +81,7 @@ impl Witness {
         }
         match (&self.predicted, &reading.prediction) {
             (Some((at, prediction)), _) => {
-                let (rate, seconds) = (prediction.requests_per_second, at.as_nanos() as f64 / 1e9);
+                let (rate, seconds) = (prediction.requests_per_second, at.as_secs_f64());
                 let bound = if prediction.at_most { "at most " } else { "" };
                 let error = off(rate.value, capacity);
                 writeln!(

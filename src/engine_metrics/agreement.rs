@@ -1,20 +1,20 @@
-//! Whether the engine's own count of requests agrees with ours, and in which direction it does not.
+//! The engine's own count of requests compared with weir's.
 //!
-//! The two counts are never taken at the same instant, so one read proves nothing: only what `PERSISTENT` reads in a row say
-//! counts. It holds no log and no clock.
+//! The two counts are never taken at the same instant, so one read proves nothing: a result counts after `PERSISTENT` reads in a row.
+//! Absent: the log and a clock.
 
 use super::table::MetricsReport;
 
-/// How the engine's count stands to ours.
+/// How the engine's count compares with weir's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Accord {
     /// Not read often enough, or the engine does not count.
     #[default]
     Unjudged,
     Agrees,
-    /// The engine has more than we sent: somebody else uses it.
+    /// The engine has more than weir sent: another client uses it.
     ForeignLoad,
-    /// The engine has less than we sent: it is not the engine behind this backend, or something between holds requests back.
+    /// The engine has less than weir sent: it is not the engine behind this backend, or a proxy in between queues requests.
     Fewer,
 }
 
@@ -30,14 +30,14 @@ impl Accord {
     }
 }
 
-/// Our own requests in flight, just before and just after the engine was asked.
+/// weir's own requests in flight, just before and just after the read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Own {
     pub before: u32,
     pub after: u32,
 }
 
-/// Remembers the verdict in force, and what speaks against it.
+/// The verdict in force, and a candidate for the next one.
 #[derive(Debug, Default)]
 pub struct Judge {
     accord: Accord,
@@ -64,7 +64,7 @@ impl Judge {
     }
 }
 
-/// Requests that the engine has beyond ours; negative when it has fewer.
+/// Requests that the engine has beyond weir's; negative when it has fewer.
 pub fn excess(report: &MetricsReport, own: Own) -> Option<f64> {
     let total = report.running? + report.waiting().unwrap_or(0.0);
     let (least, most) = (f64::from(own.before.min(own.after)), f64::from(own.before.max(own.after)));
@@ -87,9 +87,9 @@ fn verdict(report: &MetricsReport, own: Own) -> Accord {
 const PERSISTENT: u32 = 5;
 /// Differences below this are requests on their way.
 const FEW: f64 = 2.0;
-/// Share of ours by which the engine's count may exceed it.
+/// Share of weir's count by which the engine's may exceed it.
 const MORE: f64 = 0.1;
-/// Share of ours that may be missing: requests being sent, tokenised, or answered but not yet read to the end.
+/// Share of weir's requests that may be missing: requests being sent, tokenised, or answered but not yet read to the end.
 const LESS: f64 = 0.25;
 
 #[cfg(test)]
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_with_less_than_ours_is_said_only_when_it_counts_what_waits() {
+    fn fewer_requests_count_only_if_the_engine_counts_waiting() {
         assert_eq!(after(5, &says(4.0, Some(0.0)), 20), Accord::Fewer);
         assert_eq!(after(5, &says(4.0, None), 20), Accord::Agrees);
         assert_eq!(after(5, &says(4.0, Some(13.0)), 20), Accord::Agrees);

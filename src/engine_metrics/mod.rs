@@ -1,8 +1,8 @@
-//! The engine's own metrics, read about once a second: a second witness, never a condition.
+//! The engine's own metrics, read about once a second: a second source, never a condition for a decision.
 //!
-//! What is read stands beside our own counts in `/metrics` and `/status`; estimate and control go on without it. An engine
-//! that offers no metrics is no fault: it is asked now and then. A `Seat` is where one backend's reader leaves what it last
-//! read; readers of a latest never wait. It knows no proxy and no ledger: our own count comes in as a function.
+//! `/metrics` and `/status` show them beside weir's own counts; estimate and control work without them. An engine without metrics is
+//! no fault: it is asked again from time to time. A backend's reader publishes each reading in `LatestReading`, whose readers never
+//! wait. Absent: proxy and ledger; weir's own count comes in as a function.
 
 pub mod agreement;
 pub mod client;
@@ -16,13 +16,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use self::agreement::{Accord, Judge, Own};
-use self::client::{Address, Unanswered};
+use self::client::Address;
 use self::settings::{EngineKind, Series};
 use self::table::{MetricsReport, SeriesTable};
 use crate::clock::Clock;
+use crate::http_client::Unanswered;
 use crate::vocabulary::time::Timestamp;
 
-/// Whose metrics are read, and how.
+/// The metrics endpoint of one backend.
 #[derive(Clone, Debug)]
 pub struct MetricsSource {
     /// The backend's name, for the log.
@@ -30,13 +31,13 @@ pub struct MetricsSource {
     pub engine: EngineKind,
     pub series: Series,
     pub address: Address,
-    /// Where the exposition is; absent, where this engine has it.
+    /// Path of the exposition; absent: the engine's own.
     pub path: Option<String>,
     /// The engine's limits as they were configured.
     pub configured: ReportedLimits,
 }
 
-/// Limits of an engine that its metrics may tell.
+/// Limits of an engine that its metrics may report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReportedLimits {
     /// Most sequences in one batch.
@@ -48,28 +49,28 @@ pub struct ReportedLimits {
 /// How often an engine is asked.
 #[derive(Clone, Copy, Debug)]
 pub struct PollPace {
-    /// Between two questions.
+    /// Between two reads.
     pub interval: Duration,
-    /// For one answer; a busy Python server takes its time.
-    pub patience: Duration,
-    /// Between two questions to a server that has no metrics we know.
+    /// For one answer; a busy Python server is slow.
+    pub timeout: Duration,
+    /// Between two reads of a server without known metrics.
     pub rest: Duration,
 }
 
 impl Default for PollPace {
     fn default() -> Self {
-        Self { interval: Duration::from_secs(1), patience: Duration::from_secs(2), rest: Duration::from_secs(30) }
+        Self { interval: Duration::from_secs(1), timeout: Duration::from_secs(2), rest: Duration::from_secs(30) }
     }
 }
 
-/// Where one backend's last reading lies.
+/// One backend's latest reading.
 #[derive(Debug)]
 pub struct LatestReading {
     reading: ArcSwap<EngineReading>,
     freshness: Duration,
 }
 
-/// What is known from the engine's own metrics.
+/// The state of one engine's own metrics.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EngineReading {
     /// The engine and whether the last read worked; `None` while no engine was recognised and none is configured.
@@ -78,20 +79,20 @@ pub struct EngineReading {
     pub last: Option<(Timestamp, MetricsReport)>,
     /// The time of the last good read, however old.
     pub read_at: Option<Timestamp>,
-    /// The engine's limits as it last told them, however long ago: they do not change while it runs.
+    /// The engine's limits as it last reported them, however long ago: they do not change while it runs.
     pub limits: ReportedLimits,
     pub accord: Accord,
-    /// Requests the engine had beyond ours at the last good read.
+    /// Requests that the engine had beyond weir's at the last good read.
     pub excess: Option<f64>,
 }
 
 impl LatestReading {
-    /// A latest on which nothing lies yet.
+    /// No reading yet.
     pub fn new(pace: PollPace) -> Arc<Self> {
         Arc::new(Self { reading: ArcSwap::default(), freshness: pace.interval * INTERVALS })
     }
 
-    /// What is known at `now`; a report older than three intervals is left out.
+    /// The reading at `now`; a report older than three intervals is left out.
     pub fn reading(&self, now: Timestamp) -> EngineReading {
         let mut reading = (**self.reading.load()).clone();
         let stale = reading.last.is_none_or(|(at, _)| now.since(at) > self.freshness);
@@ -102,7 +103,7 @@ impl LatestReading {
     }
 }
 
-/// Asks one engine for as long as the task lives. `own` counts our requests in flight there.
+/// Reads one engine's metrics until the task ends. `own` counts weir's requests in flight there.
 pub async fn watch(
     source: MetricsSource,
     latest: Arc<LatestReading>,
@@ -120,22 +121,22 @@ pub async fn watch(
     }
 }
 
-/// One backend's reader between two questions.
+/// One backend's reader between two reads.
 struct MetricsReader {
     source: MetricsSource,
     paths: Vec<String>,
-    /// Which path is asked next.
-    turn: usize,
+    /// Index of the path to read next.
+    next_path: usize,
     judge: Judge,
     reading: EngineReading,
     /// Bad reads in a row.
     misses: u32,
     warned: Option<Timestamp>,
-    /// The limits that the engine was last found to contradict.
+    /// The configured limits that the engine's last report contradicts.
     contradicted: ReportedLimits,
 }
 
-/// Why a question brought no report.
+/// Why a read gave no report.
 #[derive(Debug, thiserror::Error)]
 enum Miss {
     #[error(transparent)]
@@ -155,7 +156,7 @@ impl MetricsReader {
         Self {
             source,
             paths,
-            turn: 0,
+            next_path: 0,
             judge: Judge::default(),
             reading,
             misses: 0,
@@ -165,8 +166,8 @@ impl MetricsReader {
     }
 
     async fn ask(&self, pace: PollPace) -> Result<(EngineKind, MetricsReport), Miss> {
-        let path = self.paths.get(self.turn % self.paths.len().max(1)).map_or("/metrics", String::as_str);
-        let body = client::ask(&self.source.address, path, pace.patience).await?;
+        let path = self.paths.get(self.next_path % self.paths.len().max(1)).map_or("/metrics", String::as_str);
+        let body = client::ask(&self.source.address, path, pace.timeout).await?;
         let engine = match self.source.engine {
             EngineKind::Auto => SeriesTable::recognise(&body).ok_or(Miss::Strange)?,
             known => known,
@@ -196,7 +197,7 @@ impl MetricsReader {
                 backend,
                 reported_seqs,
                 reported_kv_tokens,
-                "the engine reports other limits than the configuration, which is believed"
+                "the engine reports other limits than the configuration; the configured ones are used"
             );
         }
         self.contradicted = contradicted;
@@ -217,7 +218,7 @@ impl MetricsReader {
             Some(Accord::Fewer) => {
                 tracing::warn!(backend, excess, "the engine has fewer requests than are in flight here");
             }
-            Some(_) => tracing::info!(backend, "the engine's own count agrees with ours"),
+            Some(_) => tracing::info!(backend, "the engine's own count agrees with weir's"),
             None => {}
         }
     }
@@ -225,12 +226,12 @@ impl MetricsReader {
     fn on_miss(&mut self, miss: &Miss, now: Timestamp) {
         self.misses = self.misses.saturating_add(1);
         if !matches!(miss, Miss::Unanswered(Unanswered::Connection(_) | Unanswered::Late)) {
-            self.turn = self.turn.wrapping_add(1);
+            self.next_path = self.next_path.wrapping_add(1);
         }
         let backend = &*self.source.name;
         let Some((engine, up)) = &mut self.reading.up else {
             if self.misses == TRIES {
-                tracing::info!(backend, reason = %miss, "no metrics of the engine's own are found; nothing depends on them");
+                tracing::info!(backend, reason = %miss, "the engine has no metrics that weir knows; nothing depends on them");
             }
             return;
         };
@@ -242,14 +243,14 @@ impl MetricsReader {
         }
     }
 
-    /// Whether the server has shown often enough that it has nothing to read.
+    /// Whether the server failed so often that it is read more rarely.
     fn rests(&self) -> bool {
         self.misses >= TRIES
     }
 }
 
 impl EngineKind {
-    /// Where its exposition is, by preference.
+    /// Paths of its exposition, in the order of preference.
     pub const fn paths(self) -> &'static [&'static str] {
         match self {
             Self::Auto => &["/metrics", "/prometheus/metrics"],
@@ -268,7 +269,7 @@ impl EngineKind {
 }
 
 impl ReportedLimits {
-    /// What a report tells.
+    /// The limits of a report.
     pub fn of(report: &MetricsReport) -> Self {
         let whole = |limit: Option<f64>| limit.filter(|limit| *limit <= f64::from(u32::MAX)).map(|limit| limit as u32);
         Self { max_num_seqs: whole(report.max_num_seqs), kv_tokens: whole(report.kv_tokens) }
@@ -287,11 +288,11 @@ impl ReportedLimits {
     }
 }
 
-/// A report is shown for so many intervals.
+/// Intervals for which a report is shown.
 const INTERVALS: u32 = 3;
-/// Bad reads in a row before an engine is asked more rarely.
+/// Bad reads in a row before an engine is read more rarely.
 const TRIES: u32 = 6;
-/// How often a failure that lasts is said again.
+/// Between two log lines about a lasting failure.
 const REMIND: Duration = Duration::from_secs(600);
 /// Limits this close are the same: engines round KV memory to blocks.
 const NEAR: f64 = 0.02;
@@ -301,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_far_from_the_configured_ones_contradict_them_and_unknown_ones_do_not() {
+    fn only_known_and_far_limits_contradict_the_configuration() {
         let configured = ReportedLimits { max_num_seqs: Some(64), kv_tokens: Some(100_000) };
         let report = |seqs, tokens| MetricsReport { max_num_seqs: seqs, kv_tokens: tokens, ..MetricsReport::default() };
         assert_eq!(configured.contradicted_by(&report(Some(64.0), Some(99_008.0))), ReportedLimits::default());

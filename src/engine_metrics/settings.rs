@@ -1,4 +1,4 @@
-//! What the reader of an engine's metrics can be told: which engine it is, and which series mean what.
+//! Settings of engine metrics: the kind of engine, and the series to read.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -76,7 +76,7 @@ pub struct Spec {
     pub labels: Vec<(String, String)>,
 }
 
-/// What is wrong with a spec.
+/// A text that names no series.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` names no series: write `name` or `name{{label=value}}`")]
 pub struct BadSpec(String);
@@ -126,8 +126,8 @@ impl FromStr for Spec {
 impl fmt::Display for Spec {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.name)?;
-        for (place, (label, value)) in self.labels.iter().enumerate() {
-            write!(out, "{}{label}=\"{value}\"", if place == 0 { '{' } else { ',' })?;
+        for (i, (label, value)) in self.labels.iter().enumerate() {
+            write!(out, "{}{label}=\"{value}\"", if i == 0 { '{' } else { ',' })?;
         }
         if self.labels.is_empty() { Ok(()) } else { out.write_str("}") }
     }

@@ -1,13 +1,13 @@
-//! What each engine calls its load: built-in tables, and the report that one exposition makes through one of them.
+//! The series of each engine: built-in tables, and the report of one exposition by one of them.
 //!
 //! Names are matched exactly: a prefix match on `vllm:num_requests_waiting` would also take in its `_by_reason` sister.
 //! Counts are summed over the ranks of a parallel engine (`engine`, `dp_rank`, `tp_rank`), shares of memory averaged.
-//! The names are those of metrics.md section 7; here is no HTTP and no judgement.
+//! Absent: HTTP, and any comparison with weir's own counts.
 
 use super::settings::{EngineKind, Series, Spec};
 use super::text::{self, SeriesLine};
 
-/// What one exposition says.
+/// The figures of one exposition.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct MetricsReport {
     /// Requests that the engine works on.
@@ -16,7 +16,7 @@ pub struct MetricsReport {
     pub waiting: [Option<f64>; WaitingReason::COUNT],
     /// Share of KV memory in use, 0 to 1.
     pub kv_usage: Option<f64>,
-    /// Room for tokens in KV memory.
+    /// Size of KV memory in tokens.
     pub kv_tokens: Option<f64>,
     /// Most sequences in one batch.
     pub max_num_seqs: Option<f64>,
@@ -29,7 +29,7 @@ pub enum WaitingReason {
     Capacity,
     /// An adapter budget or a KV transfer: no congestion.
     Deferred,
-    /// The engine does not tell the two apart.
+    /// The engine does not distinguish the two.
     All,
 }
 
@@ -52,7 +52,7 @@ impl WaitingReason {
 }
 
 impl MetricsReport {
-    /// Everything that waits, whatever for; `None` when the engine does not say.
+    /// All waiting requests; `None` when the engine does not count them.
     pub fn waiting(&self) -> Option<f64> {
         self.waiting.iter().flatten().copied().reduce(|a, b| a + b)
     }
@@ -62,7 +62,7 @@ impl MetricsReport {
     }
 }
 
-/// The series of one engine, and what each of them means.
+/// The series of one engine with their meanings.
 #[derive(Clone, Debug)]
 pub struct SeriesTable {
     pub engine: EngineKind,
@@ -80,11 +80,11 @@ enum Meaning {
     KvBlocks,
     BlockTokens,
     MostSequences,
-    /// Its labels say how large KV memory is.
+    /// Its labels hold the size of KV memory.
     CacheInfo,
 }
 
-/// What the samples of one row came to.
+/// The sum of one row's samples.
 #[derive(Clone, Copy, Debug, Default)]
 struct RowTally {
     sum: f64,
@@ -111,7 +111,7 @@ impl SeriesTable {
         Some(Self { engine, rows })
     }
 
-    /// The engine whose names an exposition uses. TGI is never found this way: it is archived, and configured or nothing.
+    /// The engine whose names an exposition uses. TGI is never found this way: it is archived, and must be configured.
     pub fn recognise(body: &[u8]) -> Option<EngineKind> {
         let found = |line: SeriesLine<'_>| PREFIXES.iter().find(|(prefix, _)| line.name.starts_with(prefix));
         text::lines(body).find_map(found).map(|(_, engine)| *engine)
@@ -180,7 +180,7 @@ impl RowTally {
     }
 }
 
-/// vLLM says its KV memory in the labels of an info metric: in tokens, by older versions in blocks.
+/// vLLM reports its KV memory in the labels of an info metric: in tokens, in older versions in blocks.
 fn kv_tokens_of(labels: &text::Labels<'_>) -> Option<f64> {
     let number = |label| labels.get(label)?.parse::<u64>().ok().map(|number| number as f64);
     number("kv_cache_size_tokens").or_else(|| Some(number("num_gpu_blocks")? * number("block_size")?))
@@ -190,7 +190,7 @@ fn spec(typed: &str) -> Spec {
     typed.parse().unwrap_or_else(|_| Spec::named(typed))
 }
 
-/// How the names of each engine begin.
+/// Prefixes of each engine's names.
 const PREFIXES: [(&str, EngineKind); 5] = [
     ("vllm:", EngineKind::Vllm),
     ("sglang:", EngineKind::Sglang),
@@ -270,7 +270,7 @@ vllm:kv_cache_usage_perc{engine=\"1\",model_name=\"m\"} 0.4
     }
 
     #[test]
-    fn the_reasons_take_the_place_of_the_total_and_are_never_added_to_it() {
+    fn the_reasons_replace_the_total_and_are_never_added_to_it() {
         let by_reason = "\
 vllm:num_requests_waiting_by_reason{engine=\"0\",reason=\"capacity\"} 5.0
 vllm:num_requests_waiting_by_reason{engine=\"0\",reason=\"deferred\"} 4.0

@@ -1,8 +1,7 @@
 //! Prometheus' text exposition, read line by line: a name, its labels, its value.
 //!
-//! Tolerant in the large and strict in the small: a line that is not a sample is passed over, and the sample on the next
-//! line still counts. Nothing is kept and nothing is allocated but for label values with escapes. It knows no family, no
-//! type and no timestamp; OpenMetrics' exemplars and `# EOF` are passed over too.
+//! A line that is not a sample is skipped, and the sample on the next line still counts. Only label values with escapes allocate.
+//! Absent: families, types and timestamps; OpenMetrics' exemplars and `# EOF` are skipped.
 
 use std::borrow::Cow;
 
@@ -11,17 +10,16 @@ use std::borrow::Cow;
 pub struct MetricSample<'a> {
     /// The name as written, suffix included.
     pub name: &'a str,
-    /// What stands between the braces.
     pub labels: Labels<'a>,
     /// May be NaN or infinite, as the format allows.
     pub value: f64,
 }
 
-/// Labels of one sample, still as text that was found to be well formed.
+/// Labels of one sample, as well-formed text.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Labels<'a>(&'a str);
 
-/// A line whose name is known and whose rest is not yet read, so that lines of no interest cost no more than their name.
+/// A line of which only the name is parsed, so that other lines cost no more than their name.
 #[derive(Clone, Copy, Debug)]
 pub struct SeriesLine<'a> {
     /// The name as written.
@@ -51,7 +49,7 @@ impl<'a> SeriesLine<'a> {
                 let end = end_of_labels(inside)?;
                 (&inside[..end], &inside[end + 1..])
             }
-            // A blank must stand between a name and its value.
+            // A name and its value are separated by a blank.
             None if rest.len() < self.rest.len() => ("", rest),
             None => return None,
         };
@@ -75,7 +73,7 @@ impl<'a> Labels<'a> {
     }
 }
 
-/// Where the closing brace stands: outside every string.
+/// Index of the closing brace, outside of every string.
 fn end_of_labels(inside: &str) -> Option<usize> {
     let mut at = 0;
     loop {
@@ -88,7 +86,7 @@ fn end_of_labels(inside: &str) -> Option<usize> {
     }
 }
 
-/// Where the closing quote stands: the first that no backslash precedes.
+/// Index of the closing quote: the first one without a backslash before it.
 fn end_of_string(text: &str) -> Option<usize> {
     let mut escaped = false;
     text.bytes().position(|byte| {
@@ -122,7 +120,7 @@ fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':')
 }
 
-/// Nobody's sample is longer; `# HELP` and label values of an engine's flags come to a few KiB.
+/// No known sample is longer; `# HELP` and label values of an engine's flags come to a few KiB.
 const LONGEST_LINE: usize = 64 << 10;
 
 #[cfg(test)]

@@ -1,82 +1,73 @@
 //! The access log: one line for every request that ends, written by a thread of its own.
 //!
-//! Whoever ends a request hands a report over and never waits: one that finds the channel full is dropped and counted. The thread
-//! leaves lines out where there are more than anybody reads, those of requests that went well first, and says how many. It holds
-//! no form of a line (logging.rs) and no path, query or header of a request: those are in no report.
+//! A task that ends a request sends its report and never waits (`sink`). The thread limits the rate of lines, with one allowance
+//! for completed requests and a smaller one for failed ones, and logs how many it left out. Absent: the form of a line
+//! (`logging`), and the path, query and headers of a request: no report holds them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::sink::Sink;
 use crate::clock::Clock;
 use crate::measure::{Closed, RequestReport, UnmeasuredRequest};
 use crate::vocabulary::backend_id::BackendId;
 use crate::vocabulary::bad_answer::BadAnswer;
 use crate::vocabulary::time::Timestamp;
 
-/// The handing-over side.
+/// The sending side.
 #[derive(Clone, Debug)]
-pub struct AccessLog {
-    sender: SyncSender<AccessRecord>,
-    lost: Arc<AtomicU64>,
-}
+pub struct AccessLog(Sink<SyncSender<AccessRecord>>);
 
 /// A request that has ended.
 #[derive(Debug)]
 enum AccessRecord {
     Closed(Box<RequestReport>),
-    Unbooked(UnmeasuredRequest),
+    Unmeasured(UnmeasuredRequest),
 }
 
 impl AccessLog {
-    /// Starts the thread; it ends when every `AccessLog` is gone. `rate` lines a second are written of each kind, and `backends` knows
-    /// who stands where at the moment.
+    /// Starts the thread; it ends when every `AccessLog` is gone. It writes at most `rate` lines a second of each kind, and looks
+    /// up names of backends with `backends`.
     ///
     /// # Errors
     /// The thread cannot be started.
     pub fn start(clock: Clock, rate: u32, backends: BackendNameOf) -> std::io::Result<(Self, JoinHandle<()>)> {
-        let (sender, receiver) = sync_channel(CAPACITY);
+        let (sink, receiver) = Sink::blocking(CAPACITY);
         let writer = AccessWriter {
             clock,
             backends,
-            well: Allowance::new(rate, rate),
+            completed: Allowance::new(rate, rate),
             failed: Allowance::new(rate.min(FAILURES_A_SECOND), rate.min(FAILURE_BURST)),
         };
         let thread = std::thread::Builder::new().name("weir-access".into()).spawn(move || writer.run(&receiver))?;
-        Ok((Self { sender, lost: Arc::default() }, thread))
+        Ok((Self(sink), thread))
     }
 
     /// A measured request has ended.
     pub fn closed(&self, report: Box<RequestReport>) {
-        self.offer(AccessRecord::Closed(report));
+        self.0.offer(AccessRecord::Closed(report));
     }
 
-    /// Another one has.
-    pub fn unbooked(&self, report: UnmeasuredRequest) {
-        self.offer(AccessRecord::Unbooked(report));
+    /// A request that is not measured has ended.
+    pub fn unmeasured(&self, report: UnmeasuredRequest) {
+        self.0.offer(AccessRecord::Unmeasured(report));
     }
 
-    /// Requests whose line found no room.
+    /// Requests without a line because the channel was full.
     pub fn lost(&self) -> u64 {
-        self.lost.load(Relaxed)
-    }
-
-    fn offer(&self, ended: AccessRecord) {
-        if self.sender.try_send(ended).is_err() {
-            self.lost.fetch_add(1, Relaxed);
-        }
+        self.0.lost()
     }
 }
 
-/// The name of who stands at a place.
+/// The present name of a backend; `None`: it was removed.
 pub type BackendNameOf = Box<dyn Fn(BackendId) -> Option<Arc<str>> + Send>;
 
 struct AccessWriter {
     clock: Clock,
     backends: BackendNameOf,
-    well: Allowance,
+    completed: Allowance,
     failed: Allowance,
 }
 
@@ -84,25 +75,25 @@ impl AccessWriter {
     fn run(mut self, receiver: &Receiver<AccessRecord>) {
         loop {
             match receiver.recv_timeout(QUIET) {
-                Ok(ended) => self.take(&ended),
-                Err(RecvTimeoutError::Timeout) => self.own_up(),
-                Err(RecvTimeoutError::Disconnected) => return self.own_up(),
+                Ok(ended) => self.on_end(&ended),
+                Err(RecvTimeoutError::Timeout) => self.log_skipped(),
+                Err(RecvTimeoutError::Disconnected) => return self.log_skipped(),
             }
         }
     }
 
-    fn take(&mut self, ended: &AccessRecord) {
+    fn on_end(&mut self, ended: &AccessRecord) {
         let now = self.clock.now();
-        let kind = if ended.is_well() { &mut self.well } else { &mut self.failed };
+        let kind = if ended.is_well() { &mut self.completed } else { &mut self.failed };
         let Some(skipped) = kind.take(now) else { return };
         let skipped = (skipped > 0).then_some(skipped);
         match ended {
             AccessRecord::Closed(report) => write(report, skipped),
-            AccessRecord::Unbooked(report) => self.write_unbooked(report, skipped),
+            AccessRecord::Unmeasured(report) => self.write_unmeasured(report, skipped),
         }
     }
 
-    fn write_unbooked(&self, report: &UnmeasuredRequest, skipped: Option<u64>) {
+    fn write_unmeasured(&self, report: &UnmeasuredRequest, skipped: Option<u64>) {
         let backend = report.backend.and_then(&self.backends);
         tracing::info!(
             target: "weir::access",
@@ -117,9 +108,9 @@ impl AccessWriter {
         );
     }
 
-    /// Nothing came for a while: what was left out is said now.
-    fn own_up(&mut self) {
-        for (kind, allowance) in [("completed", &mut self.well), ("failed", &mut self.failed)] {
+    /// Logs how many lines were left out since the last one.
+    fn log_skipped(&mut self) {
+        for (kind, allowance) in [("completed", &mut self.completed), ("failed", &mut self.failed)] {
             let skipped = std::mem::take(&mut allowance.skipped);
             if skipped > 0 {
                 tracing::info!(target: "weir::access", kind, skipped, "requests were left out of the access log");
@@ -162,12 +153,12 @@ impl AccessRecord {
     fn is_well(&self) -> bool {
         match self {
             Self::Closed(report) => report.closed.is_well(),
-            Self::Unbooked(report) => report.status != 0 && report.status < 400,
+            Self::Unmeasured(report) => report.status != 0 && report.status < 400,
         }
     }
 }
 
-/// How many lines of one kind may be written: a bucket of tokens.
+/// A token bucket for lines of one kind.
 #[derive(Debug)]
 struct Allowance {
     rate: f64,
@@ -183,7 +174,7 @@ impl Allowance {
         Self { rate: f64::from(rate), burst, left: burst, since: Timestamp::ZERO, skipped: 0 }
     }
 
-    /// `Some`: a line may be written, and so many before it were not.
+    /// `Some`: a line may be written; the number says how many before it were left out.
     fn take(&mut self, now: Timestamp) -> Option<u64> {
         self.left = (self.left + now.since(self.since).as_secs_f64() * self.rate).min(self.burst);
         self.since = now;
@@ -200,12 +191,12 @@ fn milliseconds(span: Duration) -> f64 {
     (span.as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// Some seconds of a busy process while standard error is stuck.
+/// Some seconds of a busy process while standard error is blocked.
 const CAPACITY: usize = 8192;
-/// A burst of refusals is a few hundred lines, and then a count: thousands a second would say nothing more.
+/// A burst of refusals is a few hundred lines and then a count: thousands of lines a second say nothing more.
 const FAILURE_BURST: u32 = 200;
 const FAILURES_A_SECOND: u32 = 20;
-/// After so long without a request, what was left out is said.
+/// After this long without a request, the count of lines left out is logged.
 const QUIET: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -217,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_above_the_rate_are_left_out_and_the_next_one_says_how_many() {
+    fn lines_above_the_rate_are_left_out_and_counted() {
         let mut allowance = Allowance::new(10, 10);
         let written = (0..1000).filter(|_| allowance.take(at(0)).is_some()).count();
         assert_eq!((written, allowance.skipped), (10, 990));

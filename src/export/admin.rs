@@ -1,9 +1,9 @@
 //! The admin port's server: its own listener, its own thread, hyper for HTTP/1.
 //!
-//! It never waits for the data path: it shares no runtime, no socket and no queue with it, and of its locks only the one
-//! that a scrape holds for the length of a copy. A connection has a deadline that every request moves on; idle, slow and
-//! stuck callers end by it, and sooner when somebody else needs their place (places.rs). It holds no pages (routes.rs) and no
-//! rules about who may call (visitor.rs).
+//! It never waits for the data path: it shares no runtime, no socket and no queue with it, and of its locks only the one that a
+//! scrape holds for the length of a copy. A connection has a deadline that every request extends; it ends idle, slow and stuck
+//! connections, and at the limit of connections the longest idle one is displaced (`conn_limit`). Absent: pages (`routes`) and
+//! access rules (`auth`).
 
 use std::convert::Infallible;
 use std::io::{self, Write};
@@ -24,7 +24,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Handles;
-use super::auth::{AccessPolicy, Action, Ends};
+use super::auth::{AccessPolicy, Action, Endpoints};
 use super::conn_limit::{ConnLimit, ConnSlot};
 use super::routes::{self, AdminPage, AdminResponse, Pages};
 
@@ -40,13 +40,13 @@ impl AdminPort {
     /// Serves the pages on `listener` from a thread of its own until dropped.
     ///
     /// Fails when the listener has no address, the runtime cannot be made or the thread cannot be started.
-    pub fn start(listener: std::net::TcpListener, admission: AccessPolicy, handles: Handles) -> io::Result<Self> {
+    pub fn start(listener: std::net::TcpListener, policy: AccessPolicy, handles: Handles) -> io::Result<Self> {
         let address = listener.local_addr()?;
         listener.set_nonblocking(true)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let stop = Arc::new(Notify::new());
         let stopped = stop.clone();
-        let server = Arc::new(AdminServer { admission, pages: Pages::new(handles) });
+        let server = Arc::new(AdminServer { policy, pages: Pages::new(handles) });
         let thread = std::thread::Builder::new().name("weir-admin".into()).spawn(move || {
             runtime.block_on(async {
                 tokio::spawn(every_second(server.clone()));
@@ -59,7 +59,7 @@ impl AdminPort {
         Ok(Self { address, stop, thread: Some(thread) })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -76,13 +76,13 @@ impl Drop for AdminPort {
     }
 }
 
-/// What every connection shares.
+/// The state shared by all connections.
 struct AdminServer {
-    admission: AccessPolicy,
+    policy: AccessPolicy,
     pages: Pages,
 }
 
-/// The instant a connection is given up; each request moves it.
+/// The instant at which a connection is closed; each request extends it.
 #[derive(Debug)]
 struct Deadline(watch::Sender<Instant>);
 
@@ -116,7 +116,7 @@ async fn serve(listener: std::net::TcpListener, server: Arc<AdminServer>) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "the admin port cannot be served"),
     };
-    let places = ConnLimit::new(CONNECTIONS);
+    let limit = ConnLimit::new(CONNECTIONS);
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -126,14 +126,14 @@ async fn serve(listener: std::net::TcpListener, server: Arc<AdminServer>) {
                 continue;
             }
         };
-        match places.take() {
-            Some(place) => _ = tokio::spawn(serve_conn(stream, peer, server.clone(), place)),
+        match limit.take() {
+            Some(slot) => _ = tokio::spawn(serve_conn(stream, peer, server.clone(), slot)),
             None => reject(stream),
         }
     }
 }
 
-/// What the live page shows is made here, once for all who look.
+/// Makes the live page's frames, once for all viewers.
 async fn every_second(server: Arc<AdminServer>) {
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -143,24 +143,24 @@ async fn every_second(server: Arc<AdminServer>) {
     }
 }
 
-/// Over the cap: the answer fits any send buffer, and whether it arrives is not waited for.
+/// Over the limit: the answer fits any send buffer, and nothing waits until it arrives.
 fn reject(stream: TcpStream) {
-    // Through the standard library: the runtime has not yet heard that a socket this young can be written.
+    // Through the standard library: the runtime does not know yet that a new socket can be written.
     if let Ok(mut stream) = stream.into_std() {
-        let _ = stream.write(FULL_HOUSE);
+        let _ = stream.write(LIMIT_REACHED);
     }
 }
 
-async fn serve_conn(stream: TcpStream, peer: SocketAddr, server: Arc<AdminServer>, place: ConnSlot) {
+async fn serve_conn(stream: TcpStream, peer: SocketAddr, server: Arc<AdminServer>, slot: ConnSlot) {
     let Ok(local) = stream.local_addr() else { return };
-    // Best effort: without it a reader that has stopped is noticed later.
+    // Best effort: without it a stalled reader is noticed later.
     let _ = socket2::SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
-    let ends = Ends { peer: peer.ip(), local: local.ip() };
+    let endpoints = Endpoints { peer: peer.ip(), local: local.ip() };
     let deadline = Arc::new(Deadline::new(HEAD_TIME));
-    let place = &place;
+    let slot = &slot;
     let service = service_fn(|request| {
         let (server, deadline) = (server.clone(), deadline.clone());
-        async move { Ok::<_, Infallible>(server.receive(request, ends, &deadline, place).await) }
+        async move { Ok::<_, Infallible>(server.receive(request, endpoints, &deadline, slot).await) }
     });
     let connection = http1::Builder::new()
         .header_read_timeout(None)
@@ -174,7 +174,7 @@ async fn serve_conn(stream: TcpStream, peer: SocketAddr, server: Arc<AdminServer
             }
         }
         () = deadline.passed() => tracing::debug!("an admin connection ran out of time"),
-        () = place.needed() => tracing::debug!("an idle admin connection made room for another one"),
+        () = slot.displaced() => tracing::debug!("an idle admin connection was closed for another one"),
     }
 }
 
@@ -182,50 +182,50 @@ impl AdminServer {
     async fn receive(
         &self,
         request: Request<Incoming>,
-        ends: Ends,
+        endpoints: Endpoints,
         deadline: &Arc<Deadline>,
-        place: &ConnSlot,
+        slot: &ConnSlot,
     ) -> AdminResponse {
-        place.on_request();
+        slot.on_request();
         let page = AdminPage::at(request.uri().path());
-        let patience = page.map_or(Duration::ZERO, |page| Pages::patience(page, request.uri()));
-        deadline.extend(ANSWER_TIME + patience);
-        let mut answer = self.answer(request, page, ends).await;
+        let extra = page.map_or(Duration::ZERO, |page| Pages::extra_time(page, request.uri()));
+        deadline.extend(ANSWER_TIME + extra);
+        let mut answer = self.answer(request, page, endpoints).await;
         match answer.body_mut() {
             Either::Left(_) => {
                 deadline.extend(IDLE_TIME);
-                place.on_answered();
+                slot.on_answered();
             }
-            // Its answer has no end: it stays for as long as its reader keeps up, and its place stays taken.
+            // The answer has no end: the connection stays open while its reader keeps up, and its slot stays taken.
             Either::Right(frames) => {
                 let deadline = deadline.clone();
-                frames.note_taken(move || deadline.extend(VIEW_TIME));
+                frames.on_taken(move || deadline.extend(VIEW_TIME));
             }
         }
         answer
     }
 
-    async fn answer(&self, request: Request<Incoming>, page: Option<AdminPage>, ends: Ends) -> AdminResponse {
-        let act = page.map_or(Action::Read, |page| page.act(request.method()));
-        if let Err(turned) = self.admission.admit(&request, ends, act) {
-            let status = StatusCode::from_u16(turned.status()).unwrap_or(StatusCode::FORBIDDEN);
-            return routes::problem(status, &turned.to_string());
+    async fn answer(&self, request: Request<Incoming>, page: Option<AdminPage>, endpoints: Endpoints) -> AdminResponse {
+        let action = page.map_or(Action::Read, |page| page.action(request.method()));
+        if let Err(denied) = self.policy.admit(&request, endpoints, action) {
+            let status = StatusCode::from_u16(denied.status()).unwrap_or(StatusCode::FORBIDDEN);
+            return routes::problem(status, &denied.to_string());
         }
         let Some(page) = page else { return routes::not_found() };
         if !page.takes(request.method()) {
             return routes::not_allowed(page);
         }
         let (head, body) = request.into_parts();
-        match tokio::time::timeout(BODY_TIME, whole(body)).await {
+        match tokio::time::timeout(BODY_TIME, read_body(body)).await {
             Err(_) => routes::problem(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
-            Ok(Err(refusal)) => refusal,
+            Ok(Err(problem)) => problem,
             Ok(Ok(_)) => self.pages.answer(page, &head.method, &head.uri, &head.headers).await,
         }
     }
 }
 
 /// The whole body, or 413 when it is too long and 400 when it breaks off.
-async fn whole(body: Incoming) -> Result<Bytes, AdminResponse> {
+async fn read_body(body: Incoming) -> Result<Bytes, AdminResponse> {
     let too_long = || routes::problem(StatusCode::PAYLOAD_TOO_LARGE, "a body on this port is 1 MiB at most");
     if body.size_hint().lower() > BODY_SIZE as u64 {
         return Err(too_long());
@@ -247,13 +247,13 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 const ANSWER_TIME: Duration = Duration::from_secs(20);
 /// For writing the answer and then waiting for the next request; longer than the usual scrape interval of 15 s to 30 s.
 const IDLE_TIME: Duration = Duration::from_secs(75);
-/// Between two events that a viewer of the live page takes; there is one a second.
+/// Between two events that a viewer of the live page reads; there is one a second.
 const VIEW_TIME: Duration = Duration::from_secs(15);
-/// Twenty seconds of a small process's events: what a viewer that stopped reading may hold of the kernel.
+/// Twenty seconds of a small process's events: kernel memory that a stalled viewer may use.
 const SEND_BUFFER: usize = 64 << 10;
-/// No descriptors left: they come back when somebody else closes one.
+/// No descriptors left: one is free when another connection closes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-const FULL_HOUSE: &[u8] =
+const LIMIT_REACHED: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 #[cfg(test)]
@@ -261,14 +261,14 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_deadline_passes_when_nobody_moves_it() {
+    async fn a_deadline_passes_when_it_is_not_extended() {
         let started = soon(Duration::ZERO);
         Deadline::new(HEAD_TIME).passed().await;
         assert_eq!(soon(Duration::ZERO) - started, HEAD_TIME);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_deadline_that_was_moved_does_not_pass_at_the_old_instant() {
+    async fn an_extended_deadline_does_not_pass_at_the_old_instant() {
         let started = soon(Duration::ZERO);
         let deadline = Deadline::new(HEAD_TIME);
         tokio::join!(deadline.passed(), async {

@@ -1,8 +1,8 @@
-//! Who may talk to the admin port: `Host`, `Origin` and fetch-metadata checks, and the token.
+//! Access control of the admin port: `Host`, `Origin` and fetch-metadata checks, and the token.
 //!
-//! The port is loopback by default, so the attacker left over is a page in the operator's own browser: by DNS rebinding
+//! The port is loopback by default, so the remaining attacker is a page in the operator's own browser: by DNS rebinding
 //! (foreign `Host`), by a scripted request (foreign `Origin`), or by an image whose address is `/drain` (no `Origin`, but
-//! `Sec-Fetch-Site`). It holds no list of paths and never looks at a body.
+//! `Sec-Fetch-Site`). Absent: the list of paths, and any look at a body.
 
 use std::fmt;
 use std::hint::black_box;
@@ -12,27 +12,26 @@ use http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, ORIGIN};
 use http::uri::Authority;
 use http::{Request, Version};
 
-/// Who is let in, and to what.
+/// Which requests are accepted, and for which actions.
 #[derive(Clone, Default)]
 pub struct AccessPolicy {
     /// Names accepted in `Host` beside addresses and `localhost`, without port, any case.
     pub hosts: Vec<String>,
-    /// What a change must present as `Authorization: Bearer …`; `None` asks for nothing.
+    /// The token that a change must carry as `Authorization: Bearer …`; `None`: none is needed.
     pub token: Option<String>,
     /// Addresses that may drain without the token, beside loopback and the address the connection came in on: the node's.
     pub neighbours: Vec<IpAddr>,
 }
 
-/// Both ends of the connection a request came on.
+/// Both addresses of a request's connection.
 #[derive(Clone, Copy, Debug)]
-pub struct Ends {
-    /// The caller.
+pub struct Endpoints {
     pub peer: IpAddr,
     /// Our side; equals `peer` when the caller runs in the same pod.
     pub local: IpAddr,
 }
 
-/// What a request would do.
+/// The effect of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Changes nothing.
@@ -43,9 +42,9 @@ pub enum Action {
     Drain,
 }
 
-/// Why a caller was turned away.
+/// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Turned {
+pub enum AccessDenied {
     /// HTTP/1.1 without exactly one readable `Host`.
     #[error("the request needs exactly one valid Host header")]
     HostMissing,
@@ -60,8 +59,8 @@ pub enum Turned {
     TokenMissing,
 }
 
-impl Turned {
-    /// The status it is answered with.
+impl AccessDenied {
+    /// The status of the answer.
     pub const fn status(self) -> u16 {
         match self {
             Self::HostMissing => 400,
@@ -72,17 +71,17 @@ impl Turned {
 }
 
 impl AccessPolicy {
-    /// Lets a request in for `act`, or says why not.
-    pub fn admit<B>(&self, request: &Request<B>, ends: Ends, act: Action) -> Result<(), Turned> {
+    /// Accepts a request for `action`, or says why not.
+    pub fn admit<B>(&self, request: &Request<B>, endpoints: Endpoints, action: Action) -> Result<(), AccessDenied> {
         let host = host_of(request)?;
         if host.as_ref().is_some_and(|host| !self.knows(host.host())) {
-            return Err(Turned::HostForeign);
+            return Err(AccessDenied::HostForeign);
         }
-        if from_elsewhere(request.headers(), host.as_ref(), act) {
-            return Err(Turned::OriginForeign);
+        if is_cross_site(request.headers(), host.as_ref(), action) {
+            return Err(AccessDenied::OriginForeign);
         }
-        if self.asks_for_token(ends, act) && !self.token_presented(request.headers()) {
-            return Err(Turned::TokenMissing);
+        if self.needs_token(endpoints, action) && !self.token_presented(request.headers()) {
+            return Err(AccessDenied::TokenMissing);
         }
         Ok(())
     }
@@ -94,17 +93,17 @@ impl AccessPolicy {
             || self.hosts.iter().any(|name| name.eq_ignore_ascii_case(host))
     }
 
-    fn asks_for_token(&self, ends: Ends, act: Action) -> bool {
+    fn needs_token(&self, endpoints: Endpoints, action: Action) -> bool {
         self.token.is_some()
-            && match act {
+            && match action {
                 Action::Read => false,
                 Action::Change => true,
-                Action::Drain => !self.near(ends),
+                Action::Drain => !self.is_near(endpoints),
             }
     }
 
-    fn near(&self, ends: Ends) -> bool {
-        let (peer, local) = (ends.peer.to_canonical(), ends.local.to_canonical());
+    fn is_near(&self, endpoints: Endpoints) -> bool {
+        let (peer, local) = (endpoints.peer.to_canonical(), endpoints.local.to_canonical());
         peer.is_loopback() || peer == local || self.neighbours.contains(&peer)
     }
 
@@ -120,33 +119,33 @@ impl AccessPolicy {
 impl fmt::Debug for AccessPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let token = self.token.as_ref().map(|_| "masked");
-        f.debug_struct("Admission").field("hosts", &self.hosts).field("token", &token).finish_non_exhaustive()
+        f.debug_struct("AccessPolicy").field("hosts", &self.hosts).field("token", &token).finish_non_exhaustive()
     }
 }
 
 /// The authority a request is addressed to; `None` only in HTTP/1.0, which no browser speaks.
-fn host_of<B>(request: &Request<B>) -> Result<Option<Authority>, Turned> {
+fn host_of<B>(request: &Request<B>) -> Result<Option<Authority>, AccessDenied> {
     if let Some(authority) = request.uri().authority() {
         return Ok(Some(authority.clone()));
     }
     match sole(request.headers(), HOST) {
-        Some(host) => Authority::try_from(host.as_bytes()).map(Some).map_err(|_| Turned::HostMissing),
+        Some(host) => Authority::try_from(host.as_bytes()).map(Some).map_err(|_| AccessDenied::HostMissing),
         None if request.version() == Version::HTTP_10 && !request.headers().contains_key(HOST) => Ok(None),
-        None => Err(Turned::HostMissing),
+        None => Err(AccessDenied::HostMissing),
     }
 }
 
-/// A browser says where the calling page lives; following a link to a page that only reads is not an attack.
-fn from_elsewhere(headers: &HeaderMap, host: Option<&Authority>, act: Action) -> bool {
+/// A browser names the origin of the calling page; following a link to a page that only reads is not an attack.
+fn is_cross_site(headers: &HeaderMap, host: Option<&Authority>, action: Action) -> bool {
     let foreign_origin = headers.get_all(ORIGIN).iter().any(|origin| !is_ours(origin, host));
     let site = headers.get("sec-fetch-site").map_or(&b"none"[..], HeaderValue::as_bytes);
     let foreign_site = !matches!(site, b"none" | b"same-origin");
     let follows_link = headers.get("sec-fetch-mode").is_some_and(|mode| mode == "navigate")
         && headers.get("sec-fetch-dest").is_some_and(|dest| dest == "document");
-    foreign_origin || (foreign_site && !(follows_link && act == Action::Read))
+    foreign_origin || (foreign_site && !(follows_link && action == Action::Read))
 }
 
-/// An origin is ours when it names exactly the authority that was called.
+/// An origin is weir's own when it names exactly the authority of the request.
 fn is_ours(origin: &HeaderValue, host: Option<&Authority>) -> bool {
     let Ok(origin) = origin.to_str() else { return false };
     let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
@@ -177,20 +176,20 @@ fn same(presented: &[u8], token: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    const LOCAL: Ends =
-        Ends { peer: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), local: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST) };
+    const LOCAL: Endpoints =
+        Endpoints { peer: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), local: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST) };
 
-    fn far() -> Ends {
-        Ends { peer: "10.0.0.9".parse().unwrap(), local: "10.0.0.1".parse().unwrap() }
+    fn far() -> Endpoints {
+        Endpoints { peer: "10.0.0.9".parse().unwrap(), local: "10.0.0.1".parse().unwrap() }
     }
 
     fn request(headers: &[(&str, &str)]) -> Request<()> {
         headers.iter().fold(Request::builder().uri("/x"), |r, (k, v)| r.header(*k, *v)).body(()).unwrap()
     }
 
-    fn verdict(headers: &[(&str, &str)], act: Action) -> Result<(), Turned> {
-        let door = AccessPolicy { hosts: vec!["gpu-0.example".into()], ..AccessPolicy::default() };
-        door.admit(&request(headers), LOCAL, act)
+    fn verdict(headers: &[(&str, &str)], action: Action) -> Result<(), AccessDenied> {
+        let policy = AccessPolicy { hosts: vec!["gpu-0.example".into()], ..AccessPolicy::default() };
+        policy.admit(&request(headers), LOCAL, action)
     }
 
     #[test]
@@ -205,14 +204,17 @@ mod tests {
     #[test]
     fn a_name_that_resolves_here_is_still_foreign() {
         for host in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:9902", "gpu-0.example."] {
-            assert_eq!(verdict(&[("host", host)], Action::Read), Err(Turned::HostForeign), "{host}");
+            assert_eq!(verdict(&[("host", host)], Action::Read), Err(AccessDenied::HostForeign), "{host}");
         }
     }
 
     #[test]
     fn the_host_must_be_there_once() {
-        assert_eq!(verdict(&[], Action::Read), Err(Turned::HostMissing));
-        assert_eq!(verdict(&[("host", "localhost"), ("host", "localhost")], Action::Read), Err(Turned::HostMissing));
+        assert_eq!(verdict(&[], Action::Read), Err(AccessDenied::HostMissing));
+        assert_eq!(
+            verdict(&[("host", "localhost"), ("host", "localhost")], Action::Read),
+            Err(AccessDenied::HostMissing)
+        );
     }
 
     #[test]
@@ -220,52 +222,53 @@ mod tests {
         let with = |origin| verdict(&[("host", "localhost:9902"), ("origin", origin)], Action::Change);
         assert_eq!(with("http://localhost:9902"), Ok(()));
         for origin in ["http://localhost:3000", "http://evil.example", "null", "file://", "http://localhost"] {
-            assert_eq!(with(origin), Err(Turned::OriginForeign), "{origin}");
+            assert_eq!(with(origin), Err(AccessDenied::OriginForeign), "{origin}");
         }
     }
 
     #[test]
     fn an_image_of_a_foreign_page_cannot_drain_and_a_link_can_read() {
-        let cross = |mode, dest, act| {
+        let cross = |mode, dest, action| {
             let headers = [
                 ("host", "localhost"),
                 ("sec-fetch-site", "cross-site"),
                 ("sec-fetch-mode", mode),
                 ("sec-fetch-dest", dest),
             ];
-            verdict(&headers, act)
+            verdict(&headers, action)
         };
-        assert_eq!(cross("no-cors", "image", Action::Drain), Err(Turned::OriginForeign));
-        assert_eq!(cross("navigate", "document", Action::Drain), Err(Turned::OriginForeign));
+        assert_eq!(cross("no-cors", "image", Action::Drain), Err(AccessDenied::OriginForeign));
+        assert_eq!(cross("navigate", "document", Action::Drain), Err(AccessDenied::OriginForeign));
         assert_eq!(cross("navigate", "document", Action::Read), Ok(()));
     }
 
     #[test]
     fn a_change_needs_the_token_and_reading_does_not() {
-        let door = AccessPolicy { token: Some("secret".into()), ..AccessPolicy::default() };
-        let with =
-            |auth: &str, act| door.admit(&request(&[("host", "localhost"), ("authorization", auth)]), LOCAL, act);
+        let policy = AccessPolicy { token: Some("secret".into()), ..AccessPolicy::default() };
+        let with = |auth: &str, action| {
+            policy.admit(&request(&[("host", "localhost"), ("authorization", auth)]), LOCAL, action)
+        };
         assert_eq!(with("Bearer secret", Action::Change), Ok(()));
         assert_eq!(with("Bearer wrong!", Action::Read), Ok(()));
         for auth in ["Bearer secre", "Bearer secrets", "Bearer ", "secret", "Basic secret"] {
-            assert_eq!(with(auth, Action::Change), Err(Turned::TokenMissing), "{auth}");
+            assert_eq!(with(auth, Action::Change), Err(AccessDenied::TokenMissing), "{auth}");
         }
     }
 
     #[test]
-    fn a_hook_on_this_machine_drains_without_the_token_and_others_do_not() {
+    fn only_a_hook_on_this_machine_drains_without_the_token() {
         let node: IpAddr = "10.0.0.7".parse().unwrap();
-        let door = AccessPolicy { token: Some("secret".into()), neighbours: vec![node], ..AccessPolicy::default() };
-        let ask = |ends| door.admit(&request(&[("host", "10.0.0.1")]), ends, Action::Drain);
+        let policy = AccessPolicy { token: Some("secret".into()), neighbours: vec![node], ..AccessPolicy::default() };
+        let ask = |endpoints| policy.admit(&request(&[("host", "10.0.0.1")]), endpoints, Action::Drain);
         assert_eq!(ask(LOCAL), Ok(()));
-        assert_eq!(ask(Ends { peer: far().local, ..far() }), Ok(()));
-        assert_eq!(ask(Ends { peer: node, ..far() }), Ok(()));
-        assert_eq!(ask(far()), Err(Turned::TokenMissing));
+        assert_eq!(ask(Endpoints { peer: far().local, ..far() }), Ok(()));
+        assert_eq!(ask(Endpoints { peer: node, ..far() }), Ok(()));
+        assert_eq!(ask(far()), Err(AccessDenied::TokenMissing));
     }
 
     #[test]
     fn the_token_is_not_printed() {
-        let door = AccessPolicy { token: Some("secret".into()), ..AccessPolicy::default() };
-        assert!(!format!("{door:?}").contains("secret"));
+        let policy = AccessPolicy { token: Some("secret".into()), ..AccessPolicy::default() };
+        assert!(!format!("{policy:?}").contains("secret"));
     }
 }

@@ -1,60 +1,59 @@
-//! The admin port's places: so many connections at a time, and none that only sits there.
+//! The admin port's limit of connections.
 //!
-//! A probe must be answered whoever holds connections open. So when every place is taken, the connection that has asked for
-//! nothing for the longest time makes room; only when all of them are being answered is a newcomer turned away. It holds no
-//! sockets and no deadlines.
+//! A probe must be answered however many connections are idle. So at the limit a new connection displaces the one that has been
+//! idle for the longest time, and is rejected only while all of them wait for an answer. Absent: sockets and deadlines.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-/// All places of a port.
+/// The connection slots of a port.
 #[derive(Debug)]
 pub struct ConnLimit {
     cap: usize,
     taken: Mutex<Vec<Arc<SlotEntry>>>,
-    /// Orders what happens, oldest first.
-    turns: AtomicU64,
+    /// A logical clock that orders events, oldest first.
+    ticks: AtomicU64,
 }
 
-/// One connection's place; dropping it frees the place.
+/// One connection's slot; dropping it frees the slot.
 #[derive(Debug)]
 pub struct ConnSlot {
-    places: Arc<ConnLimit>,
+    limit: Arc<ConnLimit>,
     entry: Arc<SlotEntry>,
 }
 
 #[derive(Debug, Default)]
 struct SlotEntry {
-    /// The turn at which it came, or was last answered.
+    /// The tick of its accept, or of its last answer.
     since: AtomicU64,
     answering: AtomicBool,
-    leave: Notify,
+    displaced: Notify,
 }
 
 impl ConnLimit {
-    /// Places for `cap` connections.
+    /// Slots for `cap` connections.
     pub fn new(cap: usize) -> Arc<Self> {
-        Arc::new(Self { cap, taken: Mutex::default(), turns: AtomicU64::new(0) })
+        Arc::new(Self { cap, taken: Mutex::default(), ticks: AtomicU64::new(0) })
     }
 
-    /// A place, made free if need be; `None`: all are being answered.
+    /// A slot, if need be that of an idle connection; `None`: all connections wait for an answer.
     pub fn take(self: &Arc<Self>) -> Option<ConnSlot> {
         let entry = Arc::new(SlotEntry::default());
-        entry.since.store(self.turn(), Relaxed);
+        entry.since.store(self.tick(), Relaxed);
         let mut taken = self.lock();
         if taken.len() >= self.cap {
             let idle = taken.iter().enumerate().filter(|(_, entry)| !entry.answering.load(Relaxed));
             let (longest, _) = idle.min_by_key(|(_, entry)| entry.since.load(Relaxed))?;
-            taken.swap_remove(longest).leave.notify_one();
+            taken.swap_remove(longest).displaced.notify_one();
         }
         taken.push(entry.clone());
-        Some(ConnSlot { places: self.clone(), entry })
+        Some(ConnSlot { limit: self.clone(), entry })
     }
 
-    fn turn(&self) -> u64 {
-        self.turns.fetch_add(1, Relaxed)
+    fn tick(&self) -> u64 {
+        self.ticks.fetch_add(1, Relaxed)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<SlotEntry>>> {
@@ -63,26 +62,26 @@ impl ConnLimit {
 }
 
 impl ConnSlot {
-    /// A request has come: the place is safe until `on_answered`.
+    /// A request has arrived: the slot cannot be displaced until `on_answered`.
     pub fn on_request(&self) {
         self.entry.answering.store(true, Relaxed);
     }
 
-    /// The answer is made.
+    /// The answer is ready.
     pub fn on_answered(&self) {
-        self.entry.since.store(self.places.turn(), Relaxed);
+        self.entry.since.store(self.limit.tick(), Relaxed);
         self.entry.answering.store(false, Relaxed);
     }
 
-    /// Resolves when somebody else needs the place.
-    pub async fn needed(&self) {
-        self.entry.leave.notified().await;
+    /// Resolves when another connection takes the slot.
+    pub async fn displaced(&self) {
+        self.entry.displaced.notified().await;
     }
 }
 
 impl Drop for ConnSlot {
     fn drop(&mut self) {
-        self.places.lock().retain(|entry| !Arc::ptr_eq(entry, &self.entry));
+        self.limit.lock().retain(|entry| !Arc::ptr_eq(entry, &self.entry));
     }
 }
 
@@ -90,31 +89,35 @@ impl Drop for ConnSlot {
 mod tests {
     use super::*;
 
-    fn is_needed(place: &ConnSlot) -> bool {
-        let mut needed = std::pin::pin!(place.needed());
-        needed.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
+    fn is_displaced(slot: &ConnSlot) -> bool {
+        let mut displaced = std::pin::pin!(slot.displaced());
+        displaced.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
     }
 
     #[test]
-    fn the_one_that_was_silent_for_the_longest_time_makes_room() {
-        let places = ConnLimit::new(3);
-        let [a, b, c] = std::array::from_fn(|_| places.take().unwrap());
+    fn the_connection_idle_for_the_longest_time_is_displaced() {
+        let limit = ConnLimit::new(3);
+        let [a, b, c] = std::array::from_fn(|_| limit.take().unwrap());
         a.on_request();
         b.on_request();
         b.on_answered();
-        let _d = places.take().unwrap();
-        assert_eq!([&a, &b, &c].map(is_needed), [false, false, true], "a is being answered, b was after c came");
+        let _d = limit.take().unwrap();
+        assert_eq!(
+            [&a, &b, &c].map(is_displaced),
+            [false, false, true],
+            "a is being answered, b was answered after c came"
+        );
     }
 
     #[test]
-    fn when_all_are_being_answered_a_newcomer_is_turned_away_until_one_is_free() {
-        let places = ConnLimit::new(2);
-        let [a, b] = std::array::from_fn(|_| places.take().unwrap());
+    fn a_new_connection_is_rejected_while_all_are_answered() {
+        let limit = ConnLimit::new(2);
+        let [a, b] = std::array::from_fn(|_| limit.take().unwrap());
         a.on_request();
         b.on_request();
-        assert!(places.take().is_none());
+        assert!(limit.take().is_none());
         drop(a);
-        assert!(places.take().is_some());
-        assert!(!is_needed(&b));
+        assert!(limit.take().is_some());
+        assert!(!is_displaced(&b));
     }
 }

@@ -1,4 +1,4 @@
-//! gzip for answers, when the caller takes it. It holds no other coding and no streaming.
+//! gzip for answers, when the caller accepts it. Absent: other codings and streaming.
 
 use std::io::Write;
 
@@ -6,7 +6,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 /// Whether an `Accept-Encoding` value allows gzip (RFC 9110, section 12.5.3): named, or under `*`, with a weight above 0.
-pub fn takes_gzip(accept_encoding: &str) -> bool {
+pub fn accepts_gzip(accept_encoding: &str) -> bool {
     let mut any = false;
     for item in accept_encoding.split(',') {
         let (coding, parameters) = item.split_once(';').unwrap_or((item, ""));
@@ -39,14 +39,14 @@ mod tests {
     #[test]
     fn gzip_is_taken_when_named_or_under_the_star() {
         for value in ["gzip", "GZIP", "deflate, gzip;q=0.5", "br;q=1.0, *;q=0.1", "gzip; q=0.001"] {
-            assert!(takes_gzip(value), "{value}");
+            assert!(accepts_gzip(value), "{value}");
         }
     }
 
     #[test]
     fn gzip_is_not_taken_when_refused_or_not_named() {
         for value in ["", "identity", "gzip;q=0", "gzip;q=0.0, *", "*;q=0", "gzipped", "gzip;q=x"] {
-            assert!(!takes_gzip(value), "{value}");
+            assert!(!accepts_gzip(value), "{value}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! What an engine reports of itself, as families and as a part of `/status`. It never stands in for our own counts.
+//! The engine's own metrics as families and as a part of `/status`. They never replace weir's own counts.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use super::exposition::{ExpositionWriter, Label};
 use super::families as f;
 use crate::measure::snapshot::Snapshot;
 
-/// One engine's own words. What is older than three intervals is left out by whoever fills this in.
+/// One engine's own metrics. The caller leaves out readings older than three intervals.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EngineReport {
     /// The label `engine`.
     pub engine: &'static str,
     /// Whether the last read worked.
     pub up: bool,
-    /// Age of what follows; `None` when there is nothing fresh.
+    /// Age of the fields below; `None` when none of them is fresh.
     pub age: Option<Duration>,
     /// Unix time of the last good read, however old.
     pub read_at: Option<f64>,
@@ -25,39 +25,39 @@ pub struct EngineReport {
     pub kv_usage: Option<f64>,
     pub kv_tokens: Option<f64>,
     pub max_num_seqs: Option<f64>,
-    /// How its count stands to ours.
+    /// How its count compares with weir's.
     pub accord: &'static str,
-    /// Requests it has beyond ours.
+    /// Requests that it has beyond weir's.
     pub excess: Option<f64>,
 }
 
 /// The families of "Backend and corroboration"; what an engine does not offer is absent.
-pub fn write(exposition: &mut ExpositionWriter<'_>, snapshot: &Snapshot, reported: &[Option<EngineReport>]) {
+pub fn write(exposition: &mut ExpositionWriter<'_>, snapshot: &Snapshot, reports: &[Option<EngineReport>]) {
     let engines = || {
-        let known = snapshot.backends.iter().zip(&snapshot.served).zip(reported);
-        known.filter_map(|((backend, model), reported)| Some((backend, model, reported.as_ref()?)))
+        let known = snapshot.backends.iter().zip(&snapshot.served).zip(reports);
+        known.filter_map(|((backend, model), report)| Some((backend, model, report.as_ref()?)))
     };
-    exposition.column(&f::SCRAPE_UP, |out| {
-        for (backend, model, reported) in engines() {
-            let own = ("engine", reported.engine);
-            out.count(&[("backend", &**backend), ("model_name", &**model), own], u64::from(reported.up));
+    exposition.family(&f::SCRAPE_UP, |out| {
+        for (backend, model, report) in engines() {
+            let own = ("engine", report.engine);
+            out.count(&[("backend", &**backend), ("model_name", &**model), own], u64::from(report.up));
         }
     });
     let mut gauge = |family, value: fn(&EngineReport) -> Option<f64>| {
-        exposition.column(family, |out| {
-            for (backend, model, reported) in engines() {
-                if let Some(value) = value(reported) {
+        exposition.family(family, |out| {
+            for (backend, model, report) in engines() {
+                if let Some(value) = value(report) {
                     out.value(&[("backend", &**backend), ("model_name", &**model)], value);
                 }
             }
         });
     };
-    gauge(&f::SCRAPE_AT, |reported| reported.read_at);
-    gauge(&f::REPORTED_RUNNING, |reported| reported.running);
-    gauge(&f::REPORTED_KV_USAGE, |reported| reported.kv_usage);
-    exposition.column(&f::REPORTED_WAITING, |out| {
-        for (backend, model, reported) in engines() {
-            for (reason, count) in &reported.waiting {
+    gauge(&f::SCRAPE_AT, |report| report.read_at);
+    gauge(&f::REPORTED_RUNNING, |report| report.running);
+    gauge(&f::REPORTED_KV_USAGE, |report| report.kv_usage);
+    exposition.family(&f::REPORTED_WAITING, |out| {
+        for (backend, model, report) in engines() {
+            for (reason, count) in &report.waiting {
                 let labels: [Label<'_>; 3] = [("backend", backend), ("model_name", model), ("reason", reason)];
                 out.value(&labels, *count);
             }
@@ -66,20 +66,20 @@ pub fn write(exposition: &mut ExpositionWriter<'_>, snapshot: &Snapshot, reporte
 }
 
 /// The part of `/status`; null while no engine is recognised and none is configured.
-pub fn describe(reported: Option<&EngineReport>) -> Value {
-    let Some(reported) = reported else { return Value::Null };
+pub fn describe(report: Option<&EngineReport>) -> Value {
+    let Some(report) = report else { return Value::Null };
     let waiting: Map<_, _> =
-        reported.waiting.iter().map(|(reason, count)| ((*reason).to_owned(), Value::from(*count))).collect();
+        report.waiting.iter().map(|(reason, count)| ((*reason).to_owned(), Value::from(*count))).collect();
     json!({
-        "kind": reported.engine,
-        "scrape_up": reported.up,
-        "age_s": reported.age.map(|age| age.as_secs_f64()),
-        "running": reported.running,
+        "kind": report.engine,
+        "scrape_up": report.up,
+        "age_s": report.age.map(|age| age.as_secs_f64()),
+        "running": report.running,
         "waiting": waiting,
-        "kv_cache_usage": reported.kv_usage,
-        "kv_tokens": reported.kv_tokens,
-        "max_num_seqs": reported.max_num_seqs,
-        "accord": reported.accord,
-        "excess": reported.excess,
+        "kv_cache_usage": report.kv_usage,
+        "kv_tokens": report.kv_tokens,
+        "max_num_seqs": report.max_num_seqs,
+        "accord": report.accord,
+        "excess": report.excess,
     })
 }

@@ -1,8 +1,8 @@
-//! A exposition of samples: metric families written from one snapshot as Prometheus' text, sample by sample.
+//! Prometheus' text format: metric families written from one snapshot, sample by sample.
 //!
-//! It stands between our families and the format, so that a change of format stays in this file. Children are not kept from scrape to
-//! scrape: the ledger is the memory. Nothing is built that is only written once: with twenty backends and ten models a scrape is a hundred
-//! thousand lines, and through the `prometheus` crate's own messages each of them cost a dozen allocations. It knows no family by name.
+//! A change of the format stays in this file. Samples are not kept from scrape to scrape, because the ledger has them; and they are
+//! written straight into the text: a scrape of twenty backends with ten models is a hundred thousand lines, and the messages of the
+//! `prometheus` crate cost a dozen allocations for each. Absent: the name of any family.
 
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -12,32 +12,29 @@ use prometheus::{Error, TextEncoder};
 
 use crate::measure::histogram::Buckets;
 
-/// Name, type and meaning of a family, as metrics.md lists it.
+/// Name, type and help text of a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FamilyDescription {
     /// Name, unit and suffix included.
     pub name: &'static str,
-    /// What its samples are.
     pub kind: MetricKind,
     /// One sentence for `# HELP`.
     pub help: &'static str,
 }
 
-/// What the samples of a family are.
+/// The type of a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricKind {
-    /// Only grows.
     Counter,
-    /// A state.
     Gauge,
-    /// Classic buckets.
+    /// With classic buckets.
     Histogram,
 }
 
 /// A label and its value.
 pub type Label<'a> = (&'static str, &'a str);
 
-/// Families being filled; those switched off are not even computed.
+/// An exposition that is being written; disabled families are not even computed.
 pub struct ExpositionWriter<'a> {
     text: String,
     /// Made by the `prometheus` crate itself.
@@ -45,7 +42,7 @@ pub struct ExpositionWriter<'a> {
     disabled: &'a HashSet<String>,
 }
 
-/// One family being filled.
+/// One family that is being written.
 pub struct FamilyWriter {
     family: FamilyDescription,
     text: String,
@@ -55,23 +52,23 @@ pub struct FamilyWriter {
 }
 
 impl<'a> ExpositionWriter<'a> {
-    /// An empty exposition that leaves out these families.
+    /// An empty exposition that leaves out the `disabled` families.
     pub fn new(disabled: &'a HashSet<String>) -> Self {
         Self { text: String::new(), foreign: Vec::new(), disabled }
     }
 
-    /// Lets `fill` give the samples of a family. A family without samples is absent.
-    pub fn column(&mut self, family: &FamilyDescription, fill: impl FnOnce(&mut FamilyWriter)) {
+    /// Writes a family with the samples that `fill` writes. A family without samples is absent.
+    pub fn family(&mut self, family: &FamilyDescription, fill: impl FnOnce(&mut FamilyWriter)) {
         if self.disabled.contains(family.name) {
             return;
         }
         let begin = self.text.len();
-        let mut column =
+        let mut writer =
             FamilyWriter { family: *family, text: std::mem::take(&mut self.text), samples: 0, edges: Vec::new() };
-        column.open();
-        fill(&mut column);
-        let empty = column.samples == 0;
-        self.text = column.text;
+        writer.open();
+        fill(&mut writer);
+        let empty = writer.samples == 0;
+        self.text = writer.text;
         if empty {
             self.text.truncate(begin);
         }
@@ -79,7 +76,7 @@ impl<'a> ExpositionWriter<'a> {
 
     /// A family of one sample without labels.
     pub fn single(&mut self, family: &FamilyDescription, value: f64) {
-        self.column(family, |column| column.value(&[], value));
+        self.family(family, |out| out.value(&[], value));
     }
 
     /// Adds families made by the `prometheus` crate itself.
@@ -87,7 +84,10 @@ impl<'a> ExpositionWriter<'a> {
         self.foreign.extend(families.into_iter().filter(|family| !self.disabled.contains(family.name())));
     }
 
-    /// The text exposition. Fails only if a family has no name, which those of the `prometheus` crate have.
+    /// The text.
+    ///
+    /// # Errors
+    /// A family of the `prometheus` crate has no name, which does not happen.
     pub fn write(mut self) -> Result<String, Error> {
         TextEncoder::new().encode_utf8(&self.foreign, &mut self.text)?;
         Ok(self.text)
@@ -113,15 +113,15 @@ impl FamilyWriter {
         let mut edges = std::mem::take(&mut self.edges);
         let own = self.text.len();
         self.start("_bucket", labels, Some(""));
-        // Everything before the bound is the same in each line.
+        // The part of a line before its bound is the same in each line.
         let front = self.text[own..self.text.len() - "\"} ".len()].to_owned();
         self.text.truncate(own);
-        for (place, (upper, below)) in buckets.cumulative().enumerate() {
-            if edges.get(place).is_none_or(|(known, _)| known.to_bits() != upper.to_bits()) {
-                edges.truncate(place);
+        for (i, (upper, below)) in buckets.cumulative().enumerate() {
+            if edges.get(i).is_none_or(|(known, _)| known.to_bits() != upper.to_bits()) {
+                edges.truncate(i);
                 edges.push((upper, upper.to_string()));
             }
-            self.line(&front, &edges[place].1, below);
+            self.line(&front, &edges[i].1, below);
         }
         self.line(&front, "+Inf", buckets.count());
         self.start("_sum", labels, None);
@@ -205,13 +205,13 @@ mod tests {
     use crate::measure::histogram::Bounds;
 
     const DEPTH: FamilyDescription =
-        FamilyDescription { name: "weir_queue_depth", kind: MetricKind::Gauge, help: "Requests held." };
+        FamilyDescription { name: "weir_queue_depth", kind: MetricKind::Gauge, help: "Queued requests." };
 
     #[test]
     fn a_hostile_label_value_stays_one_value() {
         let none = HashSet::new();
         let mut exposition = ExpositionWriter::new(&none);
-        exposition.column(&DEPTH, |out| out.count(&[("model_name", "a\"} 1\nforged{x=\"\\")], 2));
+        exposition.family(&DEPTH, |out| out.count(&[("model_name", "a\"} 1\nforged{x=\"\\")], 2));
         let text = exposition.write().unwrap();
         assert_eq!(text.lines().count(), 3);
         assert!(text.ends_with("weir_queue_depth{model_name=\"a\\\"} 1\\nforged{x=\\\"\\\\\"} 2\n"), "{text}");
@@ -221,7 +221,7 @@ mod tests {
     fn a_disabled_family_is_not_computed() {
         let off = HashSet::from([DEPTH.name.to_owned()]);
         let mut exposition = ExpositionWriter::new(&off);
-        exposition.column(&DEPTH, |_| unreachable!("it is switched off"));
+        exposition.family(&DEPTH, |_| unreachable!("it is disabled"));
         assert_eq!(exposition.write().unwrap(), "");
     }
 
@@ -232,7 +232,7 @@ mod tests {
         let mut buckets = Buckets::new(&Bounds::seconds(&[0.5, 1.0]));
         [100_000_000, 600_000_000, 2_000_000_000].into_iter().for_each(|nanos| buckets.record(nanos));
         let family = FamilyDescription { name: "x_seconds", kind: MetricKind::Histogram, help: "x" };
-        exposition.column(&family, |out| out.histogram(&[], &buckets));
+        exposition.family(&family, |out| out.histogram(&[], &buckets));
         let expected = "x_seconds_bucket{le=\"0.5\"} 1\nx_seconds_bucket{le=\"1\"} 2\n\
                         x_seconds_bucket{le=\"+Inf\"} 3\nx_seconds_sum 2.7\nx_seconds_count 3\n";
         assert!(exposition.write().unwrap().ends_with(expected));

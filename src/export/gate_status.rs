@@ -1,7 +1,7 @@
-//! What is allowed at each backend now, and what waits there: the families of the gate, and their part of the status.
+//! The limits and the queue of each backend: the families of the gate, and their part of `/status`.
 //!
-//! Limits are shown as they are computed, in mode observe too; only the limit of requests in flight says whether it is
-//! enforced. It decides nothing.
+//! Limits are shown as computed, in mode observe too; only the limit of requests in flight says whether it is enforced. Absent: any
+//! decision.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ use crate::vocabulary::would_shed::WouldShed;
 #[derive(Clone, Debug, PartialEq)]
 pub struct GateStatus {
     pub limits: Limits,
-    /// Bytes of the bodies that wait.
+    /// Bytes of the queued bodies.
     pub queued_bytes: u64,
     /// Objective for the first token, in seconds.
     pub slo_ttft: f64,
@@ -25,11 +25,11 @@ pub struct GateStatus {
 }
 
 impl GateStatus {
-    /// Seconds that the objective leaves for queueing, for a usual request (control.md 3.4).
+    /// Seconds of the objective that are left for queueing, for a typical request.
     pub fn longest_wait(&self) -> f64 {
         let signals = &self.limits.signals;
         let expected = signals.typical_ttft + signals.excess_ttft + signals.excess_ttft_deviation;
-        LEFT * (self.slo_ttft - expected.clamp(0.0, MOST_EXPECTED * self.slo_ttft))
+        USED_SHARE * (self.slo_ttft - expected.clamp(0.0, MOST_EXPECTED * self.slo_ttft))
     }
 
     fn window(&self) -> Option<f64> {
@@ -37,13 +37,13 @@ impl GateStatus {
     }
 }
 
-/// Writes them all.
+/// Writes the families.
 pub fn write(exposition: &mut ExpositionWriter<'_>, snapshot: &Snapshot, gates: &[GateStatus]) {
     let known = snapshot.backends.iter().zip(&snapshot.served).zip(gates);
     let rows: Vec<([Label<'_>; 2], &GateStatus)> =
         known.map(|((backend, model), gate)| ([("backend", &**backend), ("model_name", &**model)], gate)).collect();
     let mut gauge = |family: &FamilyDescription, value: &dyn Fn(&GateStatus) -> Option<f64>| {
-        exposition.column(family, |out| {
+        exposition.family(family, |out| {
             for (labels, gate) in &rows {
                 if let Some(value) = value(gate) {
                     out.value(labels, value);
@@ -59,7 +59,7 @@ pub fn write(exposition: &mut ExpositionWriter<'_>, snapshot: &Snapshot, gates: 
     });
     gauge(&f::QUEUE_BYTES, &|gate| Some(gate.queued_bytes as f64));
     gauge(&f::QUEUE_MAX_WAIT, &|gate| Some(gate.longest_wait()));
-    exposition.column(&f::WOULD_SHED, |out| {
+    exposition.family(&f::WOULD_SHED, |out| {
         for (labels, gate) in &rows {
             for priority in Class::ALL {
                 for reason in ShedReason::ALL.into_iter().filter(|reason| reason.is_congestion()) {
@@ -82,7 +82,7 @@ pub fn describe(gate: Option<&GateStatus>) -> Value {
     })
 }
 
-/// Part of the room that is used: what is expected is not certain.
-const LEFT: f64 = 0.9;
-/// Part of the objective that the engine is expected to take at most.
+/// Share of the remaining time that is used, because the expected time is not certain.
+const USED_SHARE: f64 = 0.9;
+/// Largest share of the objective that the engine is expected to take.
 const MOST_EXPECTED: f64 = 0.7;

@@ -1,6 +1,6 @@
-//! GPUs as families, as a part of `/status`, and as sentences beside a knee that moved.
+//! GPUs as families, as a part of `/status`, and as sentences beside a shift of the engine's speed.
 //!
-//! What was not read is absent or null, never 0. Nothing is decided from it.
+//! A value that was not read is absent or null, never 0. No decision depends on it.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::vocabulary::time::Timestamp;
 
 /// The families of "GPU"; none without a GPU.
 pub fn write(exposition: &mut ExpositionWriter<'_>, gpus: &[Device]) {
-    exposition.column(&f::GPU_INFO, |out| {
+    exposition.family(&f::GPU_INFO, |out| {
         for gpu in gpus {
             let [index, uuid] = labels(gpu);
             let row = |backend| [index, uuid, ("name", &*gpu.identity.name), ("backend", backend)];
@@ -32,29 +32,29 @@ pub fn write(exposition: &mut ExpositionWriter<'_>, gpus: &[Device]) {
     gauge(exposition, &f::GPU_POWER_LIMIT, gpus, |gpu| gpu.figures.power_limit);
     gauge(exposition, &f::GPU_TEMPERATURE, gpus, |gpu| gpu.figures.temperature);
     let clocks = ClockKind::ALL.map(|kind| ("clock", kind.word()));
-    split(exposition, &f::GPU_CLOCK, gpus, &clocks, |gpu, place| gpu.figures.clock[place]);
-    split(exposition, &f::GPU_CLOCK_MOST, gpus, &clocks, |gpu, place| gpu.figures.clock_most[place]);
+    split(exposition, &f::GPU_CLOCK, gpus, &clocks, |gpu, i| gpu.figures.clock[i]);
+    split(exposition, &f::GPU_CLOCK_MOST, gpus, &clocks, |gpu, i| gpu.figures.clock_most[i]);
     let reasons = ThrottleReason::ALL.map(|reason| ("reason", reason.word()));
-    split(exposition, &f::GPU_THROTTLE, gpus, &reasons, |gpu, place| {
-        Some(f64::from(u8::from(gpu.throttling.as_ref()?.holds(ThrottleReason::ALL[place]))))
+    split(exposition, &f::GPU_THROTTLE, gpus, &reasons, |gpu, i| {
+        Some(f64::from(u8::from(gpu.throttling.as_ref()?.holds(ThrottleReason::ALL[i]))))
     });
-    split(exposition, &f::GPU_THROTTLE_SECONDS, gpus, &reasons, |gpu, place| {
-        Some(gpu.throttling.as_ref()?.held(ThrottleReason::ALL[place]).as_secs_f64())
+    split(exposition, &f::GPU_THROTTLE_SECONDS, gpus, &reasons, |gpu, i| {
+        Some(gpu.throttling.as_ref()?.held(ThrottleReason::ALL[i]).as_secs_f64())
     });
-    split(exposition, &f::GPU_ECC, gpus, &ECC.map(|kind| ("error", kind)), |gpu, place| {
-        gpu.figures.ecc[place].map(|count| count as f64)
+    split(exposition, &f::GPU_ECC, gpus, &ECC.map(|kind| ("error", kind)), |gpu, i| {
+        gpu.figures.ecc[i].map(|count| count as f64)
     });
     gauge(exposition, &f::GPU_XID, gpus, |gpu| Some(gpu.xid?.count as f64));
     gauge(exposition, &f::GPU_XID_LAST, gpus, |gpu| Some(gpu.xid?.last?.0 as f64));
     gauge(exposition, &f::GPU_MIG, gpus, |gpu| gpu.figures.mig.map(|on| f64::from(u8::from(on))));
 }
 
-/// The key `gpus` of `/status`; `epoch` is the Unix time at which the clock stood at zero.
+/// The key `gpus` of `/status`; `epoch` is the Unix time of the clock's zero.
 pub fn describe(gpus: &[Device], now: Timestamp, epoch: f64) -> Value {
     gpus.iter().map(|gpu| device(gpu, now, epoch)).collect()
 }
 
-/// What held the clocks of a backend's GPUs back before and while the engine was found to have moved, a sentence each.
+/// The throttling of a backend's GPUs shortly before and at a shift of the engine's speed, one sentence each.
 pub fn beside(shift: Shift, backend: &str, gpus: &[Device], epoch: f64) -> Vec<String> {
     let spells = |gpu: &Device| -> Vec<Spell> {
         let throttling = gpu.throttling.iter();
@@ -63,15 +63,15 @@ pub fn beside(shift: Shift, backend: &str, gpus: &[Device], epoch: f64) -> Vec<S
     sentences(backend, gpus, epoch, spells)
 }
 
-/// What holds the clocks of a backend's GPUs back now, a sentence each.
+/// The throttling of a backend's GPUs now, one sentence each.
 pub fn throttled(backend: &str, gpus: &[Device], epoch: f64) -> Vec<String> {
     sentences(backend, gpus, epoch, |gpu| gpu.throttling.iter().flat_map(|throttling| throttling.now()).collect())
 }
 
 fn sentences(backend: &str, gpus: &[Device], epoch: f64, spells: impl Fn(&Device) -> Vec<Spell>) -> Vec<String> {
     let own = gpus.iter().filter(|gpu| gpu.backends.iter().any(|name| **name == *backend));
-    let told = own.flat_map(|gpu| spells(gpu).into_iter().map(|spell| sentence(&gpu.identity.gpu, spell, epoch)));
-    told.take(MOST_SENTENCES).collect()
+    let sentences = own.flat_map(|gpu| spells(gpu).into_iter().map(|spell| sentence(&gpu.identity.gpu, spell, epoch)));
+    sentences.take(MOST_SENTENCES).collect()
 }
 
 fn sentence(gpu: &str, spell: Spell, epoch: f64) -> String {
@@ -123,7 +123,7 @@ fn device(gpu: &Device, now: Timestamp, epoch: f64) -> Value {
 }
 
 fn seconds(at: Timestamp, epoch: f64) -> f64 {
-    epoch + at.as_nanos() as f64 / 1e9
+    epoch + at.as_secs_f64()
 }
 
 fn gauge(
@@ -132,7 +132,7 @@ fn gauge(
     gpus: &[Device],
     value: impl Fn(&Device) -> Option<f64>,
 ) {
-    exposition.column(family, |out| {
+    exposition.family(family, |out| {
         for gpu in gpus {
             if let Some(value) = value(gpu) {
                 out.value(&labels(gpu), value);
@@ -148,11 +148,11 @@ fn split(
     children: &[Label<'static>],
     value: impl Fn(&Device, usize) -> Option<f64>,
 ) {
-    exposition.column(family, |out| {
+    exposition.family(family, |out| {
         for gpu in gpus {
             let [index, uuid] = labels(gpu);
-            for (place, child) in children.iter().enumerate() {
-                if let Some(value) = value(gpu, place) {
+            for (i, child) in children.iter().enumerate() {
+                if let Some(value) = value(gpu, i) {
                     out.value(&[index, uuid, *child], value);
                 }
             }
@@ -164,13 +164,13 @@ fn labels(gpu: &Device) -> [Label<'_>; 2] {
     [("gpu", &gpu.identity.gpu), ("uuid", &gpu.identity.uuid)]
 }
 
-/// A shift is found out some blocks or rows after it happened: seconds under load, minutes when little is asked for.
+/// A shift is detected some blocks after it happened: seconds under load, minutes at low load.
 const BEFORE: Duration = Duration::from_secs(300);
-/// A reading may be a round late.
+/// A reading may be one round late.
 const AFTER: Duration = Duration::from_secs(5);
-/// A node of sixteen GPUs of which each is capped fills no screen.
+/// Keeps the answer short on a node of sixteen throttled GPUs.
 const MOST_SENTENCES: usize = 8;
-/// The year 9999, the last one that the format has.
+/// The year 9999, the last one of the format.
 const LAST_TIME: Duration = Duration::from_secs(253_402_300_799);
 
 #[cfg(test)]
@@ -199,15 +199,15 @@ mod tests {
     }
 
     #[test]
-    fn throttling_is_said_beside_a_shift_in_its_time() {
-        let said = beside(found_at(700), "a", &[gpu(600, None)], 1e9);
-        assert_eq!(said, ["GPU 0 throttled (power cap) since 2001-09-09T01:56:40Z"]);
-        let said = beside(found_at(700), "a", &[gpu(600, Some(650))], 1e9);
-        assert_eq!(said, ["GPU 0 was throttled (power cap) from 2001-09-09T01:56:40Z to 2001-09-09T01:57:30Z"]);
+    fn throttling_at_the_time_of_a_shift_is_listed() {
+        let listed = beside(found_at(700), "a", &[gpu(600, None)], 1e9);
+        assert_eq!(listed, ["GPU 0 throttled (power cap) since 2001-09-09T01:56:40Z"]);
+        let listed = beside(found_at(700), "a", &[gpu(600, Some(650))], 1e9);
+        assert_eq!(listed, ["GPU 0 was throttled (power cap) from 2001-09-09T01:56:40Z to 2001-09-09T01:57:30Z"]);
     }
 
     #[test]
-    fn it_is_not_said_beside_a_shift_at_another_time_or_of_another_backend() {
+    fn throttling_at_another_time_or_backend_is_not_listed() {
         assert!(beside(found_at(700), "a", &[gpu(100, Some(200))], 1e9).is_empty());
         assert!(beside(found_at(700), "a", &[gpu(800, None)], 1e9).is_empty());
         assert!(beside(found_at(700), "b", &[gpu(600, None)], 1e9).is_empty());
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wall_clock_out_of_range_is_no_fault() {
+    fn a_wall_clock_out_of_range_is_clamped() {
         assert_eq!(clock_time(at(1), -1e300), "1970-01-01T00:00:00Z");
         assert_eq!(clock_time(at(1), 1e18), "9999-12-31T23:59:59Z");
     }

@@ -1,45 +1,46 @@
-//! The journal file: one JSON line per request, written by a thread of its own.
+//! The journal file: one JSON line per request and state transition, written by a thread of its own.
 //!
-//! Senders never wait: a record that finds the channel full is dropped and counted. A file that cannot be written (no
-//! space, no permission any more) costs records and one WARN, never a request; writing is tried again with every batch.
-//! It holds no format: what a record says is measure/journal.rs' business, and that is stamps and lengths, never content.
+//! Senders never wait (`sink`). A file that cannot be written (no space, permission withdrawn) costs records and one WARN, never a
+//! request; writing is tried again with every batch. Absent: the format, which is that of `measure::journal`: stamps and lengths,
+//! never content.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde::Serialize;
 
+use super::sink::{LostCount, Sink};
 use crate::measure::journal::JournalLine;
 
 /// The sending side; cheap to clone, one for each worker.
 #[derive(Clone, Debug)]
 pub struct JournalSender {
-    sender: SyncSender<JournalLine>,
+    sink: Sink<SyncSender<JournalLine>>,
     counts: Arc<JournalCounters>,
 }
 
-/// The writing thread. It ends when every `Journal` is gone, after the last record is in the file.
+/// The writing thread. It ends when every `JournalSender` is gone, after the last record is in the file.
 #[derive(Debug)]
 pub struct JournalFile {
     thread: JoinHandle<()>,
     counts: Arc<JournalCounters>,
+    lost: LostCount,
 }
 
-/// What became of the records; counters only grow.
+/// Records that reached the thread; counters only grow.
 #[derive(Debug, Default)]
 struct JournalCounters {
     written: AtomicU64,
-    dropped: AtomicU64,
     failed: AtomicU64,
 }
 
-/// What became of the records up to a moment.
+/// Records up to a moment, by what happened to them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct JournalCounts {
     /// Records in the file.
@@ -64,55 +65,47 @@ impl JournalSender {
     }
 
     fn start(out: impl Write + Send + 'static, capacity: usize, epoch: f64) -> io::Result<(Self, JournalFile)> {
-        let (sender, receiver) = sync_channel(capacity);
+        let (sink, receiver) = Sink::blocking(capacity);
         let counts = Arc::new(JournalCounters::default());
         let mut writer = JournalWriter::new(out, counts.clone(), epoch);
         let thread = std::thread::Builder::new().name("weir-journal".into()).spawn(move || writer.run(&receiver))?;
-        Ok((Self { sender, counts: counts.clone() }, JournalFile { thread, counts }))
+        let lost = sink.lost_count();
+        Ok((Self { sink, counts: counts.clone() }, JournalFile { thread, counts, lost }))
     }
 
-    /// Hands a record over, or drops and counts it. Never waits.
+    /// Sends a record, or drops and counts it.
     pub fn offer(&self, record: JournalLine) {
-        match self.sender.try_send(record) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.counts.dropped.fetch_add(1, Relaxed);
-            }
-        }
+        self.sink.offer(record);
     }
 
-    /// What became of the records so far.
+    /// The records so far.
     pub fn counts(&self) -> JournalCounts {
-        self.counts.read()
+        self.counts.read(self.sink.lost())
     }
 
-    /// The channel itself, for the books, which count what finds no room.
+    /// The channel itself, for the ledger, which counts the records that it loses.
     pub fn sender(&self) -> SyncSender<JournalLine> {
-        self.sender.clone()
+        self.sink.channel().clone()
     }
 }
 
 impl JournalFile {
-    /// Waits until every record of the senders, all dropped by now, is in the file.
+    /// Waits until every record is in the file. The caller has dropped every sender.
     pub fn finish(self) -> JournalCounts {
         if self.thread.join().is_err() {
             tracing::error!("the journal's thread ended in a panic");
         }
-        self.counts.read()
+        self.counts.read(self.lost.get())
     }
 }
 
 impl JournalCounters {
-    fn read(&self) -> JournalCounts {
-        JournalCounts {
-            written: self.written.load(Relaxed),
-            dropped: self.dropped.load(Relaxed),
-            failed: self.failed.load(Relaxed),
-        }
+    fn read(&self, dropped: u64) -> JournalCounts {
+        JournalCounts { written: self.written.load(Relaxed), dropped, failed: self.failed.load(Relaxed) }
     }
 }
 
-/// A line of the file. A file outlives its process, so every line says what its stamps count from.
+/// A line of the file. A file outlives its process, so each line holds the epoch of its stamps.
 #[derive(Serialize)]
 struct Stamped<'a> {
     /// Unix time in seconds.
@@ -130,7 +123,7 @@ struct JournalWriter<W> {
     counts: Arc<JournalCounters>,
     /// Set by the first failure, cleared by the next success: one WARN for each stretch of failures.
     failing: bool,
-    /// A write broke off in the middle of a line; the next one starts on a line of its own.
+    /// A write ended in the middle of a line; the next write starts a new line.
     torn: bool,
 }
 
@@ -150,7 +143,7 @@ impl<W: Write> JournalWriter<W> {
         }
     }
 
-    /// Takes what there is for up to a second, or up to a batch.
+    /// Receives records for up to a second, or up to a batch.
     fn gather(&mut self, first: &JournalLine, receiver: &Receiver<JournalLine>) {
         self.append(first);
         let until = soon(FLUSH_EVERY);
@@ -215,7 +208,7 @@ impl<W: Write> JournalWriter<W> {
     }
 }
 
-/// Like `Write::write_all`, and says how far it came.
+/// Like `Write::write_all`; an error carries the number of bytes written before it.
 fn write_all(out: &mut impl Write, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
     let mut done = 0;
     while done < bytes.len() {
@@ -234,11 +227,11 @@ fn soon(span: Duration) -> std::time::Instant {
     std::time::Instant::now() + span
 }
 
-/// Records waiting for the thread: at 2,000 requests/s two seconds of a blocked disk.
+/// Records waiting for the thread: two seconds of a blocked disk at 2,000 requests/s.
 const CAPACITY: usize = 4_096;
-/// How stale the file may be.
+/// The longest time for which the file lags behind.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
-/// One write call is at most about this long.
+/// Bytes of one write call, about.
 const BATCH: usize = 256 << 10;
 
 #[cfg(test)]
@@ -246,7 +239,7 @@ mod tests {
     use super::*;
     use std::sync::Mutex;
 
-    /// A disk with room for so many bytes; the room can grow.
+    /// A disk with free space for N bytes; N can grow.
     #[derive(Clone, Default)]
     struct Disk(Arc<Mutex<(Vec<u8>, usize)>>);
 
@@ -264,8 +257,8 @@ mod tests {
     }
 
     impl Disk {
-        fn with_room(server: usize) -> Self {
-            Self(Arc::new(Mutex::new((Vec::new(), server))))
+        fn with_space(bytes: usize) -> Self {
+            Self(Arc::new(Mutex::new((Vec::new(), bytes))))
         }
 
         fn lines(&self) -> Vec<String> {
@@ -275,7 +268,7 @@ mod tests {
 
     #[test]
     fn every_record_is_in_the_file_when_the_senders_are_gone() {
-        let disk = Disk::with_room(1 << 20);
+        let disk = Disk::with_space(1 << 20);
         let (journal, file) = JournalSender::start(disk.clone(), 100, 0.0).unwrap();
         (0..100).for_each(|_| journal.offer(record()));
         drop(journal);
@@ -284,9 +277,9 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_finds_the_channel_full_is_dropped_and_counted() {
-        let (sender, _receiver) = sync_channel(2);
-        let journal = JournalSender { sender, counts: Arc::default() };
+    fn a_record_that_finds_the_channel_full_is_counted() {
+        let (sink, _receiver) = Sink::blocking(2);
+        let journal = JournalSender { sink, counts: Arc::default() };
         (0..5).for_each(|_| journal.offer(record()));
         assert_eq!(journal.counts(), JournalCounts { dropped: 3, ..JournalCounts::default() });
     }
@@ -294,15 +287,15 @@ mod tests {
     #[test]
     fn a_full_disk_loses_records_and_not_the_journal() {
         let line = serde_json::to_vec(&Stamped { epoch: 0.0, line: &record() }).unwrap().len() + 1;
-        let disk = Disk::with_room(line + line / 2);
+        let disk = Disk::with_space(line + line / 2);
         let mut writer = JournalWriter::new(disk.clone(), Arc::default(), 0.0);
         (0..3).for_each(|_| writer.append(&record()));
         writer.flush();
-        assert_eq!(writer.counts.read(), JournalCounts { written: 1, failed: 2, dropped: 0 });
+        assert_eq!(writer.counts.read(0), JournalCounts { written: 1, failed: 2, dropped: 0 });
         disk.0.lock().unwrap().1 = 1 << 20;
         writer.append(&record());
         writer.flush();
-        assert_eq!(writer.counts.read(), JournalCounts { written: 2, failed: 2, dropped: 0 });
+        assert_eq!(writer.counts.read(0), JournalCounts { written: 2, failed: 2, dropped: 0 });
         let lines = disk.lines();
         let whole = lines.iter().filter(|line| serde_json::from_str::<serde_json::Value>(line).is_ok());
         assert_eq!((lines.len(), whole.count()), (3, 2), "the torn line stands alone");

@@ -1,7 +1,7 @@
-//! `/knee` and `/saturation`: where the knee is or what is missing to tell, and what a batch client should do now.
+//! `/knee` and `/saturation`: the knee or the evidence still missing for it, and advice for a batch client.
 //!
-//! Both are made from the readings that `/metrics` shows and keep nothing. A key whose value is unknown is null, never
-//! missing.
+//! Both are made from the readings that `/metrics` shows and keep nothing between two calls. A key whose value is unknown is null,
+//! never missing.
 
 use serde_json::{Value, json};
 
@@ -13,23 +13,23 @@ use crate::measure::snapshot::Snapshot;
 use crate::vocabulary::time::Timestamp;
 
 /// `/knee`: per backend the knee with its interval, the prediction, the bounds, the curve between.
-pub fn knee(snapshot: &Snapshot, judged: &[Option<BackendEstimate>], gpus: &[Device], epoch: f64) -> Value {
-    let backends = each(snapshot, judged).map(|(name, judged)| match judged {
-        Some(judged) => backend(name, &judged.reading, gpus, snapshot.at, epoch),
+pub fn knee(snapshot: &Snapshot, estimates: &[Option<BackendEstimate>], gpus: &[Device], epoch: f64) -> Value {
+    let backends = each(snapshot, estimates).map(|(name, estimate)| match estimate {
+        Some(estimate) => backend(name, &estimate.reading, gpus, snapshot.at, epoch),
         None => json!({ "name": name, "state": SaturationState::Unknown.word(), "knee": null, "missing": ["no reading yet"], "advice": [] }),
     });
     json!({ "backends": backends.collect::<Vec<_>>() })
 }
 
-/// `/saturation`: the worst state, the ratio of all backends together, and what follows for whoever sends batches.
-pub fn saturation(snapshot: &Snapshot, judged: &[Option<BackendEstimate>]) -> Value {
+/// `/saturation`: the worst state, the ratio over all backends, and the load that a batch client may send.
+pub fn saturation(snapshot: &Snapshot, estimates: &[Option<BackendEstimate>]) -> Value {
     let readings: Vec<(&str, Option<&Reading>)> =
-        each(snapshot, judged).map(|(name, judged)| (name, judged.map(|judged| &judged.reading))).collect();
+        each(snapshot, estimates).map(|(name, estimate)| (name, estimate.map(|estimate| &estimate.reading))).collect();
     let state = readings.iter().filter_map(|(_, reading)| reading.map(|reading| reading.state)).max_by_key(severity);
     let retry = readings.iter().filter_map(|(_, reading)| reading.map(retry_after)).max();
     let knees: Option<f64> = readings.iter().map(|(_, reading)| suggested(reading.as_ref()?)).sum();
     let load: u64 = readings.iter().filter_map(|(_, r)| r.map(|r| r.in_flight + r.queued)).sum();
-    let all_seen = readings.iter().all(|(_, reading)| reading.is_some_and(|reading| reading.knee.is_ok()));
+    let all_known = readings.iter().all(|(_, reading)| reading.is_some_and(|reading| reading.knee.is_ok()));
     let backends = readings.iter().map(|(name, reading)| {
         json!({
             "name": name,
@@ -41,7 +41,7 @@ pub fn saturation(snapshot: &Snapshot, judged: &[Option<BackendEstimate>]) -> Va
     });
     json!({
         "state": state.unwrap_or_default().word(),
-        "ratio": knees.filter(|knees| all_seen && *knees > 0.0).map(|knees| load as f64 / knees),
+        "ratio": knees.filter(|knees| all_known && *knees > 0.0).map(|knees| load as f64 / knees),
         "suggested_in_flight": knees.map(f64::floor),
         "retry_after_s": retry.unwrap_or(0),
         "backends": backends.collect::<Vec<_>>(),
@@ -50,10 +50,10 @@ pub fn saturation(snapshot: &Snapshot, judged: &[Option<BackendEstimate>]) -> Va
 
 fn each<'a>(
     snapshot: &'a Snapshot,
-    judged: &'a [Option<BackendEstimate>],
+    estimates: &'a [Option<BackendEstimate>],
 ) -> impl Iterator<Item = (&'a str, Option<&'a BackendEstimate>)> {
-    let judged = judged.iter().map(Option::as_ref).chain(std::iter::repeat(None));
-    snapshot.backends.iter().map(|name| &**name).zip(judged)
+    let estimates = estimates.iter().map(Option::as_ref).chain(std::iter::repeat(None));
+    snapshot.backends.iter().map(|name| &**name).zip(estimates)
 }
 
 fn backend(name: &str, reading: &Reading, gpus: &[Device], now: Timestamp, epoch: f64) -> Value {
@@ -66,7 +66,7 @@ fn backend(name: &str, reading: &Reading, gpus: &[Device], now: Timestamp, epoch
         "reason": reading.reason,
         "knee": known.map(|knee| describe(knee, now, epoch)),
         "missing": missing(reading.knee.as_ref().err()),
-        "advice": known.map_or_else(Vec::new, |knee| knee.advice().iter().map(advised).collect()),
+        "advice": known.map_or_else(Vec::new, |knee| knee.advice().iter().map(describe_advice).collect()),
         "prediction": prediction.ok().map(predicted),
         "prediction_missing": missing(prediction.err()),
         "upper_bound_requests_per_second": reading.upper_bound,
@@ -81,7 +81,7 @@ fn backend(name: &str, reading: &Reading, gpus: &[Device], now: Timestamp, epoch
             "mix": reading.mix_changes,
             "drift": reading.drifts,
         },
-        "shift": reading.shift.map(|shift| moved(shift, &gpu::beside(shift, name, gpus, epoch), now, epoch)),
+        "shift": reading.shift.map(|shift| shifted(shift, &gpu::beside(shift, name, gpus, epoch), now, epoch)),
         "throttled": gpu::throttled(name, gpus, epoch),
         "stalls": reading.stalls,
         "several_engines": reading.several_engines,
@@ -100,16 +100,16 @@ fn describe(knee: &Knee, now: Timestamp, epoch: f64) -> Value {
         "confidence": confidence(knee),
         "unexplained": knee.unexplained,
         "blocks": knee.blocks,
-        "updated_at": epoch + knee.updated_at.as_nanos() as f64 / 1e9,
+        "updated_at": epoch + knee.updated_at.as_secs_f64(),
         "age_s": now.since(knee.updated_at).as_secs_f64(),
     })
 }
 
-/// The last shift, with what held the backend's GPUs back at that time: whoever asks why the knee moved reads it here.
-fn moved(shift: Shift, beside: &[String], now: Timestamp, epoch: f64) -> Value {
+/// The last shift of the engine's speed, with the throttling of the backend's GPUs at that time, which may explain it.
+fn shifted(shift: Shift, beside: &[String], now: Timestamp, epoch: f64) -> Value {
     json!({
         "kind": shift.kind.word(),
-        "at": epoch + shift.at.as_nanos() as f64 / 1e9,
+        "at": epoch + shift.at.as_secs_f64(),
         "age_s": now.since(shift.at).as_secs_f64(),
         "beside": beside,
     })
@@ -124,7 +124,7 @@ fn predicted(prediction: &Prediction) -> Value {
     })
 }
 
-fn advised(advice: &Advice) -> Value {
+fn describe_advice(advice: &Advice) -> Value {
     let Advice { engine, setting, value, low, high, .. } = advice;
     json!({ "engine": engine, "setting": setting, "value": value, "low": low, "high": high, "why": advice.why() })
 }
@@ -137,8 +137,8 @@ fn missing(evidence: Option<&crate::estimate::NotEnoughEvidence>) -> Vec<String>
     evidence.map_or_else(Vec::new, |evidence| evidence.why.iter().map(ToString::to_string).collect())
 }
 
-/// Throughput at loads up to the knee: X(D) = 1 / (1/U + a O/D), control.md 3.9. What a request costs beside the steps'
-/// overhead is the upper bound's 1/U, and `a O` follows from the knee, or from the prediction where no knee is known.
+/// Throughput at loads D up to the knee: X(D) = 1 / (1/U + a O/D). 1/U, the inverse of the upper bound, is the cost of a request
+/// without the overhead of the steps, and `a O` follows from the knee, or from the prediction where no knee is known.
 fn curve(reading: &Reading) -> Value {
     let end = match (&reading.knee, &reading.prediction) {
         (Ok(knee), _) => Some((knee.requests_per_second.value, knee.in_flight.value)),
@@ -159,7 +159,7 @@ fn curve(reading: &Reading) -> Value {
     (1..=10).map(point).collect()
 }
 
-/// Requests that a batch client may keep in flight: those at the knee, seen or predicted.
+/// Requests that a batch client may keep in flight: those at the measured or predicted knee.
 fn suggested(reading: &Reading) -> Option<f64> {
     match (&reading.knee, &reading.prediction) {
         (Ok(knee), _) => Some(knee.in_flight.value),
@@ -168,7 +168,7 @@ fn suggested(reading: &Reading) -> Option<f64> {
     }
 }
 
-/// Whole seconds until what is beyond the knee has been worked off; 0 unless the backend is saturated.
+/// Whole seconds until the load above the knee is completed; 0 unless the backend is saturated.
 fn retry_after(reading: &Reading) -> u64 {
     if reading.state != SaturationState::Saturated {
         return 0;
@@ -192,6 +192,6 @@ fn severity(state: &SaturationState) -> u8 {
     }
 }
 
-/// Bounds of every `Retry-After` of ours.
+/// Bounds of every `Retry-After` of weir, in seconds.
 const LEAST: f64 = 1.0;
 const MOST: f64 = 30.0;

@@ -1,8 +1,8 @@
-//! The log: what is written, in which form, and what never is.
+//! The log: its lines, their form, and their level.
 //!
-//! One line per event on stderr, JSON or text, ASCII only, capped. The level is for weir's own events; other crates speak
-//! at WARN and above whatever it says, because their DEBUG lines print header values. The panic hook prints the place and
-//! not the payload, which may quote a request. It holds no log file and no rotation: the supervisor does that.
+//! One line for each event on standard error, JSON or text, ASCII only, of bounded length. The level is for weir's own events; other
+//! crates log at WARN and above at any level, because their DEBUG lines print header values. The panic hook prints the location and
+//! not the payload, which may quote a request. Absent: a log file and its rotation, which are the supervisor's.
 
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
@@ -19,7 +19,7 @@ use super::stderr;
 /// The log cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// It was before.
+    /// `init` was called before.
     #[error("the log is set up already")]
     AlreadySetUp,
     /// Its thread cannot be started.
@@ -27,7 +27,7 @@ pub enum LogError {
     Thread(#[from] io::Error),
 }
 
-/// Sets the process's log up, the `log` crate's events included. To be called once.
+/// Sets up the process's log, the `log` crate's events included. To be called once.
 pub fn init(format: LogFormat, level: LogLevel) -> Result<LevelHandle, LogError> {
     stderr::start(move |lost| lost_lines_notice(lost, format))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter(level)).with_ansi(false);
@@ -60,7 +60,7 @@ impl LevelHandle {
     }
 }
 
-/// Makes a panic an ERROR line with its place only, and counts it in `panics`.
+/// Makes a panic an ERROR line with its location only, and counts it in `panics`.
 pub fn on_panic(panics: Arc<AtomicU64>) {
     std::panic::set_hook(Box::new(move |info| {
         panics.fetch_add(1, Relaxed);
@@ -69,18 +69,18 @@ pub fn on_panic(panics: Arc<AtomicU64>) {
 }
 
 fn report(info: &PanicHookInfo<'_>) {
-    let (file, line) = info.location().map_or(("unknown", 0), |place| (place.file(), place.line()));
+    let (file, line) = info.location().map_or(("unknown", 0), |location| (location.file(), location.line()));
     let thread = std::thread::current();
     tracing::error!(file, line, thread = thread.name().unwrap_or("unnamed"), "a task panicked");
 }
 
-/// weir at `level`, everybody else at WARN or quieter.
+/// weir at `level`, other crates at WARN or less.
 fn filter(level: LogLevel) -> EnvFilter {
     let others = match level {
         LogLevel::Error => LogLevel::Error,
         LogLevel::Warn | LogLevel::Info | LogLevel::Debug => LogLevel::Warn,
     };
-    // Whoever turns the access log on wants to see it, whatever else is left out.
+    // The access log has a setting of its own, so the level does not leave it out.
     EnvFilter::new(format!("{},weir={},weir::access=info", others.as_str(), level.as_str()))
 }
 
@@ -99,7 +99,7 @@ impl<'a> MakeWriter<'a> for Lines {
 }
 
 impl Write for Lines {
-    /// The formatter hands one event over in one call.
+    /// The formatter writes one event in one call.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         stderr::line(safe_line(event, self.format));
         Ok(event.len())
@@ -110,7 +110,7 @@ impl Write for Lines {
     }
 }
 
-/// The line that stands for lost ones.
+/// The line in place of lost ones.
 fn lost_lines_notice(lost: u64, format: LogFormat) -> Vec<u8> {
     match format {
         LogFormat::Json => format!("{{\"level\":\"WARN\",\"message\":\"log lines were lost\",\"lost\":{lost}}}\n"),
@@ -119,8 +119,8 @@ fn lost_lines_notice(lost: u64, format: LogFormat) -> Vec<u8> {
     .into_bytes()
 }
 
-/// One line of printable ASCII: controls and everything beyond ASCII become `\uXXXX`, and too long a line is cut (text)
-/// or replaced by one that says so (JSON, where half an object helps nobody).
+/// One line of printable ASCII: control characters and non-ASCII become `\uXXXX`, and a line that is too long is cut (text) or
+/// replaced by one that says so (JSON, where half an object cannot be read).
 fn safe_line(event: &[u8], format: LogFormat) -> Vec<u8> {
     let event = event.strip_suffix(b"\n").unwrap_or(event);
     if event.len() > LONGEST && format == LogFormat::Json {
@@ -144,7 +144,7 @@ fn safe_line(event: &[u8], format: LogFormat) -> Vec<u8> {
     line
 }
 
-/// Our longest line has some twenty short fields.
+/// weir's longest line has some twenty short fields.
 const LONGEST: usize = 8 << 10;
 
 #[cfg(test)]
@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_level_is_for_our_own_events_and_others_stay_at_warn() {
+    fn the_level_is_for_own_events_and_others_stay_at_warn() {
         assert_eq!(filter(LogLevel::Info).to_string(), "weir::access=info,weir=info,warn");
         assert_eq!(filter(LogLevel::Debug).to_string(), "weir::access=info,weir=debug,warn");
         assert_eq!(filter(LogLevel::Warn).to_string(), "weir::access=info,weir=warn,warn");
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_printable_ascii_reaches_the_log_and_json_stays_json() {
+    fn lines_are_printable_ascii_and_json_stays_json() {
         let event = "{\"model\":\"\u{1b}[2J\u{202e}gpt \u{1f600}\"}\n";
         let line = safe_line(event.as_bytes(), LogFormat::Json);
         assert_eq!(line, b"{\"model\":\"\\u001b[2J\\u202egpt \\ud83d\\ude00\"}\n");

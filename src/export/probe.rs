@@ -1,6 +1,5 @@
-//! Synthetic load as the admin port sees it: a thing that can be started, stopped and asked, and its families.
-//!
-//! It holds no load and no guard; whoever does is behind the trait.
+//! Synthetic load on the admin port: start, stop, status, and its families. Absent: the load and its guard, which are behind the
+//! trait.
 
 use serde_json::{Value, json};
 
@@ -8,40 +7,40 @@ use super::exposition::{ExpositionWriter, FamilyDescription, Label};
 use super::families as f;
 use crate::measure::{Buckets, Snapshot};
 
-/// Whoever runs synthetic load.
+/// Runs synthetic load.
 pub trait ProbeControl: Send + Sync {
     /// Begins a run.
     ///
     /// # Errors
-    /// One is under way, or none can be begun: a sentence.
+    /// A run is under way, or none can start: a sentence that says why.
     fn start(&self) -> Result<(), String>;
 
     /// Ends the run at once; `false` when there is none.
     fn stop(&self) -> bool;
 
-    /// What goes on, and what the last run came to.
+    /// The run under way, and the result of the last one.
     fn status(&self) -> Status;
 }
 
-/// What goes on.
+/// The state of synthetic load.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Status {
     /// A run is under way.
     pub running: bool,
     /// Synthetic requests in flight that the current step asks for.
     pub held: u64,
-    /// Those that really are.
+    /// Synthetic requests in flight.
     pub in_flight: u64,
-    /// What each backend had of it, in the configuration's order.
+    /// Each backend's share, in the configuration's order.
     pub backends: Vec<SyntheticShare>,
     /// The last run.
     pub last: Option<RunSummary>,
 }
 
-/// What one backend had of synthetic load.
+/// One backend's share of synthetic load.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SyntheticShare {
-    /// Synthetic requests that ended, in the order of [`Ended::ALL`].
+    /// Synthetic requests that ended, in the order of [`SyntheticOutcome::ALL`].
     pub ended: [u64; SyntheticOutcome::ALL.len()],
     /// Their first-token times.
     pub ttft: Buckets,
@@ -50,7 +49,7 @@ pub struct SyntheticShare {
 /// How a synthetic request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SyntheticOutcome {
-    /// As it should.
+    /// Completely.
     Completed,
     /// Refused, by weir or by the backend.
     Refused,
@@ -58,7 +57,7 @@ pub enum SyntheticOutcome {
     Failed,
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunSummary {
     /// Why it ended, in a word.
@@ -67,13 +66,13 @@ pub struct RunSummary {
     pub sentence: String,
     /// Unix time of its end.
     pub ended_at: f64,
-    /// Requests a second that were served at best, of clients and run together: the engine can do at least that.
+    /// Highest rate of served requests a second, of clients and run together: a lower bound of the capacity.
     pub at_least: Option<f64>,
     /// The knee, when it was reached.
     pub knee: Option<SeenKnee>,
 }
 
-/// A knee that a run has seen, of all backends together.
+/// A knee that a run measured, over all backends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SeenKnee {
     /// Requests a second, of the clients' own length.
@@ -122,7 +121,7 @@ pub fn render(status: &Status) -> Value {
     })
 }
 
-/// A knee in the shape that `/knee` has.
+/// A knee in the shape of `/knee`.
 pub fn describe(knee: &SeenKnee, at: f64) -> Value {
     json!({
         "source": "probe",
@@ -133,16 +132,16 @@ pub fn describe(knee: &SeenKnee, at: f64) -> Value {
     })
 }
 
-/// Writes the families, once there is something to run. A run covers all backends: each has its own share of the requests,
-/// and the run's own state.
+/// Writes the families, if synthetic load is enabled. A run covers all backends: each one has its share of the requests, and the
+/// state of the run.
 pub fn write(exposition: &mut ExpositionWriter<'_>, snapshot: &Snapshot, status: Option<&Status>) {
     let Some(status) = status else { return };
-    let shares = snapshot.places.iter().filter_map(|place| status.backends.get(usize::from(place.0)));
+    let shares = snapshot.ids.iter().filter_map(|id| status.backends.get(id.index()));
     let known = snapshot.backends.iter().zip(&snapshot.served).zip(shares);
     let rows: Vec<([Label<'_>; 2], &SyntheticShare)> =
         known.map(|((backend, model), share)| ([("backend", &**backend), ("model_name", &**model)], share)).collect();
     let mut same = |family: &FamilyDescription, value: f64| {
-        exposition.column(family, |out| rows.iter().for_each(|(labels, _)| out.value(labels, value)));
+        exposition.family(family, |out| rows.iter().for_each(|(labels, _)| out.value(labels, value)));
     };
     same(&f::PROBE_ACTIVE, f64::from(u8::from(status.running)));
     if let Some(last) = &status.last {
@@ -150,12 +149,12 @@ pub fn write(exposition: &mut ExpositionWriter<'_>, snapshot: &Snapshot, status:
         same(&f::PROBE_LAST_OK, f64::from(u8::from(last.knee.is_some())));
     }
     exposition.single(&f::PROBE_HELD, status.held as f64);
-    exposition.column(&f::PROBE_REQUESTS, |out| {
+    exposition.family(&f::PROBE_REQUESTS, |out| {
         for ([backend, model], share) in &rows {
             for (ended, count) in SyntheticOutcome::ALL.iter().zip(share.ended) {
                 out.count(&[*backend, *model, ("outcome", ended.as_str())], count);
             }
         }
     });
-    exposition.column(&f::PROBE_TTFT, |out| rows.iter().for_each(|(labels, share)| out.histogram(labels, &share.ttft)));
+    exposition.family(&f::PROBE_TTFT, |out| rows.iter().for_each(|(labels, share)| out.histogram(labels, &share.ttft)));
 }

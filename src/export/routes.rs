@@ -1,7 +1,7 @@
-//! The admin port's pages: which paths there are, what each answers.
+//! The admin port's pages: the paths and their answers.
 //!
-//! A request arrives here after its caller was let in and its body read. It holds no sockets and no deadlines; only
-//! `/drain?wait=` waits, and only for the drain, and only the answer of `/events` has no end.
+//! A request arrives here once it is authorized and its body is read. Only `/drain?wait=` waits, for the drain, and only the answer
+//! of `/events` has no end. Absent: sockets and deadlines.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use super::auth::Action;
 use super::metrics::{self, Exposition};
 use super::page::hub::Frames;
 use super::page::{self, LivePage, PageFile};
-use super::{Handles, Mode, encoding, knee, probe, status};
+use super::{Handles, Mode, Reloaded, encoding, knee, probe, status};
 
 /// An answer of the admin port: whole, or the events of the live page.
 pub type AdminResponse = Response<Either<Full<Bytes>, Frames>>;
@@ -28,19 +28,19 @@ pub type AdminResponse = Response<Either<Full<Bytes>, Frames>>;
 pub enum AdminPage {
     /// The live page, or a file of it.
     Live(PageFile),
-    /// What the live page is told, as server-sent events.
+    /// The live page's frames, as server-sent events.
     Events,
     /// The exposition.
     Metrics,
     /// The process is alive; never depends on a backend.
     Alive,
-    /// New requests should come here; `?verbose` lists the checks.
+    /// The process should receive new requests; `?verbose` lists the checks.
     Ready,
-    /// The state of everything, as JSON.
+    /// The state of the process and its backends, as JSON.
     Status,
-    /// Per backend the knee, or what is missing to tell it.
+    /// The knee of each backend, or the evidence still missing for it.
     Knee,
-    /// What a batch client should do now.
+    /// Advice for a batch client.
     Saturation,
     /// The effective configuration.
     Config,
@@ -52,7 +52,7 @@ pub enum AdminPage {
     Undrain,
     /// The mode; `POST ?set=enforce` switches it.
     Mode,
-    /// Synthetic load: how it goes; `POST ?set=start` and `?set=stop` turn it.
+    /// The state of synthetic load; `POST ?set=start` and `?set=stop` start and stop it.
     Probe,
 }
 
@@ -94,8 +94,8 @@ impl AdminPage {
         }
     }
 
-    /// What calling it with `method` does.
-    pub fn act(self, method: &Method) -> Action {
+    /// The effect of calling it with `method`.
+    pub fn action(self, method: &Method) -> Action {
         match self {
             Self::Drain => Action::Drain,
             Self::Undrain | Self::Reload => Action::Change,
@@ -118,13 +118,13 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// A desk over these handles.
+    /// Pages over these handles.
     pub fn new(handles: Handles) -> Self {
         let exposition = Exposition::new(&handles.disabled);
         Self { handles, exposition, live: LivePage::default() }
     }
 
-    /// Told once a second, whoever calls: the live page's viewers hear from it.
+    /// Sends the live page's viewers a frame; called once a second.
     pub fn on_second(&self) {
         self.live.on_second(&self.handles);
     }
@@ -138,8 +138,8 @@ impl Pages {
             AdminPage::Alive => text(StatusCode::OK, "ok\n"),
             AdminPage::Ready => self.ready(uri),
             AdminPage::Status => body(StatusCode::OK, JSON, status::render(&self.handles)),
-            AdminPage::Knee | AdminPage::Saturation => self.judged(page),
-            AdminPage::Config => body(StatusCode::OK, JSON, (self.handles.config)()),
+            AdminPage::Knee | AdminPage::Saturation => self.estimates(page),
+            AdminPage::Config => body(StatusCode::OK, JSON, self.handles.backend.config()),
             AdminPage::Drain => self.drain(uri).await,
             AdminPage::Reload => self.reload(),
             AdminPage::Undrain => self.undrain(),
@@ -148,8 +148,8 @@ impl Pages {
         }
     }
 
-    /// How long an answer may take at most, beyond the time every answer has.
-    pub fn patience(page: AdminPage, uri: &Uri) -> Duration {
+    /// Time that an answer may take beyond the time of every answer.
+    pub fn extra_time(page: AdminPage, uri: &Uri) -> Duration {
         match page {
             AdminPage::Drain => wait(uri).ok().flatten().unwrap_or_default(),
             _ => Duration::ZERO,
@@ -157,7 +157,7 @@ impl Pages {
     }
 
     fn probe(&self, method: &Method, uri: &Uri) -> AdminResponse {
-        let Some(probe) = &self.handles.probe else {
+        let Some(probe) = self.handles.backend.probe() else {
             if *method != Method::POST {
                 return body(StatusCode::OK, JSON, line(&probe::render(&probe::Status::default())));
             }
@@ -182,7 +182,10 @@ impl Pages {
 
     fn events(&self) -> AdminResponse {
         let Some(frames) = self.live.join(&self.handles) else {
-            let mut answer = problem(StatusCode::SERVICE_UNAVAILABLE, "as many pages are open as are told at a time");
+            let mut answer = problem(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the limit of open live pages is reached; close one and try again",
+            );
             answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
             return answer;
         };
@@ -198,11 +201,11 @@ impl Pages {
             }
         };
         let wants_gzip =
-            headers.get_all(ACCEPT_ENCODING).iter().filter_map(|v| v.to_str().ok()).any(encoding::takes_gzip);
-        let packed = wants_gzip.then(|| encoding::gzip(exposition.as_bytes())).flatten();
-        let mut answer = match packed {
-            Some(packed) => {
-                let mut answer = body(StatusCode::OK, metrics::CONTENT_TYPE, packed);
+            headers.get_all(ACCEPT_ENCODING).iter().filter_map(|v| v.to_str().ok()).any(encoding::accepts_gzip);
+        let compressed = wants_gzip.then(|| encoding::gzip(exposition.as_bytes())).flatten();
+        let mut answer = match compressed {
+            Some(compressed) => {
+                let mut answer = body(StatusCode::OK, metrics::CONTENT_TYPE, compressed);
                 answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
                 answer
             }
@@ -212,29 +215,29 @@ impl Pages {
         answer
     }
 
-    fn judged(&self, page: AdminPage) -> AdminResponse {
+    fn estimates(&self, page: AdminPage) -> AdminResponse {
         let snapshot = self.handles.ledger.snapshot(self.handles.clock.now());
-        let facts = self.handles.facts.facts().of(&snapshot);
+        let process = self.handles.backend.state().of(&snapshot);
         let described = match page {
             AdminPage::Knee => {
-                let mut described = knee::knee(&snapshot, &facts.judged, &facts.gpus, facts.epoch);
-                described["probe"] = self.probed();
+                let mut described = knee::knee(&snapshot, &process.estimates, &process.gpus, process.epoch);
+                described["probe"] = self.probe_knee();
                 described
             }
-            _ => knee::saturation(&snapshot, &facts.judged),
+            _ => knee::saturation(&snapshot, &process.estimates),
         };
         body(StatusCode::OK, JSON, line(&described))
     }
 
-    /// The knee that the last run of synthetic load has seen, of all backends together.
-    fn probed(&self) -> serde_json::Value {
-        let last = self.handles.probe.as_ref().and_then(|probe| probe.status().last);
+    /// The knee that the last run of synthetic load measured, over all backends.
+    fn probe_knee(&self) -> serde_json::Value {
+        let last = self.handles.backend.probe().and_then(|probe| probe.status().last);
         let seen = last.and_then(|last| Some(probe::describe(&last.knee?, last.ended_at)));
         seen.unwrap_or_default()
     }
 
     fn ready(&self, uri: &Uri) -> AdminResponse {
-        let checks = self.handles.readiness.checks();
+        let checks = self.handles.backend.readiness();
         let ready = checks.iter().all(|check| check.passed);
         let verdict = if ready { "ready\n" } else { "not ready\n" };
         let mut answer = String::new();
@@ -252,10 +255,10 @@ impl Pages {
         let Ok(wait) = wait(uri) else {
             return problem(StatusCode::BAD_REQUEST, "wait must be a duration like 120s, an hour at most");
         };
-        let drain = &self.handles.drain;
-        drain.begin();
+        let backend = &self.handles.backend;
+        backend.begin_drain();
         let Some(wait) = wait else { return self.drain_state(StatusCode::OK, "draining") };
-        match tokio::time::timeout(wait, drain.drained()).await {
+        match tokio::time::timeout(wait, backend.drained()).await {
             Ok(true) => self.drain_state(StatusCode::OK, "empty"),
             Ok(false) => self.drain_state(StatusCode::CONFLICT, "cancelled"),
             Err(_) => self.drain_state(StatusCode::GATEWAY_TIMEOUT, "timeout"),
@@ -263,8 +266,8 @@ impl Pages {
     }
 
     fn reload(&self) -> AdminResponse {
-        match self.handles.reload.reload() {
-            Ok((changed, needs_restart)) => {
+        match self.handles.backend.reload() {
+            Ok(Reloaded { changed, needs_restart }) => {
                 body(StatusCode::OK, JSON, line(&json!({ "changed": changed, "needs_restart": needs_restart })))
             }
             Err(why) => text(StatusCode::BAD_REQUEST, format!("{why}\n")),
@@ -272,7 +275,7 @@ impl Pages {
     }
 
     fn undrain(&self) -> AdminResponse {
-        if self.handles.drain.cancel() {
+        if self.handles.backend.cancel_drain() {
             self.drain_state(StatusCode::OK, "serving")
         } else {
             self.drain_state(StatusCode::CONFLICT, "stopping")
@@ -284,14 +287,14 @@ impl Pages {
             let Some(mode) = Mode::ALL.into_iter().find(|mode| mode.as_str() == word) else {
                 return problem(StatusCode::BAD_REQUEST, "write ?set=observe or ?set=enforce");
             };
-            self.handles.mode.switch(mode);
+            self.handles.backend.set_mode(mode);
         }
-        body(StatusCode::OK, JSON, line(&json!({ "mode": self.handles.mode.mode().as_str() })))
+        body(StatusCode::OK, JSON, line(&json!({ "mode": self.handles.backend.mode().as_str() })))
     }
 
     fn drain_state(&self, status: StatusCode, state: &str) -> AdminResponse {
-        let drain = &self.handles.drain;
-        let state = json!({ "state": state, "draining": drain.draining(), "underway": drain.underway() });
+        let backend = &self.handles.backend;
+        let state = json!({ "state": state, "draining": backend.is_draining(), "underway": backend.in_flight() });
         body(status, JSON, line(&state))
     }
 }
@@ -388,9 +391,9 @@ mod tests {
 
     #[test]
     fn only_the_drain_is_given_more_time() {
-        assert_eq!(Pages::patience(AdminPage::Drain, &uri("/drain?wait=7s")), Duration::from_secs(7));
-        assert_eq!(Pages::patience(AdminPage::Drain, &uri("/drain?wait=x")), Duration::ZERO);
-        assert_eq!(Pages::patience(AdminPage::Status, &uri("/status?wait=7s")), Duration::ZERO);
+        assert_eq!(Pages::extra_time(AdminPage::Drain, &uri("/drain?wait=7s")), Duration::from_secs(7));
+        assert_eq!(Pages::extra_time(AdminPage::Drain, &uri("/drain?wait=x")), Duration::ZERO);
+        assert_eq!(Pages::extra_time(AdminPage::Status, &uri("/status?wait=7s")), Duration::ZERO);
     }
 
     #[test]

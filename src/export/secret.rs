@@ -1,6 +1,6 @@
 //! A setting that is never shown: not in a log, not in `/config`, not in the sentence about a mistake.
 //!
-//! It holds no rule about who must know it (visitor.rs).
+//! Absent: the rule about which requests need it (`auth`).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -20,7 +20,7 @@ impl Secret {
         fits.then_some(Self(text))
     }
 
-    /// The token itself, for whoever compares it.
+    /// The token itself, to compare with.
     pub fn reveal(&self) -> &str {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! What the exporters can be told: where the admin port is, what is logged, which families are shown, where the journal goes.
+//! Settings of the exporters: the admin port, the log, spans, the families and their buckets, the journal.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,11 +15,11 @@ use super::secret::Secret;
 pub struct Admin {
     /// Address of metrics, health, status, reload and drain; loopback unless probes and scrapes come from elsewhere.
     pub listen: SocketAddr,
-    /// What a change (reload, undrain, a drain from another machine) must present as `Authorization: Bearer …`; `null` is nothing.
+    /// The token that a change (reload, undrain, a drain from another machine) must carry as `Authorization: Bearer …`; `null`: none.
     /// Write `${WEIR_ADMIN_TOKEN}` or `${file:/run/secrets/token}`, not the token itself.
     pub token: Option<Secret>,
-    /// Names under which the port is called, beside addresses and `localhost`. A page that makes a name of its own lead here
-    /// is refused, and so is every name that is not in this list.
+    /// Names in `Host` that the port accepts, beside addresses and `localhost`. Every other name is refused, which stops pages
+    /// that use DNS rebinding.
     pub hosts: Vec<String>,
 }
 
@@ -39,7 +39,7 @@ pub struct LogSettings {
     pub level: LogLevel,
     /// Whether every finished request gets a line: lengths, times and outcome, never content.
     pub access: bool,
-    /// Such lines a second, on average. Beyond it requests that went well are left out, and the next line says how many.
+    /// Most such lines a second, on average. Above it lines of completed requests are left out, and the next line says how many.
     pub access_rate: u32,
 }
 
@@ -60,20 +60,20 @@ pub struct Otlp {
     /// Share of the traces that begin here. A trace that began before follows its own sampled flag.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub sample_ratio: f64,
-    /// What OpenTelemetry's own variables say.
+    /// The values of OpenTelemetry's own variables.
     #[serde(skip)]
     pub variables: BTreeMap<&'static str, String>,
 }
 
 impl Otlp {
-    /// Keeps what `environment` says in OpenTelemetry's own variables.
-    pub fn hear(&mut self, environment: &dyn Fn(&str) -> Option<String>) {
-        let said = |name: &'static str| Some((name, environment(name).filter(|value| !value.is_empty())?));
-        self.variables = OTEL_VARIABLES.into_iter().filter_map(said).collect();
+    /// Reads OpenTelemetry's own variables from `environment`.
+    pub fn read_variables(&mut self, environment: &dyn Fn(&str) -> Option<String>) {
+        let variable = |name: &'static str| Some((name, environment(name).filter(|value| !value.is_empty())?));
+        self.variables = OTEL_VARIABLES.into_iter().filter_map(variable).collect();
     }
 }
 
-/// The variables that are heard.
+/// The variables that are read.
 const OTEL_VARIABLES: [&str; 10] = [
     "OTEL_SDK_DISABLED",
     "OTEL_SERVICE_NAME",
@@ -108,11 +108,11 @@ pub enum LogFormat {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogLevel {
-    /// An operator must act.
+    /// The operator must act.
     Error,
-    /// An operator may care.
+    /// The operator may need to act.
     Warn,
-    /// What happened.
+    /// Normal events.
     #[default]
     Info,
     /// Each step of each request too, by its id: to follow one request, not for good.

@@ -1,10 +1,10 @@
-//! Who is told of the ends of requests: the access log, and whoever sends spans.
+//! Where reports of ended requests go: the access log and the exporter of spans.
 
 use super::access::AccessLog;
 use super::otlp::Spans;
 use crate::measure;
 
-/// Hands each report to whoever wants it.
+/// Each report goes to every sink that is configured.
 #[derive(Default)]
 pub struct ReportSinks {
     pub access: Option<AccessLog>,
@@ -24,9 +24,9 @@ impl measure::ReportSink for ReportSinks {
         }
     }
 
-    fn unbooked(&self, report: measure::UnmeasuredRequest) {
+    fn unmeasured(&self, report: measure::UnmeasuredRequest) {
         if let Some(access) = &self.access {
-            access.unbooked(report);
+            access.unmeasured(report);
         }
     }
 }

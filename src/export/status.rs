@@ -1,7 +1,7 @@
-//! `/status`: the state of everything as one JSON object, for people and small programs.
+//! `/status`: the state of the process and its backends as one JSON object, for people and small programs.
 //!
-//! The shape is stable: a value without a source yet is null or `unknown`, never a missing key. A backend's models are
-//! added up. It is made from the same snapshot as `/metrics` and keeps nothing between two calls.
+//! The shape is stable: a value that is not known yet is null or `unknown`, never a missing key. The models of a backend are summed.
+//! It is made from the same snapshot as `/metrics` and keeps nothing between two calls.
 
 use std::time::Duration;
 
@@ -17,37 +17,37 @@ use crate::vocabulary::time::Timestamp;
 /// The status now, as one line of JSON.
 pub fn render(handles: &Handles) -> String {
     let snapshot = handles.ledger.snapshot(handles.clock.now());
-    format!("{}\n", describe(&snapshot, &handles.facts.facts().of(&snapshot), handles.drain.draining()))
+    format!("{}\n", describe(&snapshot, &handles.backend.state().of(&snapshot), handles.backend.is_draining()))
 }
 
-/// The status of one snapshot. The process's clock starts with the process, so its `at` is the uptime.
-pub fn describe(snapshot: &Snapshot, facts: &ProcessState, draining: bool) -> Value {
-    let backends = snapshot.backends.iter().enumerate().map(|(place, name)| {
-        let accounts: Vec<_> = snapshot.accounts.iter().filter(|books| books.backend == *name).collect();
-        let recent = snapshot.recent.get(place).cloned().unwrap_or_default();
-        let mut described = backend(name, facts.up.get(place).copied().unwrap_or(false), &accounts, &recent, snapshot);
-        if let Some(Some(judged)) = facts.judged.get(place) {
-            described["saturation"] = saturation(&judged.reading, snapshot.at);
+/// The status of one snapshot. The clock starts with the process, so the snapshot's `at` is the uptime.
+pub fn describe(snapshot: &Snapshot, process: &ProcessState, draining: bool) -> Value {
+    let backends = snapshot.backends.iter().enumerate().map(|(i, name)| {
+        let accounts: Vec<_> = snapshot.accounts.iter().filter(|account| account.backend == *name).collect();
+        let recent = snapshot.recent.get(i).cloned().unwrap_or_default();
+        let mut described = backend(name, process.up.get(i).copied().unwrap_or(false), &accounts, &recent, snapshot);
+        if let Some(Some(estimate)) = process.estimates.get(i) {
+            described["saturation"] = saturation(&estimate.reading, snapshot.at);
         }
-        let bad_answers = facts.bad_answers.get(place).copied().unwrap_or_default();
+        let bad_answers = process.bad_answers.get(i).copied().unwrap_or_default();
         described["bad_answers"] = object(BadAnswer::ALL.map(|reason| (reason.as_str(), bad_answers[reason.index()])));
-        described["limits"] = gate_status::describe(facts.gates.get(place));
-        described["engine"] = engine_report::describe(facts.reported.get(place).and_then(Option::as_ref));
+        described["limits"] = gate_status::describe(process.gates.get(i));
+        described["engine"] = engine_report::describe(process.engine_reports.get(i).and_then(Option::as_ref));
         described
     });
     json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "mode": facts.mode.as_str(),
+        "mode": process.mode.as_str(),
         "draining": draining,
-        "uptime_s": snapshot.at.as_nanos() as f64 / 1e9,
+        "uptime_s": snapshot.at.as_secs_f64(),
         "backends": backends.collect::<Vec<_>>(),
-        "gpus": gpu::describe(&facts.gpus, snapshot.at, facts.epoch),
+        "gpus": gpu::describe(&process.gpus, snapshot.at, process.epoch),
     })
 }
 
 fn backend(name: &str, up: bool, accounts: &[&AccountSnapshot], recent: &WindowView, snapshot: &Snapshot) -> Value {
-    let phase = |phase: Phase| sum(accounts, |books| books.in_flight[phase.index()]);
-    let oldest = accounts.iter().filter_map(|books| books.oldest_queued).min();
+    let phase = |phase: Phase| sum(accounts, |account| account.in_flight[phase.index()]);
+    let oldest = accounts.iter().filter_map(|account| account.oldest_queued).min();
     let oldest = oldest.map_or(Duration::ZERO, |since| snapshot.at.since(since));
     json!({
         "name": name,
@@ -55,9 +55,9 @@ fn backend(name: &str, up: bool, accounts: &[&AccountSnapshot], recent: &WindowV
         "rates_10s": rates(&recent.rates_10s),
         "rates_60s": rates(&recent.rates_60s),
         "in_flight": phase(Phase::Prefill) + phase(Phase::Decode),
-        "pending": sum(accounts, |books| books.pending),
+        "pending": sum(accounts, |account| account.pending),
         "decoding": phase(Phase::Decode),
-        "queue": { "depth": sum(accounts, |books| books.queued.iter().sum()), "oldest_s": oldest.as_secs_f64() },
+        "queue": { "depth": sum(accounts, |account| account.queued.iter().sum()), "oldest_s": oldest.as_secs_f64() },
         "ttft_s": quantiles(recent.ttft),
         "upstream_ttft_s": quantiles(recent.upstream_ttft),
         "itl_s": quantiles(recent.itl),
@@ -79,13 +79,14 @@ fn saturation(reading: &Reading, now: Timestamp) -> Value {
 }
 
 fn totals(accounts: &[&AccountSnapshot]) -> Value {
-    let finished = |outcome: Outcome| sum(accounts, |books| books.finished[outcome.index()].iter().sum());
-    let shed = |reason: ShedReason| sum(accounts, |books| books.shed.iter().map(|counts| counts[reason.index()]).sum());
-    let moved = |direction: Direction| sum(accounts, |books| books.moved[direction.index()]);
-    let abandoned = |phase: AbandonPhase| sum(accounts, |books| books.abandoned[phase.index()]);
+    let finished = |outcome: Outcome| sum(accounts, |account| account.finished[outcome.index()].iter().sum());
+    let shed =
+        |reason: ShedReason| sum(accounts, |account| account.shed.iter().map(|counts| counts[reason.index()]).sum());
+    let moved = |direction: Direction| sum(accounts, |account| account.moved[direction.index()]);
+    let abandoned = |phase: AbandonPhase| sum(accounts, |account| account.abandoned[phase.index()]);
     json!({
-        "offered": sum(accounts, |books| books.offered.iter().sum()),
-        "admitted": sum(accounts, |books| books.admitted.iter().sum()),
+        "offered": sum(accounts, |account| account.offered.iter().sum()),
+        "admitted": sum(accounts, |account| account.admitted.iter().sum()),
         "completed": finished(Outcome::Completed),
         "shed": object(ShedReason::ALL.map(|reason| (reason.as_str(), shed(reason)))),
         "abandoned": object(AbandonPhase::ALL.map(|phase| (phase.as_str(), abandoned(phase)))),
@@ -104,13 +105,13 @@ fn rates(rates: &Rates) -> Value {
     })
 }
 
-/// p50, p90 and p99 in seconds; null when nothing was seen.
+/// p50, p90 and p99 in seconds; null without observations.
 fn quantiles(of: Option<Quantiles>) -> Value {
     json!({ "p50": of.map(|q| q.p50), "p90": of.map(|q| q.p90), "p99": of.map(|q| q.p99) })
 }
 
 fn sum(accounts: &[&AccountSnapshot], count: impl Fn(&AccountSnapshot) -> u64) -> u64 {
-    accounts.iter().map(|books| count(books)).sum()
+    accounts.iter().map(|account| count(account)).sum()
 }
 
 fn object<const N: usize>(counts: [(&str, u64); N]) -> Value {

@@ -1,75 +1,68 @@
-//! The thread that writes the log: whoever says something hands a line over and never waits for standard error.
+//! The thread that writes the log to standard error, so that no caller waits for it.
 //!
-//! A pipe that nobody reads fills within seconds; then lines are dropped and counted, and the next one that gets through is
-//! preceded by the count. It knows no form of a line.
+//! A pipe without a reader fills within seconds; then lines are dropped and counted (`sink`), and a notice with the count precedes
+//! the next line that is written. Absent: the form of a line (`logging`).
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
+use super::sink::{LostCount, Sink};
+
 enum LogItem {
     Line(Vec<u8>),
-    /// Everything before is written.
+    /// Everything before it is written when it is answered.
     Mark(SyncSender<()>),
 }
 
-static SENDER: OnceLock<SyncSender<LogItem>> = OnceLock::new();
-static LOST: AtomicU64 = AtomicU64::new(0);
+static SINK: OnceLock<Sink<SyncSender<LogItem>>> = OnceLock::new();
 
 /// Writes a whole line, or drops and counts it. Before the first `start` it is written at once.
 pub(super) fn line(line: Vec<u8>) {
-    let Some(sender) = SENDER.get() else {
-        // Nobody can be told that this fails.
-        let _ = io::stderr().lock().write_all(&line);
-        return;
-    };
-    if sender.try_send(LogItem::Line(line)).is_err() {
-        LOST.fetch_add(1, Relaxed);
+    match SINK.get() {
+        Some(sink) => sink.offer(LogItem::Line(line)),
+        // There is nowhere to report that this fails.
+        None => drop(io::stderr().lock().write_all(&line)),
     }
 }
 
-/// Starts the thread; a second call changes nothing. `confess` makes the line that says how many were dropped.
+/// Starts the thread; a second call changes nothing. `notice` makes the line that says how many were dropped.
 ///
 /// # Errors
 /// The thread cannot be started.
-pub(super) fn start(confess: impl Fn(u64) -> Vec<u8> + Send + 'static) -> io::Result<()> {
-    let (sender, receiver) = sync_channel(CAPACITY);
-    if SENDER.set(sender).is_ok() {
+pub(super) fn start(notice: impl Fn(u64) -> Vec<u8> + Send + 'static) -> io::Result<()> {
+    let (sink, receiver) = Sink::blocking(CAPACITY);
+    let lost = sink.lost_count();
+    if SINK.set(sink).is_ok() {
         std::thread::Builder::new()
             .name("weir-log".into())
-            .spawn(move || run(&receiver, &LOST, || io::stderr().lock(), confess))?;
+            .spawn(move || run(&receiver, &lost, || io::stderr().lock(), notice))?;
     }
     Ok(())
 }
 
-/// Waits until what was said so far is written, but not for long.
+/// Waits up to one second until the lines so far are written.
 pub fn flush() {
-    let Some(sender) = SENDER.get() else { return };
+    let Some(sink) = SINK.get() else { return };
     let (done, written) = sync_channel(1);
-    if sender.try_send(LogItem::Mark(done)).is_ok() {
-        let _ = written.recv_timeout(PATIENCE);
+    if sink.offer_uncounted(LogItem::Mark(done)) {
+        let _ = written.recv_timeout(FLUSH_TIMEOUT);
     }
 }
 
 /// Lines that were dropped.
 pub fn lost() -> u64 {
-    LOST.load(Relaxed)
+    SINK.get().map_or(0, Sink::lost)
 }
 
-fn run<W: Write>(
-    receiver: &Receiver<LogItem>,
-    lost: &AtomicU64,
-    out: impl Fn() -> W,
-    confess: impl Fn(u64) -> Vec<u8>,
-) {
-    let mut confessed = 0;
+fn run<W: Write>(receiver: &Receiver<LogItem>, lost: &LostCount, out: impl Fn() -> W, notice: impl Fn(u64) -> Vec<u8>) {
+    let mut noticed = 0;
     for item in receiver {
-        let now_lost = lost.load(Relaxed);
-        if now_lost > confessed {
-            let _ = out().write_all(&confess(now_lost - confessed));
-            confessed = now_lost;
+        let now_lost = lost.get();
+        if now_lost > noticed {
+            let _ = out().write_all(&notice(now_lost - noticed));
+            noticed = now_lost;
         }
         match item {
             LogItem::Line(line) => drop(out().write_all(&line)),
@@ -78,10 +71,10 @@ fn run<W: Write>(
     }
 }
 
-/// Of some hundred bytes each: a few mebibytes.
+/// Lines of some hundred bytes each: a few MiB.
 const CAPACITY: usize = 8192;
-/// A process that ends does not wait for whoever does not read.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// A process that ends does not wait for a pipe without a reader.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -103,14 +96,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_dropped_is_said_before_the_next_line_and_only_once() {
-        let (sender, receiver) = sync_channel(4);
-        for line in ["one\n", "two\n"] {
-            sender.send(LogItem::Line(line.into())).unwrap();
+    fn the_notice_precedes_the_next_line_and_stands_once() {
+        let (sink, receiver) = Sink::blocking(2);
+        for line in ["one\n", "two\n", "three\n"] {
+            sink.offer(LogItem::Line(line.into()));
         }
-        drop(sender);
-        let (kept, lost) = (KeptLines::default(), AtomicU64::new(7));
+        let (kept, lost) = (KeptLines::default(), sink.lost_count());
+        drop(sink);
         run(&receiver, &lost, || kept.clone(), |n| format!("lost {n}\n").into_bytes());
-        assert_eq!(String::from_utf8(kept.0.lock().unwrap().clone()).unwrap(), "lost 7\none\ntwo\n");
+        assert_eq!(String::from_utf8(kept.0.lock().unwrap().clone()).unwrap(), "lost 1\none\ntwo\n");
     }
 }

@@ -1,7 +1,7 @@
-//! What NVIDIA's library says of the GPUs: context beside what weir measures itself, never a condition for anything.
+//! GPU readings from NVIDIA's library: context for weir's own measurements, never a condition for a decision.
 //!
-//! A thread of its own asks, as a driver's answer may take long or never come; it leaves what it learnt on a `Seat` whose
-//! readers never wait. Without a library there is one line in the log and nothing else.
+//! A thread of its own reads, because a driver's answer may take long or never arrive; it publishes the latest round in
+//! `GpuReadings`, whose readers never wait. Without a library there is one line in the log and nothing else.
 
 pub mod nvml;
 pub mod reading;
@@ -23,7 +23,7 @@ use self::track::{GpuTenant, Tracker};
 use crate::clock::Clock;
 use crate::vocabulary::time::Timestamp;
 
-/// Where the last round lies.
+/// The latest round of readings.
 #[derive(Debug)]
 pub struct GpuReadings {
     round: ArcSwap<PollRound>,
@@ -41,12 +41,12 @@ impl GpuReadings {
         Arc::new(Self { round: ArcSwap::default(), freshness: (interval * ROUNDS).max(LEAST_FRESHNESS) })
     }
 
-    /// A latest on which nothing will ever lie.
+    /// Readings without a GPU, for ever.
     pub fn empty() -> Arc<Self> {
         Self::new(Duration::ZERO)
     }
 
-    /// The GPUs at `now`. When no round has ended for long, only who they are is left: a question hangs.
+    /// The GPUs at `now`. When no round has ended for long, a call hangs, and only the identities are left.
     pub fn devices(&self, now: Timestamp) -> Vec<Device> {
         let round = self.round.load();
         if self.is_silent(now) {
@@ -61,12 +61,12 @@ impl GpuReadings {
     }
 }
 
-/// The thread that asks. Dropping it asks the thread to end, and waits only a moment: it may hang in the driver.
+/// The thread that reads. Dropping it stops the thread and waits at most 250 ms: it may hang in the driver.
 #[derive(Debug)]
 pub struct GpuMonitor {
     latest: Arc<GpuReadings>,
     stop: Option<Sender<()>>,
-    /// Behind a lock only so that a `Watch` can be shared; whoever drops it has it alone.
+    /// Behind a lock only so that the monitor is `Sync`; its drop has the only reference.
     ended: Mutex<Receiver<()>>,
 }
 
@@ -86,17 +86,17 @@ impl GpuMonitor {
         }
         let latest = GpuReadings::new(settings.interval);
         let ((stop, stopped), (ending, ended)) = (mpsc::channel(), mpsc::channel());
-        let asker = Asker { latest: latest.clone(), stopped, interval: settings.interval, tenants, clock };
+        let poller = Poller { latest: latest.clone(), stopped, interval: settings.interval, tenants, clock };
         let expected = settings.enabled == Enabled::Yes;
         std::thread::Builder::new().name("weir-gpu".into()).spawn(move || {
             // Dropped at the end, also of a panic.
             let _ending: Sender<()> = ending;
-            asker.run(&driver, expected);
+            poller.run(&driver, expected);
         })?;
         Ok(Some(Self { latest, stop: Some(stop), ended: Mutex::new(ended) }))
     }
 
-    /// Where to read what it found.
+    /// Its readings.
     pub fn latest(&self) -> Arc<GpuReadings> {
         self.latest.clone()
     }
@@ -106,16 +106,16 @@ impl Drop for GpuMonitor {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Ok(ended) = self.ended.get_mut() {
-            let _ = ended.recv_timeout(PARTING);
+            let _ = ended.recv_timeout(STOP_WAIT);
         }
     }
 }
 
-/// Says in the log when the thread hangs, and when it answers again; runs for as long as somebody lets it.
+/// Logs when the thread hangs and when it answers again; runs until the task ends.
 pub async fn guard(latest: Arc<GpuReadings>, clock: Clock) {
     let mut silent = false;
     loop {
-        tokio::time::sleep(GUARD).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
         if latest.is_silent(clock.now()) != silent {
             silent = !silent;
             match silent {
@@ -126,8 +126,8 @@ pub async fn guard(latest: Arc<GpuReadings>, clock: Clock) {
     }
 }
 
-/// What the thread does.
-struct Asker {
+/// The thread's state.
+struct Poller {
     latest: Arc<GpuReadings>,
     stopped: Receiver<()>,
     interval: Duration,
@@ -135,40 +135,40 @@ struct Asker {
     clock: Clock,
 }
 
-impl Asker {
-    /// Asks until it is stopped. Where nothing answers at first it gives up, unless GPUs are `expected`.
+impl Poller {
+    /// Reads until it is stopped. Without a source at the first try it gives up, unless GPUs are `expected`.
     fn run(&self, driver: &impl Driver, expected: bool) {
-        let (mut said, mut ever) = (None, expected);
+        let (mut warned, mut ever) = (None, expected);
         loop {
-            match driver.attend(&mut |source| self.attend(source)) {
-                Ok(()) => (said, ever) = (None, true),
-                Err(why) if ever => warn_once(&mut said, why),
+            match driver.with_source(&mut |source| self.with_source(source)) {
+                Ok(()) => (warned, ever) = (None, true),
+                Err(why) if ever => warn_once(&mut warned, why),
                 Err(why) => return tracing::info!(reason = %why, "no readings of GPUs: there is no library for them"),
             }
-            if self.is_stopped_within(AGAIN) {
+            if self.is_stopped_within(RETRY_INTERVAL) {
                 return;
             }
         }
     }
 
-    /// Round after round, until it is stopped or every GPU has been lost for long: then the library is opened anew.
-    fn attend(&self, source: &mut dyn GpuSource) {
+    /// Round after round, until it is stopped or every GPU has been lost for long; then the library is opened again.
+    fn with_source(&self, source: &mut dyn GpuSource) {
         let identities = source.identities();
         tracing::info!(gpus = identities.len(), "GPUs are read");
-        let places = identities.len();
+        let gpus = identities.len();
         let mut tracker = Tracker::new(identities, &self.tenants);
         let mut answered = self.clock.now();
         loop {
-            for place in 0..places {
-                let sample = source.sample(place);
-                tracker.on_sample(place, sample, self.clock.now());
+            for index in 0..gpus {
+                let sample = source.sample(index);
+                tracker.on_sample(index, sample, self.clock.now());
             }
             let at = self.clock.now();
             self.latest.round.store(Arc::new(PollRound { at, devices: tracker.devices() }));
             if !tracker.all_lost() {
                 answered = at;
             }
-            if at.since(answered) > AGAIN || self.is_stopped_within(self.interval) {
+            if at.since(answered) > RETRY_INTERVAL || self.is_stopped_within(self.interval) {
                 return;
             }
         }
@@ -179,20 +179,20 @@ impl Asker {
     }
 }
 
-fn warn_once(said: &mut Option<Unavailable>, why: Unavailable) {
-    if said.as_ref() != Some(&why) {
+fn warn_once(warned: &mut Option<Unavailable>, why: Unavailable) {
+    if warned.as_ref() != Some(&why) {
         tracing::warn!(reason = %why, "no readings of GPUs; the library is tried again every minute");
-        *said = Some(why);
+        *warned = Some(why);
     }
 }
 
-/// A round is shown for so many intervals.
+/// Intervals for which a round is shown.
 const ROUNDS: u32 = 3;
-/// A busy driver takes its time.
+/// A busy driver is slow.
 const LEAST_FRESHNESS: Duration = Duration::from_secs(5);
-/// Between two tries to open the library, and how long GPUs are lost before it is opened anew.
-const AGAIN: Duration = Duration::from_secs(60);
-/// How long a stop waits for the thread: the driver should not be in use while the process ends, but it may hang.
-const PARTING: Duration = Duration::from_millis(250);
-/// How often the thread is looked after.
-const GUARD: Duration = Duration::from_secs(1);
+/// Between two tries to open the library, and the time for which GPUs are lost before it is opened again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(60);
+/// The longest wait of a stop for the thread: the driver should not be in use while the process ends, but it may hang.
+const STOP_WAIT: Duration = Duration::from_millis(250);
+/// Between two checks of the thread.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,7 +1,7 @@
-//! NVIDIA's library (NVML) as a source of readings: loaded at run time, every question of it may fail by itself.
+//! NVIDIA's library (NVML) as a source of readings: loaded at run time, and every call of it may fail on its own.
 //!
-//! Symbols load one by one, so that an old driver lacks single readings and not all of them. This file keeps nothing between
-//! two rounds, and it knows nothing of backends.
+//! Symbols load one by one, so an old driver lacks single readings and not all of them. Nothing is kept between two rounds. Absent:
+//! backends.
 
 use std::ffi::OsString;
 use std::mem::ManuallyDrop;
@@ -24,7 +24,7 @@ pub struct Library {
 }
 
 impl Library {
-    /// The one that the settings name, or the one that comes with a driver.
+    /// The library that the settings name, or the one of the driver.
     pub fn of(settings: &Settings) -> Self {
         let named = settings.library.as_ref().map(|path| path.clone().into_os_string());
         Self { file: named.unwrap_or_else(|| FILE.into()) }
@@ -32,9 +32,9 @@ impl Library {
 }
 
 impl Driver for Library {
-    fn attend(&self, body: &mut dyn FnMut(&mut dyn GpuSource)) -> Result<(), Unavailable> {
+    fn with_source(&self, body: &mut dyn FnMut(&mut dyn GpuSource)) -> Result<(), Unavailable> {
         let unavailable = |why: NvmlError| Unavailable(why.to_string());
-        // Closed by hand: what the wrapper does when it is dropped ends in a panic where the library lacks the call.
+        // Closed explicitly: the wrapper's drop panics where the library lacks the call.
         let nvml = ManuallyDrop::new(Nvml::builder().lib_path(&self.file).init().map_err(unavailable)?);
         if nvml.lib().nvmlShutdown.is_err() {
             return Err(Unavailable("the library cannot be closed again, so it is not NVML".to_owned()));
@@ -53,7 +53,7 @@ struct Gpus<'a> {
 struct Gpu<'a> {
     identity: Identity,
     device: Device<'a>,
-    /// Where its errors are heard; a failure says why they are not.
+    /// Its XID errors; a fault says why they are not reported.
     events: Result<EventSet<'a>, GpuFault>,
 }
 
@@ -61,7 +61,7 @@ impl<'a> Gpus<'a> {
     fn of(nvml: &'a Nvml) -> Result<Self, NvmlError> {
         let mut gpus = Vec::new();
         for index in 0..nvml.device_count()?.min(MOST) {
-            // Counted and closed to us: a container that was given others.
+            // Counted but not accessible: the container has other GPUs.
             let Ok(device) = nvml.device_by_index(index) else { continue };
             let instances = instances(index, &device);
             let identity = identity(index.to_string(), &device, false);
@@ -77,8 +77,8 @@ impl GpuSource for Gpus<'_> {
         self.gpus.iter().map(|gpu| gpu.identity.clone()).collect()
     }
 
-    fn sample(&mut self, place: usize) -> GpuSample {
-        let Some(gpu) = self.gpus.get(place) else { return GpuSample::default() };
+    fn sample(&mut self, index: usize) -> GpuSample {
+        let Some(gpu) = self.gpus.get(index) else { return GpuSample::default() };
         let mut round = DeviceQuery::default();
         let mut sample = if gpu.identity.instance { round.instance(&gpu.device) } else { round.whole(gpu) };
         sample.failed = round.failed;
@@ -86,7 +86,7 @@ impl GpuSource for Gpus<'_> {
     }
 }
 
-/// One round of questions to one GPU.
+/// One round of calls for one GPU.
 #[derive(Default)]
 struct DeviceQuery {
     failed: Vec<Failure>,
@@ -98,30 +98,30 @@ impl DeviceQuery {
         let (memory_used, memory_total) = self.memory(device);
         let milliwatts = |milliwatts: u32| f64::from(milliwatts) / 1e3;
         let figures = Figures {
-            utilization: self.ask("utilization", device.utilization_rates()).map(|rates| f64::from(rates.gpu) / 100.0),
+            utilization: self.read("utilization", device.utilization_rates()).map(|rates| f64::from(rates.gpu) / 100.0),
             memory_used,
             memory_total,
-            power: self.ask("power", device.power_usage()).map(milliwatts),
-            power_limit: self.ask("power_limit", device.enforced_power_limit()).map(milliwatts),
-            temperature: self.ask("temperature", device.temperature(TemperatureSensor::Gpu)).map(f64::from),
-            clock: CLOCKS.map(|clock| self.ask("clock", device.clock_info(clock)).map(hertz)),
-            clock_most: CLOCKS.map(|clock| self.ask("clock_most", device.max_clock_info(clock)).map(hertz)),
+            power: self.read("power", device.power_usage()).map(milliwatts),
+            power_limit: self.read("power_limit", device.enforced_power_limit()).map(milliwatts),
+            temperature: self.read("temperature", device.temperature(TemperatureSensor::Gpu)).map(f64::from),
+            clock: CLOCKS.map(|clock| self.read("clock", device.clock_info(clock)).map(hertz)),
+            clock_most: CLOCKS.map(|clock| self.read("clock_most", device.max_clock_info(clock)).map(hertz)),
             ecc: [MemoryError::Corrected, MemoryError::Uncorrected]
-                .map(|kind| self.ask("ecc", device.total_ecc_errors(kind, EccCounter::Volatile))),
-            mig: self.ask("mig", device.mig_mode()).map(|mode| mode.current == MIG_ON),
+                .map(|kind| self.read("ecc", device.total_ecc_errors(kind, EccCounter::Volatile))),
+            mig: self.read("mig", device.mig_mode()).map(|mode| mode.current == MIG_ON),
         };
-        let throttling = self.ask("throttling", device.current_throttle_reasons()).map(reasons);
+        let throttling = self.read("throttling", device.current_throttle_reasons()).map(reasons);
         GpuSample { figures, throttling, xid: self.errors(&gpu.events), failed: Vec::new() }
     }
 
-    /// An instance has a memory of its own; everything else is told by the whole GPU or by nobody.
+    /// An instance has a memory of its own; everything else is a reading of the whole GPU or of none.
     fn instance(&mut self, device: &Device<'_>) -> GpuSample {
         let (memory_used, memory_total) = self.memory(device);
         GpuSample { figures: Figures { memory_used, memory_total, ..Figures::default() }, ..GpuSample::default() }
     }
 
     fn memory(&mut self, device: &Device<'_>) -> (Option<f64>, Option<f64>) {
-        let memory = self.ask("memory", device.memory_info());
+        let memory = self.read("memory", device.memory_info());
         memory.map_or((None, None), |memory| (Some(memory.used as f64), Some(memory.total as f64)))
     }
 
@@ -138,13 +138,13 @@ impl DeviceQuery {
             match events.wait(WAIT_MILLIS) {
                 Ok(event) => errors.extend(event.event_data.map(number)),
                 Err(NvmlError::Timeout) => break,
-                Err(why) => return self.ask("xid", Err(why)),
+                Err(why) => return self.read("xid", Err(why)),
             }
         }
         Some(errors)
     }
 
-    fn ask<T>(&mut self, reading: &'static str, answer: Result<T, NvmlError>) -> Option<T> {
+    fn read<T>(&mut self, reading: &'static str, answer: Result<T, NvmlError>) -> Option<T> {
         let fault = |why| self.failed.push(Failure { reading, fault: GpuFault::from(why) });
         answer.map_err(fault).ok()
     }
@@ -162,19 +162,19 @@ impl From<NvmlError> for GpuFault {
     }
 }
 
-/// The instances of a divided GPU; none of one that is whole.
+/// The instances of a divided GPU.
 fn instances<'a>(index: u32, device: &Device<'a>) -> Vec<Gpu<'a>> {
     if !device.mig_mode().is_ok_and(|mode| mode.current == MIG_ON) {
         return Vec::new();
     }
-    let places = 0..device.mig_device_count().unwrap_or(0).min(MOST_INSTANCES);
-    let instance = |place| {
-        // Places without an instance answer that there is none.
-        let instance = device.mig_device_by_index(place).ok()?;
-        let identity = identity(format!("{index}:{place}"), &instance, true);
+    let indices = 0..device.mig_device_count().unwrap_or(0).min(MOST_INSTANCES);
+    let instance = |i| {
+        // An index without an instance is an error.
+        let instance = device.mig_device_by_index(i).ok()?;
+        let identity = identity(format!("{index}:{i}"), &instance, true);
         Some(Gpu { identity, device: instance, events: Err(GpuFault::NotOffered) })
     };
-    places.filter_map(instance).collect()
+    indices.filter_map(instance).collect()
 }
 
 fn identity(gpu: String, device: &Device<'_>, instance: bool) -> Identity {
@@ -183,7 +183,7 @@ fn identity(gpu: String, device: &Device<'_>, instance: bool) -> Identity {
     Identity { gpu, uuid, name: device.name().map(short).unwrap_or_default(), instance }
 }
 
-/// One set of events a GPU: registering at a shared one takes it away from all of them when one GPU refuses.
+/// One set of events for each GPU, because a failure to register one GPU at a shared set would end it for all.
 fn listen<'a>(nvml: &'a Nvml, device: &Device<'a>) -> Result<EventSet<'a>, GpuFault> {
     if nvml.lib().nvmlEventSetFree.is_err() {
         return Err(GpuFault::NotOffered);

@@ -1,6 +1,6 @@
-//! What is known of one GPU at one moment: figures that may each be missing, spells of throttling, XID errors.
+//! The readings of one GPU at one moment: figures that may each be missing, spells of throttling, XID errors.
 //!
-//! Values only, shared by whoever reads GPUs and whoever shows them. They know no library and no way to be read.
+//! Values only, shared by the reader and the exporters. Absent: the library and the way to read it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use crate::vocabulary::time::Timestamp;
 
-/// Which GPU this is, and whose.
+/// The identity of one GPU.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     /// The driver's index, or `GPU:INSTANCE` for an instance of a divided one (MIG).
     pub gpu: String,
-    /// The driver's own name for it, which survives a reboot; empty where it does not tell.
+    /// The driver's own id, which survives a reboot; empty where the driver gives none.
     pub uuid: String,
     /// The product's name.
     pub name: String,
@@ -27,32 +27,32 @@ pub struct Device {
     pub identity: Identity,
     /// The backends that run on it.
     pub backends: Vec<Arc<str>>,
-    /// Whether it answered the last time it was asked, and that was not long ago.
+    /// It answered the last call, and that was not long ago.
     pub up: bool,
     pub figures: Figures,
-    /// Why its clock is and was held back; `None` where that cannot be read.
+    /// Its throttling, now and before; `None` where that cannot be read.
     pub throttling: Option<Throttling>,
-    /// Errors that the driver reported since weir listens; `None` where it cannot.
+    /// Errors that the driver reported since weir started; `None` where it reports none.
     pub xid: Option<Xid>,
 }
 
 impl Device {
-    /// The same without anything that was read: only who it is.
+    /// The same without readings: the identity only.
     #[must_use]
     pub fn silent(&self) -> Self {
         Self { identity: self.identity.clone(), backends: self.backends.clone(), ..Self::default() }
     }
 }
 
-/// What one round of questions brought. Each figure is missing where it cannot be read.
+/// The figures of one round. Each is missing where it cannot be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Figures {
-    /// Share of the last moments in which some kernel ran.
+    /// Share of the last moments in which a kernel ran.
     pub utilization: Option<f64>,
     /// Bytes of device memory.
     pub memory_used: Option<f64>,
     pub memory_total: Option<f64>,
-    /// Watts drawn, and the most that the driver lets it draw.
+    /// Watts drawn, and the limit that the driver enforces.
     pub power: Option<f64>,
     pub power_limit: Option<f64>,
     /// Degrees Celsius of the core.
@@ -88,7 +88,7 @@ impl ClockKind {
 /// The label values of the two kinds of memory errors.
 pub const ECC: [&str; 2] = ["corrected", "uncorrected"];
 
-/// Why a clock is held back, in the words of `nvidia-smi`. Idleness is not among them.
+/// Why a clock is throttled, in the words of `nvidia-smi`. Idleness is not among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ThrottleReason {
     SwPowerCap,
@@ -142,38 +142,38 @@ impl ThrottleReason {
     }
 }
 
-/// Which reasons hold a clock back, since when, and which did before.
+/// The reasons that throttle a clock, since when, and the earlier ones.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Throttling {
-    /// By place in [`Reason::ALL`]: since when, for those in force.
+    /// By index in [`ThrottleReason::ALL`]: since when, for those in force.
     since: [Option<Timestamp>; 8],
-    /// By place in [`Reason::ALL`]: for how long in all.
+    /// By index in [`ThrottleReason::ALL`]: for how long in total.
     held: [Duration; 8],
     /// The last spells that ended, newest last.
     past: VecDeque<Spell>,
-    told: Option<Timestamp>,
+    last_reading: Option<Timestamp>,
 }
 
-/// A time during which one reason held a clock back.
+/// A time during which one reason throttled a clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spell {
     pub reason: ThrottleReason,
     pub from: Timestamp,
-    /// `None`: it goes on.
+    /// `None`: it continues.
     pub to: Option<Timestamp>,
 }
 
 impl Throttling {
-    /// The reasons in force at `now`. What was in force at the reading before counts for the time between.
+    /// The reasons in force at `now`. A reason in force at the reading before counts for the time between.
     pub fn on_reading(&mut self, in_force: &[ThrottleReason], now: Timestamp) {
-        let between = self.told.map_or(Duration::ZERO, |told| now.since(told));
-        for (place, reason) in ThrottleReason::ALL.into_iter().enumerate() {
-            match (self.since[place], in_force.contains(&reason)) {
-                (Some(_), true) => self.held[place] += between,
-                (None, true) => self.since[place] = Some(self.resumed(reason, now).unwrap_or(now)),
+        let between = self.last_reading.map_or(Duration::ZERO, |last| now.since(last));
+        for (index, reason) in ThrottleReason::ALL.into_iter().enumerate() {
+            match (self.since[index], in_force.contains(&reason)) {
+                (Some(_), true) => self.held[index] += between,
+                (None, true) => self.since[index] = Some(self.resumed(reason, now).unwrap_or(now)),
                 (Some(from), false) => {
-                    self.held[place] += between;
-                    self.since[place] = None;
+                    self.held[index] += between;
+                    self.since[index] = None;
                     self.past.push_back(Spell { reason, from, to: Some(now) });
                 }
                 (None, false) => {}
@@ -182,20 +182,20 @@ impl Throttling {
         while self.past.len() > PAST {
             self.past.pop_front();
         }
-        self.told = Some(now);
+        self.last_reading = Some(now);
     }
 
     /// Whether this reason is in force.
     pub fn holds(&self, reason: ThrottleReason) -> bool {
-        self.since[place(reason)].is_some()
+        self.since[index(reason)].is_some()
     }
 
-    /// For how long this reason has been in force in all.
+    /// For how long this reason has been in force in total.
     pub fn held(&self, reason: ThrottleReason) -> Duration {
-        self.held[place(reason)]
+        self.held[index(reason)]
     }
 
-    /// What holds the clock back now.
+    /// The spells that go on now.
     pub fn now(&self) -> impl Iterator<Item = Spell> {
         let since = ThrottleReason::ALL.into_iter().zip(self.since);
         since.filter_map(|(reason, from)| Some(Spell { reason, from: from?, to: None }))
@@ -210,8 +210,8 @@ impl Throttling {
     /// A spell of this reason that ended so short a time ago that it is the same one; it is no longer past.
     fn resumed(&mut self, reason: ThrottleReason, now: Timestamp) -> Option<Timestamp> {
         let same = |spell: &Spell| spell.reason == reason && spell.to.is_some_and(|end| now.since(end) <= SAME);
-        let place = self.past.iter().rposition(same)?;
-        self.past.remove(place).map(|spell| spell.from)
+        let index = self.past.iter().rposition(same)?;
+        self.past.remove(index).map(|spell| spell.from)
     }
 }
 
@@ -223,13 +223,13 @@ pub struct Xid {
     pub last: Option<(u64, Timestamp)>,
 }
 
-fn place(reason: ThrottleReason) -> usize {
+fn index(reason: ThrottleReason) -> usize {
     reason as usize
 }
 
 /// Spells remembered: a card that flaps must not push out the one beside which the knee moved at once.
 const PAST: usize = 32;
-/// A power cap comes and goes with the load; a gap this short is no end.
+/// A power cap varies with the load; a gap this short does not end a spell.
 const SAME: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
@@ -240,7 +240,7 @@ mod tests {
         Timestamp::from_nanos(seconds * 1_000_000_000)
     }
 
-    fn told(readings: &[(u64, &[ThrottleReason])]) -> Throttling {
+    fn read(readings: &[(u64, &[ThrottleReason])]) -> Throttling {
         let mut throttling = Throttling::default();
         readings.iter().for_each(|(seconds, reasons)| throttling.on_reading(reasons, at(*seconds)));
         throttling
@@ -248,13 +248,13 @@ mod tests {
 
     #[test]
     fn reasons_are_indexed_by_their_place() {
-        assert!(ThrottleReason::ALL.into_iter().enumerate().all(|(index, reason)| place(reason) == index));
+        assert!(ThrottleReason::ALL.into_iter().enumerate().all(|(i, reason)| index(reason) == i));
     }
 
     #[test]
-    fn a_reason_in_force_is_told_with_its_beginning_and_its_time_adds_up() {
+    fn a_reason_in_force_has_its_beginning_and_total_time() {
         let hot = [ThrottleReason::HwThermal];
-        let throttling = told(&[(10, &[]), (11, &hot), (12, &hot), (15, &hot)]);
+        let throttling = read(&[(10, &[]), (11, &hot), (12, &hot), (15, &hot)]);
         assert!(throttling.holds(ThrottleReason::HwThermal) && !throttling.holds(ThrottleReason::SwPowerCap));
         let spell = Spell { reason: ThrottleReason::HwThermal, from: at(11), to: None };
         assert_eq!(throttling.now().collect::<Vec<_>>(), [spell]);
@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn a_spell_that_ended_is_found_where_it_lay_and_nowhere_else() {
         let cap = [ThrottleReason::SwPowerCap];
-        let throttling = told(&[(100, &cap), (120, &[]), (300, &[])]);
+        let throttling = read(&[(100, &cap), (120, &[]), (300, &[])]);
         assert_eq!(throttling.now().count(), 0);
         let found = |from, to| throttling.between(at(from), at(to)).count();
         assert_eq!((found(90, 100), found(110, 115), found(120, 200)), (1, 1, 1));
@@ -275,9 +275,9 @@ mod tests {
     #[test]
     fn a_short_gap_does_not_end_a_spell_and_a_long_one_does() {
         let cap = [ThrottleReason::SwPowerCap];
-        let since = |gap: u64| told(&[(0, &cap), (10, &[]), (10 + gap, &cap)]).now().next().unwrap().from;
+        let since = |gap: u64| read(&[(0, &cap), (10, &[]), (10 + gap, &cap)]).now().next().unwrap().from;
         assert_eq!((since(5), since(31)), (at(0), at(41)));
-        let two = told(&[(0, &cap), (10, &[]), (12, &[ThrottleReason::HwThermal])]);
+        let two = read(&[(0, &cap), (10, &[]), (12, &[ThrottleReason::HwThermal])]);
         assert_eq!(two.now().next().unwrap().from, at(12), "another reason does not go on");
     }
 

@@ -1,4 +1,4 @@
-//! What the reader of GPUs can be told: whether to read, how often, through which library, and which GPU is whose.
+//! Settings of GPU readings: whether to read, how often, with which library, and the names of GPUs.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -34,7 +34,7 @@ impl Settings {
     /// What is wrong with the interval, if anything.
     pub fn fault(&self) -> Option<String> {
         let fits = (SHORTEST..=LONGEST).contains(&self.interval);
-        (!fits).then(|| "GPUs are read every so often: expected `100ms` to `1m`".to_owned())
+        (!fits).then(|| "the interval between GPU readings must be from `100ms` to `1m`".to_owned())
     }
 }
 
@@ -97,7 +97,7 @@ pub enum Selector {
     Uuid(String),
 }
 
-/// What is wrong with a name.
+/// A text that names no GPU.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` names no GPU: write an index (0), an instance (\"0:1\") or a UUID (GPU-… or MIG-…)")]
 pub struct BadSelector(String);

@@ -1,39 +1,39 @@
-//! What can answer for GPUs: NVIDIA's library, or a fake in a test.
+//! Sources of GPU readings: NVIDIA's library, or a fake in a test.
 
 use super::reading::{Figures, Identity, ThrottleReason};
 
-/// Opens whatever answers, and keeps it open while `body` runs: what it hands out may borrow from it.
+/// Opens a source and keeps it open while `body` runs, because its handles borrow from it.
 pub trait Driver: Send + 'static {
     /// # Errors
-    /// Nothing answers here; `body` did not run.
-    fn attend(&self, body: &mut dyn FnMut(&mut dyn GpuSource)) -> Result<(), Unavailable>;
+    /// There is no source here; `body` did not run.
+    fn with_source(&self, body: &mut dyn FnMut(&mut dyn GpuSource)) -> Result<(), Unavailable>;
 }
 
-/// GPUs that can be asked. Every question may take long or never end: they are asked from a thread of their own.
+/// GPUs that can be read. A call may take long or never return, so a thread of its own makes them.
 pub trait GpuSource {
-    /// The GPUs, in the order of their places.
+    /// The GPUs, in the order of their indices.
     fn identities(&self) -> Vec<Identity>;
 
-    /// Asks the GPU at `place` everything once.
-    fn sample(&mut self, place: usize) -> GpuSample;
+    /// Reads everything of the GPU at `index` once.
+    fn sample(&mut self, index: usize) -> GpuSample;
 }
 
-/// What one GPU answered in one round.
+/// The readings of one GPU in one round.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GpuSample {
     pub figures: Figures,
-    /// The reasons that hold its clock back; `None` where that cannot be read.
+    /// The reasons that throttle its clock; `None` where that cannot be read.
     pub throttling: Option<Vec<ThrottleReason>>,
-    /// XID errors since the last round, by number; `None` where they cannot be heard.
+    /// XID errors since the last round, by number; `None` where the driver does not report them.
     pub xid: Option<Vec<u64>>,
-    /// What could not be read, and why.
+    /// The readings that failed, and why.
     pub failed: Vec<Failure>,
 }
 
 /// One reading that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// A word of ours: `utilization`, `memory`.
+    /// The reading's name: `utilization`, `memory`.
     pub reading: &'static str,
     pub fault: GpuFault,
 }
@@ -52,7 +52,7 @@ pub enum GpuFault {
     Other(String),
 }
 
-/// Why nothing answers for GPUs here.
+/// Why there is no source of GPU readings here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unavailable(pub String);

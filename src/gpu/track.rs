@@ -1,6 +1,6 @@
-//! From rounds of answers to what is known of each GPU; it says in the log what is new, once.
+//! Rounds of samples become the state of each GPU; each new fault is logged once.
 //!
-//! A figure that fails is missing from then on until it can be read again; each one is complained of once. It asks nobody.
+//! A figure that fails is missing until it can be read again. Absent: any call of the driver.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -14,62 +14,61 @@ use crate::vocabulary::time::Timestamp;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GpuTenant {
     pub backend: Arc<str>,
-    pub gpus: Whose,
+    pub gpus: GpuSelection,
 }
 
-/// Which GPUs are a backend's.
+/// The GPUs of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Whose {
-    /// All that are seen.
+pub enum GpuSelection {
+    /// All of this machine.
     All,
-    /// These; none where nothing is known.
-    These(Vec<Selector>),
+    /// Those selected; none where the list is empty.
+    Selected(Vec<Selector>),
 }
 
-impl Whose {
+impl GpuSelection {
     fn holds(&self, identity: &Identity) -> bool {
         match self {
             Self::All => true,
-            Self::These(selectors) => selectors.iter().any(|selector| names(selector, identity)),
+            Self::Selected(selectors) => selectors.iter().any(|selector| names(selector, identity)),
         }
     }
 }
 
-/// What is remembered of every GPU between two rounds.
+/// The state of every GPU between two rounds.
 #[derive(Debug)]
 pub struct Tracker {
     devices: Vec<Device>,
-    /// Outlasts a reading that fails now and then.
+    /// Kept while a reading fails for some rounds.
     throttling: Vec<Throttling>,
-    complained: Vec<HashSet<&'static str>>,
+    logged: Vec<HashSet<&'static str>>,
 }
 
 impl Tracker {
-    /// Knows who they are and whose, and nothing else. A GPU that is named and not seen is complained of here.
+    /// GPUs without readings yet. Logs a configured GPU that is not on this machine.
     pub fn new(identities: Vec<Identity>, tenants: &[GpuTenant]) -> Self {
         for tenant in tenants {
-            if let Whose::These(selectors) = &tenant.gpus {
+            if let GpuSelection::Selected(selectors) = &tenant.gpus {
                 let unseen = |selector: &&Selector| !identities.iter().any(|identity| names(selector, identity));
                 for selector in selectors.iter().filter(unseen) {
                     tracing::warn!(backend = &*tenant.backend, gpu = %selector, "no GPU of this name is seen");
                 }
             }
         }
-        let whose = |identity: &Identity| {
+        let backends_of = |identity: &Identity| {
             let of = tenants.iter().filter(|tenant| tenant.gpus.holds(identity));
             of.map(|tenant| tenant.backend.clone()).collect()
         };
-        let device = |identity: Identity| Device { backends: whose(&identity), identity, ..Device::default() };
+        let device = |identity: Identity| Device { backends: backends_of(&identity), identity, ..Device::default() };
         let devices: Vec<_> = identities.into_iter().map(device).collect();
-        let (throttling, complained) =
-            (vec![Throttling::default(); devices.len()], vec![HashSet::new(); devices.len()]);
-        Self { devices, throttling, complained }
+        let (throttling, logged) = (vec![Throttling::default(); devices.len()], vec![HashSet::new(); devices.len()]);
+        Self { devices, throttling, logged }
     }
 
-    /// One round's answers of the GPU at `place`.
-    pub fn on_sample(&mut self, place: usize, sample: GpuSample, now: Timestamp) {
-        let Some(device) = self.devices.get_mut(place) else { return };
-        let (throttling, complained) = (&mut self.throttling[place], &mut self.complained[place]);
+    /// One round's sample of the GPU at `index`.
+    pub fn on_sample(&mut self, index: usize, sample: GpuSample, now: Timestamp) {
+        let Some(device) = self.devices.get_mut(index) else { return };
+        let (throttling, logged) = (&mut self.throttling[index], &mut self.logged[index]);
         let was_up = device.up;
         device.up = !sample.failed.iter().any(|failure| failure.fault == GpuFault::Lost);
         device.figures = sample.figures;
@@ -78,25 +77,25 @@ impl Tracker {
             throttling.clone()
         });
         match sample.xid {
-            Some(errors) => hear(device, &errors, now),
+            Some(errors) => on_xid(device, &errors, now),
             None if device.up => device.xid = None,
-            // A lost device's errors are what people will ask for.
+            // A lost device keeps its errors, because they explain the loss.
             None => {}
         }
         if was_up && !device.up {
             tracing::warn!(gpu = device.identity.gpu, uuid = device.identity.uuid, "a GPU is lost");
         }
         if device.up {
-            complain(&device.identity, &sample.failed, complained);
+            log_faults(&device.identity, &sample.failed, logged);
         }
     }
 
-    /// What is known now.
+    /// The GPUs now.
     pub fn devices(&self) -> Vec<Device> {
         self.devices.clone()
     }
 
-    /// Whether none of them answers any longer.
+    /// Whether no GPU answers any more.
     pub fn all_lost(&self) -> bool {
         !self.devices.is_empty() && self.devices.iter().all(|device| !device.up)
     }
@@ -109,10 +108,10 @@ fn names(selector: &Selector, identity: &Identity) -> bool {
     }
 }
 
-fn hear(device: &mut Device, errors: &[u64], now: Timestamp) {
-    let heard = device.xid.get_or_insert_default();
+fn on_xid(device: &mut Device, errors: &[u64], now: Timestamp) {
+    let known = device.xid.get_or_insert_default();
     for xid in errors {
-        *heard = Xid { count: heard.count + 1, last: Some((*xid, now)) };
+        *known = Xid { count: known.count + 1, last: Some((*xid, now)) };
         tracing::warn!(
             gpu = device.identity.gpu,
             uuid = device.identity.uuid,
@@ -122,12 +121,12 @@ fn hear(device: &mut Device, errors: &[u64], now: Timestamp) {
     }
 }
 
-/// Each reading once a GPU: what is not offered in one line, as nothing can be done about it, other faults as warnings.
-fn complain(identity: &Identity, failed: &[Failure], complained: &mut HashSet<&'static str>) {
+/// Logs each reading once for each GPU: readings that are not offered in one INFO line, other faults as warnings.
+fn log_faults(identity: &Identity, failed: &[Failure], logged: &mut HashSet<&'static str>) {
     let gpu = &*identity.gpu;
     let mut not_offered = Vec::new();
     let mut faults = BTreeMap::<String, Vec<&str>>::new();
-    for failure in failed.iter().filter(|failure| complained.insert(failure.reading)) {
+    for failure in failed.iter().filter(|failure| logged.insert(failure.reading)) {
         match &failure.fault {
             GpuFault::NotOffered => not_offered.push(failure.reading),
             other => faults.entry(other.to_string()).or_default().push(failure.reading),
@@ -152,7 +151,7 @@ mod tests {
     }
 
     fn tenant(backend: &str, gpus: &[&str]) -> GpuTenant {
-        let gpus = Whose::These(gpus.iter().map(|gpu| gpu.parse().unwrap()).collect());
+        let gpus = GpuSelection::Selected(gpus.iter().map(|gpu| gpu.parse().unwrap()).collect());
         GpuTenant { backend: backend.into(), gpus }
     }
 
@@ -174,7 +173,7 @@ mod tests {
         let tracker = Tracker::new(identities(), &[tenant("a", &["0", "GPU-b"]), tenant("b", &["1:0", "9"])]);
         let backends: Vec<_> = tracker.devices().iter().map(|device| device.backends.join(" ")).collect();
         assert_eq!(backends, ["a", "a", "b"]);
-        let all = GpuTenant { backend: "c".into(), gpus: Whose::All };
+        let all = GpuTenant { backend: "c".into(), gpus: GpuSelection::All };
         assert!(Tracker::new(identities(), &[all]).devices().iter().all(|device| device.backends.len() == 1));
         assert!(Tracker::new(identities(), &[]).devices().iter().all(|device| device.backends.is_empty()));
     }
@@ -218,11 +217,11 @@ mod tests {
 
     #[test]
     fn each_reading_is_complained_of_once() {
-        let (identity, mut complained) = (Identity::default(), HashSet::new());
+        let (identity, mut logged) = (Identity::default(), HashSet::new());
         let failures = failed(GpuFault::NotOffered).failed;
-        complain(&identity, &failures, &mut complained);
-        assert_eq!(complained.len(), 1);
-        complain(&identity, &failures, &mut complained);
-        assert_eq!(complained.len(), 1);
+        log_faults(&identity, &failures, &mut logged);
+        assert_eq!(logged.len(), 1);
+        log_faults(&identity, &failures, &mut logged);
+        assert_eq!(logged.len(), 1);
     }
 }

@@ -12,7 +12,7 @@ use crate::vocabulary::shed_reason::ShedReason;
 use crate::vocabulary::slo::Slo;
 use crate::vocabulary::time::Timestamp;
 
-/// Upper bounds of every family of histograms: metrics.md's sets, each with the objectives inserted.
+/// Upper bounds of every family of histograms.
 #[derive(Clone, Debug)]
 pub struct BucketSettings {
     pub ttft: Bounds,
@@ -50,7 +50,7 @@ impl BucketSettings {
     }
 }
 
-/// One account's stats. Arrays are indexed by the enumerations' `index()`.
+/// One account's statistics. Arrays are indexed by the enumerations' `index()`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AccountStats {
     pub offered: [u64; Class::COUNT],
@@ -60,12 +60,12 @@ pub struct AccountStats {
     pub finished: [[u64; CodeClass::COUNT]; Outcome::COUNT],
     pub slo: [[u64; ObjectiveResult::COUNT]; Objective::COUNT],
     pub retries: [u64; RetryReason::COUNT],
-    /// Queued requests that came from another backend's queue, or went to one.
+    /// Queued requests that moved here from another backend's queue, or from here to one.
     pub moved: [u64; Direction::COUNT],
     pub without: [u64; NoTokenReason::COUNT],
-    /// Times an open stream was overtaken by the others of its backend.
+    /// Times an open stream stood still while the others of its backend went on.
     pub stalls: u64,
-    /// Answers in a content coding: relayed, and not read.
+    /// Answers in a content coding, which are relayed and not read.
     pub opaque: u64,
     /// In flight now, by phase.
     pub in_flight: [u64; Phase::COUNT],
@@ -73,7 +73,7 @@ pub struct AccountStats {
     pub pending: u64,
     /// Arrived and neither dispatched nor refused now.
     pub queued: [u64; Class::COUNT],
-    /// Arrivals of what is queued now, with how many share the instant.
+    /// Arrivals of the queued requests, with how many share the instant.
     pub(super) waiting: BTreeMap<Timestamp, u32>,
     pub oldest_queued: Option<Timestamp>,
     /// Not asked to stream, asked to stream.
@@ -91,12 +91,12 @@ pub struct AccountStats {
     pub request_output: Buckets,
     /// Content events.
     pub chunks: u64,
-    /// Gaps between content events that a client which took nothing had stretched; they are in no histogram.
+    /// Gaps between content events that a client stretched by not reading; they are in no histogram.
     pub limited_gaps: u64,
 }
 
 impl AccountStats {
-    /// Empty stats.
+    /// All zero.
     pub fn new(bounds: &BucketSettings) -> Self {
         let buckets = |bounds: &Bounds| Buckets::new(bounds);
         Self {
@@ -133,7 +133,7 @@ impl AccountStats {
         }
     }
 
-    /// Adds the stats of the same account from another shard.
+    /// Adds the statistics of the same account from another shard.
     pub fn add(&mut self, other: &Self) {
         add(&mut self.offered, &other.offered);
         add(&mut self.admitted, &other.admitted);
@@ -179,7 +179,7 @@ impl AccountStats {
         self.finished[outcome.index()].iter().sum()
     }
 
-    /// The three identities of metrics.md section 3.
+    /// The three identities of docs/operate/metrics.md.
     ///
     /// # Errors
     /// The first one that does not hold, with its numbers.
@@ -228,7 +228,7 @@ fn equal(what: &str, left: u64, right: u64) -> Result<(), String> {
     if left == right { Ok(()) } else { Err(format!("{what}: {left} is not {right}")) }
 }
 
-/// The sets of metrics.md: supersets of OpenTelemetry's GenAI boundaries, finer where modern GPUs are.
+/// Supersets of OpenTelemetry's GenAI boundaries, finer where modern GPUs are.
 const TTFT: [f64; 20] = [
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0,
 ];

@@ -1,13 +1,14 @@
-//! One request's entry in the stats: a guard whose every method is one transition.
+//! One request's entry in the statistics: a guard whose every method is one transition.
 //!
 //! Queued => InFlight(prefill => decode) => closed. Dropping an entry that was not closed closes it: as abandoned in the
 //! queue before dispatch, as the backend's error after it, and it is counted, because only a panic or a cancelled task
-//! does that. Emissions are collected in the entry's line and reach the shard in batches, the first token at once.
+//! does that. Emissions are collected in the entry's record and reach the shard in batches, the first token at once.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ledger::Account;
+use super::account::Account;
+use super::arrival::{Arrival, EntryEnd};
 use super::record::{BATCH, BATCH_AGE, RecordStage, RequestRecord};
 use super::report::ReportContext;
 use super::shard::Shard;
@@ -16,110 +17,75 @@ use crate::vocabulary::class::Class;
 use crate::vocabulary::outcome::{CodeClass, Outcome, OverheadStage, RetryReason};
 use crate::vocabulary::shed_reason::ShedReason;
 use crate::vocabulary::time::Timestamp;
-use crate::vocabulary::usage::Usage;
 
-/// A request in the stats, until one of its ends consumes it.
+/// A request in the statistics, until one of its ends consumes it.
 ///
-/// The shard stands apart from the line, so that a transition holds its lock while it changes the line; and the line is
-/// boxed, because an entry is handed on several times before the first byte of a request leaves.
+/// The shard is a field apart from the record, so that a transition holds the shard's lock while it changes the record; and the
+/// record is boxed, because an entry moves several times before the first byte of a request leaves.
 pub struct Entry {
     shard: Arc<Shard>,
-    line: Box<RequestRecord>,
-}
-
-/// What is known of a request when it arrives.
-#[derive(Clone, Copy, Debug)]
-pub struct Arrival {
-    /// The last byte of the body was read.
-    pub at: Timestamp,
-    /// The engine streams the answer, as far as the request decides that.
-    pub stream: bool,
-    /// The client did not ask for that: the answer is put together for it.
-    pub assembled: bool,
-    /// Stamps of every emission are kept for the journal.
-    pub trace: bool,
-    /// Our word for the wire format.
-    pub dialect: &'static str,
-    /// Estimated prompt length in tokens.
-    pub prompt_tokens: Option<u64>,
-    /// The client's cap on the output, in tokens.
-    pub max_output: Option<u64>,
-    /// Sequences that the request asks for.
-    pub choices: u32,
-    /// Its own objective for arrival to first token; `None`: it has none.
-    pub slo_ttft: Option<Duration>,
-}
-
-/// How an admitted request ended.
-#[derive(Clone, Copy, Debug)]
-pub struct EntryEnd {
-    pub outcome: Outcome,
-    /// Class of what was sent to the client.
-    pub code: CodeClass,
-    pub at: Timestamp,
-    /// Token counts that the engine reported.
-    pub usage: Option<Usage>,
+    record: Box<RequestRecord>,
 }
 
 impl Entry {
     /// A request has arrived.
     pub fn offer(shard: &Arc<Shard>, account: Account, priority: Class, arrival: Arrival) -> Self {
         let mut state = shard.lock();
-        let line = RequestRecord::open(shard, &mut state, account, priority, arrival);
-        line.enter_queue(&mut state);
+        let record = RequestRecord::open(shard, &mut state, account, priority, arrival);
+        record.enter_queue(&mut state);
         drop(state);
-        Self { shard: shard.clone(), line }
+        Self { shard: shard.clone(), record }
     }
 
-    /// A request has arrived and is dispatched at `at`, without a queue between: `offer` and `admit` in one step.
+    /// A request has arrived and is dispatched at `at` without waiting: `offer` and `admit` in one step.
     pub fn admitted(shard: &Arc<Shard>, account: Account, priority: Class, arrival: Arrival, at: Timestamp) -> Self {
         let mut state = shard.lock();
-        let mut line = RequestRecord::open(shard, &mut state, account, priority, arrival);
-        line.admit(&mut state, at);
+        let mut record = RequestRecord::open(shard, &mut state, account, priority, arrival);
+        record.admit(&mut state, at);
         drop(state);
-        Self { shard: shard.clone(), line }
+        Self { shard: shard.clone(), record }
     }
 
     /// Queued => InFlight: dispatched at `at`.
     pub fn admit(&mut self, at: Timestamp) {
-        if self.line.state != RecordStage::Queued {
+        if self.record.state != RecordStage::Queued {
             return;
         }
         let mut state = self.shard.lock();
-        self.line.leave_queue(&mut state);
-        self.line.admit(&mut state, at);
+        self.record.leave_queue(&mut state);
+        self.record.admit(&mut state, at);
     }
 
-    /// Another backend than the one it was offered to takes it over, from the queue. In the sum over all backends nothing moves.
+    /// Another backend takes it over from the queue. The sum over all backends stays the same.
     pub fn move_to(&mut self, account: Account, at: Timestamp) {
-        if self.line.state == RecordStage::Queued && account != self.line.account {
-            self.line.move_to(&self.shard, &mut self.shard.lock(), account, at);
+        if self.record.state == RecordStage::Queued && account != self.record.account {
+            self.record.move_to(&self.shard, &mut self.shard.lock(), account, at);
         }
     }
 
-    /// Whose stats it is in.
+    /// The account that counts it.
     pub fn account(&self) -> Account {
-        self.line.account
+        self.record.account
     }
 
-    /// The first byte of an answer came.
+    /// The first byte of the answer has arrived.
     pub fn on_first_byte(&mut self, at: Timestamp) {
-        self.line.timeline.first_byte.get_or_insert(at);
+        self.record.timeline.first_byte.get_or_insert(at);
     }
 
-    /// The final head came.
+    /// The final head has arrived.
     pub fn on_head(&mut self, at: Timestamp, status: u16) {
-        self.line.timeline.head.get_or_insert(at);
-        self.line.status = status;
+        self.record.timeline.head.get_or_insert(at);
+        self.record.status = status;
     }
 
-    /// The engine does not stream this answer, or (`opaque`) in a coding that is not read: it has no first token to wait for.
+    /// The engine does not stream this answer, or (`opaque`) streams it in a coding that is not read: no first token will be seen.
     pub fn on_unstreamed(&mut self, opaque: bool) {
-        let line = &mut *self.line;
-        let was_pending = std::mem::take(&mut line.stream) && line.state == RecordStage::Prefill;
-        line.opaque |= opaque;
+        let record = &mut *self.record;
+        let was_pending = std::mem::take(&mut record.stream) && record.state == RecordStage::Prefill;
+        record.opaque |= opaque;
         if was_pending || opaque {
-            let stats = &mut self.shard.lock().rows[line.row as usize].1;
+            let stats = &mut self.shard.lock().rows[record.row as usize].1;
             stats.pending -= u64::from(was_pending);
             stats.opaque += u64::from(opaque);
         }
@@ -127,87 +93,89 @@ impl Entry {
 
     /// A content event of `tokens` tokens. `limited`: its gap was stretched by a client that took nothing.
     ///
-    /// Nothing is booked of an answer that is not 2xx, nor before dispatch: such events are no tokens.
+    /// Nothing is counted of an answer that is not 2xx, nor before dispatch: such events are no tokens.
     pub fn on_emission(&mut self, at: Timestamp, tokens: u32, limited: bool) {
-        let line = &mut *self.line;
-        if !matches!(line.state, RecordStage::Prefill | RecordStage::Decode) || !matches!(line.status, 0 | 200..=299) {
+        let record = &mut *self.record;
+        if !matches!(record.state, RecordStage::Prefill | RecordStage::Decode)
+            || !matches!(record.status, 0 | 200..=299)
+        {
             return;
         }
-        line.keep(at, tokens, limited);
-        if line.state == RecordStage::Prefill {
-            line.on_first_token(&self.shard, &mut self.shard.lock(), at);
-        } else if usize::from(line.batched) == BATCH || at.since(line.flushed) >= BATCH_AGE {
-            line.flush(&self.shard, &mut self.shard.lock(), at);
+        record.push(at, tokens, limited);
+        if record.state == RecordStage::Prefill {
+            record.on_first_token(&self.shard, &mut self.shard.lock(), at);
+        } else if usize::from(record.batched) == BATCH || at.since(record.flushed) >= BATCH_AGE {
+            record.flush(&self.shard, &mut self.shard.lock(), at);
         }
     }
 
-    /// Somebody is to be told of the request's end.
-    pub fn caption(&mut self, caption: Option<Box<ReportContext>>) {
-        if caption.is_some() {
-            self.line.caption = caption;
+    /// The request's end is to be reported.
+    pub fn set_report(&mut self, context: Option<Box<ReportContext>>) {
+        if context.is_some() {
+            self.record.context = context;
         }
     }
 
-    /// The client is told `status`, for the report.
-    pub fn told(&mut self, status: u16) {
-        if let Some(caption) = &mut self.line.caption {
-            caption.told = status;
+    /// The client gets `status`, which the report says.
+    pub fn set_client_status(&mut self, status: u16) {
+        if let Some(context) = &mut self.record.context {
+            context.client_status = status;
         }
     }
 
     /// The backend's answer broke a rule, for the report.
     pub fn on_bad_answer(&mut self, cause: BadAnswer) {
-        if let Some(caption) = &mut self.line.caption {
-            caption.bad_answer = Some(cause);
+        if let Some(context) = &mut self.record.context {
+            context.bad_answer = Some(cause);
         }
     }
 
     /// The request went out once more.
     pub fn retry(&mut self, reason: RetryReason) {
-        if let Some(caption) = &mut self.line.caption {
-            caption.retries += 1;
+        if let Some(context) = &mut self.record.context {
+            context.retries += 1;
         }
-        if let Some(journal) = &mut self.line.journal {
+        if let Some(journal) = &mut self.record.journal {
             journal.retries[reason.index()] += 1;
         }
-        self.shard.lock().rows[self.line.row as usize].1.retries[reason.index()] += 1;
+        self.shard.lock().rows[self.record.row as usize].1.retries[reason.index()] += 1;
     }
 
-    /// weir's own work took `spent`. Booked with the end.
+    /// weir's own work took `spent`; counted at the end.
     pub fn on_overhead(&mut self, stage: OverheadStage, spent: Duration) {
-        self.line.overhead[stage.index()] = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX).max(1);
+        self.record.overhead[stage.index()] = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX).max(1);
     }
 
-    /// Queued => closed: refused. After dispatch nothing is refused any more: what weir ends then is a late abort.
+    /// Queued => closed: refused. After dispatch it is a late abort, because nothing is refused then.
     pub fn shed(mut self, reason: ShedReason, at: Timestamp) {
-        self.line.shed(&self.shard, &mut self.shard.lock(), reason, at);
+        self.record.shed(&self.shard, &mut self.shard.lock(), reason, at);
     }
 
     /// Queued or InFlight => closed: the client left. After dispatch that is a cancellation.
     pub fn abandon(mut self, at: Timestamp) {
-        let code = CodeClass::of_status(self.line.status);
+        let code = CodeClass::of_status(self.record.status);
         let end = EntryEnd { outcome: Outcome::ClientCancelled, code, at, usage: None };
-        self.line.close(&self.shard, &mut self.shard.lock(), end);
+        self.record.close(&self.shard, &mut self.shard.lock(), end);
     }
 
     /// InFlight => closed.
     pub fn finish(mut self, end: EntryEnd) {
-        self.line.close(&self.shard, &mut self.shard.lock(), end);
+        self.record.close(&self.shard, &mut self.shard.lock(), end);
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let line = &mut *self.line;
-        if line.state == RecordStage::Closed {
+        let record = &mut *self.record;
+        if record.state == RecordStage::Closed {
             return;
         }
         let mut state = self.shard.lock();
         state.dropped += 1;
-        // The last stamp there is: a guard that is dropped has no clock.
-        let at = line.last.or(line.timeline.admitted).unwrap_or(line.timeline.arrived);
-        let code = CodeClass::of_status(line.status);
-        line.close(&self.shard, &mut state, EntryEnd { outcome: Outcome::UpstreamError, code, at, usage: None });
+        // The last stamp there is: a dropped guard has no clock.
+        let at = record.last.or(record.timeline.admitted).unwrap_or(record.timeline.arrived);
+        let code = CodeClass::of_status(record.status);
+        record.close(&self.shard, &mut state, EntryEnd { outcome: Outcome::UpstreamError, code, at, usage: None });
     }
 }
 
@@ -220,6 +188,7 @@ mod tests {
     use crate::vocabulary::backend_id::BackendId;
     use crate::vocabulary::outcome::{AbandonPhase, Objective};
     use crate::vocabulary::slo::Slo;
+    use crate::vocabulary::usage::Usage;
     use proptest::prelude::*;
 
     fn ledger() -> Arc<Ledger> {
@@ -264,10 +233,10 @@ mod tests {
     }
 
     #[test]
-    fn admitted_at_once_is_booked_as_if_it_had_been_offered_and_then_admitted() {
+    fn admitted_at_once_equals_offered_and_then_admitted() {
         let (stepwise, at_once) = (ledger(), ledger());
-        told(&stepwise);
-        told(&at_once);
+        samples(&stepwise);
+        samples(&at_once);
         let mut one = offer(&stepwise, at(1000));
         one.admit(at(1007));
         let other = Entry::admitted(&at_once.shard(0), account(&at_once), Class::Default, arrival(at(1000)), at(1007));
@@ -277,14 +246,14 @@ mod tests {
             entry.on_emission(at(1100), 1, false);
             entry.finish(end(Outcome::Completed, at(1200), None));
         }
-        let (stepwise_books, at_once_books) = (stepwise.snapshot(at(2000)), at_once.snapshot(at(2000)));
-        assert_eq!(only(&stepwise_books), only(&at_once_books));
-        assert_eq!(only(&at_once_books).overhead[OverheadStage::Request.index()].sum(), 30_000);
-        assert_eq!(told(&stepwise), told(&at_once));
+        let (stepwise_stats, at_once_stats) = (stepwise.snapshot(at(2000)), at_once.snapshot(at(2000)));
+        assert_eq!(only(&stepwise_stats), only(&at_once_stats));
+        assert_eq!(only(&at_once_stats).overhead[OverheadStage::Request.index()].sum(), 30_000);
+        assert_eq!(samples(&stepwise), samples(&at_once));
     }
 
     #[test]
-    fn a_streamed_request_is_booked_with_the_numbers_worked_out_by_hand() {
+    fn a_streamed_request_counts_as_computed_by_hand() {
         let ledger = ledger();
         let mut entry = offer(&ledger, at(1000));
         entry.admit(at(1000));
@@ -309,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn gaps_that_a_client_stretched_are_counted_apart() {
+    fn gaps_stretched_by_a_client_are_counted_apart() {
         let ledger = ledger();
         let mut entry = offer(&ledger, at(0));
         entry.admit(at(0));
@@ -324,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drop_closes_the_books_in_every_state() {
+    fn a_drop_closes_the_entry_in_every_state() {
         let ledger = ledger();
         drop(offer(&ledger, at(0)));
         let mut entry = offer(&ledger, at(1));
@@ -346,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shed_after_dispatch_is_a_late_abort_and_no_drop() {
+    fn a_shed_after_dispatch_is_a_late_abort_and_no_drop() {
         let ledger = ledger();
         let mut entry = offer(&ledger, at(0));
         entry.admit(at(1));
@@ -355,11 +324,11 @@ mod tests {
         let snapshot = ledger.snapshot(at(8));
         let stats = only(&snapshot);
         assert_eq!((stats.finished(Outcome::Deadline), snapshot.dropped), (1, 0));
-        assert_eq!(stats.shed.iter().flatten().sum::<u64>(), 1, "the other one was waiting and is shed");
+        assert_eq!(stats.shed.iter().flatten().sum::<u64>(), 1, "the other one was queued and is shed");
     }
 
     #[test]
-    fn an_answer_that_is_not_read_is_neither_pending_nor_a_stream_without_a_token() {
+    fn an_opaque_answer_is_neither_pending_nor_without_token() {
         let ledger = ledger();
         for opaque in [true, false] {
             let mut entry = offer(&ledger, at(0));
@@ -376,13 +345,13 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_overtaken_by_the_others_counts_as_stalled_and_a_slow_engine_does_not() {
+    fn an_overtaken_stream_stalls_and_a_slow_engine_does_not() {
         let ledger = ledger();
         let mut silent = offer(&ledger, at(0));
         silent.admit(at(0));
         silent.on_emission(at(10), 1, false);
         silent.on_emission(at(1000), 1, false);
-        assert_eq!(only(&ledger.snapshot(at(1000))).stalls, 0, "nobody else was served meanwhile");
+        assert_eq!(only(&ledger.snapshot(at(1000))).stalls, 0, "no other stream was served meanwhile");
         let mut busy = offer(&ledger, at(0));
         busy.admit(at(0));
         for i in 0..100 {
@@ -392,18 +361,18 @@ mod tests {
         assert_eq!(only(&ledger.snapshot(at(2000))).stalls, 1);
     }
 
-    /// What lies on the first shard's buffer, each sample with its stamp in milliseconds and its key counted from the first.
-    fn told(ledger: &Ledger) -> Vec<(u64, u64, What)> {
+    /// Samples in the first shard's buffer: stamp in milliseconds, key, event.
+    fn samples(ledger: &Ledger) -> Vec<(u64, u64, What)> {
         let mut buffers = [SampleBuffer::default()];
-        ledger.shard(0).swap(&mut buffers);
+        ledger.shard(0).drain_samples(&mut buffers);
         assert_eq!(buffers[0].lost, 0);
         buffers[0].samples.iter().map(|s| (s.at.as_nanos() / 1_000_000, s.request.0, s.what)).collect()
     }
 
     #[test]
-    fn every_transition_is_told_with_its_own_stamp_however_late_it_is_booked() {
+    fn every_sample_has_the_stamp_of_its_transition() {
         let ledger = ledger();
-        told(&ledger);
+        samples(&ledger);
         let mut entry = offer(&ledger, at(1000));
         entry.admit(at(1010));
         entry.on_emission(at(1100), 1, false);
@@ -412,22 +381,25 @@ mod tests {
         let offered = What::Offered { prompt: Some(10), stream: true, priority: Class::Default };
         let token = |tokens, limited| What::Emission { tokens, limited };
         assert_eq!(
-            told(&ledger),
+            samples(&ledger),
             [(1000, 1, offered), (1010, 1, What::Admitted), (1100, 1, token(1, false))],
             "two emissions are still with the entry"
         );
         entry.on_emission(at(1150), 1, false);
-        assert_eq!(told(&ledger), [(1110, 1, token(1, false)), (1125, 1, token(3, true)), (1150, 1, token(1, false))]);
+        assert_eq!(
+            samples(&ledger),
+            [(1110, 1, token(1, false)), (1125, 1, token(3, true)), (1150, 1, token(1, false))]
+        );
         entry.on_emission(at(1160), 1, false);
         entry.finish(end(Outcome::Completed, at(1170), Some(7)));
         let finished = What::Finished { completed: true, input: Some(7), output: Some(7), cached: None };
-        assert_eq!(told(&ledger), [(1160, 1, token(1, false)), (1170, 1, finished)]);
+        assert_eq!(samples(&ledger), [(1160, 1, token(1, false)), (1170, 1, finished)]);
     }
 
     #[test]
-    fn who_leaves_is_told_and_only_congestion_is_told_as_shed() {
+    fn only_congestion_is_sampled_as_shed() {
         let ledger = ledger();
-        told(&ledger);
+        samples(&ledger);
         offer(&ledger, at(0)).shed(ShedReason::QueueFull, at(1));
         offer(&ledger, at(0)).shed(ShedReason::NoBackend, at(1));
         offer(&ledger, at(0)).abandon(at(1));
@@ -435,7 +407,7 @@ mod tests {
         broken.admit(at(0));
         drop(broken);
         let ends =
-            told(&ledger).into_iter().filter(|(_, _, what)| !matches!(what, What::Offered { .. } | What::Admitted));
+            samples(&ledger).into_iter().filter(|(_, _, what)| !matches!(what, What::Offered { .. } | What::Admitted));
         let unserved = What::Finished { completed: false, input: None, output: None, cached: None };
         assert_eq!(
             ends.map(|(_, key, what)| (key, what)).collect::<Vec<_>>(),
@@ -453,14 +425,14 @@ mod tests {
         let ledger = ledger();
         let account = account(&ledger);
         let entries = [0, 1].map(|i| Entry::offer(&ledger.shard(i), account, Class::Default, arrival(at(0))));
-        assert_ne!(entries[0].line.key, entries[1].line.key);
+        assert_ne!(entries[0].record.key, entries[1].record.key);
     }
 
     #[test]
-    fn an_answer_without_a_stream_counts_its_usage_and_has_no_first_token() {
+    fn an_unstreamed_answer_counts_usage_and_no_first_token() {
         let ledger = ledger();
         let mut entry = offer(&ledger, at(0));
-        entry.line.stream = false;
+        entry.record.stream = false;
         entry.admit(at(0));
         entry.finish(end(Outcome::Completed, at(50), Some(9)));
         let snapshot = ledger.snapshot(at(50));
@@ -482,7 +454,7 @@ mod tests {
                     let i = which.index(open.len());
                     match op {
                         3 => open[i].admit(now),
-                        4 => if open[i].line.state != RecordStage::Queued { open[i].on_emission(now, 2, false) },
+                        4 => if open[i].record.state != RecordStage::Queued { open[i].on_emission(now, 2, false) },
                         5 => drop(open.swap_remove(i)),
                         6 => open.swap_remove(i).shed(ShedReason::QueueFull, now),
                         7 => open.swap_remove(i).abandon(now),

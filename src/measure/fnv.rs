@@ -1,7 +1,7 @@
-//! FNV-1a, for maps that are asked on every request and cannot grow: a hundred names, a few accounts.
+//! FNV-1a, for maps that every request reads and that hold few keys: a hundred names, a few accounts.
 //!
 //! The standard library's hash defends maps of any size against chosen keys, at ten times the price; where the number of keys
-//! is bounded, chosen keys can make a look-up walk over that many and no more.
+//! is bounded, chosen keys make a look-up compare that many and no more.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};

@@ -1,11 +1,11 @@
-//! The gaps of one stream, held until its number of tokens is known.
+//! The inter-token gaps of one stream, kept until its number of tokens is known.
 //!
 //! An event of k tokens after a gap dt counts as k observations of dt/k. What k is may be known only at the end, from
 //! `usage`: so the gaps are kept per bucket, count and sum, and scaled then. With one token an event, or a running count
 //! in every event, the scale is 1 and the result is exact; else it is exact in its sum and count, and each bucket's gaps
 //! are taken at their mean.
 //!
-//! A steady stream's gaps fall into one bucket, or into two neighbours by turns: those two are kept in place. The other
+//! A steady stream's gaps fall into one bucket, or into two neighbours by turns: those two are kept inline. The other
 //! buckets, 400 bytes a stream, are allocated once a third one is needed.
 
 use super::histogram::{Bounds, Buckets};
@@ -13,14 +13,14 @@ use super::histogram::{Bounds, Buckets};
 /// One stream's inter-token gaps, by bucket.
 #[derive(Debug, Default)]
 pub(super) struct TokenGaps {
-    /// One bucket each of the even and of the odd ones, so that neighbours never drive each other out.
-    near: [Near; 2],
-    places: Option<Box<[HeldGap]>>,
+    /// One bucket with an even index and one with an odd index, so that neighbours never displace each other.
+    near: [NearBucket; 2],
+    far: Option<Box<[HeldGap]>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Near {
-    place: u32,
+struct NearBucket {
+    bucket: u32,
     held: HeldGap,
 }
 
@@ -36,20 +36,20 @@ impl TokenGaps {
     /// An event of `tokens` tokens after `gap` nanoseconds.
     pub fn add(&mut self, bounds: &Bounds, gap: u64, tokens: u32) {
         let tokens = tokens.max(1);
-        let place = bounds.upper().partition_point(|bound| bound.saturating_mul(u64::from(tokens)) < gap);
-        let near = &mut self.near[place % 2];
-        if near.place as usize != place {
-            let place = u32::try_from(place).unwrap_or(u32::MAX);
-            let far = std::mem::replace(near, Near { place, held: HeldGap::default() });
-            self.put_away(bounds, far);
+        let bucket = bounds.upper().partition_point(|bound| bound.saturating_mul(u64::from(tokens)) < gap);
+        let near = &mut self.near[bucket % 2];
+        if near.bucket as usize != bucket {
+            let bucket = u32::try_from(bucket).unwrap_or(u32::MAX);
+            let displaced = std::mem::replace(near, NearBucket { bucket, held: HeldGap::default() });
+            self.store_far(bounds, displaced);
         }
-        self.near[place % 2].held.add(HeldGap { tokens, sum: gap });
+        self.near[bucket % 2].held.add(HeldGap { tokens, sum: gap });
     }
 
-    fn put_away(&mut self, bounds: &Bounds, near: Near) {
+    fn store_far(&mut self, bounds: &Bounds, near: NearBucket) {
         if near.held.tokens > 0 {
-            let places = self.places.get_or_insert_with(|| vec![HeldGap::default(); bounds.upper().len() + 1].into());
-            places[near.place as usize].add(near.held);
+            let far = self.far.get_or_insert_with(|| vec![HeldGap::default(); bounds.upper().len() + 1].into());
+            far[near.bucket as usize].add(near.held);
         }
     }
 
@@ -58,16 +58,16 @@ impl TokenGaps {
         let mut near = std::mem::take(&mut self.near);
         let scale = reported.filter(|reported| counted > 0 && *reported > counted);
         let (mut held_so_far, mut observed) = (0_u64, 0_u64);
-        if self.places.is_some() {
-            near.into_iter().for_each(|near| self.put_away(into.bounds(), near));
+        if self.far.is_some() {
+            near.into_iter().for_each(|near| self.store_far(into.bounds(), near));
             near = Default::default();
         }
-        near.sort_unstable_by_key(|near| near.place);
-        let far = self.places.iter().flatten().enumerate().map(|(place, held)| (place, *held));
-        let near = near.into_iter().map(|near| (near.place as usize, near.held));
-        for (place, held) in near.chain(far).filter(|(_, held)| held.tokens > 0) {
+        near.sort_unstable_by_key(|near| near.bucket);
+        let far = self.far.iter().flatten().enumerate().map(|(bucket, held)| (bucket, *held));
+        let near = near.into_iter().map(|near| (near.bucket as usize, near.held));
+        for (bucket, held) in near.chain(far).filter(|(_, held)| held.tokens > 0) {
             match scale {
-                None => into.add_at(place, u64::from(held.tokens), u128::from(held.sum)),
+                None => into.add_at(bucket, u64::from(held.tokens), u128::from(held.sum)),
                 Some(reported) => {
                     // Rounded on the running total: rounded by bucket, nine buckets of one gap would lose or gain a half each.
                     held_so_far += u64::from(held.tokens);
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_the_order_every_gap_is_in_its_bucket() {
+    fn every_gap_is_in_its_bucket_in_any_order() {
         let values = [5_000_000, 15_000_000, 30_000_000, 50_000_000];
         for order in [[0, 1, 2, 3], [3, 0, 2, 1], [0, 2, 0, 2], [1, 3, 1, 3], [1, 2, 1, 2], [2, 2, 2, 0]] {
             let (mut gaps, mut expected) = (TokenGaps::default(), Buckets::new(&bounds()));
@@ -130,17 +130,17 @@ mod tests {
     }
 
     #[test]
-    fn two_neighbours_by_turns_allocate_nothing_and_a_third_bucket_does() {
+    fn only_a_third_bucket_allocates() {
         let mut gaps = TokenGaps::default();
         (0..100).for_each(|i| gaps.add(&bounds(), if i % 2 == 0 { 19_999_999 } else { 20_000_001 }, 1));
-        assert!(gaps.places.is_none());
+        assert!(gaps.far.is_none());
         gaps.add(&bounds(), 1, 1);
         gaps.add(&bounds(), 30_000_000, 1);
-        assert!(gaps.places.is_some());
+        assert!(gaps.far.is_some());
     }
 
     #[test]
-    fn an_event_of_three_tokens_after_30_ms_is_three_times_10_ms() {
+    fn three_tokens_after_30_ms_are_three_gaps_of_10_ms() {
         let mut gaps = TokenGaps::default();
         gaps.add(&bounds(), 30_000_000, 3);
         assert_eq!(observed(gaps, 4, Some(4)), (vec![3, 0, 0, 0], 30_000_000));
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scale_that_is_no_whole_number_keeps_the_count_over_many_buckets() {
+    fn a_fractional_scale_keeps_the_count_over_many_buckets() {
         let mut gaps = TokenGaps::default();
         for gap in [5_000_000, 15_000_000, 30_000_000, 50_000_000] {
             gaps.add(&bounds(), gap, 1);

@@ -1,7 +1,7 @@
 //! Histograms: `Buckets` with exact configured bounds for export, `LogHistogram` for live quantiles.
 //!
 //! Values are whole nanoseconds or whole tokens, so sums are exact and a replay gives the same numbers to the last digit.
-//! It holds no time: which values belong to which minute is window.rs' business.
+//! Absent: time; `window` decides which values belong to which minute.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ pub struct Bounds {
     unit: BoundUnit,
 }
 
-/// What a bound counts.
+/// The unit of a bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BoundUnit {
     /// Nanoseconds inside, seconds outside.
@@ -41,7 +41,7 @@ pub struct LogHistogram {
 }
 
 impl Bounds {
-    /// Bounds in seconds; sorted, rounded to nanoseconds, duplicates and what is not a positive finite number left out.
+    /// Bounds in seconds; sorted and rounded to nanoseconds; duplicates and values that are not positive and finite are left out.
     pub fn seconds(upper: &[f64]) -> Self {
         let nanos = upper.iter().filter(|s| s.is_finite() && **s > 0.0).map(|s| (s * 1e9).round() as u64);
         Self::new(nanos.collect(), BoundUnit::Seconds)
@@ -62,13 +62,12 @@ impl Bounds {
         &self.upper
     }
 
-    /// What they count.
     pub fn unit(&self) -> BoundUnit {
         self.unit
     }
 
-    /// Which bucket holds `value`; `upper().len()` is the infinite one.
-    pub(super) fn place(&self, value: u64) -> usize {
+    /// Index of the bucket of `value`; `upper().len()` is the infinite one.
+    pub(super) fn bucket_of(&self, value: u64) -> usize {
         self.upper.partition_point(|bound| *bound < value)
     }
 
@@ -100,8 +99,8 @@ impl Buckets {
 
     /// `n` observations of the same value.
     pub fn record_n(&mut self, value: u64, n: u64) {
-        let place = self.bounds.place(value);
-        self.add_at(place, n, u128::from(value) * u128::from(n));
+        let bucket = self.bounds.bucket_of(value);
+        self.add_at(bucket, n, u128::from(value) * u128::from(n));
     }
 
     /// `n` observations of `total / n` each; the sum gets exactly `total`, and the bucket is that of the exact quotient.
@@ -110,8 +109,8 @@ impl Buckets {
             return;
         }
         let n = u64::from(n);
-        let place = self.bounds.upper.partition_point(|bound| bound.saturating_mul(n) < total);
-        self.add_at(place, n, u128::from(total));
+        let bucket = self.bounds.upper.partition_point(|bound| bound.saturating_mul(n) < total);
+        self.add_at(bucket, n, u128::from(total));
     }
 
     /// Adds another histogram of the same bounds.
@@ -124,9 +123,9 @@ impl Buckets {
         self.sum += other.sum;
     }
 
-    /// Adds counts that were kept outside against the same bounds, and their sum.
-    pub(super) fn add_at(&mut self, place: usize, n: u64, sum: u128) {
-        self.counts[place] += n;
+    /// Adds `n` observations to a bucket, and their sum.
+    pub(super) fn add_at(&mut self, bucket: usize, n: u64, sum: u128) {
+        self.counts[bucket] += n;
         self.count += n;
         self.sum += sum;
     }
@@ -146,7 +145,6 @@ impl Buckets {
         self.bounds.outward(self.sum as f64)
     }
 
-    /// The bounds.
     pub fn bounds(&self) -> &Bounds {
         &self.bounds
     }
@@ -156,7 +154,7 @@ impl Buckets {
         &self.counts
     }
 
-    /// (upper bound in seconds or tokens, observations up to it), as Prometheus wants them, without the infinite one.
+    /// (upper bound in seconds or tokens, observations up to it) as in Prometheus, without the infinite one.
     pub fn cumulative(&self) -> impl Iterator<Item = (f64, u64)> + '_ {
         let mut below = 0;
         self.bounds.upper.iter().zip(&self.counts).map(move |(bound, count)| {
@@ -180,7 +178,7 @@ impl LogHistogram {
     /// `n` times the same duration.
     pub fn record_n(&mut self, nanos: u64, n: u32) {
         let counts = self.counts.get_or_insert_with(|| vec![0; LOG_BUCKETS].into());
-        let slot = &mut counts[log_place(nanos)];
+        let slot = &mut counts[log_bucket(nanos)];
         *slot = slot.saturating_add(n);
         self.count += u64::from(n);
     }
@@ -213,11 +211,11 @@ impl LogHistogram {
         self.count
     }
 
-    /// (lower bound in nanoseconds, observations) of every bucket that holds any, ascending. A value that equals the bound
-    /// falls into the bucket, so that recording the pairs makes the histogram again.
+    /// (lower bound in nanoseconds, observations) of every bucket that holds any, ascending. A value equal to the bound falls into
+    /// the bucket, so recording the pairs makes the same histogram.
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
         let counts = self.counts.iter().flat_map(|counts| counts.iter().enumerate());
-        counts.filter(|(_, count)| **count > 0).map(|(place, count)| (log_lower(place), *count))
+        counts.filter(|(_, count)| **count > 0).map(|(bucket, count)| (log_lower(bucket), *count))
     }
 
     /// The duration in nanoseconds that a share `q` (0 to 1) of the values does not exceed; `None` when there are none.
@@ -225,10 +223,10 @@ impl LogHistogram {
         let counts = self.counts.as_ref().filter(|_| self.count > 0)?;
         let rank = ((q.clamp(0.0, 1.0) * self.count as f64).ceil() as u64).max(1);
         let mut below = 0;
-        for (place, count) in counts.iter().enumerate() {
+        for (bucket, count) in counts.iter().enumerate() {
             below += u64::from(*count);
             if below >= rank {
-                return Some(log_middle(place));
+                return Some(log_middle(bucket));
             }
         }
         // Only after a count has saturated at 2^32 - 1.
@@ -236,25 +234,25 @@ impl LogHistogram {
     }
 }
 
-fn log_place(nanos: u64) -> usize {
+fn log_bucket(nanos: u64) -> usize {
     let nanos = nanos.clamp(1 << LOG_FIRST_OCTAVE, (1 << LOG_END_OCTAVE) - 1);
     let octave = nanos.ilog2();
     let part = (nanos >> (octave - LOG_PART_BITS)) & ((1 << LOG_PART_BITS) - 1);
     (((octave - LOG_FIRST_OCTAVE) as usize) << LOG_PART_BITS) + part as usize
 }
 
-fn log_lower(place: usize) -> u64 {
-    let octave = log_octave(place);
-    let part = (place & ((1 << LOG_PART_BITS) - 1)) as u64;
+fn log_lower(bucket: usize) -> u64 {
+    let octave = log_octave(bucket);
+    let part = (bucket & ((1 << LOG_PART_BITS) - 1)) as u64;
     (1 << octave) + (part << (octave - LOG_PART_BITS))
 }
 
-fn log_middle(place: usize) -> u64 {
-    log_lower(place) + (1u64 << (log_octave(place) - LOG_PART_BITS)) / 2
+fn log_middle(bucket: usize) -> u64 {
+    log_lower(bucket) + (1u64 << (log_octave(bucket) - LOG_PART_BITS)) / 2
 }
 
-fn log_octave(place: usize) -> u32 {
-    LOG_FIRST_OCTAVE + (place >> LOG_PART_BITS) as u32
+fn log_octave(bucket: usize) -> u32 {
+    LOG_FIRST_OCTAVE + (bucket >> LOG_PART_BITS) as u32
 }
 
 /// 2^10 ns is the power of two next to 1 us.
@@ -290,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_just_above_the_bound_is_not_rounded_down_to_it() {
+    fn a_share_just_above_the_bound_is_not_rounded_down() {
         let mut buckets = Buckets::new(&Bounds::seconds(&[0.001]));
         buckets.record_share(3_000_001, 3);
         assert_eq!(buckets.counts(), [0, 3]);

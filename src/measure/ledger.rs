@@ -1,39 +1,22 @@
-//! The whole of the stats: names, and one shard per worker.
+//! The statistics of the process: names, and one shard for each worker.
 
-use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
-use serde::{Deserialize, Serialize};
 
+use super::account::Account;
 use super::account_stats::BucketSettings;
-use super::fnv::FewMap;
 use super::journal::JournalLine;
+use super::names::{AccountNames, BackendNames, Models, OTHER, OTHER_ID, UNKNOWN, label};
 use super::shard::Shard;
 use super::snapshot::Snapshot;
 use crate::vocabulary::backend_id::{BackendId, ModelId};
 use crate::vocabulary::slo::{InForce, Slo};
 use crate::vocabulary::time::Timestamp;
 
-/// Whose stats a request is in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Account {
-    pub backend: BackendId,
-    pub model: ModelId,
-}
-
-/// A backend's configured names.
-#[derive(Clone, Debug)]
-pub struct BackendNames {
-    /// The label value.
-    pub name: Arc<str>,
-    /// The model that it is configured to serve.
-    pub model_name: Option<Arc<str>>,
-}
-
-/// The stats of the process.
+/// The statistics of the process.
 pub struct Ledger {
     shards: Box<[Arc<Shard>]>,
     names: Arc<AccountNames>,
@@ -41,21 +24,8 @@ pub struct Ledger {
     overflow: AtomicU64,
 }
 
-/// What the indices of an account stand for; shared with the shards, whose journal speaks of names.
-pub(super) struct AccountNames {
-    /// By place; a place without a backend has none.
-    backends: ArcSwap<Vec<Option<BackendNames>>>,
-    models: RwLock<Models>,
-}
-
-#[derive(Debug, Default)]
-struct Models {
-    names: Vec<Arc<str>>,
-    ids: FewMap<Arc<str>, ModelId>,
-}
-
 impl Ledger {
-    /// Books with one shard for each worker. Names of `backends` are pinned: they are never folded into `other`.
+    /// Empty, with one shard for each worker. Model names of `backends` are pinned: they are never folded into `other`.
     pub fn new(
         workers: usize,
         backends: &[BackendNames],
@@ -70,15 +40,15 @@ impl Ledger {
         for name in backends.iter().filter_map(|backend| backend.model_name.as_deref()) {
             models.add(&label(name));
         }
-        let seated = ArcSwap::from_pointee(backends.iter().cloned().map(Some).collect());
-        let names = Arc::new(AccountNames { backends: seated, models: RwLock::new(models) });
+        let configured = ArcSwap::from_pointee(backends.iter().cloned().map(Some).collect());
+        let names = Arc::new(AccountNames { backends: configured, models: RwLock::new(models) });
         let slo = Arc::new(InForce::new(slo));
-        let shards = (0..workers.max(1) as u64).map(|place| {
-            Shard::new(place, backends.len(), bounds.clone(), slo.clone(), journal.clone(), names.clone())
+        let shards = (0..workers.max(1) as u64).map(|index| {
+            Shard::new(index, backends.len(), bounds.clone(), slo.clone(), journal.clone(), names.clone())
         });
         let ledger = Self { shards: shards.collect(), names, slo, overflow: AtomicU64::new(0) };
         for (i, backend) in backends.iter().enumerate().filter(|(_, backend)| backend.model_name.is_some()) {
-            let account = BackendId(u16::try_from(i).unwrap_or(u16::MAX));
+            let account = BackendId::from_index(i);
             let model = ledger.model(account, backend.model_name.as_deref());
             ledger.shards[0].open(Account { backend: account, model });
         }
@@ -88,17 +58,17 @@ impl Ledger {
     /// The index of a model's name. Without a name it is the one that `backend` is configured to serve, else `unknown`;
     /// past a hundred names it is `other`, and that is counted.
     pub fn model(&self, backend: BackendId, name: Option<&str>) -> ModelId {
-        let seated;
+        let configured;
         let name = match name.filter(|name| !name.is_empty()) {
             Some(name) => name,
             None => {
-                seated = self.names.backends.load();
-                let names = seated.get(usize::from(backend.0)).and_then(Option::as_ref);
+                configured = self.names.backends.load();
+                let names = configured.get(backend.index()).and_then(Option::as_ref);
                 names.and_then(|names| names.model_name.as_deref()).unwrap_or(UNKNOWN)
             }
         };
         let (known, cleaned) = self.names.models.read().unwrap_or_else(PoisonError::into_inner).look_up(name);
-        // A full table is only read: whoever invents names must not make every request wait for a writer.
+        // A full table is only read: a client that invents names must not make every request wait for a writer.
         if let Some(id) = known {
             if id == OTHER_ID && *cleaned != *OTHER {
                 self.overflow.fetch_add(1, Relaxed);
@@ -134,11 +104,11 @@ impl Ledger {
         &self.shards
     }
 
-    /// Everything, added up.
+    /// The sum of all shards.
     pub fn snapshot(&self, now: Timestamp) -> Snapshot {
-        let (places, names): (Vec<_>, Vec<_>) = self.roster().into_iter().map(|(at, names)| (at, names.name)).unzip();
-        let served = places.iter().map(|backend| self.model_name(self.model(*backend, None))).collect();
-        let mut snapshot = Snapshot::new(now, places, names, served);
+        let (ids, names): (Vec<_>, Vec<_>) = self.roster().into_iter().map(|(id, names)| (id, names.name)).unzip();
+        let served = ids.iter().map(|backend| self.model_name(self.model(*backend, None))).collect();
+        let mut snapshot = Snapshot::new(now, ids, names, served);
         for shard in &self.shards {
             let state = shard.lock();
             snapshot.add(&state, |model| self.model_name(model));
@@ -153,19 +123,19 @@ impl Ledger {
         self.slo.now()
     }
 
-    /// Judges by these from now on. The bound that the objectives have in the histograms stays where it was.
+    /// Judges by `slo` from now on. The histograms keep the bounds of the first objectives.
     pub fn set_slo(&self, slo: Slo) {
         self.slo.set(slo);
     }
 
-    /// The backends that have stats, with their places, in the order of the places.
+    /// The backends that have statistics, with their names, by index.
     pub fn roster(&self) -> Vec<(BackendId, BackendNames)> {
-        let seated = self.names.backends.load();
-        let seated = seated.iter().enumerate();
-        seated.filter_map(|(i, names)| Some((BackendId(u16::try_from(i).ok()?), names.clone()?))).collect()
+        let configured = self.names.backends.load();
+        let configured = configured.iter().enumerate();
+        configured.filter_map(|(i, names)| Some((BackendId(u16::try_from(i).ok()?), names.clone()?))).collect()
     }
 
-    /// A backend of these names stands at a free place from now on. One writer at a time.
+    /// Adds a backend at a free index. One writer at a time.
     pub fn add_backend(&self, backend: BackendId, names: BackendNames) {
         self.shards.iter().for_each(|shard| shard.add_backend(backend));
         let pinned = names.model_name.clone();
@@ -176,7 +146,7 @@ impl Ledger {
         }
     }
 
-    /// Other names for a backend that stays at its place.
+    /// Gives a backend other names; its index stays.
     pub fn relabel(&self, backend: BackendId, names: BackendNames) {
         if let Some(name) = &names.model_name {
             self.pin(name);
@@ -185,13 +155,13 @@ impl Ledger {
     }
 
     fn rename(&self, backend: BackendId, names: Option<BackendNames>) {
-        let (mut seated, place) = ((**self.names.backends.load()).clone(), usize::from(backend.0));
-        seated.resize(seated.len().max(place + 1), None);
-        seated[place] = names;
-        self.names.backends.store(Arc::new(seated));
+        let (mut configured, index) = ((**self.names.backends.load()).clone(), backend.index());
+        configured.resize(configured.len().max(index + 1), None);
+        configured[index] = names;
+        self.names.backends.store(Arc::new(configured));
     }
 
-    /// Forgets a backend and its stats. `false`: something of it is still open, and nothing happened.
+    /// Forgets a backend and its statistics. `false`: a request of it is still open, and nothing changed.
     pub fn remove_backend(&self, backend: BackendId) -> bool {
         if self.shards.iter().any(|shard| shard.open_at(backend) > 0) {
             return false;
@@ -206,70 +176,9 @@ impl Ledger {
     }
 }
 
-impl AccountNames {
-    /// The name of a backend, as in labels.
-    pub fn backend(&self, backend: BackendId) -> Arc<str> {
-        let seated = self.backends.load();
-        let names = seated.get(usize::from(backend.0)).and_then(Option::as_ref);
-        names.map_or_else(|| UNKNOWN.into(), |names| names.name.clone())
-    }
-
-    /// The name of a model, as in labels.
-    pub fn model(&self, model: ModelId) -> Arc<str> {
-        let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
-        models.names.get(usize::from(model.0)).cloned().unwrap_or_else(|| OTHER.into())
-    }
-}
-
-impl Models {
-    /// The index of `name`, which is `other` for an unknown one in a full table, and the name as a label.
-    fn look_up<'a>(&self, name: &'a str) -> (Option<ModelId>, Cow<'a, str>) {
-        if let Some(id) = self.ids.get(name) {
-            return (Some(*id), name.into());
-        }
-        let cleaned = label(name);
-        let known = self.ids.get(&*cleaned).copied().or_else(|| self.is_full().then_some(OTHER_ID));
-        (known, cleaned.into())
-    }
-
-    fn is_full(&self) -> bool {
-        self.names.len() >= MODEL_LIMIT + RESERVED
-    }
-
-    fn add(&mut self, name: &str) -> ModelId {
-        if let Some(id) = self.ids.get(name) {
-            return *id;
-        }
-        let id = ModelId(u16::try_from(self.names.len()).unwrap_or(u16::MAX));
-        let name: Arc<str> = name.into();
-        self.names.push(name.clone());
-        self.ids.insert(name, id);
-        id
-    }
-}
-
-/// A label value that is safe in every sink: no control characters, and of bounded length.
-fn label(name: &str) -> String {
-    let mut label: String = name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    let mut end = label.len().min(NAME_LIMIT);
-    while !label.is_char_boundary(end) {
-        end -= 1;
-    }
-    label.truncate(end);
-    label
-}
-
-/// Where names over the limit go.
-const OTHER: &str = "other";
-const OTHER_ID: ModelId = ModelId(0);
-/// A request that names no model, at a backend that is configured with none.
-const UNKNOWN: &str = "unknown";
-const RESERVED: usize = 2;
-const MODEL_LIMIT: usize = 100;
-const NAME_LIMIT: usize = 128;
-
 #[cfg(test)]
 mod tests {
+    use super::super::names::{MODEL_LIMIT, NAME_LIMIT};
     use super::*;
 
     fn ledger() -> Arc<Ledger> {
@@ -280,7 +189,7 @@ mod tests {
     const A: BackendId = BackendId(0);
 
     #[test]
-    fn names_over_the_limit_fold_into_other_and_pinned_ones_do_not() {
+    fn names_over_the_limit_fold_into_other_but_pinned_ones() {
         let ledger = ledger();
         for i in 0..150 {
             ledger.model(A, Some(&format!("m{i}")));
@@ -299,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hostile_name_becomes_a_bounded_label_without_control_characters() {
+    fn a_hostile_name_becomes_a_bounded_printable_label() {
         let ledger = ledger();
         let name = ledger.model_name(ledger.model(A, Some(&format!("a\n\0{}", "\u{20ac}".repeat(100)))));
         assert!(name.len() <= 128 && !name.chars().any(char::is_control));
@@ -310,14 +219,14 @@ mod tests {
         let ledger = ledger();
         (1..MODEL_LIMIT).for_each(|i| _ = ledger.model(A, Some(&i.to_string())));
         let reader = ledger.names.models.read().unwrap();
-        let (done, told) = std::sync::mpsc::channel();
+        let (done, answered) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let long = "x".repeat(NAME_LIMIT + 1);
                 let ids = ["new", &long, "1", "pinned", "other"].map(|name| ledger.model(A, Some(name)));
                 done.send(ids).unwrap();
             });
-            let ids = told.recv_timeout(std::time::Duration::from_secs(10));
+            let ids = answered.recv_timeout(std::time::Duration::from_secs(10));
             drop(reader);
             let [new, long, first, pinned, other] = ids.expect("it waits for a lock");
             assert_eq!([new, long, other], [OTHER_ID; 3]);

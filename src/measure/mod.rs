@@ -1,18 +1,22 @@
-//! The stats: what arrived, what became of it, and how long everything took.
+//! The statistics of requests: what arrived, how it ended, and how long each step took.
 //!
-//! A request owns one `Entry`, a guard: each of its methods is one transition under one lock, and dropping it closes the
-//! stats on every path. Entries write into their worker's `Shard`; a `Snapshot` is all shards added up. Because a request
-//! lives in one shard from arrival to end, the identities hold in each shard at every moment, and so in every sum.
-//! Nothing here reads a clock, and nothing knows a metric's name.
+//! A request owns one `Entry`, a guard: each of its methods is one transition under one lock, and dropping it closes the entry on
+//! every path. Entries write into their worker's `Shard`; a `Snapshot` is the sum of all shards. Because a request stays in one
+//! shard from arrival to end, the identities hold in each shard at every moment, and so in every sum.
+//! Absent: a clock, and the names of metrics.
 
+mod account;
 mod account_stats;
+mod arrival;
 mod entry;
 mod fnv;
 mod gaps;
 pub mod histogram;
 pub mod journal;
 mod ledger;
+mod names;
 mod record;
+pub mod replay;
 mod report;
 pub mod sample;
 mod sample_buffer;
@@ -25,10 +29,13 @@ pub use crate::vocabulary::class::Class;
 pub use crate::vocabulary::outcome::*;
 pub use crate::vocabulary::shed_reason::ShedReason;
 pub use crate::vocabulary::usage::Usage;
+pub use account::Account;
 pub use account_stats::{AccountStats, BucketSettings};
-pub use entry::{Arrival, Entry, EntryEnd};
+pub use arrival::{Arrival, EntryEnd};
+pub use entry::Entry;
 pub use histogram::{BoundUnit, Bounds, Buckets, LogHistogram};
-pub use ledger::{Account, BackendNames, Ledger};
+pub use ledger::Ledger;
+pub use names::BackendNames;
 pub use report::{Closed, ReportContext, ReportSink, RequestReport, SpanIds, UnmeasuredRequest};
 pub use sample::{RequestKey, Sample, What};
 pub use sample_buffer::SampleBuffer;

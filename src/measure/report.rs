@@ -1,7 +1,7 @@
-//! What is told of one closed request to whoever asked before it began: its stamps, lengths and end.
+//! The report of one closed request: its stamps, lengths and end, for the access log and the exporter of spans.
 //!
-//! An access log and an exporter of spans ask; without one of them a request carries none of this. A report holds no content: of
-//! all that a client sent, only the request's id. Who is told never makes the stats wait.
+//! Without either of them a request carries no [`ReportContext`]. A report holds no content: of all that a client sent, only the
+//! request's id. A sink never makes the statistics wait.
 
 use std::sync::Arc;
 
@@ -12,13 +12,14 @@ use crate::vocabulary::class::Class;
 use crate::vocabulary::outcome::Outcome;
 use crate::vocabulary::shed_reason::ShedReason;
 
-/// Who is told of closed requests. Called inside the stats' critical section: to be handed on, never worked on.
+/// Receives the reports of ended requests. Called inside the critical section of the statistics: it passes a report on and works
+/// elsewhere.
 pub trait ReportSink: Send + Sync {
     /// A request was closed.
     fn closed(&self, report: Box<RequestReport>);
 
-    /// A request that is not in the stats has ended.
-    fn unbooked(&self, report: UnmeasuredRequest);
+    /// A request that is not measured has ended.
+    fn unmeasured(&self, report: UnmeasuredRequest);
 }
 
 /// What a request carries for its report.
@@ -26,13 +27,14 @@ pub struct ReportContext {
     to: Arc<dyn ReportSink>,
     request_id: Box<str>,
     span: Option<SpanIds>,
-    pub(super) told: u16,
+    /// 0: that of the backend's head.
+    pub(super) client_status: u16,
     pub(super) stalls: u32,
     pub(super) retries: u32,
     pub(super) bad_answer: Option<BadAnswer>,
 }
 
-/// A request's place in its trace.
+/// A request's ids in its trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpanIds {
     pub trace: [u8; 16],
@@ -40,7 +42,7 @@ pub struct SpanIds {
     pub parent: Option<[u8; 8]>,
     /// Of the whole request.
     pub server: [u8; 8],
-    /// Of its time at the backend, which is told of it.
+    /// Of its time at the backend, which gets it in `traceparent`.
     pub upstream: [u8; 8],
     /// As in `traceparent`.
     pub flags: u8,
@@ -57,9 +59,9 @@ pub struct RequestReport {
     pub model: Arc<str>,
     pub priority: Class,
     pub dialect: &'static str,
-    /// A stream was asked for.
+    /// The client asked for a stream.
     pub stream: bool,
-    /// What the client was told; 499: it had left.
+    /// The status that the client got; 499: it had left.
     pub status: u16,
     pub closed: Closed,
     pub timeline: Timeline,
@@ -80,15 +82,15 @@ pub enum Closed {
     Finished(Outcome),
 }
 
-/// A request that is not in the stats: no inference, or malformed.
+/// A request outside the statistics: no inference, or malformed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UnmeasuredRequest {
     /// Absent where the head could not be read.
     pub request_id: Option<Box<str>>,
-    /// Absent where none was asked.
+    /// Absent where no backend was involved.
     pub backend: Option<BackendId>,
     pub status: u16,
-    /// Our word for what it was.
+    /// The access log's word for its end.
     pub outcome: &'static str,
     pub took: Option<std::time::Duration>,
     /// The rule that the backend's answer broke.
@@ -98,23 +100,23 @@ pub struct UnmeasuredRequest {
 impl ReportContext {
     /// For a request called `request_id`.
     pub fn new(to: Arc<dyn ReportSink>, request_id: Box<str>, span: Option<SpanIds>) -> Box<Self> {
-        Box::new(Self { to, request_id, span, told: 0, stalls: 0, retries: 0, bad_answer: None })
+        Box::new(Self { to, request_id, span, client_status: 0, stalls: 0, retries: 0, bad_answer: None })
     }
 
-    /// The request was closed; `rest` is what the stats know.
+    /// The request was closed; `rest` makes the report.
     pub(super) fn close(self, rest: impl FnOnce(Self) -> RequestReport) {
         let to = self.to.clone();
         to.closed(Box::new(rest(self)));
     }
 
-    /// Id and place in a trace.
+    /// The request's id and its ids in a trace.
     pub(super) fn into_names(self) -> (Box<str>, Option<SpanIds>) {
         (self.request_id, self.span)
     }
 }
 
 impl Closed {
-    /// One word for it.
+    /// One word, as in the access log and in spans.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Shed(_) => "shed",
@@ -123,7 +125,7 @@ impl Closed {
         }
     }
 
-    /// Nobody failed: it was served, or its client did not want it any more.
+    /// It was served completely.
     pub const fn is_well(self) -> bool {
         matches!(self, Self::Finished(Outcome::Completed))
     }

@@ -1,37 +1,34 @@
-//! What the estimator is told: one thing that happened to one request of one backend.
+//! The estimator's input: one event of one request at one backend.
 //!
-//! Live traffic, a replayed journal and a rehearsal all speak in samples, and what reads them cannot tell the three
-//! apart. A sample holds stamps, lengths and counts: no text, no client, no key. It is not a record of the stats: the
-//! entry counts for itself and says besides what a sample needs.
+//! Live traffic, a replayed journal and a simulation all produce samples, and the estimator cannot distinguish the three. A sample
+//! holds stamps, lengths and counts: no text, no client, no key. Statistics are not derived from samples: the entry counts on its
+//! own.
 
 use crate::vocabulary::class::Class;
 use crate::vocabulary::time::Timestamp;
 
-/// A request's name in samples; unique in the process.
+/// A request's identity in samples; unique in the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestKey(pub u64);
 
-/// One thing that happened to one request. A backend's samples are told in the order of `at`.
+/// One event of one request. The estimator gets a backend's samples in the order of `at`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// When.
     pub at: Timestamp,
-    /// To whom.
     pub request: RequestKey,
-    /// What.
     pub what: What,
 }
 
-/// What happened.
+/// The event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     /// It arrived for this backend, before any decision.
     Offered {
-        /// Prompt length in tokens, as far as the request tells (counted, or its bytes over four); `None` is unknown.
+        /// Prompt length in tokens, where the request shows it (counted, or its bytes over four); `None` is unknown.
         prompt: Option<u32>,
         /// Whether the engine streams the answer, so that a first token will be seen.
         stream: bool,
-        /// Its class.
+        /// Its priority class.
         priority: Class,
     },
     /// It was dispatched to the backend.
@@ -40,7 +37,7 @@ pub enum What {
     Emission {
         /// Tokens in the event; 0 counts as 1.
         tokens: u32,
-        /// The gap before it was the client's doing (a full outbox), not the engine's.
+        /// The client caused the gap before it (its write buffer was full), not the engine.
         limited: bool,
     },
     /// It ended after dispatch.

@@ -1,12 +1,13 @@
-//! One worker's part of the stats: a lock that only its worker and a scraper ever take.
+//! One worker's part of the statistics, under a lock that only this worker and a scrape take.
 
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::account::Account;
 use super::account_stats::{AccountStats, BucketSettings};
 use super::fnv::FewMap;
 use super::journal::{JournalLine, JournalRecord};
-use super::ledger::{Account, AccountNames};
+use super::names::AccountNames;
 use super::sample::RequestKey;
 use super::sample_buffer::SampleBuffer;
 use super::window::Window;
@@ -14,10 +15,10 @@ use crate::vocabulary::backend_id::{BackendId, ModelId};
 use crate::vocabulary::outcome::MalformedReason;
 use crate::vocabulary::slo::InForce;
 
-/// Where one worker's requests are booked.
+/// The statistics of one worker's requests.
 pub struct Shard {
-    /// Its place among the shards; the upper part of its requests' keys.
-    place: u64,
+    /// Its index among the shards; the upper part of its requests' keys.
+    index: u64,
     state: Mutex<ShardState>,
     pub(super) bounds: BucketSettings,
     pub(super) slo: Arc<InForce>,
@@ -28,20 +29,20 @@ pub struct Shard {
 /// What is under the lock.
 pub(super) struct ShardState {
     pub rows: Vec<(Account, AccountStats)>,
-    /// Rows of backends that are gone; nobody's line points there, and their account is [`NOBODY`].
-    vacant: Vec<u32>,
-    places: FewMap<Account, u32>,
+    /// Rows of removed backends; no request's record points there, and their account is [`NO_ACCOUNT`].
+    free_rows: Vec<u32>,
+    row_of: FewMap<Account, u32>,
     /// Requests offered, ever.
     keys: u64,
     pub backends: Vec<BackendAccounts>,
     pub malformed: [u64; MalformedReason::COUNT],
     /// Entries dropped without an explicit end.
     pub dropped: u64,
-    /// Journal records that found no room.
+    /// Journal records dropped because the channel was full.
     pub unjournalled: u64,
 }
 
-/// What is kept per backend.
+/// What a shard keeps of one backend.
 #[derive(Clone)]
 pub(super) struct BackendAccounts {
     pub window: Window,
@@ -53,7 +54,7 @@ pub(super) struct BackendAccounts {
 
 impl Shard {
     pub(super) fn new(
-        place: u64,
+        index: u64,
         backends: usize,
         bounds: BucketSettings,
         slo: Arc<InForce>,
@@ -63,15 +64,15 @@ impl Shard {
         let backends = (0..backends).map(|_| BackendAccounts::new()).collect();
         let state = ShardState {
             rows: Vec::new(),
-            vacant: Vec::new(),
-            places: FewMap::default(),
+            free_rows: Vec::new(),
+            row_of: FewMap::default(),
             keys: 0,
             backends,
             malformed: Default::default(),
             dropped: 0,
             unjournalled: 0,
         };
-        Arc::new(Self { place, state: Mutex::new(state), bounds, slo, journal, names })
+        Arc::new(Self { index, state: Mutex::new(state), bounds, slo, journal, names })
     }
 
     /// A request was refused as malformed with `status`; it never enters the identities.
@@ -79,18 +80,18 @@ impl Shard {
         self.lock().malformed[MalformedReason::of_status(status).index()] += 1;
     }
 
-    /// The stats of `account` exist from now on, all of them zero.
+    /// The statistics of `account` exist from now on, all of them zero.
     pub fn open(&self, account: Account) {
-        self.lock().place(account, &self.bounds);
+        self.lock().row(account, &self.bounds);
     }
 
-    /// A backend stands at this place from now on, with nothing behind it.
+    /// A backend with empty statistics has this index from now on.
     pub(super) fn add_backend(&self, backend: BackendId) {
-        let (mut state, place) = (self.lock(), usize::from(backend.0));
-        while state.backends.len() <= place {
+        let (mut state, index) = (self.lock(), backend.index());
+        while state.backends.len() <= index {
             state.backends.push(BackendAccounts::new());
         }
-        state.backends[place] = BackendAccounts::new();
+        state.backends[index] = BackendAccounts::new();
     }
 
     /// Requests of this backend that are queued or in flight.
@@ -100,30 +101,30 @@ impl Shard {
         own.map(|(_, stats)| stats.in_flight() + stats.queued.iter().sum::<u64>()).sum()
     }
 
-    /// Forgets the stats of a backend that has nothing open.
+    /// Forgets the statistics of a backend that has nothing open.
     pub(super) fn remove_backend(&self, backend: BackendId) {
         let mut state = self.lock();
-        let ShardState { rows, vacant, places, .. } = &mut *state;
+        let ShardState { rows, free_rows, row_of, .. } = &mut *state;
         for (row, (account, stats)) in
             rows.iter_mut().enumerate().filter(|(_, (account, _))| account.backend == backend)
         {
-            places.remove(account);
-            *account = NOBODY;
+            row_of.remove(account);
+            *account = NO_ACCOUNT;
             *stats = AccountStats::new(&self.bounds);
-            vacant.push(u32::try_from(row).unwrap_or(u32::MAX));
+            free_rows.push(u32::try_from(row).unwrap_or(u32::MAX));
         }
     }
 
-    /// Takes the samples since the last call, one buffer a backend in the configuration's order, in exchange for `buffers`.
-    pub fn swap(&self, buffers: &mut [SampleBuffer]) {
+    /// Moves the samples since the last call into `buffers`, one for each backend by its index.
+    pub fn drain_samples(&self, buffers: &mut [SampleBuffer]) {
         let mut state = self.lock();
-        state.backends.iter_mut().zip(buffers).for_each(|(backend, buffer)| backend.buffer.swap(buffer));
+        state.backends.iter_mut().zip(buffers).for_each(|(backend, buffer)| backend.buffer.drain_into(buffer));
     }
 
     /// The next request's key, unique in the process.
     pub(super) fn make_key(&self, state: &mut ShardState) -> RequestKey {
         state.keys += 1;
-        RequestKey(self.place << 48 | state.keys)
+        RequestKey(self.index << 48 | state.keys)
     }
 
     /// A poisoned lock is taken all the same: every transition is a few additions, and a panic cannot leave half of one.
@@ -131,7 +132,7 @@ impl Shard {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands a record to the journal without ever waiting for it.
+    /// Sends a record to the journal without ever waiting for it.
     pub(super) fn journal(&self, state: &mut ShardState, record: impl FnOnce() -> JournalRecord) {
         let Some(sink) = &self.journal else { return };
         match sink.try_send(JournalLine::Request(Box::new(record()))) {
@@ -147,10 +148,10 @@ impl Shard {
 
 impl ShardState {
     /// Row of `account`.
-    pub fn place(&mut self, account: Account, bounds: &BucketSettings) -> u32 {
-        let Self { rows, vacant, places, .. } = self;
-        *places.entry(account).or_insert_with(|| {
-            if let Some(row) = vacant.pop() {
+    pub fn row(&mut self, account: Account, bounds: &BucketSettings) -> u32 {
+        let Self { rows, free_rows, row_of, .. } = self;
+        *row_of.entry(account).or_insert_with(|| {
+            if let Some(row) = free_rows.pop() {
                 rows[row as usize].0 = account;
                 return row;
             }
@@ -166,5 +167,5 @@ impl BackendAccounts {
     }
 }
 
-/// The account of a row that is free.
-pub(super) const NOBODY: Account = Account { backend: BackendId(u16::MAX), model: ModelId(0) };
+/// The account of a free row.
+pub(super) const NO_ACCOUNT: Account = Account { backend: BackendId(u16::MAX), model: ModelId(0) };

@@ -1,24 +1,24 @@
-//! The stats at one moment: all shards added up.
+//! The statistics at one moment: the sum of all shards.
 
 use std::ops::Deref;
 use std::sync::Arc;
 
+use super::account::Account;
 use super::account_stats::AccountStats;
-use super::ledger::Account;
 use super::shard::ShardState;
 use super::window::{Window, WindowView};
 use crate::vocabulary::backend_id::{BackendId, ModelId};
 use crate::vocabulary::outcome::MalformedReason;
 use crate::vocabulary::time::Timestamp;
 
-/// Everything that was booked until `at`.
+/// The statistics until `at`.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     pub at: Timestamp,
-    /// Names of the backends, in the order of their places.
+    /// Names of the backends, in the order of their indices.
     pub backends: Vec<Arc<str>>,
-    /// The place of each: what others keep per backend is found by it.
-    pub places: Vec<BackendId>,
+    /// The id of each, with which tables of other modules are indexed.
+    pub ids: Vec<BackendId>,
     /// The model that each is configured to serve, for families that describe a backend; `unknown` without one.
     pub served: Vec<Arc<str>>,
     /// The last minute of each backend.
@@ -28,14 +28,14 @@ pub struct Snapshot {
     pub malformed: [u64; MalformedReason::COUNT],
     /// Entries that were dropped without an explicit end: each of them was a panic or a cancelled task.
     pub dropped: u64,
-    /// Journal records that found no room.
+    /// Journal records dropped because the channel was full.
     pub unjournalled: u64,
     /// Model names folded into `other`.
     pub overflow: u64,
     windows: Vec<Window>,
 }
 
-/// One account's stats with its names.
+/// One account's statistics with its names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AccountSnapshot {
     pub account: Account,
@@ -53,12 +53,12 @@ impl Deref for AccountSnapshot {
 }
 
 impl Snapshot {
-    pub(super) fn new(at: Timestamp, places: Vec<BackendId>, backends: Vec<Arc<str>>, served: Vec<Arc<str>>) -> Self {
+    pub(super) fn new(at: Timestamp, ids: Vec<BackendId>, backends: Vec<Arc<str>>, served: Vec<Arc<str>>) -> Self {
         let windows = backends.iter().map(|_| Window::new()).collect();
         Self {
             at,
             backends,
-            places,
+            ids,
             served,
             recent: Vec::new(),
             accounts: Vec::new(),
@@ -73,22 +73,22 @@ impl Snapshot {
     /// Adds one shard, under its lock.
     pub(super) fn add(&mut self, state: &ShardState, name: impl Fn(ModelId) -> Arc<str>) {
         for (account, stats) in &state.rows {
-            // Of a backend that is gone.
-            let Ok(place) = self.places.binary_search(&account.backend) else { continue };
+            // A row of a removed backend is left out.
+            let Ok(index) = self.ids.binary_search(&account.backend) else { continue };
             match self.accounts.iter_mut().find(|known| known.account == *account) {
                 Some(known) => known.stats.add(stats),
                 None => {
                     self.accounts.push(AccountSnapshot {
                         account: *account,
-                        backend: self.backends[place].clone(),
+                        backend: self.backends[index].clone(),
                         model: name(account.model),
                         stats: stats.clone(),
                     });
                 }
             }
         }
-        for (window, place) in self.windows.iter_mut().zip(&self.places) {
-            if let Some(backend) = state.backends.get(usize::from(place.0)) {
+        for (window, id) in self.windows.iter_mut().zip(&self.ids) {
+            if let Some(backend) = state.backends.get(id.index()) {
                 window.merge(&backend.window);
             }
         }
@@ -103,15 +103,15 @@ impl Snapshot {
         self.accounts.sort_by_key(|account| account.account);
     }
 
-    /// What `by_place` holds of each backend of this snapshot, in its order.
-    pub fn pick<T: Clone + Default>(&self, by_place: &[T]) -> Vec<T> {
-        self.places.iter().map(|place| by_place.get(usize::from(place.0)).cloned().unwrap_or_default()).collect()
+    /// The elements of `by_index` for the backends of this snapshot, in its order.
+    pub fn pick<T: Clone + Default>(&self, by_index: &[T]) -> Vec<T> {
+        self.ids.iter().map(|id| by_index.get(id.index()).cloned().unwrap_or_default()).collect()
     }
 
     /// The identities, for every account.
     ///
     /// # Errors
-    /// The first account whose stats do not balance, and how.
+    /// The first account whose identities do not hold, and which one.
     pub fn check(&self) -> Result<(), String> {
         self.accounts.iter().try_for_each(|account| {
             account.check().map_err(|what| format!("backend {}, model {}: {what}", account.backend, account.model))

@@ -1,4 +1,4 @@
-//! The stamps of one request, and what follows from them.
+//! The stamps of one request, and the latencies between them.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::vocabulary::time::Timestamp;
 
-/// When each thing happened to one request. Three moments that are easily confused stand apart: the first byte of the
-/// answer, its head, and its first content token.
+/// Stamps of one request. Three moments that are easily confused are apart: the first byte of the answer, its head, and its first
+/// content token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timeline {
     /// The last byte of the request's body was read.
@@ -22,7 +22,7 @@ pub struct Timeline {
     pub first_token: Option<Timestamp>,
     /// Last content event.
     pub last_token: Option<Timestamp>,
-    /// The stats were closed.
+    /// The entry was closed.
     pub ended: Option<Timestamp>,
 }
 
@@ -32,7 +32,7 @@ impl Timeline {
         Self { arrived, ..Self::default() }
     }
 
-    /// Arrival to first content token, as the client feels it.
+    /// Arrival to first content token.
     pub fn ttft(&self) -> Option<Duration> {
         self.first_token.map(|at| at.since(self.arrived))
     }

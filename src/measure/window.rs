@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::histogram::LogHistogram;
 use crate::vocabulary::time::Timestamp;
 
-/// What is counted per second.
+/// Events a second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Rates {
     /// Requests that arrived, a second.
@@ -31,7 +31,7 @@ pub struct Quantiles {
     pub p99: f64,
 }
 
-/// What a second counts.
+/// An event that is counted by the second.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum WindowEvent {
     Offered,
@@ -41,7 +41,6 @@ pub(super) enum WindowEvent {
     Tokens,
 }
 
-/// Which latency.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum LatencyKind {
     Ttft,
@@ -50,7 +49,6 @@ pub(super) enum LatencyKind {
     E2e,
 }
 
-/// The last minute.
 #[derive(Clone, Debug)]
 pub(super) struct Window {
     seconds: Box<[Second; RING]>,
@@ -71,7 +69,7 @@ struct SecondSlot {
     latencies: [LogHistogram; LATENCIES],
 }
 
-/// What a window shows at one moment.
+/// A window's rates and quantiles at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct WindowView {
     pub rates_10s: Rates,
@@ -93,7 +91,7 @@ impl Window {
         let tag = second(now) + 1;
         let slot = &mut self.seconds[tag as usize % RING];
         if slot.tag != tag {
-            // Late news of a second that is already overwritten is not counted again.
+            // An event of a second that is overwritten already comes too late.
             if slot.tag > tag {
                 return;
             }
@@ -117,7 +115,7 @@ impl Window {
         slot.latencies[latency as usize].record_n(nanos, n);
     }
 
-    /// Adds what another shard saw of the same backend.
+    /// Adds another shard's window of the same backend.
     pub fn merge(&mut self, other: &Self) {
         self.first = [self.first, other.first].into_iter().flatten().min();
         for (mine, theirs) in self.seconds.iter_mut().zip(&other.seconds[..]) {
@@ -136,7 +134,7 @@ impl Window {
         }
     }
 
-    /// What it shows at `now`.
+    /// Rates and quantiles at `now`.
     pub fn view(&self, now: Timestamp) -> WindowView {
         WindowView {
             rates_10s: self.rates(now, 10),
@@ -206,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_steady_rate_is_read_as_it_is_whenever_one_looks() {
+    fn a_steady_rate_reads_the_same_at_any_moment() {
         let mut window = Window::new();
         for i in 0..3000 {
             window.count(WindowEvent::Offered, at(i * 50), 1);
@@ -219,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn before_the_window_is_full_the_rate_is_over_the_time_since_the_first_event() {
+    fn before_the_window_is_full_rates_are_since_the_first_event() {
         let mut window = Window::new();
         for i in 0..40 {
             window.count(WindowEvent::Completed, at(100_000 + i * 50), 1);

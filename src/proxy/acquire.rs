@@ -189,7 +189,7 @@ impl Unserved {
             Self::ClientGone => entry.abandon(proxy.clock.now()),
             Self::Refused(reply) => {
                 if let Some(reason) = reply.shed_reason() {
-                    entry.told(reply.status());
+                    entry.set_client_status(reply.status());
                     entry.shed(reason, proxy.clock.now());
                 }
             }

@@ -69,7 +69,7 @@ impl Attempt {
             }
             None => {
                 let mut entry = Entry::admitted(&worker.shard, account, request.hints.class, arrival, dispatched);
-                entry.caption(report_context(worker, request));
+                entry.set_report(report_context(worker, request));
                 entry
             }
         };
@@ -89,7 +89,7 @@ impl Attempt {
 pub(super) fn offer(worker: &Worker, request: &Request, backend: BackendId) -> Option<Entry> {
     let (account, arrival) = account(worker, request, backend)?;
     let mut entry = Entry::offer(&worker.shard, account, request.hints.class, arrival);
-    entry.caption(report_context(worker, request));
+    entry.set_report(report_context(worker, request));
     Some(entry)
 }
 

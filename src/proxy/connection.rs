@@ -233,7 +233,7 @@ impl Connection<'_> {
         let proxy = self.proxy();
         if let (true, Some(reports)) = (proxy.access_log, &proxy.reports) {
             let request_id = request.map(|request| request.id.to_string().into());
-            reports.unbooked(UnmeasuredRequest { request_id, ..report });
+            reports.unmeasured(UnmeasuredRequest { request_id, ..report });
         }
     }
 

@@ -77,7 +77,7 @@ impl Connection<'_> {
                     worker,
                     target: &target,
                     limits: &limits,
-                    passive_health: &proxy.passive_health[usize::from(attempt.backend.0)],
+                    passive_health: &proxy.passive_health[attempt.backend.index()],
                     read_ahead: &mut self.read_ahead,
                     timer,
                     request,
@@ -145,7 +145,7 @@ impl Connection<'_> {
     /// Counts a request that is refused before dispatch.
     fn shed(&self, request: &Request, backend: BackendId, reply: LocalReply) -> LocalReply {
         if let (Some(mut entry), Some(reason)) = (offer(self.worker, request, backend), reply.shed_reason()) {
-            entry.told(reply.status());
+            entry.set_client_status(reply.status());
             entry.shed(reason, self.proxy().clock.now());
         }
         reply

@@ -42,15 +42,18 @@ pub fn timed(what: impl Into<String>, holds: bool) -> Verdict {
     Verdict { what: what.into(), holds, is_time: true }
 }
 
+/// A run, and what it found of each promise.
+type Scenario = fn() -> Vec<Verdict>;
+
 fn main() -> ExitCode {
     // Panics are injected by the hundred, and each is counted where it is injected.
     std::panic::set_hook(Box::new(|info| {
-        if !info.payload().downcast_ref::<&str>().is_some_and(|payload| *payload == "injected") {
+        if info.payload().downcast_ref::<&str>().is_none_or(|payload| *payload != "injected") {
             eprintln!("{info}");
         }
     }));
     let chosen: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let scenarios: [(&str, fn() -> Vec<Verdict>); 8] = [
+    let scenarios: [(&str, Scenario); 8] = [
         ("cancels", cancels::run),
         ("drain", drain::run),
         ("identities", identities::run),

@@ -11,10 +11,9 @@ use tokio::sync::watch;
 use weir::clock::Clock;
 use weir::export::admin::AdminPort;
 use weir::export::auth::AccessPolicy;
+use weir::export::probe::ProbeControl;
 use weir::export::routes::AdminPage;
-use weir::export::{
-    DrainControl, Handles, Mode, ModeControl, ProcessState, ReadProcessState, Readiness, ReadinessCheck, ReloadControl,
-};
+use weir::export::{AdminBackend, Handles, Mode, ProcessState, ReadinessCheck, Reloaded};
 
 use crate::books;
 
@@ -37,41 +36,37 @@ impl Process {
     }
 }
 
-impl ReadProcessState for Process {
-    fn facts(&self) -> ProcessState {
+impl AdminBackend for Process {
+    fn state(&self) -> ProcessState {
         ProcessState { up: vec![true], reload_accepted: true, ..ProcessState::default() }
     }
-}
 
-impl Readiness for Process {
-    fn checks(&self) -> Vec<ReadinessCheck> {
+    fn config(&self) -> String {
+        "{\"mode\":\"observe\"}".into()
+    }
+
+    fn readiness(&self) -> Vec<ReadinessCheck> {
         vec![ReadinessCheck { name: "not draining".into(), passed: !*self.draining.borrow() }]
     }
-}
 
-impl ModeControl for Process {
     fn mode(&self) -> Mode {
         if self.enforcing.load(SeqCst) { Mode::Enforce } else { Mode::Observe }
     }
 
-    fn switch(&self, mode: Mode) {
+    fn set_mode(&self, mode: Mode) {
         self.enforcing.store(mode == Mode::Enforce, SeqCst);
     }
-}
 
-impl ReloadControl for Process {
-    fn reload(&self) -> Result<(Vec<String>, Vec<String>), String> {
-        let changed = (vec!["mode".to_owned()], vec!["listen".to_owned()]);
-        if *self.draining.borrow() { Err("weir.yaml:1:1: mode: unknown value".to_owned()) } else { Ok(changed) }
+    fn reload(&self) -> Result<Reloaded, String> {
+        let reloaded = Reloaded { changed: vec!["mode".to_owned()], needs_restart: vec!["listen".to_owned()] };
+        if *self.draining.borrow() { Err("weir.yaml:1:1: mode: unknown value".to_owned()) } else { Ok(reloaded) }
     }
-}
 
-impl DrainControl for Process {
-    fn begin(&self) {
+    fn begin_drain(&self) {
         self.draining.send_replace(true);
     }
 
-    fn cancel(&self) -> bool {
+    fn cancel_drain(&self) -> bool {
         let cancelled = !self.stopping.load(SeqCst);
         if cancelled {
             self.draining.send_replace(false);
@@ -79,11 +74,11 @@ impl DrainControl for Process {
         cancelled
     }
 
-    fn draining(&self) -> bool {
+    fn is_draining(&self) -> bool {
         *self.draining.borrow()
     }
 
-    fn underway(&self) -> usize {
+    fn in_flight(&self) -> usize {
         usize::from(!*self.empty.borrow())
     }
 
@@ -95,6 +90,10 @@ impl DrainControl for Process {
                 _ = empty.wait_for(|empty| *empty) => true,
             }
         })
+    }
+
+    fn probe(&self) -> Option<&dyn ProbeControl> {
+        None
     }
 }
 
@@ -109,13 +108,7 @@ impl Rig {
         let handles = Handles {
             clock: Clock::start(),
             ledger: books::ledger(),
-            facts: process.clone(),
-            readiness: process.clone(),
-            drain: process.clone(),
-            mode: process.clone(),
-            reload: process.clone(),
-            probe: None,
-            config: Arc::new(|| "{\"mode\":\"observe\"}".into()),
+            backend: process.clone(),
             disabled: Arc::new([]),
         };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -168,7 +161,7 @@ fn every_path_answers_the_methods_it_lists_and_405_to_others() {
                 assert!(answer.contains(&format!("allow: {}", page.allow())), "{answer}");
             }
         }
-        rig.process.cancel();
+        rig.process.cancel_drain();
     }
 }
 
@@ -191,7 +184,7 @@ fn every_path_refuses_foreign_hosts_and_origins() {
             }
         }
     }
-    assert!(!rig.process.draining(), "a refused caller must not have begun the drain");
+    assert!(!rig.process.is_draining(), "a refused caller must not have begun the drain");
 }
 
 #[test]
@@ -206,11 +199,11 @@ fn an_unknown_path_is_404_with_the_list() {
 fn changes_need_the_token_and_a_local_drain_does_not() {
     let rig = Rig::start(AccessPolicy { token: Some("secret".into()), ..AccessPolicy::default() });
     assert_eq!(rig.get("/drain").0, 200);
-    assert!(rig.process.draining());
+    assert!(rig.process.is_draining());
     assert_eq!(rig.ask("POST", "/undrain", "Host: localhost\r\n").0, 401);
-    assert!(rig.process.draining());
+    assert!(rig.process.is_draining());
     assert_eq!(rig.ask("POST", "/undrain", "Host: localhost\r\nAuthorization: Bearer secret\r\n").0, 200);
-    assert!(!rig.process.draining());
+    assert!(!rig.process.is_draining());
 }
 
 #[test]
@@ -250,7 +243,7 @@ fn a_waiting_drain_ends_with_the_last_request_or_its_limit() {
 fn readiness_follows_the_checks_and_liveness_does_not() {
     let rig = Rig::start(AccessPolicy::default());
     assert_eq!(rig.get("/readyz").0, 200);
-    rig.process.begin();
+    rig.process.begin_drain();
     let (status, answer) = rig.get("/readyz?verbose");
     assert_eq!(status, 503);
     assert!(answer.contains("[-] not draining"), "{answer}");

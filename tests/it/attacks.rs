@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use weir::app::{RunningServer, start};
 use weir::config::{Config, Overrides};
-use weir::measure::journal::{self, JournalRecord};
+use weir::measure::journal::JournalRecord;
+use weir::measure::replay;
 use weir::measure::{AbandonPhase, BucketSettings, Ledger, NoTokenReason, Outcome, Snapshot};
 use weir::proxy::state::{HookPoint, ProxyState};
 use weir::vocabulary::backend_id::BackendId;
@@ -674,8 +675,8 @@ fn the_journal_is_readable_and_ends_with_the_process() {
     assert_eq!((record["backend"].as_str(), record["model"].as_str()), (Some("backend-0"), Some("a \"model\"")));
     assert!(record["epoch"].as_f64().unwrap() > 1.7e9, "its stamps count from a time on the wall");
     let records: Vec<JournalRecord> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let ledger = Ledger::new(1, &journal::backends(&records), Slo::default(), BucketSettings::default(), None);
-    journal::replay(&records, &ledger);
+    let ledger = Ledger::new(1, &replay::backends(&records), Slo::default(), BucketSettings::default(), None);
+    replay::replay(&records, &ledger);
     let replayed = ledger.snapshot(weir::vocabulary::time::Timestamp::ZERO);
     assert_eq!(total(&replayed, |books| books.finished(Outcome::Completed)), 1);
 }

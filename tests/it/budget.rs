@@ -29,9 +29,9 @@ fn all_known() -> ProcessState {
     ProcessState {
         up: vec![true; BACKENDS],
         bad_answers: vec![Default::default(); BACKENDS],
-        judged: vec![one.judged[0].clone(); BACKENDS],
+        estimates: vec![one.estimates[0].clone(); BACKENDS],
         gates: vec![one.gates[0].clone(); BACKENDS],
-        reported: vec![one.reported[0].clone(); BACKENDS],
+        engine_reports: vec![one.engine_reports[0].clone(); BACKENDS],
         gpus: Vec::new(),
         ..one
     }

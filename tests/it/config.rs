@@ -314,7 +314,7 @@ fn gpus_are_switched_and_mapped_to_backends() {
     for (fault, sentence) in faults.iter().zip([
         "weir.yaml:2:51: backends[0].gpu[0]: `zero` names no GPU",
         "weir.yaml:4:12: gpu.enabled: expected `auto`, `true` or `false`",
-        "weir.yaml:5:13: gpu.interval: GPUs are read every",
+        "weir.yaml:5:13: gpu.interval: the interval between",
     ]) {
         assert!(fault.starts_with(sentence), "{fault}");
     }

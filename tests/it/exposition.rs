@@ -69,14 +69,14 @@ pub fn facts(judged: BackendEstimate) -> ProcessState {
         journal: Some(Default::default()),
         spans: Some(Default::default()),
         access_lost: Some(0),
-        judged: vec![Some(judged)],
+        estimates: vec![Some(judged)],
         gates: vec![GateStatus {
             limits: Limits { concurrency: Some(7), ..Limits::new(Mode::Enforce) },
             queued_bytes: 100,
             slo_ttft: 1.0,
             would_shed: Default::default(),
         }],
-        reported: vec![Some(EngineReport {
+        engine_reports: vec![Some(EngineReport {
             engine: "vllm",
             up: true,
             age: Some(Duration::from_millis(300)),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use weir::clock::Clock;
 use weir::gpu::nvml::Library;
 use weir::gpu::settings::{Enabled, Settings};
-use weir::gpu::track::{GpuTenant, Whose};
+use weir::gpu::track::{GpuSelection, GpuTenant};
 use weir::gpu::{GpuMonitor, GpuReadings};
 
 use crate::support::exposition::Text;
@@ -261,7 +261,7 @@ fn settings(fake: &FakeNvml) -> Settings {
 
 fn watch(fake: &FakeNvml, enabled: Enabled) -> (Clock, std::sync::Arc<GpuReadings>, GpuMonitor) {
     let (clock, settings) = (Clock::start(), Settings { enabled, ..settings(fake) });
-    let tenants = vec![GpuTenant { backend: "a".into(), gpus: Whose::All }];
+    let tenants = vec![GpuTenant { backend: "a".into(), gpus: GpuSelection::All }];
     let watch = GpuMonitor::start(Library::of(&settings), &settings, tenants, clock).unwrap().unwrap();
     (clock, watch.latest(), watch)
 }

@@ -13,19 +13,30 @@ use crate::books;
 use crate::exposition::{judged, render_with};
 use crate::support::exposition::{Sample, Text};
 
-/// Label values that are a machine's or a caller's own, not a list of ours.
+/// Labels whose values come from a machine or a caller; the others have lists of weir's own.
 const OPEN: [&str; 11] =
     ["backend", "model_name", "gpu", "uuid", "name", "version", "revision", "rustc", "le", "engine", "label"];
 
 const HEAD: &str = "# Metrics
 
-Every family of `GET /metrics` on the admin port (9902), in the order in which it is written there. This page is made by `make metric-table` from the
-program's own registry, and a test compares the two. [metrics-additions.md](metrics-additions.md) says how many series there are.
-A family or a series that has nothing to say is absent, a number that is not known is NaN; neither is ever 0.
-`backend` is a backend's configured name; `model_name` is the model asked for, a hundred of them, then `other`. A histogram has `_bucket`, `_sum` and `_count`.
+Every family of `GET /metrics` on the admin port (9902), in the order in which it is written there.
+`make metric-table` makes this page from the program's own registry, and a test compares the two.
+[metrics-additions.md](metrics-additions.md) says how many series there are.
+
+A family or a series without a value is absent, and a number that is not known is NaN; neither is ever 0.
+A histogram has `_bucket`, `_sum` and `_count`.
+In the column Labels, `model` means two labels: `backend` and `model_name`.
+`backend` is a backend's configured name.
+`model_name` is the model that the request names; the first hundred names have a value each, and all others share `other`.
+The values of the other labels are [below the table](#label-values).
 
 | Name | Type | Labels | Unit | Meaning |
 |---|---|---|---|---|
+";
+
+const VALUES_HEAD: &str = "
+## Label values
+
 ";
 
 fn page() -> String {
@@ -33,13 +44,16 @@ fn page() -> String {
     let parsed = texts.each_ref().map(|text| Text::parse(text).unwrap());
     let samples: Vec<&Sample> = parsed.iter().flat_map(|text| &text.samples).collect();
     let mut page = HEAD.to_owned();
+    let mut listed = Vec::new();
     for family in families::ALL {
         let kind = match family.kind {
             MetricKind::Counter => "counter",
             MetricKind::Gauge => "gauge",
             MetricKind::Histogram => "histogram",
         };
-        row(&mut page, family.name, kind, &labels(family.name, &samples), family.help);
+        let labels = labels(family.name, &samples);
+        row(&mut page, family.name, kind, &label_names(&labels), family.help);
+        listed.push((family.name, labels));
     }
     let helps = texts[0].lines().filter_map(|line| line.strip_prefix("# HELP process_"));
     for (name, help) in helps.filter_map(|line| line.split_once(' ')) {
@@ -47,6 +61,8 @@ fn page() -> String {
         let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
         row(&mut page, &name, kind, "", help);
     }
+    page.push_str(VALUES_HEAD);
+    label_values(&mut page, &listed);
     page
 }
 
@@ -54,26 +70,44 @@ fn row(page: &mut String, name: &str, kind: &str, labels: &str, help: &str) {
     writeln!(page, "| `{name}` | {kind} | {labels} | {} | {} |", unit(name), help.replace('|', "\\|")).unwrap();
 }
 
-/// Label names in their order, and their values where these are a list of ours.
-fn labels(family: &str, samples: &[&Sample]) -> String {
+/// Label names in their order, each with the values that occur.
+type Labels<'a> = Vec<(&'a str, BTreeSet<&'a str>)>;
+
+fn labels<'a>(family: &str, samples: &[&'a Sample]) -> Labels<'a> {
     let parts = ["", "_bucket", "_sum", "_count"];
-    let mut names: Vec<&str> = Vec::new();
-    let mut values: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let mut labels: Labels<'_> = Vec::new();
     for sample in
         samples.iter().filter(|sample| parts.iter().any(|part| sample.name.strip_suffix(part) == Some(family)))
     {
         for (name, value) in sample.labels.iter().filter(|(name, _)| *name != "le") {
-            if !names.contains(&&**name) {
-                names.push(name);
+            match labels.iter_mut().find(|(known, _)| *known == &**name) {
+                Some((_, values)) => _ = values.insert(value),
+                None => labels.push((name, BTreeSet::from([&**value]))),
             }
-            values.entry(name).or_default().insert(value);
         }
     }
-    let shown = names.iter().map(|name| {
-        let values = values[name].iter().map(|value| format!("`{value}`")).collect::<Vec<_>>().join("\\|");
-        if OPEN.contains(name) { format!("`{name}`") } else { format!("`{name}`={values}") }
-    });
-    shown.collect::<Vec<_>>().join(", ")
+    labels
+}
+
+fn label_names(labels: &Labels<'_>) -> String {
+    let names: Vec<String> = labels.iter().map(|(name, _)| format!("`{name}`")).collect();
+    names.join(", ").replace("`backend`, `model_name`", "`model`")
+}
+
+/// The lists of weir's own values: one line for each label and list, with the families that have it.
+fn label_values(page: &mut String, listed: &[(&str, Labels<'_>)]) {
+    let mut lists: BTreeMap<(&str, String), Vec<&str>> = BTreeMap::new();
+    for (family, labels) in listed {
+        for (name, values) in labels.iter().filter(|(name, _)| !OPEN.contains(name)) {
+            let values: Vec<String> = values.iter().map(|value| format!("`{value}`")).collect();
+            lists.entry((name, values.join(", "))).or_default().push(family);
+        }
+    }
+    for ((label, values), families) in lists {
+        let families: Vec<String> = families.iter().map(|family| format!("`{family}`")).collect();
+        let is = if values.contains(", ") { "is one of" } else { "is" };
+        writeln!(page, "- `{label}` {is} {values}.\n  In {}.", families.join(", ")).unwrap();
+    }
 }
 
 /// By the name's own words, which end in the unit, or in what is counted.
@@ -158,8 +192,9 @@ fn every_row_is_whole_and_lists_no_value_of_a_caller() {
         let cells: Vec<_> = row.replace("\\|", "/").split('|').map(|cell| cell.trim().to_owned()).collect();
         assert_eq!(cells.len(), 7, "{row}");
         assert!(!cells[2].is_empty() && !cells[4].is_empty() && !cells[5].is_empty(), "{row}");
-        assert!(!row.contains("`gpu-0`") && !row.contains("`m0`"), "{row}");
+        assert!(row.len() <= 160, "{} columns: {row}", row.len());
     }
-    let slo = "| `weir_slo_requests_total` | counter | `backend`, `model_name`, `slo`=";
-    assert!(page.contains(slo), "{page}");
+    assert!(!page.contains("`gpu-0`") && !page.contains("`m0`"), "{page}");
+    assert!(page.contains("| `weir_slo_requests_total` | counter | `model`, `slo`, `result` |"), "{page}");
+    assert!(page.contains("- `result` is one of `met`, `missed`.\n  In `weir_slo_requests_total`."), "{page}");
 }

@@ -9,10 +9,11 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use weir::clock::Clock;
 use weir::engine_metrics::agreement::Accord;
-use weir::engine_metrics::client::{Address, Unanswered, ask};
+use weir::engine_metrics::client::{Address, ask};
 use weir::engine_metrics::settings::{EngineKind, Series};
 use weir::engine_metrics::table::SeriesTable;
 use weir::engine_metrics::{EngineReading, LatestReading, MetricsSource, PollPace, ReportedLimits, watch};
+use weir::http_client::Unanswered;
 
 /// A server that answers every connection with what `answer` makes of its request's target, then closes it.
 fn server(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> SocketAddr {
@@ -53,7 +54,7 @@ fn runtime() -> Runtime {
 /// Fast enough for a test, slow enough for a busy machine to answer.
 fn pace() -> PollPace {
     let interval = Duration::from_millis(5);
-    PollPace { interval, patience: Duration::from_secs(5), rest: interval }
+    PollPace { interval, timeout: Duration::from_secs(5), rest: interval }
 }
 
 /// Reads until `done`, at most ten seconds.
@@ -206,7 +207,7 @@ fn a_hanging_a_garbled_and_an_endless_answer_are_given_up() {
         Err(Unanswered::Status(_))
     ));
     let huge = page(&"a 1\n".repeat((4 << 20) / 4 + 1));
-    assert!(matches!(ask_it(huge, long), Err(Unanswered::TooLong)));
+    assert!(matches!(ask_it(huge, long), Err(Unanswered::TooLong(_))));
     let whole = page(&"a 1\n".repeat((4 << 20) / 4));
     assert_eq!(ask_it(whole, long).unwrap().len(), 4 << 20);
     // A listener that never accepts: the kernel takes the connection, and then nothing comes.

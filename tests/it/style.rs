@@ -82,7 +82,10 @@ const WORDS: &[Word] = &[
 ];
 
 /// Where a word of the table is right: path, word, reason.
-const RIGHT_WORDS: &[(&str, &str, &str)] = &[];
+const RIGHT_WORDS: &[(&str, &str, &str)] = &[
+    ("src/load/workload.rs", "him", "one of the short words that prompts are made of"),
+    ("src/load/workload.rs", "his", "one of the short words that prompts are made of"),
+];
 
 /// Functions over [`FUNCTION_LINES`]: path, name, reason. A comment `// Long: reason` above the function does as well.
 const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[];
@@ -149,7 +152,7 @@ fn private_words(file: &File) -> Vec<String> {
     let is_right = |word: &str| RIGHT_WORDS.iter().any(|(path, right, _)| *path == file.path && *right == word);
     let table: Vec<(&Word, Vec<&str>)> = WORDS
         .iter()
-        .filter(|entry| !(is_page && entry.reach == Reach::Code) && !is_right(entry.word))
+        .filter(|entry| !(is_right(entry.word) || is_page && entry.reach == Reach::Code))
         .map(|entry| (entry, entry.word.split(' ').collect()))
         .collect();
     let mut found = Vec::new();

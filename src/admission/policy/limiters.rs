@@ -75,7 +75,7 @@ impl ConcurrencyLimiter {
         if matches!(self.rule, LimiterRule::Static) {
             return;
         }
-        let now = sample.at.as_nanos() as f64 * 1e-9;
+        let now = sample.at.as_secs_f64();
         match sample.what {
             What::Admitted if self.in_flight.len() < MOST_FOLLOWED => {
                 self.pending.insert(sample.request, now);

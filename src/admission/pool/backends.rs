@@ -122,19 +122,19 @@ impl Pool {
 
     /// Obeys these limits from now on, and looks after the queue of this backend: late requests go, others may have their turn.
     pub fn publish(&self, backend: BackendId, limits: Limits, now: Timestamp) {
-        let Some(shared) = self.shared.get(usize::from(backend.0)) else { return };
+        let Some(shared) = self.shared.get(backend.index()) else { return };
         shared.set(limits);
         self.with(now, |pool, state, woken| {
-            if let Some(one) = state.backends.get_mut(usize::from(backend.0)) {
+            if let Some(one) = state.backends.get_mut(backend.index()) {
                 one.publish(limits);
-                pool.advance(state, usize::from(backend.0), woken);
+                pool.advance(state, backend.index(), woken);
             }
         });
     }
 
     /// What happened at this backend since the last call, for control.
     pub fn gate_stats(&self, backend: BackendId, now: Timestamp) -> Option<GateStats> {
-        self.lock().backends.get_mut(usize::from(backend.0)).map(|one| one.queue.gate_stats(now))
+        self.lock().backends.get_mut(backend.index()).map(|one| one.queue.gate_stats(now))
     }
 
     /// The health check's verdict. A backend that goes down hands its queue over; one that comes back starts slowly.
@@ -160,7 +160,7 @@ impl Pool {
 
     /// Whether a backend other than `backend` could be picked.
     pub fn has_another(&self, backend: BackendId) -> bool {
-        self.lock().backends.iter().enumerate().any(|(i, one)| i != usize::from(backend.0) && !one.down)
+        self.lock().backends.iter().enumerate().any(|(i, one)| i != backend.index() && !one.down)
     }
 
     /// Takes a free place for a new backend, in that mode until limits are published. Nothing goes there before it is recalled.
@@ -203,7 +203,7 @@ impl Pool {
 
     /// Nothing of a retired backend is dispatched or waits any more.
     pub fn is_idle(&self, backend: BackendId) -> bool {
-        let (state, place) = (self.lock(), usize::from(backend.0));
+        let (state, place) = (self.lock(), backend.index());
         let passing = self.shared.get(place).map_or(0, SharedState::passing);
         let one = state.backends.get(place).filter(|one| one.stay == Membership::Leaving);
         one.is_some_and(|one| one.queue.in_flight() == 0 && one.queue.queued() == 0 && passing == 0)
@@ -213,7 +213,7 @@ impl Pool {
     pub fn remove_backend(&self, backend: BackendId) -> bool {
         // It takes nothing more, so that it stays idle once it is.
         let idle = self.is_idle(backend);
-        if let Some(one) = self.lock().backends.get_mut(usize::from(backend.0)).filter(|_| idle) {
+        if let Some(one) = self.lock().backends.get_mut(backend.index()).filter(|_| idle) {
             one.stay = Membership::Gone;
         }
         idle
@@ -248,13 +248,13 @@ impl Pool {
 
     /// What is published for `backend`.
     pub fn limits(&self, backend: BackendId) -> Option<Limits> {
-        self.shared.get(usize::from(backend.0)).map(|shared| **shared.limits.load())
+        self.shared.get(backend.index()).map(|shared| **shared.limits.load())
     }
 
     /// What its queue holds now.
     pub fn gauges(&self, backend: BackendId) -> Gauges {
         let state = self.lock();
-        state.backends.get(usize::from(backend.0)).map_or(Gauges::default(), |BackendState { queue, .. }| Gauges {
+        state.backends.get(backend.index()).map_or(Gauges::default(), |BackendState { queue, .. }| Gauges {
             queued: queue.queued(),
             queued_bytes: queue.queued_bytes(),
             in_flight: queue.in_flight(),
@@ -264,42 +264,42 @@ impl Pool {
 
     /// Streams of `backend` that are past their first token and read as they come: those that would hear it.
     pub fn listening(&self, backend: BackendId) -> u32 {
-        let shared = self.shared.get(usize::from(backend.0));
+        let shared = self.shared.get(backend.index());
         shared.map_or(0, SharedState::listening)
     }
 
     /// Requests at `backend`, those included that are not measured.
     pub fn load(&self, backend: BackendId) -> u32 {
-        let passing = self.shared.get(usize::from(backend.0)).map_or(0, SharedState::passing);
+        let passing = self.shared.get(backend.index()).map_or(0, SharedState::passing);
         self.gauges(backend).in_flight + passing
     }
 
     // ---- what permits and those who wait tell ---------------------------------------------------------------------
 
     pub(super) fn shared(&self, backend: BackendId) -> &SharedState {
-        &self.shared[usize::from(backend.0)]
+        &self.shared[backend.index()]
     }
 
     pub(super) fn on_first_token(&self, backend: BackendId, slot: Slot, now: Timestamp) {
         self.with(now, |pool, state, woken| {
             let now = state.now;
-            if state.backends[usize::from(backend.0)].queue.on_first_token(slot, now) {
-                pool.advance(state, usize::from(backend.0), woken);
+            if state.backends[backend.index()].queue.on_first_token(slot, now) {
+                pool.advance(state, backend.index(), woken);
             }
         });
     }
 
     pub(super) fn on_tokens(&self, backend: BackendId, slot: Slot, more: u32) {
-        self.lock().backends[usize::from(backend.0)].queue.on_tokens(slot, more);
+        self.lock().backends[backend.index()].queue.on_tokens(slot, more);
     }
 
     /// Without a `now`, at the latest time that was told.
     pub(super) fn on_end(&self, backend: BackendId, slot: Slot, tokens: u32, now: Option<Timestamp>) {
         self.with(now.unwrap_or(Timestamp::ZERO), |pool, state, woken| {
-            let queue = &mut state.backends[usize::from(backend.0)].queue;
+            let queue = &mut state.backends[backend.index()].queue;
             queue.on_tokens(slot, tokens);
             if queue.on_end(slot) {
-                pool.advance(state, usize::from(backend.0), woken);
+                pool.advance(state, backend.index(), woken);
             }
         });
     }
@@ -307,7 +307,7 @@ impl Pool {
     pub(super) fn on_refused(&self, backend: BackendId, now: Timestamp) {
         self.with(now, |_, state, _| {
             let now = state.now;
-            state.backends[usize::from(backend.0)].hold_back(now);
+            state.backends[backend.index()].hold_back(now);
         });
     }
 
@@ -315,12 +315,12 @@ impl Pool {
     pub(super) fn leave(&self, seat: &Waiter) {
         self.with(Timestamp::ZERO, |pool, state, woken| {
             if let Some((backend, ticket)) = seat.at() {
-                let i = usize::from(backend.0);
+                let i = backend.index();
                 state.backends[i].queue.leave(ticket);
                 // It may have held up those behind it: its prompt was too long for the room there is.
                 pool.advance(state, i, woken);
             } else if let Some(WaitVerdict::Go(backend, slot)) = seat.verdict() {
-                let i = usize::from(backend.0);
+                let i = backend.index();
                 if state.backends[i].queue.on_end(slot) {
                     pool.advance(state, i, woken);
                 }
@@ -332,7 +332,7 @@ impl Pool {
     pub(super) fn expire(&self, seat: &Waiter, now: Timestamp) -> WaitVerdict {
         self.with(now, |pool, state, woken| {
             if let Some((backend, ticket)) = seat.at() {
-                let (i, now) = (usize::from(backend.0), state.now);
+                let (i, now) = (backend.index(), state.now);
                 let (queue, limits) = state.backends[i].open(now);
                 if let Some((seat, shed)) = queue.expire(limits, ticket, now) {
                     let _ = seat.call(WaitVerdict::Refused(Refused::Shed(shed)));
@@ -436,7 +436,7 @@ impl Pool {
 
     /// Something changed about whether `backend` may be used.
     fn reevaluate(&self, backend: BackendId, now: Timestamp, change: impl FnOnce(&mut BackendState, Timestamp)) {
-        let i = usize::from(backend.0);
+        let i = backend.index();
         self.with(now, |pool, state, woken| {
             let now = state.now;
             if i >= state.backends.len() {
@@ -485,5 +485,5 @@ fn in_turn(turn: usize, n: usize) -> impl Iterator<Item = usize> {
 }
 
 fn id(place: usize) -> BackendId {
-    BackendId(u16::try_from(place).unwrap_or(u16::MAX))
+    BackendId::from_index(place)
 }

@@ -28,7 +28,7 @@ pub fn of(flags: &SweepFlags) -> anyhow::Result<SweepJob> {
     let mut level = LoadLevel::open(Rate::ONE, 0);
     level.workload = Workload { prompt: flags.input_tokens, output: flags.output_tokens, seed: flags.seed };
     level.pinned = true;
-    level.form = BodyTemplate {
+    level.template = BodyTemplate {
         api: flags.dialect,
         model: flags.model.clone().unwrap_or_else(|| BodyTemplate::default().model),
         stream: !flags.no_stream,
@@ -41,7 +41,7 @@ pub fn of(flags: &SweepFlags) -> anyhow::Result<SweepJob> {
     level.slo = flags.slo_ttft.map(|ttft| Slo { ttft, itl: std::time::Duration::MAX });
     let count = flags.requests.filter(|_| !is_auto(flags)).map(Extent::Count);
     let whole_trace = listing.as_ref().filter(|_| flags.trace.is_some()).map(|trace| Extent::Count(trace.len() as u64));
-    level.listing = listing;
+    level.trace = listing;
     let extent = count.or(flags.duration.map(Extent::Time)).or(whole_trace);
     let plan = own_share(flags, plan)?;
     if let Some(part) = flags.part.filter(|_| flags.parts.is_some()) {

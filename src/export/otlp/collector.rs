@@ -1,6 +1,6 @@
-//! Where spans go: the configuration and OpenTelemetry's own variables put together.
+//! The collector of spans, from the configuration and OpenTelemetry's own variables.
 //!
-//! The variables win, each over its own part. What is not understood is left out with a WARN, as the standard asks: a misspelt
+//! A variable overrides its part of the configuration. A value that is not understood is left out, as the standard asks: a misspelt
 //! variable must not keep a proxy from serving.
 
 use std::time::Duration;
@@ -10,12 +10,12 @@ use http::header::{HeaderName, HeaderValue};
 
 use super::super::settings::Otlp;
 
-/// Where to send, and as whom.
+/// Where spans go, and the names that this process gives itself.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Collector {
-    /// Takes spans.
+    /// The URL for spans.
     pub traces: Uri,
-    /// Sent with every request; they may hold keys and are shown nowhere.
+    /// Sent with every request; they may hold keys and are never shown.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Names of this process, `service.name` among them.
     pub resource: Vec<(String, String)>,
@@ -26,24 +26,25 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// `None`: nothing is to be sent.
+    /// `None`: no spans are sent.
     pub fn of(otlp: &Otlp) -> Option<Self> {
-        let said = |name: &str| otlp.variables.get(name).map(String::as_str);
-        if said("OTEL_SDK_DISABLED").is_some_and(|word| word.eq_ignore_ascii_case("true")) {
+        let variable = |name: &str| otlp.variables.get(name).map(String::as_str);
+        if variable("OTEL_SDK_DISABLED").is_some_and(|word| word.eq_ignore_ascii_case("true")) {
             return None;
         }
-        let own = said("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").map(str::to_owned);
-        let base = said("OTEL_EXPORTER_OTLP_ENDPOINT").or(otlp.endpoint.as_deref());
+        let own = variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").map(str::to_owned);
+        let base = variable("OTEL_EXPORTER_OTLP_ENDPOINT").or(otlp.endpoint.as_deref());
         let under = |base: &str| format!("{}/v1/traces", base.trim_end_matches('/').trim_end_matches("/v1/traces"));
-        let address = own.or_else(|| base.map(under)).filter(|_| said("OTEL_TRACES_EXPORTER") != Some("none"));
+        let address = own.or_else(|| base.map(under)).filter(|_| variable("OTEL_TRACES_EXPORTER") != Some("none"));
         let traces = usable(&address?)?;
-        let timeout = said("OTEL_EXPORTER_OTLP_TIMEOUT").and_then(|ms| ms.parse().ok()).map(Duration::from_millis);
+        let timeout = variable("OTEL_EXPORTER_OTLP_TIMEOUT").and_then(|ms| ms.parse().ok()).map(Duration::from_millis);
         Some(Self {
             traces,
-            headers: said("OTEL_EXPORTER_OTLP_HEADERS").map_or_else(Vec::new, headers),
-            resource: resource(said("OTEL_SERVICE_NAME"), said("OTEL_RESOURCE_ATTRIBUTES")),
+            headers: variable("OTEL_EXPORTER_OTLP_HEADERS").map_or_else(Vec::new, headers),
+            resource: resource(variable("OTEL_SERVICE_NAME"), variable("OTEL_RESOURCE_ATTRIBUTES")),
             timeout: timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(TIMEOUT),
-            share: share(said("OTEL_TRACES_SAMPLER"), said("OTEL_TRACES_SAMPLER_ARG")).unwrap_or(otlp.sample_ratio),
+            share: share(variable("OTEL_TRACES_SAMPLER"), variable("OTEL_TRACES_SAMPLER_ARG"))
+                .unwrap_or(otlp.sample_ratio),
         })
     }
 }
@@ -127,14 +128,14 @@ mod tests {
 
     fn of(endpoint: Option<&str>, variables: &[(&'static str, &str)]) -> Option<Collector> {
         let mut otlp = Otlp { endpoint: endpoint.map(str::to_owned), ..Otlp::default() };
-        let said =
+        let variable =
             |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
-        otlp.hear(&said);
+        otlp.read_variables(&variable);
         Collector::of(&otlp)
     }
 
     #[test]
-    fn nothing_is_sent_until_somebody_names_a_target() {
+    fn nothing_is_sent_without_a_collector() {
         assert_eq!(of(None, &[]), None);
         assert_eq!(of(None, &[("OTEL_SERVICE_NAME", "x")]), None);
         assert_eq!(of(Some("http://c:4318"), &[("OTEL_SDK_DISABLED", "true")]), None);
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_base_gets_the_signals_path_and_a_signals_own_address_is_taken_as_it_is() {
+    fn only_the_base_address_gets_the_path_of_the_signal() {
         let traces = |collector: Option<Collector>| collector.unwrap().traces.to_string();
         assert_eq!(traces(of(Some("http://c:4318"), &[])), "http://c:4318/v1/traces");
         assert_eq!(traces(of(Some("http://c:4318/v1/traces"), &[])), "http://c:4318/v1/traces");
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_variables_are_heard() {
+    fn the_other_variables_are_read() {
         let collector = of(
             Some("http://c:4318"),
             &[

@@ -1,9 +1,9 @@
-//! OTLP: spans of requests, sent to a collector over http/protobuf. Off unless a target is named.
+//! OTLP: spans of requests, sent to a collector over http/protobuf. Off unless a collector is configured.
 //!
-//! Whoever ends a request hands its report over and never waits; one that finds the queue full is dropped and counted. A thread
-//! with a runtime of its own makes spans of the reports and sends them in batches; a collector that is dead, slow or hangs costs
-//! spans and nothing else, and an exit waits for it a moment at most. Messages are those of `opentelemetry-proto`; there is no
-//! SDK behind them, because every span is known only when it has ended.
+//! A task that ends a request sends its report and never waits (`sink`). A thread with a runtime of its own makes spans of the
+//! reports and posts them in batches; a collector that is down, slow or hangs costs spans and nothing else, and an exit waits at
+//! most 500 ms for it. Messages are those of `opentelemetry-proto`; there is no SDK behind them, because a span is complete when
+//! it is made.
 
 pub mod collector;
 mod post;
@@ -25,86 +25,83 @@ use tokio::sync::{mpsc, watch};
 use self::collector::Collector;
 use self::post::{PAUSES, Posted, post};
 use self::spans::SpanTarget;
+use super::sink::{LostCount, Sink};
 use crate::measure::RequestReport;
 
-/// The handing-over side.
+/// The sending side.
 #[derive(Clone, Debug)]
 pub struct Spans {
-    sender: mpsc::Sender<Box<RequestReport>>,
+    sink: Sink<mpsc::Sender<Box<RequestReport>>>,
     counts: Arc<SpanCounters>,
 }
 
-/// The sending thread.
+/// The posting thread.
 #[derive(Debug)]
 pub struct Exporter {
     thread: JoinHandle<()>,
     stop: watch::Sender<bool>,
 }
 
-/// What became of spans; counters only grow.
+/// Spans by what happened to them; counters only grow.
 #[derive(Debug, Default)]
 struct SpanCounters {
     offered: AtomicU64,
     sent: AtomicU64,
-    dropped: AtomicU64,
     failed: AtomicU64,
 }
 
-/// What became of spans up to a moment.
+/// Spans up to a moment, by what happened to them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SpanCounts {
-    /// Taken by the collector.
+    /// Accepted by the collector.
     pub sent: u64,
-    /// Found the queue full.
+    /// Dropped because the queue was full.
     pub dropped: u64,
-    /// Not taken by the collector, in time or at all.
+    /// Not accepted by the collector, or not in time.
     pub failed: u64,
 }
 
-/// As they came through the queue.
 type Batch = Vec<Box<RequestReport>>;
 
-/// Where each backend is, by its place in the configuration.
+/// The address of each backend, by its index.
 pub type SpanTargets = Box<dyn Fn() -> Vec<SpanTarget> + Send>;
 
 impl Spans {
-    /// Hands a report over, or drops and counts it.
+    /// Sends a report, or drops it and counts its spans.
     pub fn offer(&self, report: Box<RequestReport>) {
         let spans = spans::count(&report);
         self.counts.offered.fetch_add(spans, Relaxed);
-        if self.sender.try_send(report).is_err() {
-            self.counts.dropped.fetch_add(spans, Relaxed);
-        }
+        self.sink.offer_as(report, spans);
     }
 
-    /// What became of spans so far.
+    /// The spans so far.
     pub fn counts(&self) -> SpanCounts {
-        let SpanCounters { sent, dropped, failed, .. } = &*self.counts;
-        SpanCounts { sent: sent.load(Relaxed), dropped: dropped.load(Relaxed), failed: failed.load(Relaxed) }
+        let SpanCounters { sent, failed, .. } = &*self.counts;
+        SpanCounts { sent: sent.load(Relaxed), dropped: self.sink.lost(), failed: failed.load(Relaxed) }
     }
 }
 
 impl Exporter {
-    /// Starts the thread that sends to `collector`. `epoch` is the Unix time in nanoseconds at which the clock of the reports stood at
-    /// zero.
+    /// Starts the thread that posts to `collector`. `epoch` is the Unix time in nanoseconds of the zero of the reports' stamps.
     ///
     /// # Errors
     /// The runtime or the thread cannot be started.
-    pub fn start(collector: Collector, places: SpanTargets, epoch: u64) -> std::io::Result<(Spans, Self)> {
+    pub fn start(collector: Collector, targets: SpanTargets, epoch: u64) -> std::io::Result<(Spans, Self)> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (sender, receiver) = mpsc::channel(CAPACITY);
+        let (sink, receiver) = Sink::asynchronous(CAPACITY);
         let (stop, stopped) = watch::channel(false);
         let counts = Arc::new(SpanCounters::default());
-        let sending = Sending { collector, places, epoch, counts: counts.clone(), stopped, away: false };
+        let lost = sink.lost_count();
+        let sending = Sending { collector, targets, epoch, counts: counts.clone(), lost, stopped, failing: false };
         let thread = std::thread::Builder::new().name("weir-otlp".into()).spawn(move || {
             runtime.block_on(sending.run(receiver));
-            // A resolver that hangs does not hold up the exit.
+            // A resolver that hangs does not delay the exit.
             runtime.shutdown_background();
         })?;
-        Ok((Spans { sender, counts }, Self { thread, stop }))
+        Ok((Spans { sink, counts }, Self { thread, stop }))
     }
 
-    /// Lets it send what is left, for a moment, and waits for its end.
+    /// Lets the thread post what is left, for at most 500 ms, and waits for its end.
     pub fn finish(self) {
         let _ = self.stop.send(true);
         if self.thread.join().is_err() {
@@ -115,29 +112,30 @@ impl Exporter {
 
 struct Sending {
     collector: Collector,
-    places: SpanTargets,
+    targets: SpanTargets,
     epoch: u64,
     counts: Arc<SpanCounters>,
+    lost: LostCount,
     stopped: watch::Receiver<bool>,
-    /// Said once for each stretch in which nothing was taken.
-    away: bool,
+    /// Set by the first failure, cleared by the next success: one WARN for each stretch of failures.
+    failing: bool,
 }
 
 impl Sending {
     async fn run(mut self, mut reports: mpsc::Receiver<Box<RequestReport>>) {
-        let (counts, mut stopped) = (self.counts.clone(), self.stopped.clone());
+        let (counts, lost, mut stopped) = (self.counts.clone(), self.lost.clone(), self.stopped.clone());
         let over = async move {
             let _ = stopped.wait_for(|stop| *stop).await;
-            tokio::time::sleep(LAST_WORDS).await;
+            tokio::time::sleep(EXIT_GRACE).await;
         };
         tokio::select! {
             () = self.send_all(&mut reports) => {}
             () = over => {}
         }
-        // Whatever was not told of is lost.
-        let SpanCounters { offered, sent, dropped, failed } = &*counts;
-        let told = sent.load(Relaxed) + dropped.load(Relaxed) + failed.load(Relaxed);
-        failed.fetch_add(offered.load(Relaxed).saturating_sub(told), Relaxed);
+        // Every span without a result so far is lost.
+        let SpanCounters { offered, sent, failed } = &*counts;
+        let settled = sent.load(Relaxed) + lost.get() + failed.load(Relaxed);
+        failed.fetch_add(offered.load(Relaxed).saturating_sub(settled), Relaxed);
     }
 
     async fn send_all(&mut self, reports: &mut mpsc::Receiver<Box<RequestReport>>) {
@@ -166,7 +164,7 @@ impl Sending {
         let mut pauses = PAUSES.into_iter();
         loop {
             match post(&self.collector, message.clone()).await {
-                Posted::Taken(said) => return self.on_taken(&said, spans),
+                Posted::Accepted(answer) => return self.on_accepted(&answer, spans),
                 Posted::Refused(status) => {
                     self.on_lost(spans, Some(status.as_u16()));
                     return;
@@ -185,29 +183,29 @@ impl Sending {
         }
     }
 
-    fn on_taken(&mut self, said: &[u8], spans: u64) {
-        let partial = ExportTraceServiceResponse::decode(said).ok().and_then(|said| said.partial_success);
-        let refused = partial.map_or(0, |partial| u64::try_from(partial.rejected_spans).unwrap_or(0)).min(spans);
-        self.counts.sent.fetch_add(spans - refused, Relaxed);
-        self.counts.failed.fetch_add(refused, Relaxed);
-        if std::mem::take(&mut self.away) {
+    fn on_accepted(&mut self, answer: &[u8], spans: u64) {
+        let partial = ExportTraceServiceResponse::decode(answer).ok().and_then(|answer| answer.partial_success);
+        let rejected = partial.map_or(0, |partial| u64::try_from(partial.rejected_spans).unwrap_or(0)).min(spans);
+        self.counts.sent.fetch_add(spans - rejected, Relaxed);
+        self.counts.failed.fetch_add(rejected, Relaxed);
+        if std::mem::take(&mut self.failing) {
             tracing::info!("spans are taken again");
         }
     }
 
     fn on_lost(&mut self, spans: u64, status: Option<u16>) {
         self.counts.failed.fetch_add(spans, Relaxed);
-        if !std::mem::replace(&mut self.away, true) {
+        if !std::mem::replace(&mut self.failing, true) {
             tracing::warn!(status, "the collector does not take spans, they are lost until it does");
         }
     }
 
     fn message(&self, batch: &[Box<RequestReport>]) -> Bytes {
-        let places = (self.places)();
+        let targets = (self.targets)();
         let unknown = SpanTarget::default();
         let spans = batch.iter().filter_map(|report| {
-            let place = places.get(usize::from(report.backend_id.0)).unwrap_or(&unknown);
-            Some(spans::of(report, report.span?, place, self.epoch, rand::random))
+            let target = targets.get(report.backend_id.index()).unwrap_or(&unknown);
+            Some(spans::of(report, report.span?, target, self.epoch, rand::random))
         });
         let scope_spans =
             ScopeSpans { scope: Some(scope()), spans: spans.flatten().collect(), ..ScopeSpans::default() };
@@ -233,11 +231,11 @@ fn scope() -> InstrumentationScope {
     }
 }
 
-/// Reports that wait to be sent, of some 300 bytes each; the SDK's own number.
+/// Reports that wait to be sent, of some 300 bytes each; the OpenTelemetry SDK's default.
 const CAPACITY: usize = 2048;
-/// Reports in one message; the SDK's own number.
+/// Reports in one message; the OpenTelemetry SDK's default.
 const BATCH: usize = 512;
-/// How long a batch fills.
+/// The longest time for which a batch fills.
 const BATCH_AGE: Duration = Duration::from_secs(1);
 /// How long an exit waits for a collector.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+const EXIT_GRACE: Duration = Duration::from_millis(500);

@@ -1,66 +1,61 @@
-//! One message to a collector over HTTP/1.1, within bounded time and bytes.
+//! One message to a collector over HTTP/1.1.
 
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 
 use super::collector::Collector;
+use crate::http_client::{self, AnswerBounds, ReadBody};
 
-/// What became of a message.
+/// How a collector answered a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Posted {
-    /// It was taken; this is what was said of it.
-    Taken(Bytes),
-    /// It may be taken later: the collector is away, slow or busy.
+    /// It accepted the message; this is its answer.
+    Accepted(Bytes),
+    /// It may accept the message later: it is down, slow or busy.
     Later,
-    /// It never will be.
+    /// It never will.
     Refused(StatusCode),
 }
 
 /// Sends `message`.
 pub async fn post(collector: &Collector, message: Bytes) -> Posted {
-    let sent = tokio::time::timeout(collector.timeout, exchange(collector, message)).await;
-    sent.ok().flatten().unwrap_or(Posted::Later)
+    let Some(request) = request(collector, message) else { return Posted::Later };
+    let bounds = AnswerBounds { deadline: collector.timeout, body: LONGEST_ANSWER };
+    match http_client::send(connect(collector), request, bounds, ReadBody::OnSuccess).await {
+        Ok(answer) => match answer.status().as_u16() {
+            200..=299 => Posted::Accepted(answer.into_body()),
+            // The OTLP specification's list of statuses after which a message may be sent again.
+            429 | 502..=504 => Posted::Later,
+            _ => Posted::Refused(answer.status()),
+        },
+        Err(_) => Posted::Later,
+    }
 }
 
-/// `None`: no connection, or it broke off.
-async fn exchange(collector: &Collector, message: Bytes) -> Option<Posted> {
-    let target = &collector.traces;
-    let authority = target.authority()?;
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    let stream = TcpStream::connect((host, authority.port_u16().unwrap_or(80))).await.ok()?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
-    // Dropped with this future: a collector that hangs holds no connection.
-    let mut driver = JoinSet::new();
-    driver.spawn(connection);
-    let path = target.path_and_query().map_or("/", |path| path.as_str());
+/// `None`: a header of the configuration cannot be sent.
+fn request(collector: &Collector, message: Bytes) -> Option<Request<Full<Bytes>>> {
+    let path = collector.traces.path_and_query().map_or("/", |path| path.as_str());
     let mut request = Request::post(path)
-        .header(header::HOST, authority.as_str())
-        .header(header::CONTENT_TYPE, "application/x-protobuf")
-        .header(header::CONNECTION, "close");
+        .header(header::HOST, collector.traces.authority()?.as_str())
+        .header(header::CONTENT_TYPE, "application/x-protobuf");
     for (name, value) in &collector.headers {
         request = request.header(name, value);
     }
-    let answer = sender.send_request(request.body(Full::new(message)).ok()?).await.ok()?;
-    let status = answer.status();
-    match status.as_u16() {
-        200..=299 => {
-            let said = Limited::new(answer.into_body(), LONGEST_ANSWER).collect().await.ok()?;
-            Some(Posted::Taken(said.to_bytes()))
-        }
-        // The standard's list of what may be tried again.
-        429 | 502..=504 => Some(Posted::Later),
-        _ => Some(Posted::Refused(status)),
-    }
+    request.body(Full::new(message)).ok()
+}
+
+async fn connect(collector: &Collector) -> io::Result<TcpStream> {
+    let authority = collector.traces.authority().ok_or(io::ErrorKind::InvalidInput)?;
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    TcpStream::connect((host, authority.port_u16().unwrap_or(80))).await
 }
 
 /// Waits between tries of one message.
 pub const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
-/// It says how many spans were refused, and why.
+/// The answer says how many spans the collector rejected, and why.
 const LONGEST_ANSWER: usize = 64 << 10;

@@ -1,7 +1,7 @@
-//! One report as spans: the request, its wait for its turn, its time at the backend.
+//! One report as spans: the request, its time in the queue, its time at the backend.
 //!
-//! Names and attributes are those of OpenTelemetry's semantic conventions for generative AI where they have one, and ours
-//! otherwise. There is no content: a report holds none.
+//! Names and attributes are those of OpenTelemetry's semantic conventions for generative AI where there is one, and weir's own
+//! otherwise. Absent: content, because a report holds none.
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
@@ -12,10 +12,10 @@ use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 use crate::measure::{Closed, Outcome, RequestReport, SpanIds};
 use crate::vocabulary::time::Timestamp;
 
-/// What is known of the engine behind a backend.
+/// The engine behind a backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpanTarget {
-    /// As `gen_ai.provider.name`: our word for the kind of engine.
+    /// The kind of engine, as `gen_ai.provider.name`.
     pub engine: Option<&'static str>,
     pub address: String,
     pub port: u16,
@@ -26,11 +26,11 @@ pub fn count(report: &RequestReport) -> u64 {
     2 + u64::from(report.timeline.admitted.is_some())
 }
 
-/// The spans of `report`; `epoch` is the Unix time in nanoseconds at which the clock stood at zero, `id` makes ids.
+/// The spans of `report`; `epoch` is the Unix time in nanoseconds of the clock's zero, and `id` makes ids.
 pub fn of(
     report: &RequestReport,
     ids: SpanIds,
-    place: &SpanTarget,
+    target: &SpanTarget,
     epoch: u64,
     id: impl FnOnce() -> [u8; 8],
 ) -> Vec<Span> {
@@ -54,7 +54,7 @@ pub fn of(
         under(&format!("{} {}", operation(report.dialect), report.model), ids.server, ids.parent, arrived, ended);
     server.kind = SpanKind::Server.into();
     server.flags |= if ids.parent.is_some() { PARENT_REMOTE } else { 0 };
-    server.attributes = attributes(report, place);
+    server.attributes = attributes(report, target);
     server.events = events(report, unix);
     server.status = Some(status(report.closed));
     let mut queue = under("weir.queue", id(), Some(ids.server), arrived, dispatched);
@@ -63,15 +63,15 @@ pub fn of(
     if timeline.admitted.is_some() {
         let mut upstream = under("weir.upstream", ids.upstream, Some(ids.server), dispatched, ended);
         upstream.kind = SpanKind::Client.into();
-        upstream.attributes = upstream_attributes(report, place);
+        upstream.attributes = upstream_attributes(report, target);
         upstream.status = Some(status(report.closed));
         spans.push(upstream);
     }
     spans
 }
 
-fn attributes(report: &RequestReport, place: &SpanTarget) -> Vec<KeyValue> {
-    let mut all = upstream_attributes(report, place);
+fn attributes(report: &RequestReport, target: &SpanTarget) -> Vec<KeyValue> {
+    let mut all = upstream_attributes(report, target);
     all.push(text("weir.outcome", report.closed.as_str()));
     all.push(text("weir.priority", report.priority.as_str()));
     if report.status != 0 {
@@ -92,13 +92,13 @@ fn attributes(report: &RequestReport, place: &SpanTarget) -> Vec<KeyValue> {
     all
 }
 
-fn upstream_attributes(report: &RequestReport, place: &SpanTarget) -> Vec<KeyValue> {
+fn upstream_attributes(report: &RequestReport, target: &SpanTarget) -> Vec<KeyValue> {
     let mut all = vec![
         text("gen_ai.operation.name", operation(report.dialect)),
-        text("gen_ai.provider.name", place.engine.unwrap_or("unknown")),
+        text("gen_ai.provider.name", target.engine.unwrap_or("unknown")),
         text("gen_ai.request.model", &report.model),
-        text("server.address", &place.address),
-        number("server.port", place.port.into()),
+        text("server.address", &target.address),
+        number("server.port", target.port.into()),
         text("weir.backend", &report.backend),
     ];
     if !report.closed.is_well() {
@@ -115,7 +115,7 @@ fn events(report: &RequestReport, unix: impl Fn(Timestamp) -> u64) -> Vec<Event>
     [event("first_token", timeline.first_token), event("end", timeline.ended)].into_iter().flatten().collect()
 }
 
-/// A client that left is nobody's error.
+/// A client that left is not an error.
 fn status(closed: Closed) -> Status {
     let code = match closed {
         Closed::Abandoned | Closed::Finished(Outcome::Completed | Outcome::ClientCancelled) => StatusCode::Unset,
@@ -124,7 +124,7 @@ fn status(closed: Closed) -> Status {
     Status { code: code.into(), ..Status::default() }
 }
 
-/// The convention's word for what a dialect asks for.
+/// The convention's name of the operation that a dialect requests.
 fn operation(dialect: &str) -> &'static str {
     match dialect {
         "openai.embeddings" | "ollama.embed" => "embeddings",
@@ -133,7 +133,6 @@ fn operation(dialect: &str) -> &'static str {
     }
 }
 
-/// A word.
 pub(super) fn text(key: &str, value: &str) -> KeyValue {
     pair(key, Value::StringValue(value.to_owned()))
 }

@@ -1,7 +1,7 @@
-//! What the page is told in one second: `/status` and `/knee` in fewer words, as one small JSON object.
+//! The live page's figures of one second: a short form of `/status` and `/knee`, as one small JSON object.
 //!
-//! It is made from what those two pages say, so that they cannot disagree; what is unknown is null. The shape is the page's own
-//! and may change with it: programs read `/status`.
+//! It is made from the content of those two pages, so they cannot disagree; an unknown value is null. The shape is the page's own and
+//! may change with it: programs read `/status`.
 
 use serde_json::{Value, json};
 
@@ -9,25 +9,25 @@ use crate::export::gate_status::GateStatus;
 use crate::export::{ProcessState, knee, status};
 use crate::measure::snapshot::Snapshot;
 
-/// One second; `turns` is null when no state changed since the last one.
-pub fn describe(snapshot: &Snapshot, facts: &ProcessState, draining: bool, turns: Value) -> Value {
-    let status = status::describe(snapshot, facts, draining);
-    let knees = knee::knee(snapshot, &facts.judged, &facts.gpus, facts.epoch);
+/// One frame; `transitions` is null when no state changed since the last one.
+pub fn describe(snapshot: &Snapshot, process: &ProcessState, draining: bool, transitions: Value) -> Value {
+    let status = status::describe(snapshot, process, draining);
+    let knees = knee::knee(snapshot, &process.estimates, &process.gpus, process.epoch);
     let of = |page: &Value| page["backends"].as_array().cloned().unwrap_or_default();
     let pairs = of(&status).into_iter().zip(of(&knees)).enumerate();
-    let backends = pairs.map(|(place, (now, knee))| {
-        let mut told = backend(&now, &knee);
-        told["would_shed"] = json!(facts.gates.get(place).map(would_shed));
-        told
+    let backends = pairs.map(|(i, (now, knee))| {
+        let mut described = backend(&now, &knee);
+        described["would_shed"] = json!(process.gates.get(i).map(would_shed));
+        described
     });
     json!({
-        "at": short(&json!(facts.epoch + snapshot.at.as_nanos() as f64 / 1e9)),
+        "at": short(&json!(process.epoch + snapshot.at.as_secs_f64())),
         "version": status["version"],
         "mode": status["mode"],
         "draining": status["draining"],
         "uptime_s": short(&status["uptime_s"]),
         "backends": backends.collect::<Vec<_>>(),
-        "turns": turns,
+        "turns": transitions,
     })
 }
 
@@ -60,7 +60,7 @@ fn backend(now: &Value, knee: &Value) -> Value {
     })
 }
 
-/// The last transition's sentence; within an hour of a shift of the engine also what held a GPU's clock back meanwhile.
+/// The last transition's sentence; within an hour of a shift of the engine's speed also the throttling of a GPU at that time.
 fn reason(of_state: &Value, shift: &Value) -> Value {
     let recent = shift["age_s"].as_f64().is_some_and(|age| age < SHOWN_FOR);
     match (of_state.as_str(), shift["beside"][0].as_str().filter(|_| recent)) {
@@ -106,7 +106,7 @@ fn short(number: &Value) -> Value {
     number.as_f64().map_or(Value::Null, |number| json!((number * 1e6).round() / 1e6))
 }
 
-/// Seconds for which a shift explains what is seen.
+/// Seconds for which a shift explains the state.
 const SHOWN_FOR: f64 = 3600.0;
 
 #[cfg(test)]
@@ -114,20 +114,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_short_and_what_is_none_is_null() {
+    fn numbers_are_short_and_other_values_are_null() {
         assert_eq!(short(&json!(1.0 / 3.0)).to_string(), "0.333333");
         assert_eq!(short(&json!(12)).to_string(), "12.0");
         assert_eq!([&Value::Null, &json!("12"), &json!(f64::NAN)].map(short), [Value::Null, Value::Null, Value::Null]);
     }
 
     #[test]
-    fn throttling_beside_a_recent_shift_is_told_with_the_reason_and_an_old_one_is_not() {
+    fn throttling_is_shown_beside_a_recent_shift_only() {
         let shift = |age: u32| json!({ "age_s": age, "beside": ["GPU 0 throttled (power cap) since T"] });
-        let told = |shift| reason(&json!("the line grows"), &shift);
-        assert_eq!(told(shift(30)), "the line grows; GPU 0 throttled (power cap) since T");
-        assert_eq!(told(shift(3601)), "the line grows");
-        assert_eq!(told(Value::Null), "the line grows");
-        assert_eq!(told(json!({ "age_s": 1, "beside": [] })), "the line grows");
+        let shown = |shift| reason(&json!("the queue grows"), &shift);
+        assert_eq!(shown(shift(30)), "the queue grows; GPU 0 throttled (power cap) since T");
+        assert_eq!(shown(shift(3601)), "the queue grows");
+        assert_eq!(shown(Value::Null), "the queue grows");
+        assert_eq!(shown(json!({ "age_s": 1, "beside": [] })), "the queue grows");
     }
 
     #[test]

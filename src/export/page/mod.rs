@@ -1,8 +1,8 @@
-//! The live page at `/`: its three files, and what it is told once a second.
+//! The live page at `/`: its three files, and a frame of figures for it once a second.
 //!
-//! The files are built in `web/` and embedded; they load nothing from elsewhere, and the policy sent with them forbids it. What
-//! the page shows is what `/status` and `/knee` say, in fewer words (frame.rs), told to all viewers alike (hub.rs). It holds no
-//! path and no socket, and it keeps no history but the last changes of state (turns.rs): charts remember in the browser.
+//! The files are built in `web/` and embedded; they load nothing from other hosts, and the policy sent with them forbids it. A frame
+//! is a shorter form of `/status` and `/knee` (`frame`), and all viewers get the same one (`hub`). Absent: paths, sockets, and a
+//! history other than the last state transitions (`transitions`): the browser keeps the charts.
 
 pub mod frame;
 pub mod hub;
@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use self::hub::{Frames, Hub};
-use self::transitions::Turns;
+use self::transitions::TransitionLog;
 use super::{Handles, ProcessState};
 
 /// A file of the page.
@@ -29,7 +29,7 @@ impl PageFile {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Document, Self::Script, Self::Style];
 
-    /// What is in it.
+    /// Its bytes.
     pub const fn content(self) -> &'static [u8] {
         match self {
             Self::Document => include_bytes!("built/index.html"),
@@ -38,7 +38,7 @@ impl PageFile {
         }
     }
 
-    /// The media type.
+    /// Its media type.
     pub const fn media_type(self) -> &'static str {
         match self {
             Self::Document => "text/html; charset=utf-8",
@@ -48,42 +48,42 @@ impl PageFile {
     }
 }
 
-/// `Content-Security-Policy`: everything from here, nothing inline, in nobody's frame. The icon is a `data:` image.
+/// `Content-Security-Policy`: everything from this origin, nothing inline, no framing. The icon is a `data:` image.
 pub const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
                           base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// Who looks, and what they are told.
+/// The page's viewers and the last state transitions.
 #[derive(Debug, Default)]
 pub struct LivePage {
     hub: Hub,
-    turns: Mutex<Turns>,
+    transitions: Mutex<TransitionLog>,
 }
 
 impl LivePage {
-    /// One second has passed: notes changes of state, and tells viewers if there are any.
+    /// One second has passed: records state transitions, and sends a frame if there are viewers.
     pub fn on_second(&self, handles: &Handles) {
-        let facts = handles.facts.facts();
+        let process = handles.backend.state();
         let roster = handles.ledger.roster();
-        let changed = self.turns().on_facts(roster.iter().map(|(place, names)| (*place, &*names.name)), &facts);
+        let changed = self.transitions().record(roster.iter().map(|(id, names)| (*id, &*names.name)), &process);
         if !self.hub.is_empty() {
-            self.hub.tell(&self.event(handles, &facts, changed));
+            self.hub.send(&self.event(handles, &process, changed));
         }
     }
 
-    /// A new viewer's frames, the first of them made now; `None` when there are as many viewers as there may be.
+    /// A new viewer's frames, the first of them made now; `None` at the limit of viewers.
     pub fn join(&self, handles: &Handles) -> Option<Frames> {
-        self.hub.join(|| self.event(handles, &handles.facts.facts(), true))
+        self.hub.join(|| self.event(handles, &handles.backend.state(), true))
     }
 
-    fn event(&self, handles: &Handles, facts: &ProcessState, with_turns: bool) -> Bytes {
+    fn event(&self, handles: &Handles, process: &ProcessState, with_transitions: bool) -> Bytes {
         let snapshot = handles.ledger.snapshot(handles.clock.now());
-        let facts = &facts.clone().of(&snapshot);
-        let turns = if with_turns { self.turns().describe() } else { Value::Null };
-        hub::event(&frame::describe(&snapshot, facts, handles.drain.draining(), turns))
+        let process = &process.clone().of(&snapshot);
+        let transitions = if with_transitions { self.transitions().describe() } else { Value::Null };
+        hub::event(&frame::describe(&snapshot, process, handles.backend.is_draining(), transitions))
     }
 
-    fn turns(&self) -> MutexGuard<'_, Turns> {
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    fn transitions(&self) -> MutexGuard<'_, TransitionLog> {
+        self.transitions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -102,19 +102,19 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_inline_and_nothing_comes_from_elsewhere() {
+    fn nothing_is_inline_or_from_another_host() {
         let document = text(PageFile::Document);
         for inline in ["<style", " style=", " onclick=", " onload=", "<script>", "javascript:"] {
             assert!(!document.contains(inline), "{inline}");
         }
         assert!(document.contains(r#"<script src="page.js" defer></script>"#), "the one script is a file");
-        let elsewhere =
+        let foreign =
             |text: &str| text.contains("src=\"http") || text.contains("href=\"http") || text.contains("url(http");
-        assert!(!PageFile::ALL.iter().any(|file| elsewhere(text(*file))));
+        assert!(!PageFile::ALL.iter().any(|file| foreign(text(*file))));
     }
 
     #[test]
-    fn the_licence_of_what_is_bundled_comes_with_it() {
+    fn the_licence_of_bundled_code_is_included() {
         let script = text(PageFile::Script);
         assert!(script.contains("uPlot") && script.contains("Permission is hereby granted, free of charge"));
     }

@@ -181,7 +181,7 @@ impl Tap {
         let events = self.has_events();
         let mut entry = self.entry.take()?;
         if let Some(status) = status {
-            entry.told(status);
+            entry.set_client_status(status);
         }
         if let Some(cause) = end.bad_answer() {
             entry.on_bad_answer(cause);

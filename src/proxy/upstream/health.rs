@@ -9,10 +9,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use http::{Request, header};
 
 pub use super::passive_health::PassiveHealth;
 use super::target::Target;
+use crate::http_client::{self, AnswerBounds, ReadBody, Unanswered};
 use crate::proxy::drain::DrainPhase;
 use crate::proxy::end::{Break, End};
 use crate::proxy::state::ProxyState;
@@ -37,7 +38,7 @@ pub fn on_dial_failed(proxy: &ProxyState, backend: BackendId) {
 
 /// An exchange ended. Only an end before the first byte of an answer counts against the backend.
 pub fn on_exchange_ended(proxy: &ProxyState, backend: BackendId, end: End, received: u64, now: Timestamp) {
-    let passive_health = &proxy.passive_health[usize::from(backend.0)];
+    let passive_health = &proxy.passive_health[backend.index()];
     if let Some(cause) = end.bad_answer() {
         passive_health.bad_answers.count(cause);
     }
@@ -52,7 +53,7 @@ pub fn on_exchange_ended(proxy: &ProxyState, backend: BackendId, end: End, recei
 
 /// Checks one backend until the task is aborted or the process stops.
 pub async fn watch(proxy: Arc<ProxyState>, backend: BackendId, check: HealthCheck) {
-    let index = usize::from(backend.0);
+    let index = backend.index();
     let Some(target) = proxy.targets.of(backend) else { return };
     let passive_health = &proxy.passive_health[index];
     let mut stop = proxy.drain.watch();
@@ -79,7 +80,7 @@ pub async fn watch(proxy: Arc<ProxyState>, backend: BackendId, check: HealthChec
 /// Streams that are open, past their first token and listening, and no byte came for any of them: the engine hangs. A stream whose
 /// client takes nothing does not listen, and its silence shows nothing.
 fn check_silence(proxy: &ProxyState, backend: BackendId, now: Timestamp) {
-    let passive_health = &proxy.passive_health[usize::from(backend.0)];
+    let passive_health = &proxy.passive_health[backend.index()];
     // A backend whose address has just changed has sent nothing yet: the streams that listen are those of the old one.
     let is_overdue = passive_health.last_byte_at().is_some_and(|at| now.since(at) >= SILENCE);
     let silent = proxy.pool.listening(backend) > 0 && is_overdue;
@@ -91,38 +92,32 @@ fn check_silence(proxy: &ProxyState, backend: BackendId, now: Timestamp) {
 }
 
 fn on_failure(proxy: &ProxyState, backend: BackendId, now: Timestamp) {
-    if proxy.passive_health[usize::from(backend.0)].on_failure() {
+    if proxy.passive_health[backend.index()].on_failure() {
         eject(proxy, backend, now);
     }
 }
 
 fn eject(proxy: &ProxyState, backend: BackendId, now: Timestamp) {
-    if proxy.passive_health[usize::from(backend.0)].eject(now) {
+    if proxy.passive_health[backend.index()].eject(now) {
         proxy.pool.set_ejected(backend, true, now);
         tracing::warn!(backend = &*proxy.targets.name(backend), "a backend is avoided: its traffic fails");
     }
 }
 
 /// One health request. Anything below 500 is an answer: an engine without a health endpoint answers 404 and is alive.
-async fn request_health(target: &Target, check: &HealthCheck) -> io::Result<()> {
-    let answer = async {
-        let mut stream = target.connect().await?;
-        let host = target.authority.as_deref().unwrap_or(&target.host);
-        let path = [&target.prefix, &*check.path].concat();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut line = [0; 12];
-        stream.read_exact(&mut line).await?;
-        match &line {
-            [b'H', b'T', b'T', b'P', b'/', b'1', b'.', _, b' ', b'1'..=b'4', ..] => Ok(()),
-            _ => Err(io::ErrorKind::InvalidData.into()),
-        }
-    };
-    tokio::time::timeout(check.timeout, answer).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+async fn request_health(target: &Target, check: &HealthCheck) -> Result<(), Unanswered> {
+    let host = target.authority.as_deref().unwrap_or(&target.host);
+    let request = Request::get([&target.prefix, &*check.path].concat())
+        .header(header::HOST, host)
+        .body(http_body_util::Full::default())
+        .map_err(|_| Unanswered::Protocol)?;
+    let bounds = AnswerBounds { deadline: check.timeout, body: 0 };
+    let answer = http_client::send(target.connect(), request, bounds, ReadBody::Never).await?;
+    if answer.status().as_u16() < 500 { Ok(()) } else { Err(Unanswered::Status(answer.status())) }
 }
 
-fn is_refused(checked: &io::Result<()>) -> bool {
-    checked.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
+fn is_refused(checked: &Result<(), Unanswered>) -> bool {
+    matches!(checked, Err(Unanswered::Connection(e)) if e.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// Failed checks in a row after which a backend is down.

@@ -36,7 +36,7 @@ impl IdlePool {
     /// A connection that can be used again, if there is one.
     pub fn take(&self, backend: BackendId, target: &Arc<Target>, now: Timestamp) -> Option<TcpStream> {
         let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
-        let list = lists.get_mut(usize::from(backend.0))?;
+        let list = lists.get_mut(backend.index())?;
         while let Some(idle) = list.pop() {
             let fresh = Arc::ptr_eq(&idle.target, target) && now.since(idle.since) < IDLE_LIMIT;
             if fresh && is_silent(&idle.stream) {
@@ -49,7 +49,7 @@ impl IdlePool {
     /// Puts back the connection of a finished exchange.
     pub fn put(&self, backend: BackendId, target: Arc<Target>, stream: TcpStream, now: Timestamp) {
         let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(list) = lists.get_mut(usize::from(backend.0)).filter(|list| list.len() < IDLE_CAP) {
+        if let Some(list) = lists.get_mut(backend.index()).filter(|list| list.len() < IDLE_CAP) {
             list.push(IdleConnection { stream, target, since: now });
         }
     }

@@ -64,14 +64,14 @@ impl Targets {
 
     /// Requests for `backend` are dispatched there from now on; those in flight stay where they are.
     pub fn set(&self, backend: BackendId, target: Target) {
-        if let Some(slot) = self.0.get(usize::from(backend.0)) {
+        if let Some(slot) = self.0.get(backend.index()) {
             slot.store(Some(Arc::new(target)));
         }
     }
 
     /// Where `backend` listens. While a permit for it is held, it is there.
     pub fn of(&self, backend: BackendId) -> Option<Arc<Target>> {
-        self.0.get(usize::from(backend.0))?.load_full()
+        self.0.get(backend.index())?.load_full()
     }
 
     /// Its name, for a line of the log.
