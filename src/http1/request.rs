@@ -96,6 +96,7 @@ pub struct Peer<'a> {
 ///
 /// # Errors
 /// The first rule that the head breaks; `out` is then to be thrown away.
+// Long: a head is checked and written in one pass, and the parts borrow its bytes.
 pub fn request_head(
     head: &[u8],
     peer: &Peer<'_>,
@@ -255,6 +256,7 @@ struct RequestFields<'a> {
 }
 
 impl<'a> RequestFields<'a> {
+    // Long: one arm for each kind of field.
     fn of(fields: &[httparse::Header<'a>], method: Method, version: Version) -> Result<Self, Reject> {
         let mut reading = Self {
             kinds: [FieldKind::Pass; FIELD_LIMIT],

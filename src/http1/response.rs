@@ -67,6 +67,7 @@ pub struct ResponseContext {
 ///
 /// # Errors
 /// Which rule the head breaks: syntax, framing or nominations that two readers could understand differently; an unasked 101.
+// Long: a head is checked and written in one pass, and the parts borrow its bytes.
 pub fn response_head(head: &[u8], context: &ResponseContext, out: &mut Vec<u8>) -> Result<Response, BadAnswer> {
     // The parser would skip empty lines, which only a request line may follow.
     if !head.starts_with(b"HTTP/1.") {

@@ -3,7 +3,7 @@
 //! What cannot be read counts as absent, and then `tracestate` means nothing either (W3C Trace Context, 4.3). It holds no
 //! ids of its own making and no decision whether a trace is recorded.
 
-/// The caller's place in its trace: which trace, which span of it, and whether it is recorded.
+/// The caller's span in its trace: which trace, which span of it, and whether it is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceParent {
     /// The trace; not all zero.

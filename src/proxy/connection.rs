@@ -89,6 +89,7 @@ impl Connection<'_> {
     }
 
     /// Reads one request.
+    // Long: the deadlines of head and body, and the closures that borrow them, stand in one loop.
     async fn receive<D: Io>(
         &mut self,
         client: &mut D,

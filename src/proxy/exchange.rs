@@ -28,7 +28,7 @@ use crate::vocabulary::time::Timestamp;
 /// What an exchange works with and does not own. Made for each poll, so that it is no part of a waiting task.
 pub struct ExchangeCx<'a, 't> {
     pub worker: &'a Worker,
-    /// Where the request goes, and what is known of that backend's health.
+    /// Where the request is sent.
     pub target: &'a Target,
     /// As they were when the exchange began.
     pub limits: &'a ProxyLimits,

@@ -1,6 +1,6 @@
 //! weir's own answers: every refusal and failure, in the dialect of the request.
 //!
-//! The one place where an error becomes HTTP. Each answer says what happened in one sentence, when to come back, and
+//! The only file where an error becomes HTTP. Each answer says what happened in one sentence, when to come back, and
 //! nothing that a client sent: no target, no header, no body.
 
 use std::time::Duration;
@@ -169,7 +169,7 @@ impl LocalReply {
     }
 }
 
-/// To whom an answer goes, and how.
+/// The client that gets an answer, and in which form.
 #[derive(Clone, Copy, Debug)]
 pub struct ReplyContext<'a> {
     /// Whose form the body takes.

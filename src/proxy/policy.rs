@@ -49,7 +49,7 @@ impl RequestPolicy {
         }
     }
 
-    /// Takes the place of `others`: in their mode, and with their numbers of tenants.
+    /// Replaces `others`: keeps their mode and their numbers of tenants.
     #[must_use]
     pub fn after(mut self, others: &Self) -> Self {
         (self.tenants, self.enforcing) = (others.tenants.clone(), others.enforcing.clone());

@@ -43,7 +43,7 @@ pub struct ProxyState {
     pub connections: Arc<Semaphore>,
     /// Peers whose forwarding, priority, tenant and SLO headers are believed.
     pub trust: ArcSwap<Vec<IpNet>>,
-    /// `/metrics` on the data port goes to the engine; else it is not served there.
+    /// `/metrics` on the data port is passed to the engine; otherwise it is not served there.
     pub passes_metrics: AtomicBool,
     /// Emission stamps are kept for the journal.
     pub traces: bool,
@@ -96,7 +96,7 @@ impl ProxyState {
     /// Writes the log lines on bad answers that are due, for every backend.
     fn report_bad_answers(&self, now: Timestamp) {
         for (slot, passive_health) in self.passive_health.iter().enumerate() {
-            let name = || self.targets.name(BackendId(u16::try_from(slot).unwrap_or(u16::MAX)));
+            let name = || self.targets.name(BackendId::from_index(slot));
             passive_health.bad_answers.report(name, now);
         }
     }

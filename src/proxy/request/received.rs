@@ -22,7 +22,7 @@ pub(in crate::proxy) struct Request {
     /// `None`: it is not measured.
     pub shape: Option<RequestShape>,
     pub hints: TrustedHints,
-    /// Its place in a trace that is recorded.
+    /// Its spans, if its trace is recorded.
     pub span: Option<Box<SpanIds>>,
     /// For its first token; `None`: none.
     pub slo_ttft: Option<Duration>,
@@ -30,7 +30,7 @@ pub(in crate::proxy) struct Request {
     pub arrived: Timestamp,
     /// The client wants the answer whole, and the backend is asked for a stream all the same.
     pub assembling: Option<Dialect>,
-    /// How long it waited for its turn.
+    /// How long it waited in the queue.
     pub queued: Duration,
     pub version: Version,
     pub is_head: bool,
@@ -54,7 +54,7 @@ impl Request {
         self.assembling.is_some() || self.shape.as_ref().is_some_and(|shape| shape.stream)
     }
 
-    /// Asks for a stream in the place of a whole answer, if that can be put together again.
+    /// Asks for a stream instead of a whole answer, if that can be put together again.
     ///
     /// # Errors
     /// There is no memory for the body that is a little longer now.
