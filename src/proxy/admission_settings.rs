@@ -24,7 +24,7 @@ pub struct AdmissionSettings {
     pub late_abort: bool,
     /// Whether a request's own prompt length counts where prompts are most of the work: more goodput, at the cost of long prompts.
     pub length_aware: bool,
-    /// Status of a reply for want of room.
+    /// Status of a refusal for want of capacity.
     #[schemars(extend("enum" = [429, 503, 529]))]
     pub shed_status: u16,
     /// What each class may, in their order; `x-weir-priority` says which a request is of.
@@ -53,11 +53,11 @@ pub struct QueueSettings {
 pub struct ClassesSettings {
     /// What keeps the service itself alive.
     pub system: ClassShare,
-    /// Somebody looks at the screen.
+    /// A person waits for the answer.
     pub interactive: ClassShare,
     /// What says nothing else.
     pub default: ClassShare,
-    /// May come whenever there is room.
+    /// Served whenever there is capacity.
     pub bulk: ClassShare,
 }
 
@@ -65,10 +65,10 @@ pub struct ClassesSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClassShare {
-    /// Share of the dispatches that it gets when it waits, whoever stands before it. 0 lets earlier classes starve it.
+    /// Least share of the dispatches that it gets while it waits. 0 lets earlier classes starve it.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub share: f64,
-    /// Share of the queue's bounds that it may fill. 0 sends away whoever is not dispatched at once.
+    /// Share of the queue's bounds that it may fill. 0 refuses what is not dispatched at once.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub queue: f64,
     /// By how much it may pass the window; 0.1 is ten per cent.

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_generate_request_is_told_by_its_body() {
+    fn a_generate_request_is_recognised_by_its_body() {
         let tgi = scan(Endpoint::Generate, r#"{"inputs":"abcd","parameters":{"max_new_tokens":7}}"#);
         assert_eq!((tgi.dialect, tgi.max_output, tgi.stream), (Dialect::Tgi, Some(7), false));
         let sglang =
