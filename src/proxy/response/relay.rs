@@ -233,7 +233,14 @@ impl ResponseRelay {
         }
         let mut tail = Vec::new();
         if let State::Body(relay) = &mut self.state {
-            let fed = relay.feed(rest, &mut tail, |payload| tap.scan(at, payload))?;
+            let fed = match relay.feed(rest, &mut tail, |payload| tap.scan(at, payload)) {
+                Ok(fed) => fed,
+                Err(cause) => {
+                    // The head came in the same read, so it was not sent on either.
+                    self.status = None;
+                    return Err(cause.into());
+                }
+            };
             self.surplus |= fed.used < rest.len();
             scratch.extend_from_slice(fed.out);
             if relay.ended() {
