@@ -1,7 +1,7 @@
 //! What a request asks for: a few fields of its body, read as it arrives.
 //!
 //! It never fails: a body that is not JSON is the engine's to refuse. With a key twice the last one wins, as it does in
-//! the engines (docs/internals/decisions/0002). The prompt is measured, never kept. Which fields those are: `body`.
+//! the engines (docs/internals/decisions/0002-duplicate-keys.md). The prompt is measured, never kept. Which fields those are: `body`.
 
 use super::body::BodyFields;
 use super::bom::Mark;
