@@ -183,7 +183,7 @@ impl ReloadParts {
         proxy.rules.store(Arc::new(from_config::request_policy(new).after(&proxy.rules.load())));
         // A mode that was switched at the admin port stays, unless the file says another one than before.
         if new.mode != old.mode {
-            proxy.rules.load().set_mode(new.mode.into());
+            proxy.rules.load().set_mode(new.mode);
         }
         proxy.ledger.set_slo(new.slo);
         let settings = new.admission.settings();
