@@ -250,7 +250,6 @@ fn wrong_circles(files: &[File]) -> Vec<String> {
 }
 
 #[test]
-#[ignore = "until the renames have landed"]
 fn files_do_not_import_each_other_in_circles() {
     let files = source::files("src", &["rs"]);
     let whole = Crate::read(&files);

@@ -16,7 +16,7 @@ const FUNCTION_LINES: usize = 60;
 /// The longest name of a test, in characters: it fits a line of a report beside its module.
 const TEST_NAME: usize = 59;
 /// Whether the names of the tests in `src/` are held to it too.
-const TEST_NAMES_IN_SRC: bool = false;
+const TEST_NAMES_IN_SRC: bool = true;
 
 /// Where a word may not stand.
 #[derive(Clone, Copy, PartialEq)]
@@ -268,13 +268,11 @@ fn assert_none(found: &[String]) {
 }
 
 #[test]
-#[ignore = "until the renames have landed"]
 fn no_name_is_borne_by_two_types() {
     assert_none(&names_twice(&source_files()));
 }
 
 #[test]
-#[ignore = "until the renames have landed"]
 fn no_private_word_is_left() {
     let code = source_files().into_iter().chain(source::files("web/src", &["js", "html", "css"]));
     let pages = source::files("docs", &["md"]);
@@ -282,13 +280,11 @@ fn no_private_word_is_left() {
 }
 
 #[test]
-#[ignore = "until the renames have landed"]
 fn no_file_is_too_long() {
     assert_none(&long_files(&source_files()));
 }
 
 #[test]
-#[ignore = "until the renames have landed"]
 fn no_function_is_too_long_without_a_reason() {
     assert_none(&source_files().iter().flat_map(long_functions).collect::<Vec<_>>());
 }
