@@ -10,7 +10,7 @@ use crate::proxy::policy::RequestPolicy;
 
 /// How requests are treated; read again at a reload.
 pub fn request_policy(config: &Config) -> RequestPolicy {
-    let mut policy = RequestPolicy::new(config.mode.into(), Some(config.slo.ttft));
+    let mut policy = RequestPolicy::new(config.mode, Some(config.slo.ttft));
     policy.routes = config.slo_routes.iter().map(|route| (route.path.as_str().into(), route.ttft)).collect();
     policy.max_wait = config.admission.queue.max_wait;
     policy.late_abort = config.admission.late_abort;

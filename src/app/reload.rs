@@ -183,7 +183,7 @@ impl ReloadParts {
         proxy.rules.store(Arc::new(from_config::request_policy(new).after(&proxy.rules.load())));
         // A mode that was switched at the admin port stays, unless the file says another one than before.
         if new.mode != old.mode {
-            proxy.rules.load().set_mode(new.mode.into());
+            proxy.rules.load().set_mode(new.mode);
         }
         proxy.ledger.set_slo(new.slo);
         let settings = new.admission.settings();
@@ -218,9 +218,12 @@ fn in_force(old: &Config, new: &Config) -> Config {
     next
 }
 
+/// Copies one setting from the second configuration to the first.
+type TakeOver = fn(&mut Config, &Config);
+
 /// The settings that a reload applies, and what takes each one over. `limits.max_connections` and `gpu` of a backend are left as
 /// they were.
-const RELOADED: [(&str, fn(&mut Config, &Config)); 10] = [
+const RELOADED: [(&str, TakeOver); 10] = [
     ("mode", |next, new| next.mode = new.mode),
     ("slo", |next, new| {
         next.slo = new.slo;

@@ -34,7 +34,7 @@ impl Settings {
     /// What is wrong with the interval, if anything.
     pub fn fault(&self) -> Option<String> {
         let fits = (SHORTEST..=LONGEST).contains(&self.interval);
-        (!fits).then(|| "the interval between GPU readings must be from `100ms` to `1m`".to_owned())
+        (!fits).then(|| "expected an interval between GPU readings from `100ms` to `1m`".to_owned())
     }
 }
 
