@@ -118,6 +118,8 @@ pub enum LogLevelArg {
     Warn,
     /// Normal events
     Info,
+    /// Each step of each request too
+    Debug,
 }
 
 impl From<LogLevelArg> for LogLevel {
@@ -126,6 +128,7 @@ impl From<LogLevelArg> for LogLevel {
             LogLevelArg::Error => Self::Error,
             LogLevelArg::Warn => Self::Warn,
             LogLevelArg::Info => Self::Info,
+            LogLevelArg::Debug => Self::Debug,
         }
     }
 }

@@ -5,7 +5,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use weir::offline::report::{Format, Lang, render};
+use weir::offline::report::{Lang, ReportFormat, render};
 use weir::offline::{Analysis, file, import};
 
 fuzz_target!(|bytes: &[u8]| {
@@ -16,7 +16,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(found.problems.iter().all(|problem| !problem.to_string().contains('\n')));
     let mut analysis = Analysis::of(found.sweeps);
     analysis.problems = found.problems;
-    for format in [Format::Text, Format::Json, Format::Html] {
+    for format in [ReportFormat::Text, ReportFormat::Json, ReportFormat::Html] {
         let page = render(&analysis, format, if choice % 2 == 0 { Lang::En } else { Lang::Ko });
         // Names may be anything; numbers in a chart may not.
         let drawn = page

@@ -10,7 +10,7 @@ use std::fmt;
 use libfuzzer_sys::fuzz_target;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
-use weir::wire::{Dialect, ErrorKind, Format, StreamScanner};
+use weir::wire::{BodyFormat, Dialect, InBandError, StreamScanner};
 
 fuzz_target!(|data: &[u8]| {
     let [kind, payload @ ..] = data else { return };
@@ -25,7 +25,7 @@ fuzz_target!(|data: &[u8]| {
 fn check(kind: u8, payload: &[u8]) {
     let dialect = DIALECTS[usize::from(kind) % DIALECTS.len()];
     let payload: Vec<u8> = payload.iter().map(|b| if matches!(b, b'\r' | b'\n') { b' ' } else { *b }).collect();
-    let (mut scanner, mut tokens) = (StreamScanner::new(dialect, Format::Sse), Vec::new());
+    let (mut scanner, mut tokens) = (StreamScanner::new(dialect, BodyFormat::Sse), Vec::new());
     for part in [b"data: ", &payload[..], b"\n\n"] {
         scanner.feed(part, |emission| tokens.push(emission.tokens));
     }
@@ -248,14 +248,14 @@ fn ids(value: &Value) -> usize {
         .sum()
 }
 
-fn error(dialect: Dialect, value: &Value) -> Option<ErrorKind> {
+fn error(dialect: Dialect, value: &Value) -> Option<InBandError> {
     let errors = [&value["error"], &value["message"]["error"], &value["response"]["error"]];
     let overloaded = |kind: &Value| kind.as_str().is_some_and(|kind| kind.starts_with("overloaded"));
     if overloaded(&value["error_type"]) || errors.iter().any(|error| overloaded(&error["type"])) {
-        return Some(ErrorKind::Overloaded);
+        return Some(InBandError::Overloaded);
     }
     let failed = value["type"] == "error" || dialect == Dialect::OpenAiResponses && value["type"] == "response.failed";
-    (failed || errors.into_iter().any(|error| stands(error) || *error == true)).then_some(ErrorKind::Error)
+    (failed || errors.into_iter().any(|error| stands(error) || *error == true)).then_some(InBandError::Error)
 }
 
 fn is_done(value: &Value) -> bool {

@@ -1,8 +1,8 @@
 //! The simulated engines by name: what a step costs, the limits, the usual traffic, the true capacity.
 //!
 //! Seven engines that the control algorithm was developed on, four that were held out meanwhile, and two that were written down from
-//! data sheets before weir's own estimator existed (docs/internals/decisions/0007). [`Setup`] is the shape of an engine file (`weir
-//! engine --params FILE`). It holds no randomness: a generator is passed in.
+//! data sheets before weir's own estimator existed (docs/internals/decisions/0007-two-untuned-engines.md).
+//! [`Setup`] is the shape of an engine file (`weir engine --params FILE`). It holds no randomness: a generator is passed in.
 
 use std::num::NonZeroU32;
 use std::time::Duration;

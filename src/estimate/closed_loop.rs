@@ -15,7 +15,7 @@ pub(super) struct ClosedLoopDetector {
 
 impl ClosedLoopDetector {
     /// A request arrived or left, and `in_system` are in the system now, dispatched or not.
-    pub fn on_step(&mut self, in_system: u64) {
+    pub fn on_change(&mut self, in_system: u64) {
         let (low, high) = (self.low.min(in_system), self.high.max(in_system));
         if self.steps == 0 || high - low > (high / WIDEST).max(NARROWEST) {
             *self = Self { low: in_system, high: in_system, steps: 1 };
@@ -59,8 +59,8 @@ mod tests {
         for clients in [3, 8, 40, 500] {
             let mut closed_loop = ClosedLoopDetector::default();
             let rounds = (1..).find(|_| {
-                closed_loop.on_step(clients - 1);
-                closed_loop.on_step(clients);
+                closed_loop.on_change(clients - 1);
+                closed_loop.on_change(clients);
                 closed_loop.is_detected()
             });
             assert_eq!(rounds, Some(15), "one ends, one comes: the same for any number");
@@ -78,7 +78,7 @@ mod tests {
                 if in_system == 0 {
                     closed_loop.on_quiet();
                 } else {
-                    closed_loop.on_step(in_system);
+                    closed_loop.on_change(in_system);
                 }
                 assert!(!closed_loop.is_detected(), "{:?}", closed_loop.extent());
             }
@@ -89,7 +89,7 @@ mod tests {
     fn a_constant_number_proves_nothing_while_no_request_waits() {
         let mut closed_loop = ClosedLoopDetector::default();
         for _ in 0..1_000 {
-            (0..10).for_each(|step| closed_loop.on_step(8 - step % 2));
+            (0..10).for_each(|step| closed_loop.on_change(8 - step % 2));
             closed_loop.on_quiet();
             assert!(!closed_loop.is_detected());
         }

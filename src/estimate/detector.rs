@@ -78,9 +78,9 @@ impl Detector {
     }
 
     /// A request arrived or left; `in_system` are in the system now, dispatched or not.
-    pub fn on_step(&mut self, in_system: u64) {
+    pub fn on_change(&mut self, in_system: u64) {
         if self.closed_loop_waiting > 0.0 && in_system > 0 {
-            self.closed_loop.on_step(in_system);
+            self.closed_loop.on_change(in_system);
         } else {
             self.closed_loop.on_quiet();
         }
@@ -91,7 +91,7 @@ impl Detector {
         self.shed = true;
     }
 
-    /// `elapsed` seconds passed, and the head of the queue now waits `head` seconds beyond its baseline, of which `allowed` are normal.
+    /// `elapsed` seconds passed; the head of the queue waits `head` seconds beyond its baseline and may wait `allowed`.
     pub fn on_tick(&mut self, elapsed: f64, head: f64, allowed: f64) -> TickFindings {
         let mut ratio = head / allowed.max(1e-6);
         if self.shed {
@@ -303,8 +303,8 @@ mod tests {
         let mut detector = Detector::new();
         let mut tick = |head: f64| {
             for _ in 0..3 {
-                detector.on_step(7);
-                detector.on_step(8);
+                detector.on_change(7);
+                detector.on_change(8);
             }
             detector.on_tick(0.1, head, 0.1)
         };

@@ -1,8 +1,9 @@
 //! Detects that answers became longer or shorter.
 //!
 //! Two CUSUMs of the log-likelihood ratio "all lengths are twice (half) what they were" against the distribution so far. Each
-//! emission that a stream survives and each end adds the ratio of the two hazards at that emission; with buckets of four an octave,
-//! the distribution of twice the length is a shift by four buckets. An event costs a look-up; the tables are refreshed at each tick.
+//! emission that a stream survives and each end adds the ratio of the two hazards at that emission; with buckets of four an
+//! octave, the distribution of twice the length is a shift by four buckets. An event costs a look-up; the tables are
+//! refreshed at each tick.
 
 use super::answer_lengths::{BUCKETS, LengthDistribution};
 

@@ -1,8 +1,8 @@
 //! The mix: how long the prompts of the offered requests are, and how long their answers will be.
 //!
 //! Prompts are known at arrival, answers only of served requests, and under overload the served mix is not the offered one.
-//! So the distribution of answer lengths ([`super::answer_lengths`]) is weighted by prompt length (post-stratification): per bucket of
-//! log2(prompt), the mean answer against the mean of all. Two sequential tests detect a change of the mix.
+//! So the distribution of answer lengths (`answer_lengths`) is weighted by prompt length (post-stratification): per bucket
+//! of log2(prompt), the mean answer against the mean of all. Two sequential tests detect a change of the mix.
 
 use super::answer_lengths::{LengthDistribution, bucket};
 use super::length_test::LengthTest;
@@ -161,7 +161,7 @@ impl Mix {
             bucket.mean_square *= factor * factor;
         }
         self.prompt_test.rescale(factor);
-        // The KV share of the work is not linear in the factor; it is learnt again.
+        // The KV share of the work is not linear in the factor; it is estimated again.
         self.served.discount();
     }
 

@@ -61,8 +61,8 @@ impl Saturation {
             // * => Saturated
             _ if findings.alarm() => SaturationState::Saturated,
             // Saturated => Recovering
-            // Two requests that leave at once restart the count of a closed loop's steps and do not end the loop: it is over when no
-            // request waits as long as it did.
+            // Two requests that leave at once restart the count of a closed loop's steps and do not end the loop: it is over
+            // when no request waits as long as it did.
             SaturationState::Saturated
                 if findings.over() && !(self.closed_loop_seen && findings.waits_as_in_closed_loop()) =>
             {
@@ -186,7 +186,7 @@ mod tests {
     /// an alarm needs; at the end they wait `waiting` by the closed loop's measure.
     fn states_of_a_closed_loop(waiting: f64) -> Vec<SaturationState> {
         let mut detected = ClosedLoopDetector::default();
-        (0..40).for_each(|step| detected.on_step(8 - step % 2));
+        (0..40).for_each(|step| detected.on_change(8 - step % 2));
         let mut saturation = Saturation::new(Timestamp::ZERO);
         let closed_loop =
             |closed_loop, closed_loop_waiting| TickFindings { closed_loop, closed_loop_waiting, ..findings(0.0, 0.0) };

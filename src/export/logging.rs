@@ -78,7 +78,7 @@ fn report(info: &PanicHookInfo<'_>) {
 fn filter(level: LogLevel) -> EnvFilter {
     let others = match level {
         LogLevel::Error => LogLevel::Error,
-        LogLevel::Warn | LogLevel::Info => LogLevel::Warn,
+        LogLevel::Warn | LogLevel::Info | LogLevel::Debug => LogLevel::Warn,
     };
     // The access log has a setting of its own, so the level does not leave it out.
     EnvFilter::new(format!("{},weir={},weir::access=info", others.as_str(), level.as_str()))
@@ -154,6 +154,7 @@ mod tests {
     #[test]
     fn the_level_is_for_own_events_and_others_stay_at_warn() {
         assert_eq!(filter(LogLevel::Info).to_string(), "weir::access=info,weir=info,warn");
+        assert_eq!(filter(LogLevel::Debug).to_string(), "weir::access=info,weir=debug,warn");
         assert_eq!(filter(LogLevel::Warn).to_string(), "weir::access=info,weir=warn,warn");
         assert_eq!(filter(LogLevel::Error).to_string(), "weir::access=info,weir=error,error");
     }

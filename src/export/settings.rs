@@ -105,7 +105,7 @@ pub enum LogFormat {
     Text,
 }
 
-/// How important a line must be. Nothing below `info` is compiled into a release: debug lines could hold content.
+/// How important a line must be. No level shows content.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogLevel {
@@ -116,6 +116,8 @@ pub enum LogLevel {
     /// Normal events.
     #[default]
     Info,
+    /// Each step of each request too, by its id: to follow one request, not for good.
+    Debug,
 }
 
 impl LogLevel {
@@ -125,6 +127,7 @@ impl LogLevel {
             Self::Error => "error",
             Self::Warn => "warn",
             Self::Info => "info",
+            Self::Debug => "debug",
         }
     }
 }

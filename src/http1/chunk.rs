@@ -73,7 +73,7 @@ impl Chunks {
         self.state == State::Ended
     }
 
-    /// Between two chunks: a chunk of somebody else's may stand here.
+    /// Between two chunks: a chunk of weir's own may stand here.
     pub fn at_boundary(&self) -> bool {
         self.state == State::Digits(0)
     }
@@ -198,7 +198,7 @@ impl Default for ChunkedBody {
 }
 
 impl ChunkedBody {
-    /// Hands payload to `on_payload` and says how many bytes of `read` belonged to the body.
+    /// Passes payload to `on_payload` and returns how many bytes of `read` belonged to the body.
     ///
     /// # Errors
     /// Bytes that the coding does not allow, or extensions and trailers beyond their limits.

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn one_empty_line_may_stand_before_a_request_line_and_two_may_not() {
+    fn one_empty_line_may_precede_a_request_line_and_two_not() {
         let led = [b"\r\n", GOOD].concat();
         assert_eq!(HeadEnd::new().find(&led), Ok(Some(led.len())));
         assert_eq!(HeadEnd::new().find(b"\r\n\r\nGET"), Err(Reject::RequestLine));

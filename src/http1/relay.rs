@@ -68,7 +68,7 @@ impl Relay {
         Self { inbound, out }
     }
 
-    /// Takes one read, hands each payload byte to `on_payload` once, in place.
+    /// Takes one read and passes each payload byte to `on_payload` once, in place.
     ///
     /// # Errors
     /// Which rule the framing breaks; nothing of the read may leave.
@@ -142,7 +142,7 @@ impl Relay {
         matches!(self.inbound, Inbound::Ended)
     }
 
-    /// A piece of weir's own may be put here: what was sent ends at a chunk boundary, or has no framing.
+    /// An event of weir's own may be put here: what was sent ends at a chunk boundary, or has no framing.
     pub fn at_chunk_boundary(&self) -> bool {
         match &self.inbound {
             Inbound::Chunked(chunks) => chunks.at_boundary(),
@@ -151,7 +151,7 @@ impl Relay {
         }
     }
 
-    /// How the client is told where the body ends.
+    /// How the end of the body is marked for the client.
     pub fn out_framing(&self) -> OutFraming {
         self.out
     }
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_close_delimited_body_is_chunked_anew_and_completed_by_the_close() {
+    fn a_close_delimited_body_is_chunked_and_ended_by_the_close() {
         let (mut relay, mut scratch) = (Relay::new(BodyKind::UntilClose, Version::V11), Vec::new());
         assert_eq!(relay.feed(b"0123456789abcdefg", &mut scratch, |_| {}).unwrap().out, b"11\r\n0123456789abcdefg\r\n");
         assert_eq!(relay.closed(&mut scratch).unwrap(), LAST_CHUNK);

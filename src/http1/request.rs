@@ -96,6 +96,7 @@ pub struct Peer<'a> {
 ///
 /// # Errors
 /// The first rule that the head breaks; `out` is then to be thrown away.
+// Long: a head is checked and written in one pass, and the parts borrow its bytes.
 pub fn request_head(
     head: &[u8],
     peer: &Peer<'_>,
@@ -255,6 +256,7 @@ struct RequestFields<'a> {
 }
 
 impl<'a> RequestFields<'a> {
+    // Long: one arm for each kind of field.
     fn of(fields: &[httparse::Header<'a>], method: Method, version: Version) -> Result<Self, Reject> {
         let mut reading = Self {
             kinds: [FieldKind::Pass; FIELD_LIMIT],
@@ -424,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn the_head_that_leaves_keeps_order_and_loses_what_is_between_neighbours() {
+    fn the_rewritten_head_keeps_order_and_drops_hop_by_hop_fields() {
         let (head, out) = read(
             "POST /v1/chat/completions?x=1 HTTP/1.1\nHost: a:1\nAuthorization: Bearer k\nConnection: keep-alive, X-Hop\n\
              X-Hop: 1\nTE: trailers\nAccept-Encoding: gzip\nContent-Length: 5\nX-Weir-Priority: system\n\
@@ -468,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn trace_fields_leave_as_they_came_unless_our_span_takes_the_callers_place() {
+    fn trace_fields_pass_unless_our_span_is_the_parent() {
         const SAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let left = |peer: &Peer<'_>, method: &str, parents: &[&str]| {
             let fields: String = parents.iter().map(|parent| format!("\nTraceparent: {parent}")).collect();
@@ -573,7 +575,7 @@ mod tests {
     }
 
     #[test]
-    fn an_underscore_does_not_carry_a_field_past_the_rules_for_its_name() {
+    fn an_underscore_in_a_name_does_not_evade_its_rules() {
         let (head, out) = read(
             "POST / HTTP/1.1\nHost: a\nContent_Length: 9\nTransfer_Encoding: chunked\nX_Forwarded-For: 1.2.3.4\n\
              X_Weir_Tenant: t\nX_Other: kept",

@@ -45,7 +45,7 @@ pub enum BodyKind {
         /// The length that a HEAD's answer or a 304 speaks of.
         declared: Option<u64>,
     },
-    /// So many bytes.
+    /// This number of bytes.
     Length(u64),
     /// The chunked coding.
     Chunked,
@@ -67,6 +67,7 @@ pub struct ResponseContext {
 ///
 /// # Errors
 /// Which rule the head breaks: syntax, framing or nominations that two readers could understand differently; an unasked 101.
+// Long: a head is checked and written in one pass, and the parts borrow its bytes.
 pub fn response_head(head: &[u8], context: &ResponseContext, out: &mut Vec<u8>) -> Result<Response, BadAnswer> {
     // The parser would skip empty lines, which only a request line may follow.
     if !head.starts_with(b"HTTP/1.") {
@@ -135,7 +136,7 @@ pub fn response_head(head: &[u8], context: &ResponseContext, out: &mut Vec<u8>) 
 }
 
 /// Whether the engine cannot disagree about where this answer ends. An answer that has no body by status or method, and all
-/// the same announces one, may be followed by it: on a connection that is used again it would be read as somebody's answer.
+/// the same announces one, may be followed by it: on a connection that is used again it would be read as the answer to another request.
 fn ends_for_certain(reading: &ResponseFields<'_>, body: BodyKind) -> bool {
     match body {
         BodyKind::None { .. } => !reading.chunked && reading.length.is_none_or(|n| n == 0),
@@ -271,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_framing_that_two_readers_could_understand_differently_is_bad() {
+    fn a_head_that_breaks_a_rule_names_the_rule() {
         for (bad, cause) in [
             ("Content-Length: 1\nContent-Length: 1", BadAnswer::Framing),
             ("Content-Length: 1\nTransfer-Encoding: chunked", BadAnswer::Framing),
@@ -315,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_announces_a_body_it_must_not_have_is_the_last_of_its_connection() {
+    fn an_announced_body_that_must_not_be_ends_the_connection() {
         for lines in
             ["204 No Content\nTransfer-Encoding: chunked", "204 x\nContent-Length: 1", "304 x\nContent-Length: 7"]
         {
@@ -327,14 +328,14 @@ mod tests {
     }
 
     #[test]
-    fn a_date_that_the_engine_nominates_is_gone_and_does_not_count_as_sent() {
+    fn a_nominated_date_is_removed_and_counts_as_absent() {
         let (head, out) = last("HTTP/1.1 200 OK\nConnection: date\nDate: never");
         assert!(!head.has_date && !out.contains("never"));
         assert!(last("HTTP/1.1 200 OK\nDate: now").0.has_date);
     }
 
     #[test]
-    fn an_informational_head_is_told_from_the_final_one() {
+    fn an_informational_head_is_not_the_final_one() {
         assert!(matches!(
             read_for(false, "HTTP/1.1 103 Early Hints\nLink: x").unwrap().0,
             Response::Informational(103)

@@ -3,7 +3,7 @@
 //! What cannot be read counts as absent, and then `tracestate` means nothing either (W3C Trace Context, 4.3). It holds no
 //! ids of its own making and no decision whether a trace is recorded.
 
-/// The caller's place in its trace: which trace, which span of it, and whether it is recorded.
+/// The caller's span in its trace: which trace, which span of it, and whether it is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceParent {
     /// The trace; not all zero.
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_version_is_read_as_far_as_this_one_goes_and_unknown_flags_are_dropped() {
+    fn a_later_version_is_read_without_its_unknown_flags() {
         let parent = TraceParent::parse(GOOD.as_bytes()).unwrap();
         for later in ["cc-{}", "01-{}-what-may-come", "fe-{}-"] {
             assert_eq!(TraceParent::parse(later.replace("{}", &GOOD[3..]).as_bytes()), Some(parent), "{later}");
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_that_does_not_record_is_followed_and_two_callers_are_none() {
+    fn an_unrecorded_parent_is_kept_and_two_parents_are_none() {
         let unsampled = GOOD.replace("-01", "-00");
         assert_eq!(Trace::of(Some(unsampled.as_bytes()), 1), Trace::Passed);
         assert!(matches!(Trace::of(Some(GOOD.as_bytes()), 1), Trace::Joined(_)));

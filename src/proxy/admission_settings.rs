@@ -1,4 +1,4 @@
-//! The `admission` section: who is believed, how many wait, what each class may, what a reply looks like.
+//! The `admission` section: which peers are trusted, how many requests wait, what each class may use, how a refusal is sent.
 
 use std::borrow::Cow;
 use std::net::IpAddr;

@@ -1,9 +1,8 @@
 //! One client connection: request after request, in order, until one of them ends it.
 //!
-//! What it holds is the connection's own state: bytes ahead of their turn, one timer. How a request is read is in `arriving`,
-//! its way to a backend in `attempt`. The task of an open stream is mostly memory that waits, so what happens seldom (refusals,
-//! the polite close) is boxed, and nothing large is passed by value from one `async fn` into another: the compiler would keep
-//! both copies.
+//! It holds the connection's own state: bytes of the next request, one timer. `request::reader` reads a request, `dispatch` takes
+//! it to a backend. The task of an open stream is mostly memory that waits, so what happens seldom (refusals, the lingering
+//! close) is boxed, and nothing large is passed by value from one `async fn` into another: the compiler would keep both copies.
 
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -14,10 +13,11 @@ use std::time::Duration;
 use tokio::sync::futures::Notified;
 
 use super::client_io::{lingering_close, poll_read, write_all};
-use super::exchange::ReadAhead;
 use super::io::Io;
 use super::local_reply::{LocalReply, ReplyContext};
-use super::request::reader::{ClientPeer, ReadFailure, ReadProgress, Request, RequestReader};
+use super::read_ahead::ReadAhead;
+use super::request::reader::{ClientPeer, ReadFailure, ReadProgress, RequestReader};
+use super::request::received::Request;
 use super::state::{HookPoint, ProxyState, Worker};
 use super::timer::Timer;
 use crate::measure::UnmeasuredRequest;
@@ -32,7 +32,7 @@ pub async fn serve<D: Io>(client: &mut D, peer: IpAddr, worker: &Worker) {
     let mut stopped = pin!(worker.proxy.drain.stopped());
     let mut connection = Connection {
         worker,
-        caller: ClientPeer::new(peer, worker),
+        peer: ClientPeer::new(peer, worker),
         read_ahead: ReadAhead::default(),
         served: 0,
         now: clock.now(),
@@ -49,7 +49,7 @@ pub async fn serve<D: Io>(client: &mut D, peer: IpAddr, worker: &Worker) {
 /// The state of one connection.
 pub(super) struct Connection<'w> {
     pub worker: &'w Worker,
-    caller: ClientPeer,
+    peer: ClientPeer,
     pub read_ahead: ReadAhead,
     served: u32,
     /// The last reading of the clock, good enough for deadlines.
@@ -74,21 +74,22 @@ impl Connection<'_> {
     ) -> AfterRequest {
         let mut request = match self.receive(client, timer, stopped).await {
             Ok(request) => request,
-            Err(ReadFailure::Silently) => return AfterRequest::Close,
+            Err(ReadFailure::ClientGone) => return AfterRequest::Close,
             Err(ReadFailure::Refuse(reply, family)) => {
-                return Box::pin(self.stop(client, timer, reply, family)).await;
+                return Box::pin(self.refuse_unread(client, timer, reply, family)).await;
             }
         };
         let worker = self.worker;
         let _underway = worker.proxy.drain.enter();
         (worker.proxy.test_hook)(HookPoint::Arrived);
-        match self.pass(client, timer, &mut request).await {
+        match self.dispatch(client, timer, &mut request).await {
             Ok(next) => next,
             Err(reply) => Box::pin(self.refuse(client, timer, reply, &request)).await,
         }
     }
 
     /// Reads one request.
+    // Long: the deadlines of head and body, and the closures that borrow them, stand in one loop.
     async fn receive<D: Io>(
         &mut self,
         client: &mut D,
@@ -97,27 +98,27 @@ impl Connection<'_> {
     ) -> Result<Request, ReadFailure> {
         let proxy = &*self.worker.proxy;
         let (limits, clock) = (proxy.limits.load_full(), proxy.clock);
-        let mut arriving = RequestReader::new(self.worker, &self.caller);
+        let mut reader = RequestReader::new(self.worker, &self.peer);
         let read_ahead = std::mem::take(&mut self.read_ahead.bytes);
         let mut begun = !read_ahead.is_empty();
-        let patience = if begun || self.served == 0 { limits.header_timeout } else { limits.idle_timeout };
-        timer.set(self.now + patience);
+        let limit = if begun || self.served == 0 { limits.header_timeout } else { limits.idle_timeout };
+        timer.set(self.now + limit);
         if !begun && proxy.drain.has_stopped() {
-            return Err(ReadFailure::Silently);
+            return Err(ReadFailure::ClientGone);
         }
         let mut progress =
-            if begun { arriving.feed(&read_ahead, &mut self.read_ahead.bytes) } else { Ok(ReadProgress::Head) };
+            if begun { reader.feed(&read_ahead, &mut self.read_ahead.bytes) } else { Ok(ReadProgress::Head) };
         drop(read_ahead);
         let mut body: Option<MinimumRate> = None;
         loop {
             match progress? {
-                ReadProgress::Whole => return arriving.finish(self.now),
+                ReadProgress::Whole => return reader.finish(self.now),
                 ReadProgress::Expects => {
-                    Box::pin(write_all(client, timer, CONTINUE)).await.map_err(|_| ReadFailure::Silently)?
+                    Box::pin(write_all(client, timer, CONTINUE)).await.map_err(|_| ReadFailure::ClientGone)?
                 }
                 ReadProgress::Head | ReadProgress::Body => {}
             }
-            if body.is_none() && arriving.has_head() {
+            if body.is_none() && reader.has_head() {
                 body = Some(MinimumRate { start: self.now, received: 0 });
                 timer.set(self.now + limits.body_timeout);
             }
@@ -128,7 +129,7 @@ impl Connection<'_> {
                     if let Some(body) = &mut body {
                         body.received += bytes.len() as u64;
                     }
-                    progress = arriving.feed(bytes, &mut self.read_ahead.bytes);
+                    progress = reader.feed(bytes, &mut self.read_ahead.bytes);
                 });
                 match read {
                     Poll::Ready(true) => Poll::Ready(ReadEnd::Some),
@@ -141,12 +142,12 @@ impl Connection<'_> {
             match read.await {
                 ReadEnd::Some => {}
                 ReadEnd::Overdue if begun => {
-                    return Err(ReadFailure::Refuse(LocalReply::SlowRequest, arriving.family()));
+                    return Err(ReadFailure::Refuse(LocalReply::SlowRequest, reader.family()));
                 }
-                ReadEnd::Overdue | ReadEnd::Closed => return Err(ReadFailure::Silently),
+                ReadEnd::Overdue | ReadEnd::Closed => return Err(ReadFailure::ClientGone),
             }
             if matches!(progress, Ok(ReadProgress::Body)) && body.as_ref().is_some_and(|body| !body.is_kept(self.now)) {
-                return Err(ReadFailure::Refuse(LocalReply::SlowRequest, arriving.family()));
+                return Err(ReadFailure::Refuse(LocalReply::SlowRequest, reader.family()));
             }
             if !std::mem::replace(&mut begun, true) {
                 timer.set(self.now + limits.header_timeout);
@@ -157,7 +158,7 @@ impl Connection<'_> {
     // ---- weir's own answers ---------------------------------------------------------------------------------------
 
     /// A request that could not be read.
-    async fn stop<D: Io>(
+    async fn refuse_unread<D: Io>(
         &mut self,
         client: &mut D,
         timer: &mut Timer<'_>,
@@ -180,6 +181,7 @@ impl Connection<'_> {
         reply: LocalReply,
         request: &Request,
     ) -> AfterRequest {
+        tracing::debug!(request_id = %request.id, reason = reply.reason(), status = reply.status(), "request refused");
         if request.shape.is_none() {
             self.refused(Some(request), reply);
         }
@@ -212,7 +214,7 @@ impl Connection<'_> {
         }
     }
 
-    /// A request that is in no books was refused.
+    /// A request that is not in the statistics was refused.
     pub(super) fn refused(&self, request: Option<&Request>, reply: LocalReply) {
         self.report_unmeasured(
             UnmeasuredRequest {
@@ -248,7 +250,7 @@ enum ReadEnd {
     Overdue,
 }
 
-/// A body that drips holds memory without end.
+/// The least rate at which a body must arrive: one that trickles would hold memory without end.
 struct MinimumRate {
     start: Timestamp,
     received: u64,
@@ -256,8 +258,8 @@ struct MinimumRate {
 
 impl MinimumRate {
     fn is_kept(&self, now: Timestamp) -> bool {
-        let judged = now.since(self.start).saturating_sub(RATE_GRACE);
-        self.received >= judged.as_secs() * RATE_BYTES
+        let due = now.since(self.start).saturating_sub(RATE_GRACE);
+        self.received >= due.as_secs() * RATE_BYTES
     }
 }
 

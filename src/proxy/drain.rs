@@ -29,7 +29,7 @@ pub struct Drain {
     phase: watch::Sender<DrainPhase>,
     /// Grows with each cancelling, so that a drain that was cancelled never acts behind the back of the next one. Written only
     /// while the phase is.
-    turn: watch::Sender<u64>,
+    generation: watch::Sender<u64>,
     exchanges: AtomicUsize,
     idle: Notify,
     stopped: Notify,
@@ -41,7 +41,7 @@ impl Drain {
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             phase: watch::Sender::new(DrainPhase::Serving),
-            turn: watch::Sender::new(0),
+            generation: watch::Sender::new(0),
             exchanges: AtomicUsize::new(0),
             idle: Notify::new(),
             stopped: Notify::new(),
@@ -61,19 +61,19 @@ impl Drain {
 
     /// Leaves, at once: from here on the process is not ready. `false`: it was leaving already.
     pub fn begin(&self) -> bool {
-        self.advance(*self.turn.borrow(), DrainPhase::Leaving)
+        self.advance(*self.generation.borrow(), DrainPhase::Leaving)
     }
 
     /// Runs the drain: leaves, turns lame after `min_delay`, and returns when nothing is in flight or `timeout` is over.
     /// `true`: everything that was in flight has ended. Cancelled by `undrain`, which makes it return `false`.
     pub async fn run(&self, min_delay: Duration, timeout: Duration) -> bool {
-        let turn = *self.turn.borrow();
-        self.advance(turn, DrainPhase::Leaving);
+        let generation = *self.generation.borrow();
+        self.advance(generation, DrainPhase::Leaving);
         tokio::select! {
-            () = self.cancelled(turn) => false,
+            () = self.cancelled(generation) => false,
             empty = async {
                 tokio::time::sleep(min_delay).await;
-                self.advance(turn, DrainPhase::Lame);
+                self.advance(generation, DrainPhase::Lame);
                 tokio::time::timeout(timeout.saturating_sub(min_delay), self.empty()).await.is_ok()
             } => empty,
         }
@@ -81,9 +81,9 @@ impl Drain {
 
     /// Resolves when new requests are refused and none is under way (`true`), or when the drain was cancelled (`false`).
     pub async fn drained(&self) -> bool {
-        let (turn, mut watch) = (*self.turn.borrow(), self.watch());
+        let (generation, mut watch) = (*self.generation.borrow(), self.watch());
         tokio::select! {
-            () = self.cancelled(turn) => false,
+            () = self.cancelled(generation) => false,
             () = async {
                 let _ = watch.wait_for(|phase| *phase >= DrainPhase::Lame).await;
                 self.empty().await;
@@ -105,7 +105,7 @@ impl Drain {
         self.phase.send_if_modified(|phase| {
             serves = !self.final_.load(Relaxed) && *phase != DrainPhase::Stopped;
             if serves {
-                self.turn.send_modify(|turn| *turn += 1);
+                self.generation.send_modify(|generation| *generation += 1);
                 *phase = DrainPhase::Serving;
             }
             serves
@@ -152,14 +152,14 @@ impl Drain {
         }
     }
 
-    async fn cancelled(&self, turn: u64) {
-        let _ = self.turn.subscribe().wait_for(|now| *now != turn).await;
+    async fn cancelled(&self, generation: u64) {
+        let _ = self.generation.subscribe().wait_for(|now| *now != generation).await;
     }
 
-    /// Serving => Leaving => Lame => Stopped; never backwards, and not for a turn that was cancelled.
-    fn advance(&self, turn: u64, to: DrainPhase) -> bool {
+    /// Serving => Leaving => Lame => Stopped; never backwards, and not for a drain that was cancelled.
+    fn advance(&self, generation: u64, to: DrainPhase) -> bool {
         self.phase.send_if_modified(|phase| {
-            let forward = *phase < to && *self.turn.borrow() == turn;
+            let forward = *phase < to && *self.generation.borrow() == generation;
             if forward {
                 *phase = to;
             }

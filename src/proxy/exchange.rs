@@ -5,34 +5,35 @@
 //! has not checked never leaves. This file holds no rule of HTTP and no word of any dialect: the first live in `http1/`,
 //! the second in the tap.
 
-use std::cell::RefCell;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::end::{Break, End};
 use super::io::Io;
-use super::request::reader::Request;
+use super::read_ahead::ReadAhead;
+use super::request::received::Request;
 use super::response::relay::{ClientSide, Forward, ResponseRelay};
 use super::response::tap::Tap;
-use super::response::write_buffer::Outbox;
+use super::response::write_buffer::WriteBuffer;
+use super::scratch::{SCRATCH, ScratchBuffers};
 use super::settings::ProxyLimits;
 use super::state::Worker;
 use super::timer::Timer;
-use super::upstream::health::PassiveHealth;
+use super::upstream::passive_health::PassiveHealth;
 use super::upstream::target::Target;
 use crate::http1::Unfinished;
 use crate::measure::OverheadStage;
 use crate::vocabulary::time::Timestamp;
 
-/// What an exchange works with and does not own. Made anew for each turn, so that it is no part of a waiting task.
+/// What an exchange works with and does not own. Made for each poll, so that it is no part of a waiting task.
 pub struct ExchangeCx<'a, 't> {
     pub worker: &'a Worker,
-    /// Where the request goes, and what is known of that backend's health.
+    /// Where the request is sent.
     pub target: &'a Target,
     /// As they were when the exchange began.
     pub limits: &'a ProxyLimits,
     pub passive_health: &'a PassiveHealth,
-    /// Bytes of the client's that belong to its next request.
+    /// Bytes of the client's next request.
     pub read_ahead: &'a mut ReadAhead,
     pub timer: &'a mut Timer<'t>,
     pub request: &'a mut Request,
@@ -43,16 +44,16 @@ pub struct Exchange {
     answer: ResponseRelay,
     /// All of the request is written, or no more of it will be.
     asked: bool,
-    outbox: Outbox,
+    write_buffer: WriteBuffer,
     /// Something was written that the layer below may still hold.
     unflushed: bool,
-    /// The last time the client took a byte while something was owed to it.
-    taken: Timestamp,
+    /// The last time the client took a byte while something waited to be written.
+    last_taken: Timestamp,
     dispatched: Timestamp,
     /// When our own work on the request began, as if it had not been interrupted.
     begun: Timestamp,
-    /// When it is given up if nothing of the answer has begun by then.
-    patience: Option<Timestamp>,
+    /// When it is given up if no first token has come by then.
+    give_up_at: Option<Timestamp>,
     broken: Option<Break>,
     /// Bytes received from the backend.
     received: u64,
@@ -64,24 +65,24 @@ impl Exchange {
         Self {
             answer: ResponseRelay::new(),
             asked: false,
-            outbox: Outbox::default(),
+            write_buffer: WriteBuffer::default(),
             unflushed: false,
-            taken: now,
+            last_taken: now,
             dispatched: now,
             begun,
-            patience: None,
+            give_up_at: None,
             broken: None,
             received: 0,
         }
     }
 
-    /// It is given up at `patience` when no first token has come by then.
-    pub fn with_patience(self, patience: Option<Timestamp>) -> Self {
-        Self { patience, ..self }
+    /// It is given up at `give_up_at` when no first token has come by then.
+    pub fn with_give_up_at(self, give_up_at: Option<Timestamp>) -> Self {
+        Self { give_up_at, ..self }
     }
 
     /// Drives both sides until the exchange has ended.
-    pub fn step<D: Io, U: Io>(
+    pub fn poll<D: Io, U: Io>(
         &mut self,
         cx: &mut Context<'_>,
         d: &mut D,
@@ -89,7 +90,7 @@ impl Exchange {
         tap: &mut Tap,
         exchange_cx: &mut ExchangeCx<'_, '_>,
     ) -> Poll<End> {
-        SCRATCH.with_borrow_mut(|work| match self.turn(cx, d, u, tap, exchange_cx, work) {
+        SCRATCH.with_borrow_mut(|scratch| match self.poll_once(cx, d, u, tap, exchange_cx, scratch) {
             Ok(()) => Poll::Pending,
             Err(end) => Poll::Ready(end),
         })
@@ -118,37 +119,37 @@ impl Exchange {
 
     /// An event of weir's own may be put where the answer broke off.
     pub fn takes_event(&self) -> bool {
-        self.outbox.is_empty() && self.answer.takes_event()
+        self.write_buffer.is_empty() && self.answer.takes_event()
     }
 
     /// `Ok`: every source is pending and has our waker. `Err`: the exchange has ended.
-    fn turn<D: Io, U: Io>(
+    fn poll_once<D: Io, U: Io>(
         &mut self,
         cx: &mut Context<'_>,
         d: &mut D,
         u: &mut U,
         tap: &mut Tap,
         exchange_cx: &mut ExchangeCx<'_, '_>,
-        work: &mut ScratchBuffers,
+        scratch: &mut ScratchBuffers,
     ) -> Result<(), End> {
-        work.now = None;
+        scratch.now = None;
         loop {
             self.push_request(cx, u, tap, exchange_cx);
-            let mut moved = self.pull_answer(cx, d, u, tap, exchange_cx, work)?;
-            moved |= self.drain_outbox(cx, d, exchange_cx)?;
+            let mut moved = self.pull_answer(cx, d, u, tap, exchange_cx, scratch)?;
+            moved |= self.drain_write_buffer(cx, d, exchange_cx)?;
             if !self.is_receiving() && self.is_flushed() {
                 return Err(self.broken.map_or(End::Whole, End::Broken));
             }
             if moved {
                 continue;
             }
-            self.watch_client(cx, d, tap, exchange_cx, work)?;
-            return self.keep_time(cx, tap, exchange_cx, work.now);
+            self.watch_client(cx, d, tap, exchange_cx, scratch)?;
+            return self.keep_time(cx, tap, exchange_cx, scratch.now);
         }
     }
 
-    /// Writes what is left of the request. An error is not the end: an read_ahead answer may be waiting to be read. Whatever moves
-    /// here, the answer is polled after it, so that no other round is needed for it.
+    /// Writes what is left of the request. An error is not the end: an early answer may be waiting to be read. Whatever moves
+    /// here, the answer is polled after it, so that no further round is needed.
     fn push_request<U: Io>(
         &mut self,
         cx: &mut Context<'_>,
@@ -178,19 +179,19 @@ impl Exchange {
         u: &mut U,
         tap: &mut Tap,
         exchange_cx: &mut ExchangeCx<'_, '_>,
-        work: &mut ScratchBuffers,
+        scratch: &mut ScratchBuffers,
     ) -> Result<bool, End> {
         if !self.is_receiving() {
             tap.on_suspended();
             return Ok(false);
         }
-        if self.outbox.len() >= OUTBOX_LIMIT {
+        if self.write_buffer.len() >= WRITE_BUFFER_LIMIT {
             tap.on_suspended();
             return Ok(false);
         }
-        match u.poll_read(cx, &mut work.read) {
+        match u.poll_read(cx, &mut scratch.read) {
             Poll::Ready(Ok(0)) => {
-                let tail = self.answer.on_eof(&mut work.scratch, || exchange_cx.recipient());
+                let tail = self.answer.on_eof(&mut scratch.out, || exchange_cx.client_side());
                 match tail {
                     Ok(tail) => self.send(cx, d, tail, exchange_cx)?,
                     Err(Unfinished) if self.answer.status().is_some() => self.broken = Some(Break::Truncated),
@@ -200,8 +201,8 @@ impl Exchange {
             }
             Poll::Ready(Ok(n)) => {
                 let at = exchange_cx.now();
-                work.now = Some(at);
-                self.on_read(cx, d, at, &work.read[..n], &mut work.scratch, tap, exchange_cx)?;
+                scratch.now = Some(at);
+                self.on_read(cx, d, at, &scratch.read[..n], &mut scratch.out, tap, exchange_cx)?;
                 Ok(true)
             }
             Poll::Ready(Err(_)) => {
@@ -216,24 +217,38 @@ impl Exchange {
     }
 
     /// A read from the engine, stamped before any of it is written.
-    #[expect(clippy::too_many_arguments, reason = "the parts of the worker's exchange_cx are borrowed apart")]
+    #[expect(clippy::too_many_arguments, reason = "the parts of the scratch buffers are borrowed apart")]
     fn on_read<D: Io>(
         &mut self,
         cx: &mut Context<'_>,
         d: &mut D,
         at: Timestamp,
         read: &[u8],
-        scratch: &mut Vec<u8>,
+        out: &mut Vec<u8>,
         tap: &mut Tap,
         exchange_cx: &mut ExchangeCx<'_, '_>,
     ) -> Result<(), End> {
         if self.received == 0 {
+            tracing::debug!(
+                request_id = %exchange_cx.request.id,
+                backend = &*exchange_cx.target.name,
+                "first byte of the answer"
+            );
             tap.on_first_byte(at);
             exchange_cx.request.upstream_request.release();
         }
         self.received += read.len() as u64;
-        exchange_cx.passive_health.on_heard(at);
-        match self.answer.feed(at, read, scratch, tap, || exchange_cx.recipient()) {
+        exchange_cx.passive_health.on_byte(at);
+        let had_begun = tap.has_begun();
+        let fed = self.answer.feed(at, read, out, tap, || exchange_cx.client_side());
+        if !had_begun && tap.has_begun() {
+            tracing::debug!(
+                request_id = %exchange_cx.request.id,
+                backend = &*exchange_cx.target.name,
+                "first token of the answer"
+            );
+        }
+        match fed {
             Ok(Forward { out, is_final_head: false }) => self.send(cx, d, out, exchange_cx),
             Ok(Forward { out, is_final_head: true }) => {
                 exchange_cx.request.upstream_request.stop();
@@ -251,7 +266,7 @@ impl Exchange {
         }
     }
 
-    /// Straight to the socket when nothing is owed; only the unwritten rest is copied.
+    /// Straight to the socket when nothing waits to be written; only the unwritten rest is copied.
     fn send<D: Io>(
         &mut self,
         cx: &mut Context<'_>,
@@ -263,7 +278,7 @@ impl Exchange {
             return Ok(());
         }
         let mut rest = out;
-        if self.outbox.is_empty() {
+        if self.write_buffer.is_empty() {
             match d.poll_write(cx, out) {
                 Poll::Ready(Ok(n)) => {
                     self.unflushed = true;
@@ -275,9 +290,9 @@ impl Exchange {
             if rest.is_empty() {
                 return Ok(());
             }
-            self.taken = exchange_cx.now();
+            self.last_taken = exchange_cx.now();
         }
-        if self.outbox.push(&exchange_cx.worker.proxy.memory, rest) {
+        if self.write_buffer.push(&exchange_cx.worker.proxy.memory, rest) {
             Ok(())
         } else {
             self.broken = Some(Break::Memory);
@@ -285,17 +300,17 @@ impl Exchange {
         }
     }
 
-    fn drain_outbox<D: Io>(
+    fn drain_write_buffer<D: Io>(
         &mut self,
         cx: &mut Context<'_>,
         d: &mut D,
         exchange_cx: &mut ExchangeCx<'_, '_>,
     ) -> Result<bool, End> {
         let mut moved = false;
-        if !self.outbox.is_empty() {
-            moved = self.outbox.drain(cx, d).map_err(|_| End::ClientGone)? > 0;
+        if !self.write_buffer.is_empty() {
+            moved = self.write_buffer.drain(cx, d).map_err(|_| End::ClientGone)? > 0;
             if moved {
-                self.taken = exchange_cx.now();
+                self.last_taken = exchange_cx.now();
                 self.unflushed = true;
             }
         }
@@ -316,13 +331,13 @@ impl Exchange {
         d: &mut D,
         tap: &Tap,
         exchange_cx: &mut ExchangeCx<'_, '_>,
-        work: &mut ScratchBuffers,
+        scratch: &mut ScratchBuffers,
     ) -> Result<(), End> {
         if exchange_cx.read_ahead.half_closed {
             return Ok(());
         }
         loop {
-            match d.poll_read(cx, &mut work.read) {
+            match d.poll_read(cx, &mut scratch.read) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(0)) if !exchange_cx.limits().half_close => {
                     exchange_cx.read_ahead.half_closed = true;
@@ -333,7 +348,7 @@ impl Exchange {
                     return Err(if served { End::Broken(Break::Truncated) } else { End::ClientGone });
                 }
                 Poll::Ready(Ok(n)) => {
-                    if !exchange_cx.read_ahead.keep(&work.read[..n]) {
+                    if !exchange_cx.read_ahead.keep(&scratch.read[..n]) {
                         return Err(End::ClientGone);
                     }
                 }
@@ -341,8 +356,8 @@ impl Exchange {
         }
     }
 
-    /// Ends what is overdue; else sees to it that the timer fires at the next deadline.
-    /// `now` is what the clock said in this turn, if it was asked.
+    /// Ends what is overdue; otherwise sets the timer to the next deadline.
+    /// `now` is the time of the last read of this poll, if there was one.
     fn keep_time(
         &self,
         cx: &mut Context<'_>,
@@ -362,23 +377,23 @@ impl Exchange {
     /// The first moment at which something will have taken too long.
     fn due(&self, tap: &Tap, limits: &ProxyLimits) -> Timestamp {
         let mut due = self.dispatched + STREAM_AGE;
-        if let (Some(patience), false) = (self.patience, tap.has_begun()) {
-            due = due.min(patience);
+        if let (Some(give_up_at), false) = (self.give_up_at, tap.has_begun()) {
+            due = due.min(give_up_at);
         }
-        if !self.outbox.is_empty() {
-            return due.min(self.taken + limits.write_stall);
+        if !self.write_buffer.is_empty() {
+            return due.min(self.last_taken + limits.write_stall);
         }
         if !tap.has_begun() {
             return due.min(self.dispatched + limits.first_byte_timeout);
         }
-        due.min(tap.heard() + limits.stream_stall)
+        due.min(tap.last_event_at() + limits.stream_stall)
     }
 
     fn overdue(&self, due: Timestamp, limits: &ProxyLimits) -> End {
-        if !self.outbox.is_empty() && due == self.taken + limits.write_stall {
+        if !self.write_buffer.is_empty() && due == self.last_taken + limits.write_stall {
             return End::ClientStalled;
         }
-        if self.patience == Some(due) {
+        if self.give_up_at == Some(due) {
             return End::Late;
         }
         End::Broken(Break::Timeout)
@@ -389,7 +404,7 @@ impl Exchange {
     }
 
     fn is_flushed(&self) -> bool {
-        self.outbox.is_empty() && !self.unflushed
+        self.write_buffer.is_empty() && !self.unflushed
     }
 }
 
@@ -403,7 +418,7 @@ impl ExchangeCx<'_, '_> {
     }
 
     /// The client's side, for the answer's head.
-    fn recipient(&self) -> ClientSide<'_> {
+    fn client_side(&self) -> ClientSide<'_> {
         ClientSide {
             version: self.request.version,
             head_request: self.request.is_head,
@@ -417,53 +432,7 @@ impl ExchangeCx<'_, '_> {
     }
 }
 
-/// What a client sent ahead of its turn.
-#[derive(Default)]
-pub struct ReadAhead {
-    /// The beginning of its next request.
-    pub bytes: Vec<u8>,
-    /// More came than is kept: the connection cannot carry another request.
-    pub overflowed: bool,
-    /// Its FIN was seen and tolerated.
-    pub half_closed: bool,
-    dropped: usize,
-}
-
-impl ReadAhead {
-    /// Keeps a bounded beginning; past it bytes are dropped unparsed, so that a hang-up behind them stays visible.
-    /// `false`: so much came that the client cannot mean well.
-    pub fn keep(&mut self, bytes: &[u8]) -> bool {
-        if self.overflowed || self.bytes.len() + bytes.len() > EARLY_LIMIT {
-            self.overflowed = true;
-            self.dropped += bytes.len();
-        } else {
-            self.bytes.extend_from_slice(bytes);
-        }
-        self.dropped <= EARLY_ABUSE
-    }
-}
-
-/// One worker's buffers, shared by all its exchanges. Only the part that was just read is ever looked at: the rest holds
-/// bytes of others.
-pub(super) struct ScratchBuffers {
-    pub read: Box<[u8]>,
-    pub scratch: Vec<u8>,
-    /// When the turn under way last read from an engine.
-    now: Option<Timestamp>,
-}
-
-thread_local! {
-    pub(super) static SCRATCH: RefCell<ScratchBuffers> =
-        RefCell::new(ScratchBuffers { read: vec![0; READ].into_boxed_slice(), scratch: Vec::new(), now: None });
-}
-
-/// One read from a socket. 4, 16 and 64 KiB measured alike.
-const READ: usize = 16 * 1024;
 /// What is held for a client that takes nothing; then the engine is no longer read.
-const OUTBOX_LIMIT: usize = 256 * 1024;
-/// Bytes of a next request that are kept.
-const EARLY_LIMIT: usize = 8 * 1024;
-/// Unasked bytes after which the exchange is aborted.
-const EARLY_ABUSE: usize = 1024 * 1024;
+const WRITE_BUFFER_LIMIT: usize = 256 * 1024;
 /// No answer lasts longer.
 const STREAM_AGE: Duration = Duration::from_secs(60 * 60);

@@ -23,7 +23,7 @@ pub trait Io: Send + Unpin + 'static {
     /// last event of a stream would stay behind until the next one.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Ends our direction: FIN, or close_notify and FIN.
-    fn end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// When it is dropped, the peer is to see that something broke: a reset, or an end without close_notify.
     fn reset_on_drop(&mut self);
 }
@@ -42,8 +42,8 @@ impl Io for TcpStream {
         Poll::Ready(Ok(()))
     }
 
-    fn end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self).poll_shutdown(cx)
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        AsyncWrite::poll_shutdown(Pin::new(self), cx)
     }
 
     fn reset_on_drop(&mut self) {
@@ -51,17 +51,23 @@ impl Io for TcpStream {
     }
 }
 
-/// Lets the kernel ask a silent peer whether it is still there. A peer that vanished without a word would else be noticed by
+/// Lets the kernel probe a silent peer. A peer that vanished without a FIN would otherwise be noticed by
 /// the next write only, which before a first token may be minutes away.
 pub fn set_keepalive(stream: &TcpStream) {
-    let asking = TcpKeepalive::new().with_time(SILENCE).with_interval(BETWEEN_PROBES).with_retries(PROBES);
-    let _ = SockRef::from(stream).set_tcp_keepalive(&asking);
+    let keepalive = TcpKeepalive::new().with_time(SILENCE).with_interval(BETWEEN_PROBES).with_retries(PROBES);
+    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
 }
 
 /// A peer is given up half a minute after its last sign of life.
 const SILENCE: Duration = Duration::from_secs(15);
 const BETWEEN_PROBES: Duration = Duration::from_secs(5);
 const PROBES: u32 = 3;
+
+/// Descriptors, ports or memory ran out here: no peer's fault, and over when connections end.
+pub(super) fn is_exhausted(e: &io::Error) -> bool {
+    // EMFILE, ENFILE, ENOMEM; ENOBUFS and EADDRNOTAVAIL on Linux, then as the BSDs number them.
+    matches!(e.raw_os_error(), Some(24 | 23 | 12 | 105 | 99 | 55 | 49))
+}
 
 /// pingora's stream behind the same trait.
 pub struct Piped(pub Stream);
@@ -79,8 +85,8 @@ impl Io for Piped {
         Pin::new(&mut *self.0).poll_flush(cx)
     }
 
-    fn end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0).poll_shutdown(cx)
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        AsyncWrite::poll_shutdown(Pin::new(&mut *self.0), cx)
     }
 
     /// Dropped without close_notify, which a TLS client takes for a truncation.
@@ -97,7 +103,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_silent_peer_is_asked_whether_it_is_still_there() {
+    async fn a_silent_peer_is_probed() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         assert!(!SockRef::from(&stream).keepalive().unwrap());

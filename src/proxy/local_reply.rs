@@ -1,6 +1,6 @@
-//! weir's own answers: every reply and failure, in the dialect of whoever asked.
+//! weir's own answers: every refusal and failure, in the dialect of the request.
 //!
-//! The one place where an error becomes HTTP. Each answer says what happened in one sentence, when to come back, and
+//! The only file where an error becomes HTTP. Each answer says what happened in one sentence, when to come back, and
 //! nothing that a client sent: no target, no header, no body.
 
 use std::time::Duration;
@@ -10,10 +10,10 @@ use crate::measure::ShedReason;
 use crate::vocabulary::bad_answer::BadAnswer;
 use crate::wire::ApiFamily;
 
-/// What weir has to say instead of an engine's answer.
+/// What weir answers instead of an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LocalReply {
-    /// Refused before dispatch; to come back after so many seconds.
+    /// Refused before dispatch; the client may try again after `retry_after` seconds.
     Shed { reason: ShedReason, status: u16, retry_after: u16 },
     /// Given up after dispatch: no first token within the request's objective.
     Late,
@@ -41,12 +41,12 @@ impl LocalReply {
         Self::Malformed { status: reject.status(), sentence: reject.sentence() }
     }
 
-    /// For a lack of a backend that is there and stays.
+    /// Where no queue decides: 503, and one second.
     pub fn shed(reason: ShedReason) -> Self {
         Self::Shed { reason, status: 503, retry_after: 1 }
     }
 
-    /// The books' reason, of a reply before dispatch.
+    /// The reason in the statistics, of a refusal before dispatch.
     pub fn shed_reason(self) -> Option<ShedReason> {
         match self {
             Self::Shed { reason, .. } => Some(reason),
@@ -169,7 +169,7 @@ impl LocalReply {
     }
 }
 
-/// To whom an answer goes, and how.
+/// The client that gets an answer, and in which form.
 #[derive(Clone, Copy, Debug)]
 pub struct ReplyContext<'a> {
     /// Whose form the body takes.
@@ -182,11 +182,11 @@ pub struct ReplyContext<'a> {
     pub head_only: bool,
     /// The `Date` field's value; empty leaves the field out.
     pub date: &'a str,
-    /// How long the request waited for its turn, where there are turns.
+    /// How long the request waited in the queue; `None`: it was not measured.
     pub queued: Option<Duration>,
 }
 
-/// The event that tells a client of a stream that the backend died in the middle of it.
+/// The event for a stream that the backend broke off.
 ///
 /// Written only between two events; never followed by the dialect's terminator.
 pub fn error_event(family: ApiFamily, kind: &str, sentence: &str, code: &str) -> String {
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn every_refusal_is_one_well_framed_answer_with_a_json_body_in_every_dialect() {
+    fn every_reply_is_well_framed_json_in_every_dialect() {
         for family in [ApiFamily::OpenAi, ApiFamily::Anthropic, ApiFamily::Ollama, ApiFamily::Tgi] {
             for reply in ALL {
                 let text = String::from_utf8(reply.render(&to(family))).unwrap();
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shed_request_is_told_when_to_come_back_and_a_malformed_one_is_not() {
+    fn a_shed_request_gets_retry_after_and_a_malformed_one_does_not() {
         let shed = String::from_utf8(LocalReply::shed(ShedReason::NoBackend).render(&to(ApiFamily::OpenAi))).unwrap();
         assert!(shed.starts_with("HTTP/1.1 503 ") && shed.contains("retry-after: 1\r\n"));
         assert!(shed.contains("x-weir-shed-reason: no_backend\r\n"));

@@ -1,11 +1,15 @@
 //! The data port: clients on one side, backends on the other, and one task for each exchange between them.
 //!
-//! `listener` accepts, `connection` is the life of a client's connection, `arriving` reads a request, `attempt` takes it to a
-//! backend, `exchange` moves the bytes of it and of its answer, `tap` reads along, `reply` speaks when the engine does not. The rules of HTTP are in `http1/`, the words
-//! of the dialects in `wire/`, the books in `measure/`; here are sockets, buffers and deadlines.
+//! By the life of a request: `listener` accepts, `connection` serves one client, `request` reads a request, `dispatch` has it
+//! admitted and connected (`acquire` where it must wait or dial), `exchange` moves the bytes of it and of its answer, `response`
+//! rewrites and observes the answer, `finish` ends it. `upstream` is what is known of the backends, `local_reply` what weir answers
+//! itself, `state` what all of them share. The rules of HTTP are in `http1/`, the words of the dialects in `wire/`, the
+//! statistics in `measure/`; here are sockets, buffers and deadlines.
 
-mod accounting;
+mod acquire;
+mod address_cap;
 pub mod admission_settings;
+mod attempt;
 mod budget;
 mod client_io;
 mod connection;
@@ -13,13 +17,15 @@ mod dispatch;
 pub mod drain;
 mod end;
 mod exchange;
+mod finish;
 pub mod io;
 pub mod listener;
 mod local_reply;
 pub mod policy;
-mod queue_wait;
+mod read_ahead;
 mod request;
 mod response;
+mod scratch;
 pub mod settings;
 pub mod spans;
 pub mod state;

@@ -1,5 +1,6 @@
-//! How requests are let in, as far as the proxy itself decides: objectives of routes, what a reply looks like, what is given
-//! up. How many go at a time is not decided here.
+//! What the proxy itself decides of a request: the objective of its route, when it is given up, how a refusal is sent.
+//!
+//! How many requests run at a time is decided in `admission`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use super::local_reply::LocalReply;
 use super::request::hints::{Tenants, TrustedHints};
-use super::request::reader::Request;
+use super::request::received::Request;
 use crate::admission::pool::Refused;
 use crate::admission::{AdmissionRequest, Mode, Shed};
 use crate::vocabulary::shed_reason::ShedReason;
@@ -25,7 +26,7 @@ pub struct RequestPolicy {
     pub max_wait: Duration,
     /// A dispatched request without a first token is given up at its objective.
     pub late_abort: bool,
-    /// Status of a reply for want of room.
+    /// Status of a refusal for want of capacity.
     pub shed_status: u16,
     /// Answers that clients want whole are streamed from the backends and put together.
     pub reassemble: bool,
@@ -48,7 +49,7 @@ impl RequestPolicy {
         }
     }
 
-    /// Takes the place of `others`: in their mode, and with their numbers of tenants.
+    /// Replaces `others`: keeps their mode and their numbers of tenants.
     #[must_use]
     pub fn after(mut self, others: &Self) -> Self {
         (self.tenants, self.enforcing) = (others.tenants.clone(), others.enforcing.clone());
@@ -71,7 +72,7 @@ impl RequestPolicy {
         own.map_or(self.slo_ttft, |(_, slo)| *slo)
     }
 
-    /// What a measured request asks the lines for.
+    /// What a measured request asks admission for.
     pub(super) fn ask(&self, request: &Request) -> Option<AdmissionRequest> {
         let shape = request.shape.as_ref()?;
         let TrustedHints { class, tenant, .. } = request.hints;
@@ -86,19 +87,19 @@ impl RequestPolicy {
         })
     }
 
-    /// How long one may wait that arrived now.
+    /// How long a request may wait from its arrival.
     pub(super) fn longest_wait(&self, ask: &AdmissionRequest) -> Duration {
         ask.slo.unwrap_or(self.max_wait)
     }
 
     /// When a dispatched request is given up if it has no first token by then.
-    pub(super) fn patience(&self, request: &Request) -> Option<Timestamp> {
+    pub(super) fn give_up_at(&self, request: &Request) -> Option<Timestamp> {
         let enforced = self.late_abort && self.mode() == Mode::Enforce;
         let slo = request.slo_ttft.filter(|_| enforced && request.is_streamed())?;
         Some(request.arrived + slo)
     }
 
-    /// A line's reply, as it is told to the client.
+    /// A refusal of admission, as it is sent to the client.
     pub(super) fn reply(&self, refused: Refused) -> LocalReply {
         match refused {
             Refused::NoBackend => LocalReply::shed(ShedReason::NoBackend),

@@ -1,6 +1,6 @@
-//! What the proxy can be told: where the backends are, what one caller may take, and how a drain goes.
+//! The settings of the proxy: where the backends are, what one client may use, and how the process drains.
 //!
-//! Plain values only: the typed forms (`64MiB`, `1m 30s`) end at the door, in `units` and `config`. Nothing here checks one
+//! Plain values only: the typed forms (`64MiB`, `1m 30s`) end in `units` and `config`. Nothing here checks one
 //! setting against another; that is `config`'s.
 
 use std::net::Ipv6Addr;

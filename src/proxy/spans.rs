@@ -1,11 +1,9 @@
-//! A request's place in its trace, and who is told of its end.
+//! The spans of a request: which trace it belongs to, and whether that trace is recorded.
 //!
-//! Decided with the head, because the head that leaves names our span. What becomes of spans is nobody's business here.
+//! Decided with the head, because the head sent to the backend names weir's span. It sends no span.
 
-use super::request::reader::Request;
-use super::state::Worker;
 use crate::http1::{SAMPLED, Trace, TraceParent, push_traceparent};
-use crate::measure::{ReportContext, SpanIds};
+use crate::measure::SpanIds;
 
 /// Which of the traces that begin here are recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +12,7 @@ pub struct Sampling {
 }
 
 impl Sampling {
-    /// A share of them, 0 to 1. Whoever uses the same share decides the same for the same trace.
+    /// A share of them, 0 to 1. The same share decides the same for the same trace, in every process.
     pub fn share(share: f64) -> Self {
         // The lower 56 bits of an id are random (Trace Context, level 2), and a double holds 53 of them.
         Self { below: (share.clamp(0.0, 1.0) * (1_u64 << RANDOM_BITS) as f64) as u64 }
@@ -26,7 +24,7 @@ impl Sampling {
     }
 }
 
-/// The spans of a request whose trace fields were `trace`; its head, so far in `out`, is told which one is its parent.
+/// The spans of a request whose trace fields were `trace`; the head so far in `out` gets the field that names the parent.
 pub(super) fn begin(sampling: Sampling, trace: Trace, out: &mut Vec<u8>) -> Option<Box<SpanIds>> {
     let (trace, parent, flags) = match trace {
         Trace::Passed => return None,
@@ -39,15 +37,6 @@ pub(super) fn begin(sampling: Sampling, trace: Trace, out: &mut Vec<u8>) -> Opti
     let ids = SpanIds { trace, parent, server: some(rand::random()), upstream: some(rand::random()), flags };
     push_traceparent(out, &TraceParent { trace, span: ids.upstream, flags });
     (flags & SAMPLED != 0).then(|| Box::new(ids))
-}
-
-/// What a measured request carries, if anybody wants to be told of it.
-pub(super) fn caption(worker: &Worker, request: &Request) -> Option<Box<ReportContext>> {
-    let proxy = &*worker.proxy;
-    let to = proxy.reports.as_ref()?;
-    let span = request.span.as_deref().copied();
-    let wanted = proxy.access_log || span.is_some();
-    wanted.then(|| ReportContext::new(to.clone(), request.id.to_string().into(), span))
 }
 
 /// An id of zeros means none.
@@ -79,18 +68,18 @@ mod tests {
     }
 
     #[test]
-    fn a_callers_trace_goes_on_and_one_that_is_not_recorded_still_has_a_name() {
+    fn a_trace_continues_and_an_unrecorded_one_has_an_id() {
         let parent = TraceParent { trace: [3; 16], span: [4; 8], flags: SAMPLED };
         let mut out = Vec::new();
         let ids = begin(Sampling::share(0.0), Trace::Joined(parent), &mut out).unwrap();
         assert_eq!((ids.trace, ids.parent), ([3; 16], Some([4; 8])), "its own flag decides");
-        let told = String::from_utf8(std::mem::take(&mut out)).unwrap();
-        let told = TraceParent::parse(told.trim_end().strip_prefix("traceparent: ").unwrap().as_bytes()).unwrap();
-        assert_eq!(told, TraceParent { span: ids.upstream, ..parent });
+        let field = String::from_utf8(std::mem::take(&mut out)).unwrap();
+        let sent = TraceParent::parse(field.trim_end().strip_prefix("traceparent: ").unwrap().as_bytes()).unwrap();
+        assert_eq!(sent, TraceParent { span: ids.upstream, ..parent });
         assert_ne!(ids.upstream, ids.server);
         assert_eq!(begin(Sampling::share(0.0), Trace::Begun, &mut out), None);
         assert!(String::from_utf8(std::mem::take(&mut out)).unwrap().ends_with("-00\r\n"));
         assert_eq!(begin(Sampling::share(1.0), Trace::Passed, &mut out), None);
-        assert!(out.is_empty(), "whoever is not recorded is passed on");
+        assert!(out.is_empty(), "an unrecorded one gets no field");
     }
 }

@@ -1,25 +1,28 @@
 //! What all connections share, and what each worker has for itself.
 //!
-//! The proxy is process-wide; what a reload changes in it is swapped whole, the rest is immutable but for counters; a worker is one thread with its own reactor, its own idle
-//! connections to the backends and its own shard of the books, so that nothing crosses threads while a request lives.
+//! `ProxyState` is process-wide; what a reload changes in it is swapped whole, the rest is immutable but for counters. A worker is
+//! one thread with its own reactor, its own idle connections to the backends and its own shard of the statistics, so that
+//! nothing crosses threads while a request lives.
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use tokio::sync::Semaphore;
 
+use super::address_cap::Addresses;
 use super::budget::Budget;
 use super::drain::Drain;
-use super::listener::Addresses;
 use super::policy::RequestPolicy;
 use super::request::request_id::RequestId;
 use super::settings::ProxyLimits;
 use super::spans::Sampling;
-use super::upstream::health::PassiveHealth;
-use super::upstream::target::{Idle, Targets};
+use super::upstream::passive_health::PassiveHealth;
+use super::upstream::pool::IdlePool;
+pub use super::upstream::retry_budget::RetryBudget;
+use super::upstream::target::Targets;
 use crate::admission::pool::Pool;
 use crate::clock::Clock;
 use crate::measure::{Ledger, ReportSink, Shard};
@@ -40,37 +43,37 @@ pub struct ProxyState {
     pub connections: Arc<Semaphore>,
     /// Peers whose forwarding, priority, tenant and SLO headers are believed.
     pub trust: ArcSwap<Vec<IpNet>>,
-    /// `/metrics` on the data port goes to the engine; else it is not served there.
+    /// `/metrics` on the data port is passed to the engine; otherwise it is not served there.
     pub passes_metrics: AtomicBool,
     /// Emission stamps are kept for the journal.
     pub traces: bool,
-    /// Every request that ends is told to `reports`.
+    /// Every request that ends is reported to `reports`.
     pub access_log: bool,
-    /// Spans of measured requests are told to `reports`; `None`: of none.
+    /// Which spans of measured requests are reported to `reports`; `None`: none.
     pub sampling: Option<Sampling>,
-    /// Who is told of the ends of requests.
+    /// Gets a report of each request that ends.
     pub reports: Option<Arc<dyn ReportSink>>,
     pub facts: Counters,
-    /// Tells this process from every other weir.
+    /// Distinguishes this process from every other weir.
     pub via_id: u64,
     pub retries: RetryBudget,
-    /// What traffic has told about each backend.
+    /// What traffic shows of each backend.
     pub passive_health: Box<[PassiveHealth]>,
     pub addresses: Arc<Addresses>,
     /// Called at each phase of a request. A test makes it panic; in a running process it does nothing.
     pub test_hook: fn(HookPoint),
 }
 
-/// Where a request is when `Gateway::test_hook` is called.
+/// Where a request is when `ProxyState::test_hook` is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HookPoint {
     /// The head was read and is valid.
     Head,
     /// The body is complete and the route is known.
     Arrived,
-    /// A connection to the backend is in hand.
+    /// It has a connection to the backend.
     Dispatched,
-    /// The answer has ended, and the books are still open.
+    /// The answer has ended, and the statistics are still open.
     Ended,
 }
 
@@ -79,7 +82,7 @@ pub enum HookPoint {
 pub struct Counters {
     pub open_connections: AtomicU64,
     pub accept_errors: AtomicU64,
-    /// Counted by the process's panic test_hook (`export::logging`), whatever task it was.
+    /// Counted by the process's panic hook (`export::logging`), whatever task it was.
     pub panics: Arc<AtomicU64>,
 }
 
@@ -93,17 +96,17 @@ impl ProxyState {
     /// Writes the log lines on bad answers that are due, for every backend.
     fn report_bad_answers(&self, now: Timestamp) {
         for (slot, passive_health) in self.passive_health.iter().enumerate() {
-            let name = || self.targets.name(BackendId(u16::try_from(slot).unwrap_or(u16::MAX)));
+            let name = || self.targets.name(BackendId::from_index(slot));
             passive_health.bad_answers.report(name, now);
         }
     }
 }
 
-/// One worker thread's own things.
+/// What one worker thread owns.
 pub struct Worker {
     pub proxy: Arc<ProxyState>,
     pub shard: Arc<Shard>,
-    pub idle: Idle,
+    pub idle: IdlePool,
     date: ArcSwap<[u8; 29]>,
     ids: AtomicU64,
     id_seed: u64,
@@ -114,8 +117,8 @@ impl Worker {
     /// Worker number `index`. `id_seed` makes request ids differ between processes.
     pub fn new(proxy: Arc<ProxyState>, index: usize, id_seed: u64) -> Arc<Self> {
         let shard = proxy.ledger.shard(index);
-        let idle = Idle::new(proxy.targets.places());
-        // The pseudonym tells it from another weir on the same way; a comment would not do, because any hop may remove it.
+        let idle = IdlePool::new(proxy.targets.places());
+        // The pseudonym distinguishes it from another weir on the path; a comment would not do, because any hop may remove it.
         let via = format!("1.1 weir-{:016x}", proxy.via_id).into();
         let id_seed = id_seed.rotate_left(7).wrapping_add(index as u64);
         let worker =
@@ -124,7 +127,7 @@ impl Worker {
         Arc::new(worker)
     }
 
-    /// What happens once a second: old connections go, and the `Date` value is renewed.
+    /// Once a second: closes old connections, writes the log lines on bad answers, renews the `Date` value.
     pub fn tick(&self) {
         let now = self.proxy.clock.now();
         self.idle.sweep(now);
@@ -152,62 +155,7 @@ impl Worker {
     }
 }
 
-/// At most one retry in ten requests, and one a second: a backend that fails must not be hit twice as hard.
-#[derive(Debug)]
-pub struct RetryBudget {
-    /// In tenths of a retry.
-    tenths: AtomicI64,
-    refilled: AtomicU64,
-}
-
-impl Default for RetryBudget {
-    fn default() -> Self {
-        Self { tenths: AtomicI64::new(RETRY_CAP), refilled: AtomicU64::new(0) }
-    }
-}
-
-impl RetryBudget {
-    /// A request was dispatched for the first time.
-    pub fn earn(&self) {
-        if self.tenths.load(Relaxed) < RETRY_CAP {
-            self.tenths.fetch_add(1, Relaxed);
-        }
-    }
-
-    /// Whether a retry may happen at `now`; takes it from the budget.
-    pub fn spend(&self, now: Timestamp) -> bool {
-        let second = now.as_nanos() / 1_000_000_000;
-        let before = self.refilled.swap(second, Relaxed);
-        let earned = i64::try_from(second.saturating_sub(before)).unwrap_or(0).min(RETRY_CAP / 10) * 10;
-        self.tenths
-            .fetch_update(Relaxed, Relaxed, |tenths| {
-                let have = (tenths + earned).min(RETRY_CAP);
-                (have >= 10).then_some(have - 10)
-            })
-            .is_ok()
-    }
-}
-
 /// The textual address put into `X-Forwarded-For`.
 pub fn address_text(peer: IpAddr) -> String {
     peer.to_canonical().to_string()
-}
-
-/// Ten retries in store.
-const RETRY_CAP: i64 = 100;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    #[test]
-    fn retries_are_bounded_by_a_tenth_of_the_requests_and_one_a_second() {
-        let budget = RetryBudget::default();
-        let start = Timestamp::ZERO;
-        assert_eq!((0..50).filter(|_| budget.spend(start)).count(), 10, "what is in store");
-        (0..30).for_each(|_| budget.earn());
-        assert_eq!((0..50).filter(|_| budget.spend(start)).count(), 3);
-        assert_eq!((0..50).filter(|_| budget.spend(start + Duration::from_secs(2))).count(), 2);
-    }
 }

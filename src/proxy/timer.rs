@@ -1,6 +1,6 @@
-//! The one timer of a connection, for every deadline that it has in turn.
+//! The one timer of a connection, for one deadline after another.
 //!
-//! A deadline that moves away costs nothing: the timer stays where it is, and when it fires too read_ahead it is set anew. A
+//! A deadline that moves away costs nothing: the timer stays where it is, and when it fires too early it is set again. A
 //! request's deadlines nearly always move away, so the runtime's timer wheel is touched every few seconds, not per request.
 
 use std::pin::Pin;
@@ -18,7 +18,7 @@ pub struct Timer<'s> {
     /// When the sleep fires; never later than `due`.
     armed: Timestamp,
     due: Timestamp,
-    /// Whom the sleep wakes when it fires; it need not be told again.
+    /// The waker that the sleep has.
     waker: Option<Waker>,
 }
 
@@ -53,13 +53,13 @@ impl<'s> Timer<'s> {
         false
     }
 
-    /// The same for whoever has read the clock a moment ago: mostly nothing but two stamps is looked at.
+    /// The same for a caller that has just read the clock: mostly it compares two stamps.
     pub fn is_overdue_at(&mut self, now: Timestamp, cx: &mut Context<'_>) -> bool {
         let waits = now < self.armed && self.wakes(cx);
         !waits && self.is_overdue(cx)
     }
 
-    /// The sleep knows whom to wake.
+    /// The sleep has this waker.
     fn wakes(&self, cx: &Context<'_>) -> bool {
         self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
     }
@@ -85,7 +85,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
-    async fn it_fires_at_the_last_deadline_that_was_set_wherever_it_moved() {
+    async fn it_fires_at_the_deadline_set_last() {
         let clock = Clock::start();
         let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
         let mut timer = Timer::new(clock, sleep.as_mut());

@@ -6,7 +6,7 @@ pub mod average;
 pub mod backend_id;
 pub mod bad_answer;
 pub mod class;
-mod closed;
+pub(crate) mod closed;
 pub mod mode;
 pub mod outcome;
 pub mod quantities;

@@ -122,5 +122,5 @@ pub(super) fn kind(name: &[u8]) -> EventKind {
     }
 }
 
-/// More sequences than this are not told apart.
+/// More sequences than this are not distinguished.
 pub(super) const CHOICES_LIMIT: u32 = 128;

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_known_in_every_spelling_and_escapes_are_resolved_once() {
+    fn a_path_matches_in_every_spelling_with_one_decoding() {
         for target in [
             "/v1/chat/%63ompletions",
             "/%761/chat%2fcompletions",

@@ -1,7 +1,7 @@
 //! What a request asks for: a few fields of its body, read as it arrives.
 //!
 //! It never fails: a body that is not JSON is the engine's to refuse. With a key twice the last one wins, as it does in
-//! the engines (docs/internals/decisions/0002). The prompt is measured, never kept. Which fields those are: `body`.
+//! the engines (docs/internals/decisions/0002-duplicate-keys.md). The prompt is measured, never kept. Which fields those are: `body`.
 
 use super::body::BodyFields;
 use super::bom::Mark;
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_generate_request_is_told_by_its_body() {
+    fn a_generate_request_is_recognised_by_its_body() {
         let tgi = scan(Endpoint::Generate, r#"{"inputs":"abcd","parameters":{"max_new_tokens":7}}"#);
         assert_eq!((tgi.dialect, tgi.max_output, tgi.stream), (Dialect::Tgi, Some(7), false));
         let sglang =

@@ -1,4 +1,4 @@
-//! What a stream says of each of its sequences: how much was generated and told, what was reported, whether it has ended.
+//! What a stream says of each of its sequences: how much was generated and emitted, what was reported, whether it has ended.
 //!
 //! A request may ask for several (`n`, several prompts), and their events interleave. Memory is bounded: beyond
 //! [`CHOICES_LIMIT`] a sequence is not followed, and each of its content events counts as one token.
@@ -20,8 +20,8 @@ pub(super) struct AnswerSequence {
     pub finished: bool,
     /// Tokens generated, by the largest running count or by the identifiers that came.
     generated: u32,
-    /// Tokens told in emissions.
-    told: u32,
+    /// Tokens in emissions.
+    emitted: u32,
     /// Length of the text, of the identifiers and of the running count that came last, where they are cumulative.
     last: Cumulative,
     pub report: TokenReport,
@@ -79,8 +79,8 @@ impl AnswerSequence {
         if !choice.content {
             return None;
         }
-        let tokens = self.generated.saturating_sub(self.told).max(1);
-        self.told = self.told.saturating_add(tokens);
+        let tokens = self.generated.saturating_sub(self.emitted).max(1);
+        self.emitted = self.emitted.saturating_add(tokens);
         Some(tokens)
     }
 
@@ -109,11 +109,11 @@ mod tests {
     fn tokens_are_the_growth_of_a_running_count_and_one_at_least() {
         let mut sequence = AnswerSequence::default();
         let tokens = [1, 4, 4, 5, 9].map(|running| sequence.hear(&content(0), Some(running)).unwrap());
-        assert_eq!(tokens, [1, 3, 1, 1, 3], "what was told too much is made up for");
+        assert_eq!(tokens, [1, 3, 1, 1, 3], "what was emitted too much is made up for");
     }
 
     #[test]
-    fn what_came_without_content_is_told_with_the_next_content() {
+    fn what_came_without_content_is_emitted_with_the_next() {
         let mut sequence = AnswerSequence::default();
         assert_eq!(sequence.hear(&ChoiceEvent { ids: 2, ..ChoiceEvent::default() }, None), None);
         assert_eq!(sequence.hear(&content(1), None), Some(3));
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn sequences_are_told_apart_up_to_a_bound() {
+    fn sequences_are_distinguished_up_to_a_bound() {
         let mut sequences = Sequences::default();
         for index in (0..1_000).rev() {
             if let Some(sequence) = sequences.of(index) {

@@ -46,7 +46,7 @@ pub(super) enum SsePiece<'a> {
     Data(&'a [u8]),
     /// A line feed of the payload: it has several lines.
     Join,
-    /// The event is whole. One without data is not told.
+    /// The event is whole. One without data is not reported.
     End {
         /// It is named `error`.
         error: bool,

@@ -83,13 +83,13 @@ impl StreamScanner {
         Self { mark: Mark::default(), framed, cut: None }
     }
 
-    /// The request had so many prompts: what they measure is told apart from how many choices repeat it.
+    /// The request has `prompts` prompts, each of which may have several choices.
     pub fn with_prompts(mut self, prompts: u32) -> Self {
         self.framed.totals.reports.prompts = Some(prompts);
         self
     }
 
-    /// The next piece; each content event that it completes is told.
+    /// The next piece; each content event that it completes is reported.
     pub fn feed(&mut self, bytes: &[u8], mut on_event: impl FnMut(Emission)) {
         let (before, bytes) = self.mark.strip(bytes);
         let mut framed = |object: &mut Object, framed: &mut Framed| {
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminator_inside_a_text_is_text_and_comments_are_signs_of_life() {
+    fn a_terminator_inside_a_text_is_text() {
         let stream =
             b": ping\n\ndata: {\"choices\":[{\"delta\":{\"content\":\"data: [DONE]\"}}]}\n\ndata: nonsense\n\n";
         let (reading, _) = read(Dialect::OpenAiChat, BodyFormat::Sse, &[stream]);
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_line_of_ndjson_may_lack_its_end_and_blank_lines_mean_nothing() {
+    fn the_last_line_of_ndjson_may_lack_its_line_break() {
         let lines = "\r\n{\"response\":\"a\"}\r\n\n{\"response\":\"b\",\"done\":true}";
         let (reading, emissions) = read(Dialect::OllamaGenerate, BodyFormat::Ndjson, &[lines.as_bytes()]);
         assert_eq!((emissions, reading.terminated), (vec![1, 1], true));

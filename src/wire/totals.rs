@@ -9,7 +9,7 @@ use super::sequences::{Cumulative, Sequences};
 use super::stream::StreamReading;
 use super::usage::{TokenReports, believed};
 
-/// The books of one answer.
+/// The totals of one answer.
 #[derive(Debug, Default)]
 pub(super) struct AnswerTotals {
     pub content_events: u64,
@@ -83,21 +83,21 @@ impl AnswerTotals {
             1 => running = event.report.output.and_then(believed),
             _ => self.reports.on_shared_report(event.report),
         }
-        let mut told = None;
+        let mut emitted = None;
         for choice in event.choices.iter() {
             let Some(sequence) = self.sequences.of(choice.index) else {
-                told = if choice.content { Some(told.unwrap_or(0) + 1) } else { told };
+                emitted = if choice.content { Some(emitted.unwrap_or(0) + 1) } else { emitted };
                 continue;
             };
             if event.choices.count() == 1 {
                 sequence.report.raise(event.report);
             }
             if let Some(tokens) = sequence.hear(choice, running) {
-                told = Some(told.unwrap_or(0_u32).saturating_add(tokens));
+                emitted = Some(emitted.unwrap_or(0_u32).saturating_add(tokens));
                 self.running_seen |= running.is_some() || choice.ids > 0;
             }
         }
-        told
+        emitted
     }
 
     /// The other dialects, in which an object speaks for one sequence.

@@ -7,8 +7,8 @@
 //!
 //! **Input and cached tokens** belong to a prompt, and all choices of one prompt repeat them: they are not added. One
 //! prompt: the largest report. Several prompts (only OpenAI's completions and the native dialects have those): the sum of
-//! the reports, divided by the choices that each prompt has. How many prompts there are the request knows; when nobody
-//! told, a choice counts as a prompt of its own there, as in llama.cpp's stream of two prompts.
+//! the reports, divided by the choices that each prompt has. How many prompts there are the request knows; where it is unknown,
+//! a choice counts as a prompt of its own there, as in llama.cpp's stream of two prompts.
 //!
 //! **Belief.** A count beyond [`USAGE_LIMIT`], or of less output than there were content events, is not believed.
 //! Anthropic's `message_start` carries a placeholder for output, which is never believed; only `message_delta` is.
@@ -22,7 +22,7 @@ use crate::vocabulary::usage::Usage;
 /// The reports of one answer, but for those that stand beside one sequence: `Sequences` keeps them.
 #[derive(Debug, Default)]
 pub(super) struct TokenReports {
-    /// Prompts of the request, if somebody told.
+    /// Prompts of the request, if known.
     pub prompts: Option<u32>,
     apart: Apart,
     /// Beside several choices in one event: for all of them together.
@@ -172,7 +172,7 @@ mod tests {
         let (reading, tokens) = reads(sse(Dialect::OpenAiChat), &events);
         assert_eq!((tokens, reading.running), (vec![1, 2, 3, 1, 6], true));
         assert_eq!(reading.usage, usage(7, 4 + 9), "one prompt, shared by both choices");
-        // Two prompts: each choice has one of its own; one prompt: both share it; and unless told, as in chat or as in completions.
+        // Two prompts: each choice has one of its own; one prompt: both share it; and where it is unknown, as in chat or as in completions.
         let completions = || sse(Dialect::OpenAiCompletions);
         assert_eq!(reads(completions().with_prompts(2), &events).0.usage, usage(14, 13));
         assert_eq!(reads(completions().with_prompts(1), &events).0.usage, usage(7, 13));
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn reports_in_events_of_their_own_are_summed_and_beat_all_others() {
+    fn reports_in_own_events_are_summed_and_take_precedence() {
         let beside = chat(0, r#","usage":{"prompt_tokens":7,"completion_tokens":1}"#);
         let own = r#"{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3,"prompt_tokens_details":{"cached_tokens":2}}}"#;
         let (reading, _) = reads(sse(Dialect::OpenAiChat), &[&beside, own, own]);
@@ -211,14 +211,14 @@ mod tests {
     }
 
     #[test]
-    fn an_event_with_several_choices_is_one_emission_of_all_of_them() {
+    fn an_event_with_several_choices_is_one_emission() {
         let both = r#"{"choices":[{"index":0,"delta":{"content":"x"}},{"index":1,"delta":{"content":"y"}},{"index":2,"delta":{}}],"usage":{"completion_tokens":5}}"#;
         let (reading, tokens) = reads(sse(Dialect::OpenAiChat), &[both, both]);
         assert_eq!((tokens, reading.usage), (vec![2, 2], Some(Usage { output: Some(5), ..Usage::default() })));
     }
 
     #[test]
-    fn a_report_for_all_choices_together_is_not_added_to_those_of_each() {
+    fn a_report_for_all_choices_is_not_added_to_single_ones() {
         let one = chat(0, r#","usage":{"prompt_tokens":7,"completion_tokens":2}"#);
         let both = r#"{"choices":[{"index":0,"delta":{}},{"index":1,"delta":{}}],"usage":{"prompt_tokens":7,"completion_tokens":5}}"#;
         assert_eq!(reads(sse(Dialect::OpenAiChat), &[&one, both]).0.usage, usage(7, 5));
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn anthropics_cached_tokens_are_input_and_its_placeholder_is_nothing() {
+    fn anthropic_cached_tokens_are_input_its_placeholder_is_not() {
         let start = r#"{"type":"message_start","message":{"usage":{"input_tokens":10,"cache_read_input_tokens":5,"cache_creation_input_tokens":3,"output_tokens":1}}}"#;
         let delta = r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":12}}"#;
         let reading = |events: &[&str]| reads(sse(Dialect::AnthropicMessages), events).0;
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_native_stream_of_several_prompts_ends_with_the_last_of_them() {
+    fn a_native_stream_ends_with_the_last_of_its_prompts() {
         let event = |index: u32, text: &str, predicted: u32, stop: bool| {
             format!(
                 r#"{{"index":{index},"content":"{text}","stop":{stop},"tokens_predicted":{predicted},"tokens_evaluated":4}}"#
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn llamacpps_report_of_one_choice_is_taken_for_all_and_other_engines_count_all() {
+    fn only_llamacpp_reports_one_choice_for_all() {
         let body = |timings: &str| {
             format!(
                 r#"{{"choices":[{{"index":0}},{{"index":1}}],"usage":{{"prompt_tokens":7,"completion_tokens":3}}{timings}}}"#

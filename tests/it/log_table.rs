@@ -8,7 +8,7 @@ const PAGE: &str = include_str!("../../docs/operate/logs.md");
 fn messages(text: &str) -> Vec<String> {
     let code = text.split("#[cfg(test)]").next().unwrap_or_default();
     let mut found = Vec::new();
-    for level in ["info!(", "warn!(", "error!("] {
+    for level in ["debug!(", "info!(", "warn!(", "error!("] {
         for (at, opening) in code.match_indices(&format!("tracing::{level}")) {
             found.extend(last_string(&code[at + opening.len()..]));
         }

@@ -22,6 +22,7 @@ mod cancels;
 mod circles;
 mod config;
 mod dashboards;
+mod debug_level;
 mod deploy;
 mod docs;
 mod drain;

@@ -191,7 +191,8 @@ fn a_broken_chunk_breaks_the_answer_and_is_not_passed_on() {
         });
         let weir = Weir::before(&[origin.address]);
         let mut client = Client::connect(weir.address);
-        client.send(GET);
+        // Where all of it comes in one read, the answer is a 502, which would keep the connection open.
+        client.send(b"GET /v1/models HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
         let raw = String::from_utf8(client.everything()).unwrap();
         // The good chunk may have left before the bad one came; after it nothing may.
         let body = raw.split_once("\r\n\r\n").map_or("", |(_, body)| body);

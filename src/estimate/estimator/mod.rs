@@ -97,7 +97,7 @@ impl Estimator {
             return;
         }
         self.counts.queued += 1;
-        self.detector.on_step(self.counts.queued + self.counts.in_flight);
+        self.detector.on_change(self.counts.queued + self.counts.in_flight);
         self.offered.add(now);
         if !stream {
             return;
@@ -226,7 +226,7 @@ impl Estimator {
                 }
             }
         }
-        self.detector.on_step(self.counts.queued + self.counts.in_flight);
+        self.detector.on_change(self.counts.queued + self.counts.in_flight);
         if let Some(factor) = input.and_then(|input| self.prompts.on_report(request.estimated, input)) {
             self.costs.rescale_prompts(factor);
             self.mix.rescale_prompts(factor);

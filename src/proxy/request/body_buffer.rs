@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_over_its_limit_or_over_the_budget_is_refused_and_one_at_the_limit_is_not() {
+    fn a_body_over_a_limit_is_refused_and_one_at_it_is_not() {
         let budget = Arc::new(Budget::new(15));
         let mut held = BodyBuffer::new(10, &budget);
         assert_eq!(held.push(&[0; 10]), Ok(()));

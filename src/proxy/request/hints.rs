@@ -1,7 +1,7 @@
-//! What a trusted caller says of its request: its class, whose it is, how soon its first token is wanted.
+//! Hints of a trusted caller about its request: class, tenant, objective for the first token.
 //!
-//! Taken from a head whose untrusted hints were dropped before. What is not understood counts as not said. Tenants' names are
-//! kept in a table of fixed size and nowhere shown.
+//! Read from a head whose untrusted hints were dropped before. What is not understood counts as absent. The names of tenants are
+//! kept in a table of fixed size and shown nowhere.
 
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
@@ -33,7 +33,7 @@ impl TrustedHints {
 }
 
 impl Tenants {
-    /// The number of `name`; 0 is nobody in particular.
+    /// The number of `name`; 0 is no tenant in particular.
     pub fn number(&self, name: &[u8]) -> Tenant {
         let name = &name[..name.len().min(NAME_LIMIT)];
         if name.is_empty() {
@@ -45,7 +45,7 @@ impl Tenants {
         drop(known);
         let place = match found {
             Some(place) => place,
-            // A full table is only read: whoever invents names must not make others wait for a writer.
+            // A full table is only read: a client that invents names must not make others wait for a writer.
             None if full => return OTHERS,
             None => {
                 let mut names = self.0.write().unwrap_or_else(PoisonError::into_inner);
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hundred_names_have_numbers_of_their_own_and_the_others_share_one() {
+    fn a_hundred_names_have_own_numbers_and_the_rest_share_one() {
         let tenants = Tenants::default();
         let numbers: Vec<_> = (0..200).map(|i| tenants.number(format!("t{i}").as_bytes()).0).collect();
         assert_eq!(numbers[..100], (1..=100).collect::<Vec<u16>>());

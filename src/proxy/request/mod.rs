@@ -3,5 +3,6 @@
 pub mod body_buffer;
 pub mod hints;
 pub mod reader;
+pub mod received;
 pub mod request_id;
 pub mod upstream_request;

@@ -10,58 +10,21 @@ use std::time::Duration;
 
 use super::body_buffer::{BodyBuffer, BodyLimit};
 use super::hints::TrustedHints;
+use super::received::{PathKind, Request};
 use super::request_id::RequestId;
 use super::upstream_request::UpstreamRequest;
-use crate::http1::{ChunkedBody, HeadEnd, Peer, Reject, RequestBody, RequestHead, Version, request_head};
-use crate::measure::SpanIds;
+use crate::http1::{ChunkedBody, HeadEnd, Peer, Reject, RequestBody, RequestHead, request_head};
 use crate::proxy::local_reply::LocalReply;
 use crate::proxy::spans;
 use crate::proxy::state::{HookPoint, Worker, address_text};
 use crate::vocabulary::time::Timestamp;
-use crate::wire::reassemble::streamed;
-use crate::wire::{ApiFamily, Dialect, Endpoint, RequestScanner, RequestShape, Route, is_path, route};
+use crate::wire::{ApiFamily, RequestScanner};
 
 /// Who is at the other end of a connection.
 pub(in crate::proxy) struct ClientPeer {
     address: Box<str>,
     /// What it says of others, and of priorities, is believed.
     trusted: bool,
-}
-
-/// A request that has arrived whole.
-pub(in crate::proxy) struct Request {
-    pub upstream_request: UpstreamRequest,
-    /// What the client said in `Host`.
-    pub host: Box<[u8]>,
-    pub id: RequestId,
-    pub path: PathKind,
-    /// `None`: it is not measured.
-    pub shape: Option<RequestShape>,
-    pub hints: TrustedHints,
-    /// Its place in a trace that is recorded.
-    pub span: Option<Box<SpanIds>>,
-    /// For its first token; `None`: none.
-    pub slo_ttft: Option<Duration>,
-    /// The last byte was read.
-    pub arrived: Timestamp,
-    /// The client wants the answer whole, and the backend is asked for a stream all the same.
-    pub assembling: Option<Dialect>,
-    /// How long it waited for its turn.
-    pub queued: Duration,
-    pub version: Version,
-    pub is_head: bool,
-    /// The client's connection may carry another request.
-    pub keep_alive: bool,
-    /// What leaves must say how long the body is, even when it is empty.
-    pub has_length: bool,
-}
-
-/// What the path says.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::proxy) enum PathKind {
-    Inference(Endpoint),
-    PassThrough,
-    NotHere,
 }
 
 /// How far a request has come.
@@ -80,14 +43,14 @@ pub(in crate::proxy) enum ReadProgress {
 /// Why a request could not be read.
 pub(in crate::proxy) enum ReadFailure {
     /// The client left, or never began.
-    Silently,
+    ClientGone,
     Refuse(LocalReply, ApiFamily),
 }
 
 /// A request that is arriving.
 pub(in crate::proxy) struct RequestReader<'c> {
     worker: &'c Worker,
-    caller: &'c ClientPeer,
+    client: &'c ClientPeer,
     /// The head so far, when it did not come in one read.
     head: Vec<u8>,
     end: HeadEnd,
@@ -97,7 +60,7 @@ pub(in crate::proxy) struct RequestReader<'c> {
 }
 
 impl ClientPeer {
-    /// The caller at `peer`.
+    /// The client at `peer`.
     pub fn new(peer: IpAddr, worker: &Worker) -> Self {
         Self { address: address_text(peer).into(), trusted: worker.proxy.trusts(peer) }
     }
@@ -105,10 +68,10 @@ impl ClientPeer {
 
 impl<'c> RequestReader<'c> {
     /// Nothing has come yet.
-    pub fn new(worker: &'c Worker, caller: &'c ClientPeer) -> Self {
+    pub fn new(worker: &'c Worker, client: &'c ClientPeer) -> Self {
         Self {
             worker,
-            caller,
+            client,
             head: Vec::new(),
             end: HeadEnd::new(),
             request: None,
@@ -152,7 +115,7 @@ impl<'c> RequestReader<'c> {
 
     /// The request, once everything was there at `now`.
     pub fn finish(self, now: Timestamp) -> Result<Request, ReadFailure> {
-        let mut request = self.request.ok_or(ReadFailure::Silently)?;
+        let mut request = self.request.ok_or(ReadFailure::ClientGone)?;
         request.shape = self.scanner.map(RequestScanner::finish);
         request.arrived = now;
         Ok(request)
@@ -172,8 +135,8 @@ impl<'c> RequestReader<'c> {
         let (bytes, body) = received.split_at(length);
         let mut out = Vec::with_capacity(length + ADDED + body.len());
         let peer = Peer {
-            forwarded_for: &self.caller.address,
-            trusted: self.caller.trusted,
+            forwarded_for: &self.client.address,
+            trusted: self.client.trusted,
             proto: "http",
             via: self.worker.via(),
             traced: proxy.sampling.is_some(),
@@ -246,51 +209,6 @@ impl<'c> RequestReader<'c> {
     }
 }
 
-impl Request {
-    /// The backend streams the answer, as far as the request decides that.
-    pub fn is_streamed(&self) -> bool {
-        self.assembling.is_some() || self.shape.as_ref().is_some_and(|shape| shape.stream)
-    }
-
-    /// Asks for a stream in the place of a whole answer, if that can be put together again.
-    ///
-    /// # Errors
-    /// There is no memory for the body that is a little longer now.
-    pub fn ask_for_stream(&mut self) -> Result<(), LocalReply> {
-        let Some(shape) = self.shape.as_ref().filter(|shape| !shape.stream) else { return Ok(()) };
-        if self.upstream_request.body_len() > LONGEST_TURNED {
-            return Ok(());
-        }
-        if let Some(body) = streamed(&self.upstream_request.body(), shape.dialect) {
-            self.assembling = Some(shape.dialect);
-            self.upstream_request.replace_body(&body)?;
-        }
-        Ok(())
-    }
-
-    /// Whose form an answer of ours takes.
-    pub fn family(&self) -> ApiFamily {
-        self.shape.as_ref().map_or_else(|| self.path.family(), |shape| shape.dialect.family())
-    }
-}
-
-impl PathKind {
-    fn of(method: &[u8], target: &[u8], passes_metrics: bool) -> Self {
-        match route(method, target, b"") {
-            Route::Inference(endpoint) => Self::Inference(endpoint),
-            Route::PassThrough if !passes_metrics && is_path(target, b"/metrics") => Self::NotHere,
-            Route::PassThrough => Self::PassThrough,
-        }
-    }
-
-    fn family(self) -> ApiFamily {
-        match self {
-            Self::Inference(endpoint) => endpoint.family(),
-            Self::PassThrough | Self::NotHere => ApiFamily::OpenAi,
-        }
-    }
-}
-
 impl ReadFailure {
     /// A head that breaks a rule.
     fn malformed(reject: Reject) -> Self {
@@ -343,7 +261,5 @@ impl BodyReader {
     }
 }
 
-/// A longer body is not copied for it.
-const LONGEST_TURNED: usize = 4 << 20;
 /// Room for the fields that are added to a head: who forwarded it, Host, an id and the length.
 const ADDED: usize = 320;

@@ -11,7 +11,7 @@ pub enum RequestId {
     Made(MadeId),
 }
 
-/// `weir-`, 16 digits that tell processes and workers apart, `-`, and the worker's count, all hexadecimal; in place, because
+/// `weir-`, 16 digits that differ between processes and workers, `-`, and the worker's count, all hexadecimal; in place, because
 /// one is made for nearly every request.
 #[derive(Clone, PartialEq, Eq)]
 pub struct MadeId {
@@ -20,7 +20,7 @@ pub struct MadeId {
 }
 
 impl RequestId {
-    /// Number `n` of the worker that `seed` tells from all others.
+    /// Number `n` of the worker whose seed is `seed`.
     pub fn make(seed: u64, n: u64) -> Self {
         let mut text = [b'-'; MADE];
         text[..5].copy_from_slice(b"weir-");
@@ -38,7 +38,7 @@ impl RequestId {
         }
     }
 
-    /// The id that must be told to the backend, because the client did not.
+    /// The id that weir adds to the request, because the client sent none.
     pub fn made(&self) -> Option<&[u8]> {
         matches!(self, Self::Made(_)).then(|| self.as_bytes())
     }

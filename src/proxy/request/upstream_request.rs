@@ -43,7 +43,7 @@ impl UpstreamRequest {
     /// Appends to the body.
     ///
     /// # Errors
-    /// See `Held::push`.
+    /// See `BodyBuffer::push`.
     pub fn hold(&mut self, bytes: &[u8]) -> Result<(), BodyLimit> {
         self.body.push(bytes)
     }
@@ -61,10 +61,10 @@ impl UpstreamRequest {
         }
     }
 
-    /// Another body in the place of the one that came.
+    /// Replaces the body that the client sent.
     ///
     /// # Errors
-    /// See `Held::push`; the body is then not whole.
+    /// See `BodyBuffer::push`; the body is then not whole.
     pub fn replace_body(&mut self, body: &[u8]) -> Result<(), BodyLimit> {
         self.body.clear();
         self.body.push(body)
@@ -83,7 +83,7 @@ impl UpstreamRequest {
         (self.buffer, self.offset, self.state) = (0, 0, State::Writing);
     }
 
-    /// Only a target that is a path has a place for it: `OPTIONS *` asks the server as a whole.
+    /// Only a target that is a path takes a prefix: `OPTIONS *` asks the server as a whole.
     fn put_prefix(&mut self, prefix: &str) {
         if prefix.is_empty() && self.prefixed == 0 {
             return;

@@ -1,6 +1,6 @@
 //! An answer that is held back until it is whole: a stream from the engine, one JSON document for the client.
 //!
-//! The tap hears the stream as it comes. What is held is charged to the process's budget. How the pieces fit is
+//! The tap sees the stream as it comes. What is held is charged to the process's budget. How the pieces fit is
 //! `wire::reassemble`'s.
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The backend's answer on its way through: heads are rewritten, bodies are checked, and the tap hears every payload byte.
+//! The backend's answer on its way to the client: heads are rewritten, bodies are checked, the tap sees every payload byte.
 //!
 //! `http1` decides what is valid and what leaves; this file only puts its pieces in order: up to eight informational
 //! heads, one final head, one body. It writes nothing to a socket.
@@ -36,7 +36,7 @@ pub struct ClientSide<'a> {
     pub close: bool,
     /// Returned as `x-request-id`.
     pub request_id: &'a [u8],
-    /// Measured answers say who served them and how long the request was queued.
+    /// The backend, named in measured answers.
     pub served_by: Option<&'a str>,
     /// How long.
     pub queued: Duration,
@@ -233,7 +233,14 @@ impl ResponseRelay {
         }
         let mut tail = Vec::new();
         if let State::Body(relay) = &mut self.state {
-            let fed = relay.feed(rest, &mut tail, |payload| tap.scan(at, payload))?;
+            let fed = match relay.feed(rest, &mut tail, |payload| tap.scan(at, payload)) {
+                Ok(fed) => fed,
+                Err(cause) => {
+                    // The head came in the same read, so it was not sent on either.
+                    self.status = None;
+                    return Err(cause.into());
+                }
+            };
             self.surplus |= fed.used < rest.len();
             scratch.extend_from_slice(fed.out);
             if relay.ended() {

@@ -1,4 +1,4 @@
-//! Reads along: payload bytes of an answer become emissions, and emissions become stamps in the books.
+//! Observes an answer on its way: payload bytes become emissions, and emissions become stamps in the statistics.
 //!
 //! The tap owns the request's ledger entry and its permit, so that dropping an exchange on any path closes both. It never
 //! delays, changes or keeps a byte.
@@ -9,7 +9,7 @@ use crate::proxy::end::End;
 use crate::vocabulary::time::Timestamp;
 use crate::wire::{BodyFormat, Dialect, StreamScanner};
 
-/// What listens to one answer.
+/// The observer of one answer.
 pub struct Tap {
     entry: Option<Entry>,
     permit: Option<Permit>,
@@ -21,8 +21,8 @@ pub struct Tap {
     lag: Lag,
     /// What was asked for has begun: a stream's first token, or the first byte of another body.
     begun: bool,
-    /// The last time the engine said something whole: an event, a comment, or bytes where there are no events.
-    heard: Timestamp,
+    /// The last time something whole came from the engine: an event, a comment, or bytes where there are no events.
+    last_event_at: Timestamp,
 }
 
 /// Whether gaps between stamps are the engine's, or were stretched by a client that would not take bytes.
@@ -42,7 +42,7 @@ impl Tap {
         Self { entry: Some(entry), permit: Some(permit), dialect: Some(dialect), ..Self::passing(now) }
     }
 
-    /// A tap that only passes: nothing is booked.
+    /// A tap of a request that is not measured.
     pub fn passing(now: Timestamp) -> Self {
         Self {
             entry: None,
@@ -53,18 +53,18 @@ impl Tap {
             format: BodyFormat::Opaque,
             lag: Lag::None,
             begun: false,
-            heard: now,
+            last_event_at: now,
         }
     }
 
-    /// The request had so many prompts.
+    /// The request has `prompts` prompts.
     pub fn with_prompts(self, prompts: u32) -> Self {
         Self { prompts, ..self }
     }
 
     /// The first byte of the answer came.
     pub fn on_first_byte(&mut self, at: Timestamp) {
-        self.heard = at;
+        self.last_event_at = at;
         if let Some(entry) = &mut self.entry {
             entry.on_first_byte(at);
         }
@@ -72,7 +72,7 @@ impl Tap {
 
     /// The final head came. Only what was served (2xx) is read for tokens.
     pub fn on_head(&mut self, at: Timestamp, status: u16, format: BodyFormat) {
-        self.heard = at;
+        self.last_event_at = at;
         let Some(entry) = &mut self.entry else { return };
         entry.on_head(at, status);
         if let (Some(permit), 429 | 503) = (&mut self.permit, status) {
@@ -96,7 +96,7 @@ impl Tap {
             return;
         }
         let (Some(scanner), Some(entry)) = (&mut self.scanner, &mut self.entry) else {
-            (self.heard, self.begun) = (at, true);
+            (self.last_event_at, self.begun) = (at, true);
             return;
         };
         let limited = self.lag != Lag::None;
@@ -108,7 +108,7 @@ impl Tap {
             tokens = tokens.saturating_add(emission.tokens);
         });
         if emissions > 0 {
-            self.heard = at;
+            self.last_event_at = at;
             if self.lag == Lag::Recovering {
                 self.lag = Lag::None;
             }
@@ -120,7 +120,7 @@ impl Tap {
                 permit.on_tokens(tokens);
             }
         } else if !events || scanner.at_event_boundary() {
-            self.heard = at;
+            self.last_event_at = at;
             self.begun |= !events;
         }
     }
@@ -143,9 +143,9 @@ impl Tap {
         }
     }
 
-    /// The last time the engine said something whole.
-    pub fn heard(&self) -> Timestamp {
-        self.heard
+    /// The last time something whole came from the engine.
+    pub fn last_event_at(&self) -> Timestamp {
+        self.last_event_at
     }
 
     /// What was asked for has begun. Until then an engine may be silent for as long as it may be without a first byte: several
@@ -154,7 +154,7 @@ impl Tap {
         self.begun
     }
 
-    /// The answer is a stream of events, so that silence can be told from slowness.
+    /// The answer is a stream of events, so that silence can be distinguished from slowness.
     pub fn has_events(&self) -> bool {
         self.scanner.is_some() && matches!(self.format, BodyFormat::Sse | BodyFormat::Ndjson)
     }
@@ -170,7 +170,7 @@ impl Tap {
         (self.has_events() && scanner.at_event_boundary()).then_some(self.dialect).flatten()
     }
 
-    /// Books a retry.
+    /// The entry of a measured request.
     pub fn entry_mut(&mut self) -> Option<&mut Entry> {
         self.entry.as_mut()
     }

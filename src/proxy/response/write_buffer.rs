@@ -1,7 +1,7 @@
 //! Bytes that the client has not taken yet.
 //!
 //! A list of pieces, each freed as soon as it is written. One vector with a write offset would be reclaimed only when it
-//! runs empty, so a client that is slow but never stops would grow it without end. An empty outbox owns no memory, and
+//! runs empty, so a client that is slow but never stops would grow it without end. An empty buffer owns no memory, and
 //! every byte in it is charged to the process's budget.
 
 use std::collections::VecDeque;
@@ -14,7 +14,7 @@ use crate::proxy::io::Io;
 
 /// What one exchange still owes its client.
 #[derive(Default)]
-pub struct Outbox {
+pub struct WriteBuffer {
     pieces: VecDeque<Vec<u8>>,
     /// Bytes of the front piece that are written already.
     written: usize,
@@ -22,7 +22,7 @@ pub struct Outbox {
     charge: Option<Charge>,
 }
 
-impl Outbox {
+impl WriteBuffer {
     /// Appends a copy of `bytes`. `false`: the process's budget is spent, and the exchange must end.
     pub fn push(&mut self, budget: &Arc<Budget>, mut bytes: &[u8]) -> bool {
         if bytes.is_empty() {
@@ -34,12 +34,12 @@ impl Outbox {
         }
         self.held += bytes.len();
         while !bytes.is_empty() {
-            let room = self.pieces.back().map_or(0, |piece| PIECE.saturating_sub(piece.len()));
-            if room == 0 {
+            let free = self.pieces.back().map_or(0, |piece| PIECE.saturating_sub(piece.len()));
+            if free == 0 {
                 self.pieces.push_back(Vec::with_capacity(bytes.len().min(PIECE)));
                 continue;
             }
-            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            let (now, later) = bytes.split_at(free.min(bytes.len()));
             if let Some(piece) = self.pieces.back_mut() {
                 piece.extend_from_slice(now);
             }
@@ -116,7 +116,7 @@ mod tests {
         fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
             Poll::Ready(Ok(()))
         }
-        fn end(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
             Poll::Ready(Ok(()))
         }
         fn reset_on_drop(&mut self) {}
@@ -129,19 +129,19 @@ mod tests {
     #[test]
     fn a_slow_but_steady_client_bounds_what_is_held() {
         let budget = Arc::new(Budget::new(1 << 20));
-        let mut outbox = Outbox::default();
+        let mut buffer = WriteBuffer::default();
         let mut client = Narrow { window: 4000, left: 0, taken: Vec::new() };
         let mut sent = Vec::new();
         for i in 0..2000_u32 {
             let chunk = vec![(i % 251) as u8; 4000];
             sent.extend_from_slice(&chunk);
-            assert!(outbox.push(&budget, &chunk));
+            assert!(buffer.push(&budget, &chunk));
             client.left = client.window;
-            outbox.drain(&mut context(), &mut client).unwrap();
-            assert!(outbox.pieces.len() <= 2, "pieces are freed one by one");
+            buffer.drain(&mut context(), &mut client).unwrap();
+            assert!(buffer.pieces.len() <= 2, "pieces are freed one by one");
         }
         client.left = usize::MAX;
-        outbox.drain(&mut context(), &mut client).unwrap();
+        buffer.drain(&mut context(), &mut client).unwrap();
         assert_eq!(client.taken, sent);
         assert_eq!(budget.used(), 0);
     }
@@ -149,10 +149,10 @@ mod tests {
     #[test]
     fn a_spent_budget_refuses_and_an_unspent_one_does_not() {
         let budget = Arc::new(Budget::new(10));
-        let mut outbox = Outbox::default();
-        assert!(outbox.push(&budget, &[0; 10]));
-        assert!(!outbox.push(&budget, &[0; 1]));
-        drop(outbox);
+        let mut buffer = WriteBuffer::default();
+        assert!(buffer.push(&budget, &[0; 10]));
+        assert!(!buffer.push(&budget, &[0; 1]));
+        drop(buffer);
         assert_eq!(budget.used(), 0);
     }
 }

@@ -18,7 +18,7 @@ impl<const N: usize> Default for TokenBuffer<N> {
 }
 
 impl<const N: usize> TokenBuffer<N> {
-    /// Another token, of which so many bytes are wanted.
+    /// Another token, of which this many bytes are wanted.
     pub fn begin(&mut self, limit: usize) {
         self.used = 0;
         self.limit = limit.min(N);

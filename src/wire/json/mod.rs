@@ -1,8 +1,8 @@
-//! A pull-less JSON reader: bytes are pushed in as they come, cut anywhere, and a `Grammar` hears the few members it knows.
+//! A pull-less JSON reader: bytes are pushed in as they come, cut anywhere, and a `Grammar` gets the few members it knows.
 //!
 //! No recursion, no tree, no allocation: a `Walker` holds a fixed number of bytes, for a token that a read cuts. Bulk
 //! (prompts, log-probabilities, repeated texts) costs no more than a search. A document that breaks the syntax breaks the
-//! walk, and whoever asked finds out; it is never an error for the relay. What is skipped is not judged: brackets are
+//! walk, and the caller finds out; it is never an error for the relay. What is skipped is not judged: brackets are
 //! counted there, not matched, and text is not checked for UTF-8 anywhere (a client's decoder would put U+FFFD).
 
 mod escape;
@@ -14,7 +14,7 @@ mod walker;
 
 pub(super) use walker::Walker;
 
-/// A place in a grammar: what a member means. `SKIP` is everything that means nothing.
+/// A position in a grammar: what a member means. `SKIP` is everything that means nothing.
 pub(super) type Node = u8;
 
 /// Nothing below is looked at.
@@ -36,7 +36,7 @@ pub(super) enum Scalar<'a> {
     },
 }
 
-/// Who hears what was found.
+/// Gets what was found.
 pub(super) trait Grammar {
     /// What member `key` of an object at `parent` is. The key is unescaped; its value follows.
     fn member(&mut self, parent: Node, key: &[u8]) -> Node;

@@ -47,7 +47,7 @@ fn zero_bytes(word: u64) -> u64 {
     word.wrapping_sub(repeat(0x01)) & !word & repeat(0x80)
 }
 
-/// The place of the first byte whose high bit is set; `hits` is not zero.
+/// The index of the first byte whose high bit is set; `hits` is not zero.
 fn first(hits: u64) -> usize {
     hits.trailing_zeros() as usize / 8
 }

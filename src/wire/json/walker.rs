@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_that_was_left_in_the_middle_leaves_nothing_behind() {
+    fn a_document_cut_in_the_middle_leaves_no_state() {
         let text = br#"{"k":"","x":[["]"]],"a":[1],"t":"\u0041"}"#;
         let fresh = walk(&text.chunks(1).collect::<Vec<_>>());
         for left in [

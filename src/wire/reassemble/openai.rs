@@ -8,7 +8,7 @@ use super::raw::{Fields, RawEntries, RawPiece, elements, put};
 /// The answer so far.
 #[derive(Debug, Default)]
 pub(super) struct Completion {
-    /// Of the answer itself, in the order in which the engine first writes them; `choices` holds a place.
+    /// Of the answer itself, in the order in which the engine first writes them; `choices` is a placeholder.
     fields: RawEntries<RawPiece>,
     choices: BTreeMap<u64, PartialChoice>,
     error: Option<String>,
@@ -146,7 +146,7 @@ impl OpenAiMessage {
                     if value == "null" {
                         continue;
                     }
-                    // Its place among the keys.
+                    // Its position among the keys.
                     self.fields.at("tool_calls", RawPiece::null);
                     let tools = self.tools.get_or_insert_default();
                     for tool in elements(value).unwrap_or_default() {

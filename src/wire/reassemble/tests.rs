@@ -119,7 +119,7 @@ fn ollamas_last_line_gets_what_came_before_it() {
 }
 
 #[test]
-fn an_error_in_the_middle_is_the_answer_and_a_missing_end_is_none() {
+fn an_error_event_is_the_answer_and_a_missing_end_is_none() {
     let begun = chunk(r#"{"index":0,"delta":{"content":"a"},"finish_reason":null}"#);
     let said = sse(&[begun.clone(), r#"{"error":{"message":"x","code":503}}"#.into(), "[DONE]".into()]);
     let body = br#"{"error":{"message":"x","code":503}}"#.to_vec();
@@ -135,7 +135,7 @@ fn an_error_in_the_middle_is_the_answer_and_a_missing_end_is_none() {
 }
 
 #[test]
-fn a_request_is_turned_where_its_answer_can_be_and_not_in_doubt() {
+fn a_request_is_turned_only_where_its_answer_surely_can_be() {
     let turned = |dialect, body: &str| streamed(body.as_bytes(), dialect).map(|body| String::from_utf8(body).unwrap());
     let usage = r#""stream_options":{"include_usage":true},"#;
     let chat = |body: &str| turned(Dialect::OpenAiChat, body);
