@@ -250,12 +250,12 @@ impl ServeArgs {
             slo_ttft: self.slo_ttft,
             slo_itl: self.slo_itl,
             log_level: self.log.map(LogLevel::from),
-            from_environment: self.from_environment(),
+            from_environment: self.set_by_environment(),
         }
     }
 
     /// Which of these values stand in the environment too: a flag that says the same changes nothing.
-    fn from_environment(&self) -> Vec<(&'static str, &'static str)> {
+    fn set_by_environment(&self) -> Vec<(&'static str, &'static str)> {
         let admin = self.admin.map(|address| address.to_string());
         let log = self.log.map(|word| LogLevel::from(word).as_str().to_owned());
         let read = [("admin.listen", "WEIR_ADMIN_LISTEN", admin), ("log.level", "WEIR_LOG", log)];

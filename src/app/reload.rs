@@ -218,9 +218,12 @@ fn in_force(old: &Config, new: &Config) -> Config {
     next
 }
 
+/// Copies one setting from the second configuration to the first.
+type TakeOver = fn(&mut Config, &Config);
+
 /// The settings that a reload applies, and what takes each one over. `limits.max_connections` and `gpu` of a backend are left as
 /// they were.
-const RELOADED: [(&str, fn(&mut Config, &Config)); 10] = [
+const RELOADED: [(&str, TakeOver); 10] = [
     ("mode", |next, new| next.mode = new.mode),
     ("slo", |next, new| {
         next.slo = new.slo;

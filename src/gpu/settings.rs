@@ -34,7 +34,7 @@ impl Settings {
     /// What is wrong with the interval, if anything.
     pub fn fault(&self) -> Option<String> {
         let fits = (SHORTEST..=LONGEST).contains(&self.interval);
-        (!fits).then(|| "the interval between GPU readings must be from `100ms` to `1m`".to_owned())
+        (!fits).then(|| "the interval between GPU readings is out of range: expected `100ms` to `1m`".to_owned())
     }
 }
 
