@@ -48,7 +48,7 @@ fn request(seen: &Seen) -> serde_json::Value {
     })
 }
 
-/// The defect that the comparison must find: the first length counts, and the bytes pass as they are.
+/// The defect that the comparison must find: the first length counts, and the bytes pass unchanged.
 fn planted(case: &[u8]) -> Option<Connection> {
     let end = HeadEnd::new().find(case).ok()??;
     let head = String::from_utf8_lossy(&case[..end]).to_ascii_lowercase();

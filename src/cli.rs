@@ -1,6 +1,6 @@
-//! The command line: what may be typed, and which part of weir answers.
+//! The command line: commands, their flags, and the exit status.
 //!
-//! Data goes to standard output, talk to standard error. It holds no behaviour of its own: each command is a call.
+//! Data goes to standard output, everything else to standard error. Absent: behaviour; each command is a call.
 
 mod analyze;
 mod compare;
@@ -20,16 +20,17 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use analyze::Analyze;
-pub use compare::Compare;
-pub use generate::{CompletionsArgs, Man, SchemaFlags, SchemaForm};
+pub use analyze::AnalyzeArgs;
+pub use compare::CompareArgs;
+pub use generate::{CompletionsArgs, ManArgs, SchemaArgs, SchemaForm};
 pub use plan::PlanArgs;
-pub use probe::Probe;
-pub use rehearse::{Rehearse, Unmet};
-pub use sweep::SweepFlags;
-pub use value_enums::{FormatWord, LangWord, MeasurementRefused};
+pub use probe::ProbeArgs;
+pub use rehearse::{RehearseArgs, Unmet};
+pub use sweep::SweepArgs;
+pub use value_enums::{FormatArg, LangArg, MeasurementRefused};
 
 use crate::config::{Config, ConfigErrors, ConfigSource, Overrides};
+use crate::demo::DemoOptions;
 use crate::export::settings::LogLevel;
 use crate::vocabulary::units::Span;
 
@@ -50,38 +51,38 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum CliCommand {
     /// Runs the proxy
-    Serve(Serve),
+    Serve(ServeArgs),
     /// Runs a simulated inference engine: continuous batching in real time
     Engine(EngineArgs),
     /// Runs a simulated engine, weir in front of it and a load, and prints what weir sees
-    Demo(Demo),
-    /// Checks a configuration file without binding a port or asking a backend
+    Demo(DemoArgs),
+    /// Checks a configuration file without binding a port or calling a backend
     Check(CheckArgs),
-    /// Sends load at several levels and says where the server saturates
-    Sweep(Box<SweepFlags>),
-    /// Asks a running weir to find its knee with synthetic load beside its clients, guarded
-    Probe(Probe),
-    /// Plays traffic, engine and estimate in virtual time and holds the outcome against what a scenario file expects
-    Rehearse(Rehearse),
-    /// Says where a system saturates, from the results of load generators
-    Analyze(Analyze),
+    /// Sends load at several levels and reports where the server saturates
+    Sweep(Box<SweepArgs>),
+    /// Has a running weir find its knee with synthetic load beside its clients, within limits
+    Probe(ProbeArgs),
+    /// Simulates traffic, engine and estimate in virtual time and compares the outcome with what a scenario file expects
+    Rehearse(RehearseArgs),
+    /// Reports where a system saturates, from the results of load generators
+    Analyze(AnalyzeArgs),
     /// Plans the next experiment from a baseline: levels, requests, time, tokens, commands
     Plan(PlanArgs),
     /// Compares two systems, or one before and after: speed-up, efficiency, latency, with intervals
-    Compare(Compare),
+    Compare(CompareArgs),
     /// Shows a running weir in the terminal: state, headroom, backends, the last minutes
-    Top(Top),
+    Top(TopArgs),
     /// Prints the JSON schema of the configuration, or the reference made from it
-    Schema(SchemaFlags),
+    Schema(SchemaArgs),
     /// Prints the completions of a shell
     Completions(CompletionsArgs),
     /// Prints the man page, or writes one for every command
-    Man(Man),
+    Man(ManArgs),
 }
 
 /// Flags of `weir serve`; each wins over the file.
 #[derive(Debug, Args)]
-pub struct Serve {
+pub struct ServeArgs {
     /// Configuration file; not needed when --backend is given
     #[arg(long, value_name = "FILE", env = "WEIR_CONFIG", required_unless_present = "backend")]
     pub config: Option<PathBuf>,
@@ -94,7 +95,7 @@ pub struct Serve {
     /// Address of the admin port
     #[arg(long, value_name = "ADDR", env = "WEIR_ADMIN_LISTEN")]
     pub admin: Option<SocketAddr>,
-    /// What to do with what is measured (observe)
+    /// Whether to limit the load: observe or enforce (observe)
     #[arg(long, value_name = "MODE")]
     pub mode: Option<String>,
     /// Objective for the time to first token, such as 1s
@@ -103,28 +104,28 @@ pub struct Serve {
     /// Objective for the time between tokens, such as 200ms
     #[arg(long, value_name = "DUR", value_parser = duration)]
     pub slo_itl: Option<Duration>,
-    /// Least important log line that is written
+    /// Lowest level of the log lines that are written
     #[arg(long, value_name = "LEVEL", env = "WEIR_LOG")]
-    pub log: Option<LogWord>,
+    pub log: Option<LogLevelArg>,
 }
 
 /// `--log`, as typed.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum LogWord {
-    /// Somebody must act
+pub enum LogLevelArg {
+    /// An operator must act
     Error,
-    /// Somebody may care
+    /// An operator may want to know
     Warn,
-    /// What happened
+    /// Normal events
     Info,
 }
 
-impl From<LogWord> for LogLevel {
-    fn from(word: LogWord) -> Self {
+impl From<LogLevelArg> for LogLevel {
+    fn from(word: LogLevelArg) -> Self {
         match word {
-            LogWord::Error => Self::Error,
-            LogWord::Warn => Self::Warn,
-            LogWord::Info => Self::Info,
+            LogLevelArg::Error => Self::Error,
+            LogLevelArg::Warn => Self::Warn,
+            LogLevelArg::Info => Self::Info,
         }
     }
 }
@@ -141,10 +142,10 @@ pub struct EngineArgs {
     /// Address to listen on
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8200")]
     pub listen: SocketAddr,
-    /// API that is spoken
+    /// API of the engine
     #[arg(long, value_enum, default_value_t = DialectArg::Openai)]
     pub dialect: DialectArg,
-    /// Seed of everything random
+    /// Seed of all random numbers
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
     /// How many times faster than the real engine, above 0
@@ -169,27 +170,27 @@ pub enum DialectArg {
 
 /// Flags of `weir demo`.
 #[derive(Clone, Debug, Args)]
-pub struct Demo {
+pub struct DemoArgs {
     /// A built-in engine
     #[arg(long, value_name = "NAME", default_value = "seed")]
     pub profile: String,
     /// How many times faster than the real engine
     #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = speed)]
     pub speed: f64,
-    /// Seed of everything random
+    /// Seed of all random numbers
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
     /// End after the verdict instead of staying up until Ctrl-C
     #[arg(long)]
     pub exit: bool,
-    /// Do not say which page to open
+    /// Do not print the address of the page
     #[arg(long)]
     pub no_browser_hint: bool,
 }
 
 /// Flags of `weir top`.
 #[derive(Debug, Args)]
-pub struct Top {
+pub struct TopArgs {
     /// The admin port of the weir to look at
     #[arg(long, value_name = "URL", env = "WEIR_ADMIN", default_value = "http://127.0.0.1:9902")]
     pub admin: String,
@@ -212,7 +213,7 @@ impl Cli {
         match self.command {
             CliCommand::Serve(flags) => serve(&flags),
             CliCommand::Engine(flags) => engine::run(&flags),
-            CliCommand::Demo(flags) => crate::demo::run(&flags),
+            CliCommand::Demo(flags) => crate::demo::run(&flags.into_options()),
             CliCommand::Check(flags) => check(&flags),
             CliCommand::Sweep(flags) => sweep::run(&flags),
             CliCommand::Probe(flags) => probe::run(&flags),
@@ -228,7 +229,14 @@ impl Cli {
     }
 }
 
-impl Serve {
+impl DemoArgs {
+    fn into_options(self) -> DemoOptions {
+        let Self { profile, speed, seed, exit, no_browser_hint } = self;
+        DemoOptions { profile, speed, seed, exit, no_browser_hint }
+    }
+}
+
+impl ServeArgs {
     /// The flags as the configuration takes them.
     pub fn overrides(&self) -> Overrides {
         Overrides {
@@ -239,12 +247,12 @@ impl Serve {
             slo_ttft: self.slo_ttft,
             slo_itl: self.slo_itl,
             log_level: self.log.map(LogLevel::from),
-            from_environment: self.said_by_environment(),
+            from_environment: self.from_environment(),
         }
     }
 
     /// Which of these values stand in the environment too: a flag that says the same changes nothing.
-    fn said_by_environment(&self) -> Vec<(&'static str, &'static str)> {
+    fn from_environment(&self) -> Vec<(&'static str, &'static str)> {
         let admin = self.admin.map(|address| address.to_string());
         let log = self.log.map(|word| LogLevel::from(word).as_str().to_owned());
         let read = [("admin.listen", "WEIR_ADMIN_LISTEN", admin), ("log.level", "WEIR_LOG", log)];
@@ -258,7 +266,7 @@ impl Serve {
     }
 }
 
-fn serve(flags: &Serve) -> anyhow::Result<()> {
+fn serve(flags: &ServeArgs) -> anyhow::Result<()> {
     crate::app::serve(ConfigSource { path: flags.config.clone(), overrides: flags.overrides() })
 }
 
@@ -328,7 +336,7 @@ impl Exit {
         }
     }
 
-    /// What is said on standard error: one line a fault of the configuration, else one sentence with its causes.
+    /// The text for standard error: one line a fault of the configuration, else one sentence with its causes.
     pub fn sentences(self, why: &anyhow::Error) -> String {
         match self {
             Self::BadConfig => why.to_string(),

@@ -1,7 +1,7 @@
-//! The configuration: the sum of what each module can be told, read from one YAML file and a few flags.
+//! The configuration: the settings of every module, read from one YAML file and a few flags.
 //!
-//! What was typed and what is meant are two types: `file` has the shape of the text, [`Config`] holds values that need no
-//! further check. All faults are collected, each one sentence with its place in the file. Nothing here binds a port,
+//! The text and its meaning are two types: `file` has the shape of the text, [`Config`] holds values that need no further
+//! check. All faults are collected, each one sentence with its line and column. Nothing here binds a port,
 //! resolves a name or asks a backend.
 
 pub mod effective;
@@ -46,16 +46,16 @@ pub struct SloRoute {
     pub ttft: Option<Duration>,
 }
 
-/// Everything that `weir serve` needs to know, checked.
+/// Everything that `weir serve` is configured with, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Address of the data port.
     pub listen: SocketAddr,
     /// Worker threads; `auto` has been resolved to the number of processors.
     pub workers: NonZeroUsize,
-    /// What weir does with what it finds out.
+    /// Whether weir limits the load.
     pub mode: Mode,
-    /// What a good request is.
+    /// The objectives of a request.
     pub slo: Slo,
     /// Paths with an objective of their own.
     pub slo_routes: Vec<SloRoute>,
@@ -63,9 +63,9 @@ pub struct Config {
     pub backends: Vec<BackendConfig>,
     /// How a backend is chosen.
     pub balance: BalancePolicy,
-    /// Who is let in, and whose headers are believed.
+    /// Which requests are admitted, and which networks' headers are believed.
     pub admission: AdmissionSettings,
-    /// What callers may take.
+    /// Limits of one client, and of all clients together.
     pub limits: ProxyLimits,
     /// The admin port.
     pub admin: Admin,
@@ -73,7 +73,7 @@ pub struct Config {
     pub log: LogSettings,
     /// Where spans go.
     pub otlp: Otlp,
-    /// How the process leaves.
+    /// How the process shuts down.
     pub drain: DrainSettings,
     /// Which families are shown.
     pub metrics: Metrics,
@@ -83,7 +83,7 @@ pub struct Config {
     pub probe: crate::probe::settings::Settings,
     /// Whether GPUs are read.
     pub gpu: crate::gpu::settings::Settings,
-    /// Which rule makes the limits.
+    /// The policy that sets the limits.
     pub control: policy::ControlPolicy,
 }
 
@@ -227,13 +227,13 @@ fn read(
     Ok(loaded)
 }
 
-/// The text of the file, unless anybody on the machine could have written it.
+/// The text of the file, unless every user of the machine may write it.
 fn text(path: &Path) -> Result<String, String> {
     use std::os::unix::fs::MetadataExt;
     let unreadable = |why: std::io::Error| format!("cannot be read: {why}");
     let mode = std::fs::metadata(path).map_err(unreadable)?.mode();
     if mode & OTHERS_WRITE != 0 {
-        return Err("anybody on this machine may write it: `chmod o-w` it first".to_owned());
+        return Err("every user of this machine may write it: `chmod o-w` it first".to_owned());
     }
     std::fs::read_to_string(path).map_err(unreadable)
 }

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use crate::admission::Mode;
 use crate::app;
-use crate::cli::Demo;
 use crate::clock::Clock;
 use crate::config::{Config, Overrides};
 use crate::demo::sides::OverloadSide;
@@ -25,11 +24,27 @@ use crate::load::schedule::Rate;
 use crate::load::workload::{TokenLength, Workload};
 use crate::measure::{Buckets, Outcome, Snapshot};
 
+/// What `weir demo` is run with.
+#[derive(Clone, Debug)]
+pub struct DemoOptions {
+    /// A built-in engine.
+    pub profile: String,
+    /// How many times faster than the real engine.
+    pub speed: f64,
+    /// Seed of all random numbers.
+    pub seed: u64,
+    /// Whether to end after the verdict.
+    pub exit: bool,
+    /// Whether to leave out the address of the page.
+    pub no_browser_hint: bool,
+}
+
 /// Runs the levels and prints a line for each.
 ///
 /// # Errors
 /// The profile is not known, or a part cannot be started.
-pub fn run(flags: &Demo) -> anyhow::Result<()> {
+// Long: the levels in the order in which they are printed, in one runtime.
+pub fn run(flags: &DemoOptions) -> anyhow::Result<()> {
     let clock = Clock::start();
     let mut settings = Settings::profile(&flags.profile, clock)?;
     settings.seed = flags.seed;

@@ -1,19 +1,50 @@
-//! weir: a sidecar reverse proxy that measures the saturation of LLM inference servers under real traffic.
+//! weir: a sidecar reverse proxy that measures the saturation of LLM inference servers under real traffic, and can limit the load to
+//! what they sustain.
 //!
-//! The life of a request: `proxy::listener` accepts, `proxy::connection` reads head and body under the rules of `http1`,
-//! `wire` says what is asked for, `measure` opens the books, `balance` picks a backend whose `admission` lets the request in or has
-//! it wait, `proxy::exchange` moves the bytes while `proxy::tap` reads along, and the books close. `export` shows them. Every
-//! 100 ms `steer` hands what was measured to `estimate`, and what `control` makes of that back to `admission`.
+//! # From `main` to the last byte of an answer
 //!
-//! Beside it: `load`, `sweep` and `probe` make load of their own, `offline` reads what such runs have left, `rehearsal` plays all of it in
-//! virtual time, `top` shows a running weir in a terminal.
+//! `main` parses the command line ([`cli`]) and turns an error into an exit status. `weir serve` reads its [`config`] and calls
+//! [`app`], which constructs the parts in order, connects them, and ends them in order. Then, for each request:
 //!
-//! Imports go down the floors, never up and never sideways between hands:
-//! F0 `time` `units` `backend` `slo` `average` · F1 `http1` `wire` `measure` `admission` `engine::model` `load::schedule` · F2 `estimate`
-//! `sweep::search` · F3 `control` `balance` · F4 `rehearsal` ·
-//! F5 `proxy` `export` `steer` `scrape` `gpu` `engine::server` `load::runner` `offline` (with `clock`) · F6 `cli` `app` `demo` `sweep` `probe` `top` `config`.
+//! 1. [`proxy::listener`] accepts the connection, one listener per worker thread; `proxy::connection` serves one request after another.
+//! 2. `proxy::request` reads head and body. The rules of HTTP/1.1 are in [`http1`], the dialects (OpenAI, Anthropic, Ollama, …) in
+//!    [`wire`]: the path gives the dialect, and a scanner finds model, lengths and whether a stream is asked for.
+//! 3. `proxy::dispatch` asks [`admission::pool`] for a permit. [`admission`] picks a backend, or queues the request
+//!    (`proxy::acquire` waits), or refuses it. `proxy::local_reply` writes every answer that weir gives itself.
+//! 4. [`measure::Entry`] accounts for the request from its offer to its end, on every path.
+//! 5. `proxy::upstream` has the addresses and the health of the backends; an idle connection is used, or a new one made.
+//! 6. `proxy::exchange` moves the bytes of one request and its answer in one task. `proxy::response` relays the answer, and its tap
+//!    reads along through [`wire`] and stamps each emission.
+//! 7. `proxy::finish` ends it: at the last byte the outcome is counted, the permit is released, and the connection reads its next request.
 //!
-//! Absent: a clock below F5, a metric counted in a callback, a text of a client's in a log, TLS and HTTP/2 (later).
+//! # Beside the data path
+//!
+//! - [`control_loop`]: every 100 ms, samples go from [`measure`] through [`estimate`] to [`admission::policy`], and limits back to the
+//!   pool. [`simulation`] runs the same code in virtual time.
+//! - [`export`]: the admin port with `/metrics`, `/status` and the live page; journal, access log, spans. [`engine_metrics`] and
+//!   [`gpu`] read what the engine and the GPU report.
+//! - [`load`], [`sweep`], [`probe`]: synthetic load. [`engine`]: a simulated inference server. [`demo`]: weir between the two.
+//! - [`offline`]: reports from result files. [`top`]: a running weir in a terminal.
+//!
+//! # Layers
+//!
+//! Imports go down, never up, and never sideways between modules of layer 5. `tests/it/layering.rs` holds the table.
+//!
+//! | layer | modules |
+//! |---|---|
+//! | 6 | `cli`, `app`, `config`, `demo`, `top`, `sweep`, `probe` |
+//! | 5 | `proxy`, `export`, `control_loop`, `engine_metrics`, `gpu`, `engine::server`, `load`, `offline`; `clock`, `http_client` |
+//! | 4 | `simulation` |
+//! | 3 | `admission` |
+//! | 2 | `estimate`, `sweep::search` |
+//! | 1 | `http1`, `wire`, `measure`, `engine::{model, profile}`, `load::{schedule, workload, trace_file}`, `svg`, parts of `gpu`, `probe` |
+//! | 0 | `vocabulary`: values, units, and each closed list once |
+//!
+//! docs/internals/architecture.md has pictures of the request's way and of the control loop, the seams and the invariants;
+//! docs/internals/adding.md the files to touch for a dialect, a metric, a setting and other extensions.
+//!
+//! Absent: a clock, a socket or a random source without a seed below layer 5; a metric counted in a callback; a client's content in a
+//! log or a metric; TLS and HTTP/2.
 
 #![forbid(unsafe_code)]
 
@@ -37,6 +68,7 @@ pub mod offline;
 pub mod probe;
 pub mod proxy;
 pub mod simulation;
+pub mod svg;
 pub mod sweep;
 pub mod top;
 pub mod vocabulary;

@@ -1,4 +1,4 @@
-//! Parse, run, exit code: the one place where an error becomes an exit status.
+//! The program: parses the command line, runs the command, and turns an error into an exit status. No other file does the latter.
 
 use std::process::ExitCode;
 
@@ -9,10 +9,10 @@ use weir::cli::{Cli, Exit};
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(asked_or_wrong) => {
+        Err(help_or_error) => {
             // Nothing can be done about a closed terminal.
-            let _ = asked_or_wrong.print();
-            return if asked_or_wrong.use_stderr() { Exit::Usage } else { Exit::Done }.into();
+            let _ = help_or_error.print();
+            return if help_or_error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
         }
     };
     match cli.run() {

@@ -47,18 +47,18 @@ pub fn run(admin: &str, colour: bool) -> anyhow::Result<()> {
     if !io::stdout().is_terminal() {
         return Ok(io::stdout().write_all(printed(&screen).as_bytes())?);
     }
-    let (tell, told) = sync_channel(1);
-    std::thread::Builder::new().name("weir-ask".into()).spawn(move || ask_on(&runtime, &address, &tell))?;
+    let (sender, answers) = sync_channel(1);
+    std::thread::Builder::new().name("weir-ask".into()).spawn(move || ask_on(&runtime, &address, &sender))?;
     let mut terminal = ratatui::try_init()?;
-    let shown = watch(&mut screen, &told, &mut terminal);
+    let shown = watch(&mut screen, &answers, &mut terminal);
     ratatui::try_restore()?;
     Ok(shown?)
 }
 
-/// Draws, and turns keys into choices, until somebody has seen enough.
+/// Draws, and turns keys into choices, until the user leaves.
 fn watch(
     screen: &mut Screen,
-    told: &Receiver<Result<Picture, Trouble>>,
+    answers: &Receiver<Result<Picture, Trouble>>,
     terminal: &mut ratatui::DefaultTerminal,
 ) -> io::Result<()> {
     loop {
@@ -70,7 +70,7 @@ fn watch(
         {
             return Ok(());
         }
-        while let Ok(answer) = told.try_recv() {
+        while let Ok(answer) = answers.try_recv() {
             match answer {
                 Ok(picture) => screen.on_picture(picture),
                 Err(trouble) => screen.on_silence(&trouble),
@@ -97,13 +97,13 @@ fn act(screen: &mut Screen, key: KeyEvent) -> TopAction {
     TopAction::Stay
 }
 
-/// Asks once a second for as long as somebody listens; an answer that nobody has taken yet is not replaced.
-fn ask_on(runtime: &Runtime, address: &Address, tell: &SyncSender<Result<Picture, Trouble>>) {
+/// Asks once a second until the receiver is gone; an answer that is not received yet is not replaced.
+fn ask_on(runtime: &Runtime, address: &Address, sender: &SyncSender<Result<Picture, Trouble>>) {
     runtime.block_on(async {
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
         loop {
             seconds.tick().await;
-            if let Err(TrySendError::Disconnected(_)) = tell.try_send(look(address).await) {
+            if let Err(TrySendError::Disconnected(_)) = sender.try_send(look(address).await) {
                 return;
             }
         }
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_there_is_one_sentence() {
+    fn an_unreachable_weir_is_one_sentence() {
         let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let why = run(&gone.to_string(), false).unwrap_err().to_string();
         assert!(why.starts_with(&format!("nothing at http://{gone} answers /status")) && !why.contains('\n'), "{why}");

@@ -6,10 +6,10 @@ use std::io;
 use crate::event::{Event, UNARY_BODY};
 use crate::framing::{Body, wrong};
 
-/// How far an answer has come.
+/// How far an answer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// More is to come.
+    /// More follows.
     Partial,
     /// The whole answer was received and is right.
     Whole,
@@ -37,7 +37,7 @@ impl Answer {
         Answer { want, body: None, keep_alive: true, payload: Vec::new() }
     }
 
-    /// Takes what it can from `received`, hands each event's stamp on, with whether it is the first.
+    /// Takes what it can from `received`, passes each event's stamp on, with whether it is the first.
     ///
     /// # Errors
     /// The answer is not the expected one; the sentence says how.
@@ -97,7 +97,7 @@ impl Answer {
                 Event::Content { index, .. } => return Err(io::Error::other(format!("event {index} out of order"))),
                 Event::Done if *seen == *of && !*done => *done = true,
                 Event::Done => return Err(io::Error::other(format!("[DONE] after {seen} of {of} events"))),
-                Event::Strange => return Err(io::Error::other("an event that nobody sent")),
+                Event::Strange => return Err(io::Error::other("an event that was never sent")),
             }
             from += len + 2;
         }

@@ -1,7 +1,7 @@
-//! The engine's stand-in: answers `POST /v1/chat/completions` on two ports, streamed at a fixed pace or at once. It measures
+//! A backend in place of an engine: answers `POST /v1/chat/completions` on two ports, streamed at a fixed pace or at once. It measures
 //! nothing; each event carries the moment it was made.
 //!
-//! `drop_every` leaves out one event in so many, so that the selftest can see the client notice it.
+//! `drop_every` leaves out one event in N, so that the selftest can check that the client notices.
 
 use std::cell::Cell;
 use std::io;
@@ -152,5 +152,5 @@ fn one() -> u64 {
     1
 }
 
-/// Room for every stream of the largest scenario to knock at once.
+/// Backlog for every stream of the largest scenario to connect at once.
 const BACKLOG: u32 = 8_192;

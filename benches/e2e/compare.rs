@@ -19,7 +19,7 @@ pub struct Findings {
     pub rows: Vec<Row>,
 }
 
-/// What a reader must know to believe a row.
+/// What a reader must know to trust a row.
 #[derive(Debug, Serialize)]
 pub struct Conditions {
     pub commit: String,
@@ -48,7 +48,7 @@ struct Lengths {
 }
 
 impl Cores {
-    /// Proxies on the first core, client and backend on the second; nobody is pinned where there is only one.
+    /// Proxies on the first core, client and backend on the second; nothing is pinned where there is only one.
     pub fn of_this_machine() -> Self {
         match cores() {
             0 | 1 => Cores { proxy: None, ends: None },

@@ -1,5 +1,5 @@
 //! The messages the bench sends and checks: the streamed event with its stamp and index, the unary answer, the request.
-//! One place for both ends, so that what the client expects is what the backend means. Holds no socket.
+//! One file for both ends, so that the client expects what the backend sends. Holds no socket.
 
 use std::io::Write;
 use std::ops::Range;

@@ -7,15 +7,15 @@ use std::io;
 /// The unfinished part of one body.
 #[derive(Debug)]
 pub enum Body {
-    /// So many bytes are still to come.
+    /// Bytes left.
     Length(usize),
-    /// Chunked transfer coding (RFC 9112 section 7.1), and the place in it.
-    Chunked(Place),
+    /// Chunked transfer coding (RFC 9112 section 7.1), and the position in it.
+    Chunked(Position),
 }
 
-/// A place in the chunked coding.
+/// A position in the chunked coding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum Position {
     /// In a size line, with the digits read so far and whether a `;` or CR has ended them.
     Size { value: usize, digits: u8, closed: bool },
     /// In chunk data, bytes left.
@@ -45,7 +45,7 @@ impl Body {
         length.map(Body::Length).ok_or_else(|| wrong("content-length"))
     }
 
-    /// Takes from `read` what belongs to this body, appends the payload to `payload`, and says how many bytes it used.
+    /// Takes from `read` what belongs to this body, appends the payload to `payload`, and returns how many bytes it used.
     pub fn feed(&mut self, read: &[u8], payload: &mut Vec<u8>) -> io::Result<usize> {
         match self {
             Body::Length(left) => {
@@ -54,10 +54,10 @@ impl Body {
                 *left -= taken;
                 Ok(taken)
             }
-            Body::Chunked(place) => {
+            Body::Chunked(position) => {
                 let mut used = 0;
-                while used < read.len() && *place != Place::Over {
-                    used += place.step(&read[used..], payload)?;
+                while used < read.len() && *position != Position::Over {
+                    used += position.step(&read[used..], payload)?;
                 }
                 Ok(used)
             }
@@ -66,35 +66,35 @@ impl Body {
 
     /// Whether the last byte of the body has been fed.
     pub fn ended(&self) -> bool {
-        matches!(self, Body::Length(0) | Body::Chunked(Place::Over))
+        matches!(self, Body::Length(0) | Body::Chunked(Position::Over))
     }
 }
 
-impl Place {
+impl Position {
     /// Moves over at least one byte of `read`, which is not empty.
     fn step(&mut self, read: &[u8], payload: &mut Vec<u8>) -> io::Result<usize> {
         let byte = read[0];
         *self = match *self {
-            Place::Data(left) => {
+            Position::Data(left) => {
                 let taken = read.len().min(left);
                 payload.extend_from_slice(&read[..taken]);
-                *self = if taken == left { Place::DataEnd(2) } else { Place::Data(left - taken) };
+                *self = if taken == left { Position::DataEnd(2) } else { Position::Data(left - taken) };
                 return Ok(taken);
             }
-            Place::Size { value, digits, closed } => match byte {
+            Position::Size { value, digits, closed } => match byte {
                 b'\n' if digits == 0 => return Err(wrong("empty size line")),
-                b'\n' if value == 0 => Place::Trailer(0),
-                b'\n' => Place::Data(value),
-                _ if closed || matches!(byte, b'\r' | b';') => Place::Size { value, digits, closed: true },
-                _ => Place::Size { value: value * 16 + digit(byte, digits)?, digits: digits + 1, closed },
+                b'\n' if value == 0 => Position::Trailer(0),
+                b'\n' => Position::Data(value),
+                _ if closed || matches!(byte, b'\r' | b';') => Position::Size { value, digits, closed: true },
+                _ => Position::Size { value: value * 16 + digit(byte, digits)?, digits: digits + 1, closed },
             },
-            Place::DataEnd(2) if byte == b'\r' => Place::DataEnd(1),
-            Place::DataEnd(1) if byte == b'\n' => SIZE,
-            Place::DataEnd(_) => return Err(wrong("chunk data is longer than its size")),
-            Place::Trailer(0) if byte == b'\n' => Place::Over,
-            Place::Trailer(_) if byte == b'\n' => Place::Trailer(0),
-            Place::Trailer(seen) => Place::Trailer(seen + usize::from(byte != b'\r')),
-            Place::Over => Place::Over,
+            Position::DataEnd(2) if byte == b'\r' => Position::DataEnd(1),
+            Position::DataEnd(1) if byte == b'\n' => SIZE,
+            Position::DataEnd(_) => return Err(wrong("chunk data is longer than its size")),
+            Position::Trailer(0) if byte == b'\n' => Position::Over,
+            Position::Trailer(_) if byte == b'\n' => Position::Trailer(0),
+            Position::Trailer(seen) => Position::Trailer(seen + usize::from(byte != b'\r')),
+            Position::Over => Position::Over,
         };
         Ok(1)
     }
@@ -110,7 +110,7 @@ pub fn wrong(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("bad framing: {what}"))
 }
 
-const SIZE: Place = Place::Size { value: 0, digits: 0, closed: false };
+const SIZE: Position = Position::Size { value: 0, digits: 0, closed: false };
 
 /// Eight digits are 4 GiB, far above any chunk of the bench.
 const LONGEST_SIZE: u8 = 8;

@@ -8,7 +8,7 @@ use crate::figures::{added, cpu_ratio, rows_of, spread};
 use crate::peer::Peer;
 use crate::scenario::{Row, Scenario};
 
-/// What became of a goal.
+/// The verdict on a goal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Pass,
@@ -50,7 +50,7 @@ impl fmt::Display for Judgement {
     }
 }
 
-/// What must be reached, and what we would like to reach.
+/// What must be reached, and what is aimed for.
 #[derive(Debug, Clone, Copy)]
 struct Bar {
     bar: f64,
@@ -122,10 +122,10 @@ fn verdict(decidable: bool, reached: bool) -> Verdict {
     }
 }
 
-/// Fewer rounds than this do not tell a ratio from chance.
+/// Fewer rounds than this do not separate a ratio from chance.
 const ROUNDS: usize = 3;
 
-/// Cores. With neighbours busier than this before any row, latencies are theirs in part.
+/// Cores. With neighbours busier than this before any row, latencies are partly due to them.
 const QUIET: f64 = 0.15;
 
 /// KiB of PSS per open stream.

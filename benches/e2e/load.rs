@@ -1,8 +1,8 @@
 //! The client: connections in a closed loop, kept alive, every answer checked to its last byte. It counts what it has
-//! really received; the CPU of a proxy is divided by these counts. Knows no proxy.
+//! really received; the CPU of a proxy is divided by these counts. It holds no proxy.
 //!
 //! `unary` and `stream` start no request after the window but finish those under way, so that all work a proxy did for the
-//! window is counted in it. `hold` opens its streams, lets them settle, says so, and keeps them until its input closes.
+//! window is counted in it. `hold` opens its streams, lets them settle, prints it, and keeps them until its input closes.
 
 use std::cell::RefCell;
 use std::io::{self, Read as _};
@@ -36,15 +36,15 @@ pub struct Settings {
     pub target: SocketAddr,
     pub mode: Mode,
     pub connections: u32,
-    /// Requests start for so long; `hold` takes it as the time to settle once every stream is open.
+    /// How long requests start; `hold` takes it as the time to settle once every stream is open.
     pub window: Duration,
     /// Events asked of one stream.
     pub chunks: u64,
-    /// Starts are spread over this time, so that paced events do not come in one lump.
+    /// Starts are spread over this time, so that paced events are not sent all at once.
     pub spread: Duration,
 }
 
-/// What the client saw, printed as one line of JSON.
+/// What the client counted, printed as one line of JSON.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Tally {
     /// Answers received whole and found right.

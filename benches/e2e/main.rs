@@ -1,14 +1,14 @@
-//! weir against the proxies people already run: one command, no network, no root.
+//! weir compared with the proxies in common use: one command, no network, no root.
 //!
 //! ```text
 //! cargo bench --bench e2e                  five rounds, all scenarios: about six minutes
 //! cargo bench --bench e2e -- --quick       does everything run? nothing is judged
-//! cargo bench --bench e2e -- --selftest    does the bench notice what it hints to notice?
+//! cargo bench --bench e2e -- --selftest    does the bench notice what it claims to?
 //! ```
 //!
-//! The currency is CPU per unit of work: on-CPU nanoseconds of every thread of a proxy's process tree, divided by what the
+//! The measure is CPU per unit of work: on-CPU nanoseconds of every thread of a proxy's process tree, divided by what the
 //! client received and checked. The binary is its own client (`load`), backend (`backend`) and simplest proxy (`pipe`);
-//! without a subcommand it runs the comparison. What it does not measure: TLS, HTTP/2, more than one worker, a real network.
+//! without a subcommand it runs the comparison. Absent: TLS, HTTP/2, more than one worker, a real network.
 
 #![allow(clippy::disallowed_methods, reason = "a bench reads clocks, sleeps and ends with a status of its own")]
 

@@ -179,7 +179,7 @@ cargo bench --bench e2e -- [OPTIONS]     compare weir with the proxies installed
   --peers a,b           of nginx, haproxy; direct and weir always run
   --scenarios a,b       of unary8, stream200x20ms, hold1000, hold5000
   --out DIR             where e2e.json and e2e.md go (target/bench)
-  --selftest            let the bench prove what it hints to notice
+  --selftest            let the bench prove that it notices what it claims to
 
   NGINX, HAPROXY, WEIR  programs to use instead of those found
 ";

@@ -1,4 +1,4 @@
-//! Who is compared, where each is found, and how it is started between the client and a fresh backend.
+//! The proxies compared, where each is found, and how it is started between the client and a fresh backend.
 //!
 //! Configurations are the templates under `peers/`, filled in with ports. A peer that is not installed is no error.
 
@@ -34,7 +34,7 @@ pub enum Peer {
 pub struct Found {
     pub peer: Peer,
     program: PathBuf,
-    /// What it says of itself.
+    /// Its version, by its own output.
     pub version: String,
 }
 
@@ -135,7 +135,7 @@ impl Peer {
 }
 
 impl Found {
-    /// Whether the program is a build whose speed means nothing; only weir's can be told.
+    /// Whether the program is a build whose speed means nothing; only weir's shows it.
     pub fn is_debug_build(&self) -> bool {
         let compiled_beside = cfg!(debug_assertions) && std::env::var_os("WEIR").is_none();
         let from_debug_folder = self.program.components().any(|part| part.as_os_str() == "debug");
@@ -180,7 +180,7 @@ impl Ports {
     }
 }
 
-/// A folder of one standing, removed with it.
+/// A temporary folder, removed when it is dropped.
 #[derive(Debug)]
 struct Directory(PathBuf);
 
@@ -212,7 +212,7 @@ fn start_backend(core: Option<usize>, pace: Duration, drop_every: Option<u64>) -
     ports.map(|ports| (backend, ports)).ok_or_else(|| io::Error::other(format!("the backend said {line:?}")))
 }
 
-/// Asks until a 200 comes back.
+/// Asks until the answer is a 200.
 fn await_answer(target: SocketAddr, proxy: &mut Process) -> io::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(10);
     while Instant::now() < deadline {

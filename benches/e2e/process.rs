@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct Process {
     child: Child,
-    /// What it prints; `None` when nobody listens.
+    /// What it prints; `None` when it is not read.
     said: Option<BufReader<ChildStdout>>,
 }
 
@@ -28,7 +28,7 @@ pub struct Cpu {
 }
 
 impl Process {
-    /// Starts `command` on `core`, or anywhere without one, to listen to what it prints.
+    /// Starts `command` on `core`, or anywhere without one, to read what it prints.
     ///
     /// # Errors
     /// It, or `taskset`, could not be started.
@@ -36,7 +36,7 @@ impl Process {
         Self::start_with(core, command, Stdio::piped())
     }
 
-    /// The same for a program whose output nobody reads: a full pipe would stop it.
+    /// The same for a program whose output is not read: a full pipe would stop it.
     ///
     /// # Errors
     /// It, or `taskset`, could not be started.
@@ -128,7 +128,7 @@ impl Process {
         }
         if !self.has_ended() {
             signal("KILL", &tree);
-            // It was killed: the wait is short, and its status says nothing.
+            // It was killed: the wait is short, and its status means nothing.
             let _ = self.child.wait();
         }
     }
@@ -162,7 +162,7 @@ pub fn load_average() -> f64 {
     text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0.0)
 }
 
-/// Cores that others keep busy: the machine's busy time over `window`, in which the caller does nothing.
+/// Cores that other processes keep busy: the machine's busy time over `window`, in which the caller does nothing.
 pub fn neighbours(window: Duration) -> f64 {
     let (before, began) = (busy_ticks(), Instant::now());
     std::thread::sleep(window);

@@ -1,5 +1,5 @@
 //! What is asked of every peer, and one measurement of it. A row holds what one peer cost in one round; nothing is averaged
-//! here, and a row with an error in it says so instead of a figure.
+//! here, and a row with an error has the error in place of a figure.
 
 use std::io;
 use std::process::Command;
@@ -15,7 +15,7 @@ use crate::process::{Process, neighbours};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scenario {
-    /// 8 connections, small JSON answers, as fast as they come.
+    /// 8 connections, small JSON answers, as fast as possible.
     Unary8,
     /// 200 streams of 64 events, one every 20 ms.
     Stream200x20ms,
@@ -41,7 +41,7 @@ pub struct Row {
     pub system_share: Option<f64>,
     /// Growth of PSS per open stream, KiB; only for `hold`.
     pub stream_kib: Option<f64>,
-    /// What the client saw.
+    /// What the client counted.
     pub tally: Tally,
 }
 
@@ -105,7 +105,7 @@ impl Scenario {
     }
 }
 
-/// Runs a load that ends by itself and throws its figures away.
+/// Runs a load that ends by itself and discards its figures.
 ///
 /// # Errors
 /// The client could not be run.

@@ -1,4 +1,4 @@
-//! The bench proves what it hints to notice: an event lost in a thousand makes a row invalid, a whole stream does not, and
+//! The bench proves that it notices what it claims to: an event lost in a thousand makes a row invalid, a whole stream does not, and
 //! a proxy with a known amount of work added per read shows that amount.
 
 use std::io;
@@ -30,7 +30,7 @@ pub fn run() -> io::Result<bool> {
     Ok(held)
 }
 
-/// Microseconds per read by which the spinning pipe is dearer than the other.
+/// Microseconds per read by which the spinning pipe costs more than the other.
 fn spin_seen(pipe: &Found, spinning: &Found, round: u32) -> io::Result<f64> {
     let (plain, dear) = (stream(pipe, round, None)?, stream(spinning, round, None)?);
     match (plain.cpu_us, dear.cpu_us, plain.invalid.or(dear.invalid)) {

@@ -1,4 +1,4 @@
-//! The counts the repository stands by, one set per kind of machine, and how far a new count is from them.
+//! The reference counts, one set per kind of machine, and how far a new count is from them.
 //!
 //! Code generation moves counts, so a set names its compiler: against another compiler's set nothing fails.
 
@@ -10,14 +10,14 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-/// Every set, and which one is ours.
+/// Every set, and which one is of this machine.
 #[derive(Debug)]
 pub struct Baseline {
     sets: BTreeMap<String, Set>,
     compiler: String,
 }
 
-/// A count against the one stood by.
+/// A count compared with the reference.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Change {
     /// There is none to compare with.
@@ -26,7 +26,7 @@ pub enum Change {
     Quiet(f64),
     /// Worth a look, or counted with another compiler.
     Warn(f64),
-    /// Too much: say why and bless, or undo.
+    /// Too much: give the reason and bless, or undo.
     Fail(f64),
 }
 
@@ -59,14 +59,14 @@ impl Baseline {
         fs::write(FILE, serde_json::to_string_pretty(&self.sets)? + "\n")
     }
 
-    /// Takes a count into our set.
+    /// Adds a count to this machine's set.
     pub fn put(&mut self, unit: &str, instructions: f64) {
         let set = self.sets.entry(machine()).or_default();
         set.compiler.clone_from(&self.compiler);
         set.units.insert(unit.to_owned(), (instructions * 10.0).round() / 10.0);
     }
 
-    /// How far `instructions` is from the count stood by.
+    /// How far `instructions` is from the reference.
     pub fn change(&self, unit: &str, instructions: f64) -> Change {
         let Some(set) = self.sets.get(&machine()) else { return Change::New };
         let Some(&old) = set.units.get(unit).filter(|old| **old > 0.0) else { return Change::New };

@@ -1,5 +1,4 @@
-//! The estimator: what one emission of one of many streams costs it, everything counted that happens by the way: steps, rows,
-//! the length test, ticks.
+//! The estimator: what one emission of one of many streams costs it, including steps, rows, the length test and ticks.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -16,7 +15,7 @@ pub const UNITS: &[Unit] = &[
     Unit { name: "estimate_reading", per: "reading", count: 400, heap: Heap::Used, run: readings },
 ];
 
-/// Ninety-one streams that go on and on, a step every 20 ms.
+/// Ninety-one streams without end, a step every 20 ms.
 fn emissions(count: u64) {
     let mut estimator = started();
     let mut now = 1_000_000;

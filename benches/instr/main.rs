@@ -9,15 +9,15 @@
 //!
 //! The binary runs itself under callgrind with N and with N/2 units: (Ir(N) - Ir(N/2)) / (N/2) cancels start-up and set-up.
 //! Heap allocations are counted the same way under memcheck; where the hot path must not allocate, one is a failure.
-//! What is not seen: the kernel, caches, branch prediction. A gain here is a gain only once `e2e` shows it.
+//! Absent: the kernel, caches, branch prediction. A gain here is a gain only once `e2e` shows it.
 
 #![allow(clippy::disallowed_methods, reason = "the runner ends with a status of its own")]
 
 mod baseline;
-mod books;
 mod estimate;
 mod heads;
-mod places;
+mod ledger;
+mod pool;
 mod relay;
 mod valgrind;
 mod wire;
@@ -38,11 +38,11 @@ pub struct Unit {
     pub count: u64,
     /// Whether steady state may allocate.
     pub heap: Heap,
-    /// Does so many units, and whatever has to be set up for them.
+    /// Does N units, with their set-up.
     pub run: fn(u64),
 }
 
-/// What a unit may ask of the allocator.
+/// Whether a unit may allocate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Heap {
     /// Nothing.
@@ -52,7 +52,7 @@ pub enum Heap {
 }
 
 fn units() -> impl Iterator<Item = Unit> {
-    [relay::UNITS, heads::UNITS, books::UNITS, estimate::UNITS, places::UNITS, wire::UNITS]
+    [relay::UNITS, heads::UNITS, ledger::UNITS, estimate::UNITS, pool::UNITS, wire::UNITS]
         .into_iter()
         .flatten()
         .copied()
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
         return run_unit(name, count);
     }
     if cfg!(debug_assertions) {
-        // `cargo test` over all targets comes here; counts of a debug build mean nothing.
+        // `cargo test` over all targets runs this too; counts of a debug build mean nothing.
         return ExitCode::SUCCESS;
     }
     match count_all(&words) {
@@ -86,7 +86,7 @@ fn run_unit(name: &str, count: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Counts the units asked for; whether nothing failed.
+/// Counts the units asked for; returns whether none failed.
 fn count_all(words: &[String]) -> io::Result<bool> {
     let bless = words.iter().any(|word| word == "--bless");
     let filters: Vec<&String> = words.iter().filter(|word| *word != "--bless").collect();

@@ -1,4 +1,4 @@
-//! Runs one unit under valgrind and reads the count off what it says. Nothing is measured here by a clock.
+//! Runs one unit under valgrind and reads the count from its output. It holds no clock.
 
 use std::io;
 use std::process::{Command, Stdio};
@@ -14,7 +14,7 @@ pub fn is_installed() -> bool {
 /// Instructions per unit.
 ///
 /// # Errors
-/// valgrind failed, or said no count.
+/// valgrind failed, or printed no count.
 pub fn instructions(unit: &Unit) -> io::Result<f64> {
     let tool = ["--tool=callgrind", "--callgrind-out-file=/dev/null"];
     per_unit(unit, &tool, "Collected :")
@@ -23,7 +23,7 @@ pub fn instructions(unit: &Unit) -> io::Result<f64> {
 /// Heap allocations per unit.
 ///
 /// # Errors
-/// valgrind failed, or said no count.
+/// valgrind failed, or printed no count.
 pub fn allocations(unit: &Unit) -> io::Result<f64> {
     per_unit(unit, &["--tool=memcheck", "--leak-check=no", "--undef-value-errors=no"], "total heap usage:")
 }

@@ -1,4 +1,4 @@
-//! What is read in passing: a MiB of SSE cut at several places, and the long body of a request.
+//! The scanners: a MiB of SSE cut in pieces of several lengths, and the long body of a request.
 
 use std::hint::black_box;
 
@@ -41,7 +41,7 @@ fn sse(passes: u64, split: usize) {
     black_box(tokens);
 }
 
-/// A body of 100 KiB whose fields of interest stand at both ends, in reads of 16 KiB.
+/// A body of 100 KiB whose fields of interest are at both ends, in reads of 16 KiB.
 fn requests(bodies: u64) {
     let Route::Inference(endpoint) = route(b"POST", b"/v1/chat/completions", b"") else { return };
     let prompt = "The river rises behind the weir. ".repeat(3_100);

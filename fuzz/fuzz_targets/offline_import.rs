@@ -1,11 +1,11 @@
-//! Result files, whatever is in them: a level or a sentence, never a panic, and no figure in a report that is none.
+//! Result files with any content: a level or a problem, never a panic, and no figure in a report that is not a number.
 //!
-//! The first byte chooses the file's name, for the tables that say their load there.
+//! The first byte chooses the file's name, for the tables whose load is in it.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use weir::offline::report::{Format, Lang, render};
+use weir::offline::report::{Lang, ReportFormat, render};
 use weir::offline::{Analysis, file, import};
 
 fuzz_target!(|bytes: &[u8]| {
@@ -16,9 +16,9 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(found.problems.iter().all(|problem| !problem.to_string().contains('\n')));
     let mut analysis = Analysis::of(found.sweeps);
     analysis.problems = found.problems;
-    for format in [Format::Text, Format::Json, Format::Html] {
+    for format in [ReportFormat::Text, ReportFormat::Json, ReportFormat::Html] {
         let page = render(&analysis, format, if choice % 2 == 0 { Lang::En } else { Lang::Ko });
-        // Names may be anything; what is drawn may not.
+        // Names may be anything; numbers in a chart may not.
         let drawn = page
             .split('<')
             .filter(|tag| ["path ", "circle ", "rect ", "line "].iter().any(|kind| tag.starts_with(kind)));

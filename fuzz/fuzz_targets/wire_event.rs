@@ -1,4 +1,4 @@
-//! One event of a stream: for every valid object, what a plain reading of it with serde_json says, by the tables of the wire
+//! One event of a stream: for every valid object, what serde_json reads in it, by the tables of the wire
 //! formats. Objects with a key twice are left out: there a parsed object has forgotten what the scanner saw. Half of the inputs are
 //! payloads as they are; in the other half each byte stands for a word of one.
 
@@ -10,7 +10,7 @@ use std::fmt;
 use libfuzzer_sys::fuzz_target;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
-use weir::wire::{Dialect, ErrorKind, Format, StreamScanner};
+use weir::wire::{BodyFormat, Dialect, InBandError, StreamScanner};
 
 fuzz_target!(|data: &[u8]| {
     let [kind, payload @ ..] = data else { return };
@@ -25,7 +25,7 @@ fuzz_target!(|data: &[u8]| {
 fn check(kind: u8, payload: &[u8]) {
     let dialect = DIALECTS[usize::from(kind) % DIALECTS.len()];
     let payload: Vec<u8> = payload.iter().map(|b| if matches!(b, b'\r' | b'\n') { b' ' } else { *b }).collect();
-    let (mut scanner, mut tokens) = (StreamScanner::new(dialect, Format::Sse), Vec::new());
+    let (mut scanner, mut tokens) = (StreamScanner::new(dialect, BodyFormat::Sse), Vec::new());
     for part in [b"data: ", &payload[..], b"\n\n"] {
         scanner.feed(part, |emission| tokens.push(emission.tokens));
     }
@@ -159,7 +159,7 @@ fn any(value: &Value, names: &[&str]) -> bool {
     names.iter().any(|name| filled(&value[*name]))
 }
 
-/// A string that is not empty, or a container: it says that something is there.
+/// A string that is not empty, or a container: it shows that something is there.
 fn stands(value: &Value) -> bool {
     filled(value) || value.is_object() || value.is_array()
 }
@@ -192,7 +192,7 @@ fn has_content(dialect: Dialect, value: &Value) -> bool {
                 kind,
                 "response.output_text.delta" | "response.refusal.delta" | "response.function_call_arguments.delta"
             ) || kind.len() <= 64 && kind.starts_with("response.reasoning") && kind.ends_with(".delta");
-            // The wire knows one text; what stands beside the delta in such an event has no meaning.
+            // The wire knows one text; what is beside the delta in such an event has no meaning.
             delta && root_text
         }
         Dialect::AnthropicMessages => {
@@ -206,7 +206,7 @@ fn has_content(dialect: Dialect, value: &Value) -> bool {
                 || choices(value).into_iter().any(speaks)
         }
         Dialect::Tgi => value["token"].is_object() && value["token"]["special"] != true,
-        // The first event: whatever is there has grown, unless the running count says that it is of no token.
+        // The first event: every text has grown, unless the running count shows no token.
         Dialect::SglangNative => root_text || ids(value) > 0,
         Dialect::LlamacppNative => root_text,
         _ => choices(value).into_iter().any(speaks),
@@ -248,14 +248,14 @@ fn ids(value: &Value) -> usize {
         .sum()
 }
 
-fn error(dialect: Dialect, value: &Value) -> Option<ErrorKind> {
+fn error(dialect: Dialect, value: &Value) -> Option<InBandError> {
     let errors = [&value["error"], &value["message"]["error"], &value["response"]["error"]];
     let overloaded = |kind: &Value| kind.as_str().is_some_and(|kind| kind.starts_with("overloaded"));
     if overloaded(&value["error_type"]) || errors.iter().any(|error| overloaded(&error["type"])) {
-        return Some(ErrorKind::Overloaded);
+        return Some(InBandError::Overloaded);
     }
     let failed = value["type"] == "error" || dialect == Dialect::OpenAiResponses && value["type"] == "response.failed";
-    (failed || errors.into_iter().any(|error| stands(error) || *error == true)).then_some(ErrorKind::Error)
+    (failed || errors.into_iter().any(|error| stands(error) || *error == true)).then_some(InBandError::Error)
 }
 
 fn is_done(value: &Value) -> bool {
@@ -266,7 +266,7 @@ fn ends_responses(value: &Value) -> bool {
     ["response.completed", "response.incomplete", "response.failed"].iter().any(|kind| value["type"] == *kind)
 }
 
-/// The members by which one of the dialects without choices says that it has finished.
+/// The members by which one of the dialects without choices marks its end.
 fn own_finish(value: &Value) -> bool {
     value["generated_text"].is_string()
         || [
@@ -310,7 +310,7 @@ fn finishes(dialect: Dialect, value: &Value) -> bool {
     }
 }
 
-/// Input and output tokens, where each has one place only and no choices share it.
+/// Input and output tokens, where each has one member only and no choices share it.
 fn usage_of(dialect: Dialect, value: &Value) -> Option<[Option<u64>; 2]> {
     let at = |path: &[&str]| path.iter().fold(value, |value, name| &value[*name]).as_u64();
     let one = |places: &[&[&str]]| {

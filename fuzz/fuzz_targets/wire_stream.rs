@@ -4,14 +4,16 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use weir::wire::{Dialect, Format, Reading, StreamScanner};
+use weir::wire::{BodyFormat, Dialect, StreamReading, StreamScanner};
 
 fuzz_target!(|data: &[u8]| {
     let [kind, prompts, step, cuts, rest @ ..] = data else { return };
     let (cuts, bytes) = rest.split_at(usize::from(cuts % 8).min(rest.len()));
     let scanner = || {
-        let scanner =
-            StreamScanner::new(DIALECTS[usize::from(kind % 16) % DIALECTS.len()], FORMATS[usize::from(kind >> 4) % 8]);
+        let scanner = StreamScanner::new(
+            Dialect::ALL[usize::from(kind % 16) % Dialect::COUNT],
+            FORMATS[usize::from(kind >> 4) % 8],
+        );
         if prompts % 4 == 0 { scanner } else { scanner.with_prompts(u32::from(prompts % 4)) }
     };
     let whole = read(scanner(), std::iter::once(bytes));
@@ -27,7 +29,7 @@ fuzz_target!(|data: &[u8]| {
     assert!(usage.output.is_none_or(|n| n >= reading.content_events));
 });
 
-fn read<'a>(mut scanner: StreamScanner, pieces: impl Iterator<Item = &'a [u8]>) -> (Reading, Vec<u32>) {
+fn read<'a>(mut scanner: StreamScanner, pieces: impl Iterator<Item = &'a [u8]>) -> (StreamReading, Vec<u32>) {
     let (mut tokens, mut terminated) = (Vec::new(), false);
     for piece in pieces {
         scanner.feed(piece, |emission| tokens.push(emission.tokens));
@@ -36,7 +38,7 @@ fn read<'a>(mut scanner: StreamScanner, pieces: impl Iterator<Item = &'a [u8]>) 
     }
     let boundary = scanner.at_event_boundary();
     scanner.finish(|emission| tokens.push(emission.tokens));
-    (Reading { at_event_boundary: boundary, ..scanner.reading() }, tokens)
+    (StreamReading { at_event_boundary: boundary, ..scanner.reading() }, tokens)
 }
 
 /// `bytes` in pieces: each of `cuts` is the length of one, a long one if it is large.
@@ -50,18 +52,13 @@ fn pieces<'a>(bytes: &'a [u8], cuts: &'a [u8]) -> impl Iterator<Item = &'a [u8]>
     })
 }
 
-const DIALECTS: [Dialect; 11] = [
-    Dialect::OpenAiChat,
-    Dialect::OpenAiCompletions,
-    Dialect::OpenAiResponses,
-    Dialect::OpenAiEmbeddings,
-    Dialect::AnthropicMessages,
-    Dialect::OllamaChat,
-    Dialect::OllamaGenerate,
-    Dialect::OllamaEmbed,
-    Dialect::Tgi,
-    Dialect::SglangNative,
-    Dialect::LlamacppNative,
+const FORMATS: [BodyFormat; 8] = [
+    BodyFormat::Sse,
+    BodyFormat::Sse,
+    BodyFormat::Sse,
+    BodyFormat::Sse,
+    BodyFormat::Ndjson,
+    BodyFormat::Ndjson,
+    BodyFormat::Json,
+    BodyFormat::Opaque,
 ];
-const FORMATS: [Format; 8] =
-    [Format::Sse, Format::Sse, Format::Sse, Format::Sse, Format::Ndjson, Format::Ndjson, Format::Json, Format::Opaque];

@@ -1,7 +1,8 @@
-//! What one backend has of us at this moment, exactly, and whether one more may be dispatched to it.
+//! The requests in flight at one backend, counted exactly, and whether one more may be dispatched.
 //!
-//! Counts are kept by slot: whoever was dispatched gives his slot back once, and a slot that was given back means nothing any
-//! more. It knows no queue and no deadline.
+//! Counts are kept by slot. A dispatched request releases its slot once, and a released slot no longer identifies anything.
+//!
+//! Absent: the queue and deadlines.
 
 use std::collections::VecDeque;
 
@@ -11,64 +12,63 @@ use crate::vocabulary::class::Class;
 use crate::vocabulary::mode::Mode;
 use crate::vocabulary::time::Timestamp;
 
-/// A dispatched request's place at its backend.
+/// A dispatched request at its backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Slot {
-    place: u32,
+    index: u32,
     generation: u32,
 }
 
-/// Whether one more may be dispatched.
+/// Whether one more request may be dispatched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::admission) enum GateVerdict {
-    /// It may.
     Open,
-    /// Enough are without a first token, or in flight at all.
+    /// The window or the concurrency limit is reached.
     Full,
-    /// The context in flight fills the memory.
+    /// The KV cap is reached.
     MemoryBound,
 }
 
 /// One backend's requests in flight.
 #[derive(Debug, Default)]
 pub(in crate::admission) struct Gate {
-    flights: Vec<Flight>,
+    slots: Vec<InFlightRequest>,
     vacant: Vec<u32>,
-    /// In order of dispatch; who is no longer pending is taken out when he reaches the head, which always is.
+    /// In order of dispatch. The head is always pending; an entry behind it that no longer is goes when it reaches the head.
     pending: VecDeque<(Slot, Timestamp)>,
     in_flight: u32,
     awaiting: u32,
-    /// Prompt tokens of those without a first token.
+    /// Prompt tokens of the requests without a first token.
     awaiting_tokens: f64,
-    /// Prompt and answer tokens of all.
+    /// Prompt and answer tokens of all requests in flight.
     context: f64,
-    /// Smoothed prompt of what is dispatched.
+    /// Smoothed prompt tokens of the dispatched requests.
     mean_prompt: Option<f64>,
     last_first_token: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Flight {
+struct InFlightRequest {
     generation: u32,
-    phase: FlightPhase,
+    phase: SlotPhase,
     prompt: f64,
     tokens: u32,
     class: Class,
     tenant: Tenant,
-    /// Answer tokens that its tenant was charged.
+    /// Answer tokens that its tenant was charged at dispatch.
     charged: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum FlightPhase {
+enum SlotPhase {
     Vacant,
     /// No first token yet.
     Pending,
-    /// Emitting, or never going to show a first token.
+    /// Its first token was seen, or will never be.
     Running,
 }
 
-/// Of a request that has ended: whose it was, and by how much its tenant was charged too little.
+/// A request that ended, and by how many answer tokens its tenant was undercharged.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::admission) struct EndedRequest {
     pub class: Class,
@@ -77,79 +77,87 @@ pub(in crate::admission) struct EndedRequest {
 }
 
 impl Gate {
-    /// Counts one more as dispatched, whatever the verdict; its tenant was charged `charged` answer tokens.
-    pub fn dispatch(&mut self, ask: &AdmissionRequest, charged: f64, now: Timestamp) -> Slot {
-        let prompt = tokens(ask.prompt);
-        let place = self.vacant.pop().unwrap_or_else(|| {
-            self.flights.push(Flight::VACANT);
-            (self.flights.len() - 1) as u32
+    /// Counts a request as dispatched, whatever the verdict was. Its tenant was charged `charged` answer tokens.
+    pub fn dispatch(&mut self, request: &AdmissionRequest, charged: f64, now: Timestamp) -> Slot {
+        let prompt = tokens(request.prompt);
+        let index = self.vacant.pop().unwrap_or_else(|| {
+            self.slots.push(InFlightRequest::VACANT);
+            (self.slots.len() - 1) as u32
         });
-        let flight = &mut self.flights[place as usize];
-        let generation = flight.generation;
-        let phase = if ask.streamed { FlightPhase::Pending } else { FlightPhase::Running };
-        *flight = Flight { generation, phase, prompt, tokens: 0, class: ask.class, tenant: ask.tenant, charged };
-        let slot = Slot { place, generation };
+        let entry = &mut self.slots[index as usize];
+        let generation = entry.generation;
+        let phase = if request.streamed { SlotPhase::Pending } else { SlotPhase::Running };
+        *entry = InFlightRequest {
+            generation,
+            phase,
+            prompt,
+            tokens: 0,
+            class: request.class,
+            tenant: request.tenant,
+            charged,
+        };
+        let slot = Slot { index, generation };
         self.in_flight += 1;
         self.context += prompt;
-        if ask.streamed {
+        if request.streamed {
             self.awaiting += 1;
             self.awaiting_tokens += prompt;
             self.pending.push_back((slot, now));
-            self.trim();
+            self.compact_pending();
         }
         self.mean_prompt = Some(self.mean_prompt.map_or(prompt, |mean| mean + PROMPT_GAIN * (prompt - mean)));
         slot
     }
 
-    /// Its first token came; false if it was not waited for.
+    /// `false` if the slot was not pending.
     pub fn on_first_token(&mut self, slot: Slot, now: Timestamp) -> bool {
-        let Some(flight) = self.flight_mut(slot).filter(|flight| flight.phase == FlightPhase::Pending) else {
+        let Some(entry) = self.in_flight_mut(slot).filter(|entry| entry.phase == SlotPhase::Pending) else {
             return false;
         };
-        flight.phase = FlightPhase::Running;
-        let prompt = flight.prompt;
-        self.no_longer_awaited(prompt);
+        entry.phase = SlotPhase::Running;
+        let prompt = entry.prompt;
+        self.stop_awaiting(prompt);
         self.last_first_token = now;
         true
     }
 
-    /// So many more tokens of its answer came.
+    /// `more` tokens of its answer arrived.
     pub fn on_tokens(&mut self, slot: Slot, more: u32) {
-        let Some(flight) = self.flight_mut(slot) else { return };
-        let before = flight.tokens;
-        flight.tokens = before.saturating_add(more);
-        self.context += f64::from(flight.tokens - before);
+        let Some(entry) = self.in_flight_mut(slot) else { return };
+        let before = entry.tokens;
+        entry.tokens = before.saturating_add(more);
+        self.context += f64::from(entry.tokens - before);
     }
 
-    /// It is over, however; `None` if it was already.
+    /// The request ended, in any way; `None` if it had ended already.
     pub fn on_end(&mut self, slot: Slot) -> Option<EndedRequest> {
-        let flight = *self.flight_mut(slot)?;
-        let vacant = &mut self.flights[slot.place as usize];
-        *vacant = Flight { generation: slot.generation.wrapping_add(1), ..Flight::VACANT };
-        self.vacant.push(slot.place);
-        if flight.phase == FlightPhase::Pending {
-            self.no_longer_awaited(flight.prompt);
+        let entry = *self.in_flight_mut(slot)?;
+        let vacant = &mut self.slots[slot.index as usize];
+        *vacant = InFlightRequest { generation: slot.generation.wrapping_add(1), ..InFlightRequest::VACANT };
+        self.vacant.push(slot.index);
+        if entry.phase == SlotPhase::Pending {
+            self.stop_awaiting(entry.prompt);
         }
         self.in_flight -= 1;
-        self.context -= flight.prompt + f64::from(flight.tokens);
+        self.context -= entry.prompt + f64::from(entry.tokens);
         if self.in_flight == 0 {
-            self.context = 0.0; // what rounding has left
+            self.context = 0.0; // what rounding left
         }
-        let Flight { class, tenant, charged, .. } = flight;
-        Some(EndedRequest { class, tenant, uncharged: f64::from(flight.tokens) - charged })
+        let InFlightRequest { class, tenant, charged, .. } = entry;
+        Some(EndedRequest { class, tenant, uncharged: f64::from(entry.tokens) - charged })
     }
 
-    /// Who has waited longest for a first token, since when, and its prompt tokens.
+    /// The dispatch time and prompt tokens of the request that has waited longest for a first token.
     pub fn oldest_pending(&self) -> Option<(Timestamp, f64)> {
         let &(slot, since) = self.pending.front()?;
-        Some((since, self.flights.get(slot.place as usize)?.prompt))
+        Some((since, self.slots.get(slot.index as usize)?.prompt))
     }
 
-    /// Whether one more of so many prompt tokens may be dispatched, of a class that may pass the window by `headroom`.
+    /// Whether a request of `prompt` tokens may be dispatched, of a class that may exceed the window by `headroom`.
     ///
-    /// An idle backend takes anything, and one that nobody waits at takes anything that fits its memory: otherwise a wrong
-    /// limit would lock it up. Long prompts count for more: with two or more under way, their tokens are held to one and a
-    /// half windows of usual prompts.
+    /// An idle backend accepts any request, and one without pending requests accepts any that fits its memory: otherwise a wrong
+    /// limit would block it for ever. Long prompts count for more: with two or more pending, their tokens may fill 1.5 windows of
+    /// mean prompts.
     pub fn verdict(&self, limits: &Limits, prompt: f32, headroom: f64, now: Timestamp) -> GateVerdict {
         let prompt = tokens(prompt);
         if limits.mode == Mode::Observe || self.in_flight == 0 {
@@ -162,20 +170,25 @@ impl Gate {
             return GateVerdict::Full;
         }
         let window = limits.window * (1.0 + headroom);
-        let usual = self.mean_prompt.unwrap_or(prompt);
-        let is_short = self.awaiting < 2 || self.awaiting_tokens + prompt <= LONG * window.max(2.0) * usual;
-        let has_room = f64::from(self.awaiting) < window.round().max(1.0);
-        let is_moving = self.awaiting < FEW || !self.is_stuck(limits, now);
-        if self.awaiting == 0 || has_room && is_short && is_moving { GateVerdict::Open } else { GateVerdict::Full }
+        let mean_prompt = self.mean_prompt.unwrap_or(prompt);
+        let prompts_fit =
+            self.awaiting < 2 || self.awaiting_tokens + prompt <= LONG_PROMPT_WINDOWS * window.max(2.0) * mean_prompt;
+        let window_fits = f64::from(self.awaiting) < window.round().max(1.0);
+        let engine_starts = self.awaiting < ALLOWED_WHEN_STUCK || !self.is_stuck(limits, now);
+        if self.awaiting == 0 || window_fits && prompts_fit && engine_starts {
+            GateVerdict::Open
+        } else {
+            GateVerdict::Full
+        }
     }
 
-    /// Prompt tokens of a request in flight; 0 if it is over.
+    /// Prompt tokens of a request in flight; 0 if it ended.
     pub fn prompt(&self, slot: Slot) -> f64 {
-        let flight = self.flights.get(slot.place as usize);
-        flight.filter(|flight| flight.generation == slot.generation).map_or(0.0, |flight| flight.prompt)
+        let entry = self.slots.get(slot.index as usize);
+        entry.filter(|entry| entry.generation == slot.generation).map_or(0.0, |entry| entry.prompt)
     }
 
-    /// Dispatched and not ended.
+    /// Requests dispatched and not ended.
     pub fn in_flight(&self) -> u32 {
         self.in_flight
     }
@@ -195,30 +208,30 @@ impl Gate {
         self.context
     }
 
-    /// Prompt tokens of the usual request; 0 before the first.
+    /// Prompt tokens of the mean request; 0 before the first.
     pub fn mean_prompt(&self) -> f64 {
         self.mean_prompt.unwrap_or(0.0)
     }
 
-    /// When the last first token came.
+    /// When the last first token arrived.
     pub fn last_first_token(&self) -> Timestamp {
         self.last_first_token
     }
 
-    /// Whether who waits longest has waited for much longer than the window aims at: the engine starts nobody now, and
-    /// whoever is sent after would only wait there, where he cannot be called back.
+    /// Whether the oldest pending request has waited much longer than the window aims at: the engine starts no request now, and
+    /// further ones would wait there, where they cannot be refused or moved.
     fn is_stuck(&self, limits: &Limits, now: Timestamp) -> bool {
         let Some((since, _)) = self.oldest_pending() else { return false };
         limits.concurrency.is_none()
             && now.since(since).as_secs_f64() > STUCK * limits.signals.ttft_target.max(limits.signals.typical_ttft)
     }
 
-    fn flight_mut(&mut self, slot: Slot) -> Option<&mut Flight> {
-        let flight = self.flights.get_mut(slot.place as usize)?;
-        (flight.generation == slot.generation && flight.phase != FlightPhase::Vacant).then_some(flight)
+    fn in_flight_mut(&mut self, slot: Slot) -> Option<&mut InFlightRequest> {
+        let entry = self.slots.get_mut(slot.index as usize)?;
+        (entry.generation == slot.generation && entry.phase != SlotPhase::Vacant).then_some(entry)
     }
 
-    fn no_longer_awaited(&mut self, prompt: f64) {
+    fn stop_awaiting(&mut self, prompt: f64) {
         self.awaiting -= 1;
         self.awaiting_tokens = if self.awaiting == 0 { 0.0 } else { self.awaiting_tokens - prompt };
         while self.pending.front().is_some_and(|(slot, _)| !self.is_pending(*slot)) {
@@ -227,13 +240,13 @@ impl Gate {
     }
 
     fn is_pending(&self, slot: Slot) -> bool {
-        let flight = self.flights.get(slot.place as usize);
-        flight.is_some_and(|flight| flight.generation == slot.generation && flight.phase == FlightPhase::Pending)
+        let entry = self.slots.get(slot.index as usize);
+        entry.is_some_and(|entry| entry.generation == slot.generation && entry.phase == SlotPhase::Pending)
     }
 
-    /// Those who left the line behind a head that stays: at most as many as are in flight, so constant time on average.
-    fn trim(&mut self) {
-        if self.pending.len() <= 2 * self.in_flight as usize + SHORT_LINE {
+    /// Drops entries that ended behind a pending head. At least as many were added since the last time, so it is amortised O(1).
+    fn compact_pending(&mut self) {
+        if self.pending.len() <= 2 * self.in_flight as usize + PENDING_SLACK {
             return;
         }
         let mut pending = std::mem::take(&mut self.pending);
@@ -242,10 +255,10 @@ impl Gate {
     }
 }
 
-impl Flight {
+impl InFlightRequest {
     const VACANT: Self = Self {
         generation: 0,
-        phase: FlightPhase::Vacant,
+        phase: SlotPhase::Vacant,
         prompt: 0.0,
         tokens: 0,
         class: Class::Default,
@@ -254,20 +267,20 @@ impl Flight {
     };
 }
 
-/// A length that sums can be made of, whatever was told; at least one token.
+/// A finite prompt length of at least one token, whatever the client claims.
 pub(in crate::admission) fn tokens(prompt: f32) -> f64 {
     f64::from(prompt).clamp(1.0, MOST_TOKENS)
 }
 
 /// Gain of the smoothed prompt.
 const PROMPT_GAIN: f64 = 0.02;
-/// Windows of usual prompts that long ones may fill.
-const LONG: f64 = 1.5;
-/// Times the goal after which the engine starts nobody.
+/// Windows of mean prompts that pending prompts may fill.
+const LONG_PROMPT_WINDOWS: f64 = 1.5;
+/// Multiples of the target after which the engine counts as stuck.
 const STUCK: f64 = 1.5;
-/// So many may be sent to it all the same: when it starts again, they are there.
-const FEW: u32 = 2;
-const SHORT_LINE: usize = 64;
+/// Pending requests allowed at a stuck engine, so that it has work when it starts again.
+const ALLOWED_WHEN_STUCK: u32 = 2;
+const PENDING_SLACK: usize = 64;
 const MOST_TOKENS: f64 = 1e8;
 
 #[cfg(test)]
@@ -280,18 +293,18 @@ mod tests {
         Limits { window, ..Limits::new(Mode::Enforce) }
     }
 
-    fn ask(prompt: f32) -> AdmissionRequest {
+    fn request(prompt: f32) -> AdmissionRequest {
         AdmissionRequest::new(NOW, prompt)
     }
 
     fn filled(prompts: &[f32]) -> (Gate, Vec<Slot>) {
         let mut gate = Gate::default();
-        let slots = prompts.iter().map(|&prompt| gate.dispatch(&ask(prompt), 0.0, NOW)).collect();
+        let slots = prompts.iter().map(|&prompt| gate.dispatch(&request(prompt), 0.0, NOW)).collect();
         (gate, slots)
     }
 
     #[test]
-    fn the_window_holds_those_without_a_first_token_and_nobody_else() {
+    fn the_window_counts_only_requests_without_a_first_token() {
         let (mut gate, slots) = filled(&[100.0; 4]);
         assert_eq!(gate.verdict(&limits(4.0), 100.0, 0.0, NOW), GateVerdict::Full);
         assert_eq!(gate.verdict(&limits(5.0), 100.0, 0.0, NOW), GateVerdict::Open);
@@ -301,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn headroom_passes_the_window_by_its_percentage() {
+    fn headroom_exceeds_the_window_by_its_share() {
         let (gate, _) = filled(&[100.0; 10]);
         assert_eq!(gate.verdict(&limits(10.0), 100.0, 0.0, NOW), GateVerdict::Full);
         assert_eq!(gate.verdict(&limits(10.0), 100.0, 0.1, NOW), GateVerdict::Open);
@@ -315,15 +328,15 @@ mod tests {
         assert_eq!(gate.verdict(&limits(4.0), 300.0, 0.0, NOW), GateVerdict::Open);
         assert_eq!(gate.verdict(&limits(4.0), 301.0, 0.0, NOW), GateVerdict::Full);
         let (gate, _) = filled(&[100.0]);
-        assert_eq!(gate.verdict(&limits(4.0), 9e9, 0.0, NOW), GateVerdict::Open, "two long ones may always go");
+        assert_eq!(gate.verdict(&limits(4.0), 9e9, 0.0, NOW), GateVerdict::Open, "two long prompts always fit");
     }
 
     #[test]
-    fn an_idle_backend_takes_anything_and_one_nobody_waits_at_what_fits_its_memory() {
+    fn an_idle_backend_accepts_anything_a_busy_one_what_fits() {
         let capped = Limits { kv_cap: Some(1_000.0), window: 1.0, ..limits(1.0) };
         let mut gate = Gate::default();
         assert_eq!(gate.verdict(&capped, 5_000.0, 0.0, NOW), GateVerdict::Open);
-        let slot = gate.dispatch(&ask(600.0), 0.0, NOW);
+        let slot = gate.dispatch(&request(600.0), 0.0, NOW);
         assert_eq!(gate.verdict(&capped, 401.0, 0.0, NOW), GateVerdict::MemoryBound);
         gate.on_first_token(slot, NOW);
         assert_eq!(gate.verdict(&capped, 400.0, 0.0, NOW), GateVerdict::Open);
@@ -332,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_of_in_flight_holds_all_of_them() {
+    fn a_concurrency_limit_counts_all_in_flight() {
         let (mut gate, slots) = filled(&[1.0; 3]);
         let limits = Limits { window: f64::INFINITY, concurrency: Some(3), ..limits(1.0) };
         slots.iter().for_each(|slot| assert!(gate.on_first_token(*slot, NOW)));
@@ -342,22 +355,22 @@ mod tests {
     }
 
     #[test]
-    fn in_mode_observe_everything_goes() {
+    fn in_mode_observe_everything_is_dispatched() {
         let (gate, _) = filled(&[100.0; 50]);
         assert_eq!(gate.verdict(&Limits::new(Mode::Observe), 100.0, 0.0, NOW), GateVerdict::Open);
     }
 
     #[test]
-    fn a_slot_is_given_back_once_and_means_nothing_afterwards() {
+    fn a_slot_is_released_once_and_means_nothing_afterwards() {
         let (mut gate, slots) = filled(&[100.0, 50.0]);
         gate.on_tokens(slots[0], 7);
         assert_eq!(gate.context(), 157.0);
         let ended = gate.on_end(slots[0]).unwrap();
         assert_eq!(ended.uncharged, 7.0);
         assert_eq!(gate.on_end(slots[0]), None);
-        let reused = gate.dispatch(&ask(10.0), 0.0, NOW);
-        assert_eq!(reused.place, slots[0].place);
-        assert!(!gate.on_first_token(slots[0], NOW), "the old name is not the new one's");
+        let reused = gate.dispatch(&request(10.0), 0.0, NOW);
+        assert_eq!(reused.index, slots[0].index);
+        assert!(!gate.on_first_token(slots[0], NOW), "the old slot is not the new one");
         gate.on_tokens(slots[0], 1_000);
         assert_eq!((gate.context(), gate.awaiting(), gate.awaiting_tokens()), (60.0, 2, 60.0));
     }
@@ -366,7 +379,7 @@ mod tests {
     fn the_oldest_pending_is_the_first_dispatched_that_still_waits() {
         let mut gate = Gate::default();
         let at = |second: u64| Timestamp::from_nanos(second * 1_000_000_000);
-        let slots: Vec<Slot> = (1..=3).map(|second| gate.dispatch(&ask(second as f32), 0.0, at(second))).collect();
+        let slots: Vec<Slot> = (1..=3).map(|second| gate.dispatch(&request(second as f32), 0.0, at(second))).collect();
         gate.on_first_token(slots[1], at(4));
         assert_eq!(gate.oldest_pending(), Some((at(1), 1.0)));
         gate.on_end(slots[0]);
@@ -376,9 +389,9 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_not_streamed_counts_in_flight_and_nothing_else() {
+    fn an_unstreamed_answer_counts_in_flight_only() {
         let mut gate = Gate::default();
-        let slot = gate.dispatch(&AdmissionRequest { streamed: false, ..ask(100.0) }, 0.0, NOW);
+        let slot = gate.dispatch(&AdmissionRequest { streamed: false, ..request(100.0) }, 0.0, NOW);
         assert_eq!((gate.in_flight(), gate.awaiting(), gate.context()), (1, 0, 100.0));
         assert!(!gate.on_first_token(slot, NOW));
         gate.on_end(slot);
@@ -386,13 +399,13 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_those_gone_does_not_grow() {
+    fn ended_requests_behind_a_pending_one_do_not_pile_up() {
         let mut gate = Gate::default();
-        let _stays = gate.dispatch(&ask(1.0), 0.0, NOW);
+        let _stays = gate.dispatch(&request(1.0), 0.0, NOW);
         for _ in 0..10_000 {
-            let slot = gate.dispatch(&ask(1.0), 0.0, NOW);
+            let slot = gate.dispatch(&request(1.0), 0.0, NOW);
             gate.on_end(slot);
         }
-        assert!(gate.pending.len() <= 100 && gate.flights.len() <= 2, "{} {}", gate.pending.len(), gate.flights.len());
+        assert!(gate.pending.len() <= 100 && gate.slots.len() <= 2, "{} {}", gate.pending.len(), gate.slots.len());
     }
 }

@@ -1,40 +1,39 @@
-//! What control publishes for one backend, and admission is to obey: a small value, swapped whole.
+//! What the policy allows at one backend: a small value, replaced as a whole.
 //!
-//! It says what is allowed and what is to be expected, and not why. Nobody has to renew it: a gate whose control stands
-//! still goes on with the last one.
+//! It says what is allowed and what to expect, not why. It does not expire: if the control loop stops, the last limits stay in force.
 
 use crate::vocabulary::mode::Mode;
 use crate::vocabulary::signals::Signals;
 
-/// How much may be dispatched to one backend, and what a request has to expect there.
+/// How much may be dispatched to one backend, and what a request can expect there.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
-    /// Whether they are obeyed.
+    /// Whether the gate applies them.
     pub mode: Mode,
-    /// Dispatched requests without a first token that are allowed at a time, in parts; rounded, and at least one.
+    /// Requests without a first token allowed at a time. A fraction: the gate rounds it, to at least one.
     pub window: f64,
-    /// Most tokens of context in flight; `None` while memory has not shown itself to be the limit.
+    /// Tokens of context allowed in flight; `None` while memory has not proved to be the limit.
     pub kv_cap: Option<f64>,
-    /// Most requests in flight: of policies that know no window.
+    /// Requests allowed in flight, for policies without a window.
     pub concurrency: Option<u32>,
-    /// What the estimate says: what a request has to expect.
+    /// The estimate: what a request can expect.
     pub signals: Signals,
 }
 
 impl Limits {
-    /// What is published before anything is known.
+    /// In force before anything is known.
     pub const fn new(mode: Mode) -> Self {
         Self { mode, window: FIRST_WINDOW, kv_cap: None, concurrency: None, signals: Signals::UNKNOWN }
     }
 
-    /// The window in whole requests; `u32::MAX` for a policy without one.
+    /// The window in whole requests; `u32::MAX` for a policy without a window.
     pub fn first_token_window(&self) -> u32 {
         self.window.round().max(1.0) as u32
     }
 }
 
-/// Small enough for the smallest engine, and it opens by 30 % a tick.
-pub const FIRST_WINDOW: f64 = 4.0;
+/// Requests. Small enough for the smallest engine; the window can grow by 30 % per tick.
+pub(super) const FIRST_WINDOW: f64 = 4.0;
 
 #[cfg(test)]
 mod tests {

@@ -1,26 +1,25 @@
-//! What an operator decides about the queue.
+//! The operator's settings of the queue.
 
 use std::time::Duration;
 
 use crate::vocabulary::class::Class;
 
-/// Of one line; the bounds hold for each backend.
+/// Settings of one backend's queue; the bounds hold for each backend.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
-    /// Most requests that wait. More lets longer bursts in; beyond rate times objective it changes nothing.
+    /// Requests that may wait. A larger value admits longer bursts; beyond rate times objective it has no effect.
     pub max_requests: usize,
-    /// Most bytes of bodies that wait.
+    /// Bytes of bodies that may wait.
     pub max_bytes: u64,
-    /// Most a request without an objective waits.
+    /// How long a request without an objective may wait.
     pub max_wait: Duration,
     /// Whether a request's own prompt length counts where prompts are most of the work: more goodput, at the cost of long
     /// prompts.
     pub length_aware: bool,
-    /// What each class may.
     pub classes: Classes,
 }
 
-/// What each class may.
+/// The settings of every class.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Classes {
     /// [`Class::System`].
@@ -33,15 +32,15 @@ pub struct Classes {
     pub bulk: ClassSettings,
 }
 
-/// What one class may.
+/// The settings of one class.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ClassSettings {
-    /// Share of the dispatches that it gets when it waits, whoever stands before it; 0 to 1. Its head waits for no more
-    /// than 1/share dispatches of others. 0 lets earlier classes starve it.
+    /// Share of the dispatches that it receives while it waits, whatever the earlier classes send; 0 to 1. Its head waits for at most
+    /// 1/share dispatches of others. 0 lets earlier classes starve it.
     pub share: f64,
-    /// Share of the queue's bounds that it may fill; 0 to 1. 0 sends away whoever is not dispatched at once.
+    /// Share of the queue's bounds that it may fill; 0 to 1. 0 refuses every request that is not dispatched at once.
     pub queue: f64,
-    /// By how much it may pass the window; 0.1 is ten per cent.
+    /// By how much it may exceed the window; 0.1 is 10 %.
     pub headroom: f64,
 }
 
@@ -69,7 +68,6 @@ impl Default for Classes {
 }
 
 impl Classes {
-    /// Of one class.
     pub const fn of(&self, class: Class) -> &ClassSettings {
         match class {
             Class::System => &self.system,

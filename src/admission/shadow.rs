@@ -1,29 +1,35 @@
-//! What a gate would have done, in mode observe: the same requests through a queue that nobody stands in.
+//! What enforcement would have refused, in mode observe: the same requests, in a queue that holds no real request.
 //!
-//! Everything is dispatched as it arrives, so the engine holds a backlog that a gate would have kept. The shadow has a [`Line`] of
-//! its own, the code that enforces, and a window that it moves as control does. Its engine starts work at the moments at which
-//! the real one does: each first token that comes is that of the oldest pending request of the shadow, whoever it was
-//! really for. Under load both engines start at the same rate, the engine's capacity, and what the shadow sheds is the rest;
-//! where the engine keeps up, both hold the same requests. The shadow never holds more than the engine does, so what it was not
-//! told of (a request that failed, a sample that was lost) cannot stay in it.
+//! In mode observe every request is dispatched on arrival, so the engine holds a backlog that a gate would have kept. The shadow has
+//! a [`BackendQueue`] of its own, the code that enforces, and a window that moves as the policy moves it. Its simulated engine starts
+//! work at the moments at which the real one does: each first token counts as that of the shadow's oldest pending request, whichever
+//! request it belongs to. Under load both engines start at the same rate, the engine's capacity, and the shadow sheds the rest; where
+//! the engine keeps up, both hold the same requests. The shadow never holds more than the engine does, so a request whose end it did
+//! not see (a failure, a lost sample) cannot stay in it.
 //!
-//! Limitations: an engine that its backlog makes slower (one that preempts) is taken as it is with it, so the count is too
-//! high there, and the KV cap is not simulated. Clients that would have come back are not. Answers that are not
-//! streamed are let through. Tenants are not told apart. A first token is never credited sooner than the load-unloaded time, but
-//! up to one that the window would have delayed.
+//! Limitations: an engine that preempts under its backlog is taken as slow as it is with the backlog, so the count is too high there.
+//! The KV cap, retries of refused clients and tenants are not simulated, and answers that are not streamed are let through. A first
+//! token never counts sooner than the unloaded time, but may count for a request that the window would have delayed.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::policy::first_token_window::{FirstTokenWindow, StageView};
-use super::{AdmissionRequest, BackendQueue, Class, Dequeued, Limits, Mode, Offered, Settings, Signals, Slot, Tenant};
+use super::gate::Slot;
+use super::limits::Limits;
+use super::policy::first_token_window::FirstTokenWindow;
+use super::queue::backend_queue::{BackendQueue, Dequeued, Offered};
+use super::request::{AdmissionRequest, Tenant};
+use super::settings::Settings;
 use crate::estimate::Estimator;
 use crate::measure::{Sample, What};
 use crate::vocabulary::average::{DecayingRate, Moments, Smoothed};
+use crate::vocabulary::class::Class;
+use crate::vocabulary::mode::Mode;
+use crate::vocabulary::signals::Signals;
 use crate::vocabulary::time::Timestamp;
 use crate::vocabulary::would_shed::WouldShed;
 
-/// One backend's shadow; told everything its estimator is told, after it.
+/// The shadow of one backend. It receives every sample and tick after the estimator.
 #[derive(Debug)]
 pub struct Shadow {
     slo: Duration,
@@ -32,7 +38,7 @@ pub struct Shadow {
     window: FirstTokenWindow,
     pending: VecDeque<ShadowRequest>,
     stage: FirstTokenStage,
-    /// First tokens of the engine that were passed on.
+    /// The engine's first tokens that were applied.
     followed: u64,
     would_shed: WouldShed,
 }
@@ -44,22 +50,22 @@ struct ShadowRequest {
     prompt: f64,
 }
 
-/// The shadow's first-token stage: the engine's own has seen the backlog.
+/// The shadow's times to first token; the engine's own include the backlog.
 #[derive(Debug)]
 struct FirstTokenStage {
     /// Seconds from dispatch to first token.
     recent: Smoothed,
-    /// What of it is beyond the load-unloaded time.
+    /// Seconds beyond the unloaded time.
     excess: Moments,
     starts: DecayingRate,
-    /// First tokens per second of the time in which somebody was pending, `mu`.
+    /// First tokens per second of the time in which a request was pending, `mu`.
     busy_starts: DecayingRate,
     busy: f64,
     busy_since: Option<f64>,
 }
 
 impl Shadow {
-    /// Nobody has arrived; `slo` is the objective for arrival to first token.
+    /// `slo` is the objective from arrival to first token.
     pub fn new(settings: Settings, slo: Duration) -> Self {
         Self {
             slo,
@@ -73,7 +79,7 @@ impl Shadow {
         }
     }
 
-    /// Takes in what `estimator` was just told.
+    /// Call it after `estimator` received the same sample.
     pub fn on_sample(&mut self, sample: &Sample, estimator: &Estimator) {
         let now = sample.at;
         match sample.what {
@@ -87,31 +93,24 @@ impl Shadow {
         self.followed = estimator.starts();
     }
 
-    /// Time has passed; call it every 100 ms.
+    /// Call it every 100 ms.
     pub fn on_tick(&mut self, now: Timestamp, estimator: &Estimator) {
         self.settle(now, estimator);
         let gate_stats = self.queue.gate_stats(now);
         self.limits.signals = self.stage.signals(estimator.signals(), seconds(now));
-        if gate_stats.refused && gate_stats.queued > 0 {
-            let Signals { recent_ttft, start_rate, ttft_target, .. } = self.limits.signals;
-            self.window.on_refusal(&StageView {
-                latency: recent_ttft.max(gate_stats.oldest_pending),
-                start_rate,
-                ttft_target,
-            });
-        }
+        self.window.on_tick(&self.limits.signals, &gate_stats);
         self.limits.window = self.window.size();
         self.advance(now);
     }
 
-    /// What was counted so far.
+    /// The counts so far.
     pub fn would_shed(&self) -> WouldShed {
         self.would_shed
     }
 
     fn on_arrival(&mut self, prompt: f64, class: Class, now: Timestamp) {
         let prompt32 = prompt as f32;
-        let ask = AdmissionRequest {
+        let request = AdmissionRequest {
             arrived: now,
             prompt: prompt32,
             bytes: 0,
@@ -120,14 +119,14 @@ impl Shadow {
             slo: Some(self.slo),
             streamed: true,
         };
-        match self.queue.offer(&self.limits, ask, || class, now) {
+        match self.queue.offer(&self.limits, request, || class, now) {
             Offered::Dispatched(slot) => self.on_dispatch(slot, prompt, now),
             Offered::Queued(_) => self.advance(now),
             Offered::Shed(shed) => self.would_shed.add(class, shed.reason),
         }
     }
 
-    /// The engine starts the next request; in the shadow that is its oldest.
+    /// The engine starts a request; in the shadow that is the oldest one.
     fn on_first_token(&mut self, now: Timestamp) {
         let Some(request) = self.pending.pop_front() else { return };
         let unloaded = self.limits.signals.unloaded_ttft(request.prompt);
@@ -138,10 +137,10 @@ impl Shadow {
         self.advance(now);
     }
 
-    /// What the engine no longer holds is not waiting here either.
+    /// Drops requests that the engine no longer holds.
     fn settle(&mut self, now: Timestamp, estimator: &Estimator) {
-        let there = estimator.waiting() as usize;
-        while self.pending.len() + self.queue.queued() > there {
+        let waiting = estimator.waiting() as usize;
+        while self.pending.len() + self.queue.queued() > waiting {
             match self.pending.pop_front() {
                 Some(request) => self.end(request, now),
                 None if self.queue.take_next().is_none() => break,
@@ -153,7 +152,7 @@ impl Shadow {
 
     fn advance(&mut self, now: Timestamp) {
         let (mut dispatched, would_shed) = (Vec::new(), &mut self.would_shed);
-        self.queue.advance(&self.limits, now, &mut |class, call| match call {
+        self.queue.advance(&self.limits, now, &mut |class, dequeued| match dequeued {
             Dequeued::Dispatch(slot) => dispatched.push(slot),
             Dequeued::Shed(shed) => would_shed.add(class, shed.reason),
         });
@@ -202,7 +201,7 @@ impl FirstTokenStage {
         self.busy_since = None;
     }
 
-    /// The engine's signals, with this stage in place of the engine's.
+    /// The engine's signals, with the shadow's own times to first token.
     fn signals(&self, engine: Signals, now: f64) -> Signals {
         Signals {
             excess_ttft: self.excess.mean,
@@ -210,7 +209,7 @@ impl FirstTokenStage {
             busy_start_rate: self.busy_starts.at(self.busy_time(now)),
             start_rate: self.starts.at(now),
             recent_ttft: self.recent.value(),
-            knee_in_flight: None, // streams that decode are not followed
+            knee_in_flight: None, // decoding streams are not followed
             ..engine
         }
     }
@@ -232,13 +231,13 @@ mod tests {
     use crate::vocabulary::shed_reason::ShedReason;
 
     /// An engine that starts the oldest of its requests every `1/rate` seconds and ends it at once, offered `load` per second for
-    /// a minute: the share that would have been shed.
+    /// 60 s: the share that would have been shed.
     fn shed_at(load: f64, rate: f64) -> f64 {
         let slo = Duration::from_secs(1);
         let mut estimator =
             Estimator::new(Estimated { slo_ttft: slo, engine: EngineLimits::default() }, Timestamp::ZERO);
         let mut shadow = Shadow::new(Settings::default(), slo);
-        let tell = |seconds: f64, request, what, estimator: &mut Estimator, shadow: &mut Shadow| {
+        let sample = |seconds: f64, request, what, estimator: &mut Estimator, shadow: &mut Shadow| {
             let at = Timestamp::from_nanos((seconds * 1e9) as u64);
             let sample = Sample { at, request: RequestKey(request), what };
             estimator.on_sample(&sample);
@@ -248,21 +247,21 @@ mod tests {
         for millisecond in 0..60_000_u32 {
             let now = f64::from(millisecond) * 1e-3;
             if now * load >= offered as f64 {
-                tell(
+                sample(
                     now,
                     offered,
                     What::Offered { prompt: Some(100), stream: true, priority: Class::Interactive },
                     &mut estimator,
                     &mut shadow,
                 );
-                tell(now, offered, What::Admitted, &mut estimator, &mut shadow);
+                sample(now, offered, What::Admitted, &mut estimator, &mut shadow);
                 next_start = if started == offered { now + 1.0 / rate } else { next_start };
                 offered += 1;
             }
             if started < offered && now >= next_start {
-                tell(now, started, What::Emission { tokens: 1, limited: false }, &mut estimator, &mut shadow);
+                sample(now, started, What::Emission { tokens: 1, limited: false }, &mut estimator, &mut shadow);
                 let finished = What::Finished { completed: true, input: None, output: None, cached: None };
-                tell(now, started, finished, &mut estimator, &mut shadow);
+                sample(now, started, finished, &mut estimator, &mut shadow);
                 (started, next_start) = (started + 1, next_start + 1.0 / rate);
             }
             if millisecond % 100 == 0 {
@@ -273,7 +272,7 @@ mod tests {
         }
         let shed = shadow.would_shed();
         let reasons = ShedReason::ALL.map(|reason| shed.of(Class::Interactive, reason));
-        assert_eq!(reasons.iter().sum::<u64>(), shed.total(), "all in their own class");
+        assert_eq!(reasons.iter().sum::<u64>(), shed.total(), "all in their class");
         shed.total() as f64 / offered as f64
     }
 
@@ -284,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn below_the_capacity_nobody_would_have_been() {
+    fn below_the_capacity_none_would_have_been_shed() {
         assert_eq!(shed_at(14.0, 20.0), 0.0);
     }
 }

@@ -1,14 +1,13 @@
-//! A refusal, as a value that says when to come back.
+//! A refusal: why, and when the client should retry.
 
 use std::time::Duration;
 
 use crate::vocabulary::shed_reason::ShedReason;
 
-/// A request that is not dispatched.
+/// A request that was refused before its dispatch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shed {
-    /// Why.
     pub reason: ShedReason,
-    /// When to come back: whole seconds, paced so that those refused do not come back together.
+    /// When to retry: whole seconds, different for each refusal so that refused clients do not return together.
     pub retry_after: Duration,
 }

@@ -93,7 +93,10 @@ impl Backends {
                 handle.leaving_since = Some(now);
                 handle.health_check.abort();
                 self.proxy.pool.drain(handle.backend.id, now);
-                tracing::info!(backend = handle.name(), "a backend leaves: it takes nothing more, its streams go on");
+                tracing::info!(
+                    backend = handle.name(),
+                    "a backend was taken out of the configuration: it gets no new requests, its streams continue"
+                );
             }
         }
     }
@@ -112,7 +115,7 @@ impl Backends {
         self.set_target(&backend);
         self.monitor.start_reading(&backend);
         proxy.pool.reinstate(id, proxy.clock.now());
-        tracing::info!(backend = config.name, url = %config.url, "a backend came");
+        tracing::info!(backend = config.name, url = %config.url, "a backend was added");
         Some(self.handle(backend))
     }
 
@@ -158,7 +161,7 @@ impl Backends {
             if removed {
                 self.monitor.stop_reading(id);
                 self.monitor.send(Command::RemoveBackend(id));
-                tracing::info!(backend = handle.name(), "a backend is gone");
+                tracing::info!(backend = handle.name(), "a backend was removed");
             }
             !removed
         });

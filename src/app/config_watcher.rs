@@ -45,14 +45,18 @@ impl ConfigWatcher {
             if watcher.is_err() {
                 tracing::warn!(
                     seconds = POLL.as_secs(),
-                    "the folder of the configuration cannot be watched; it is looked at now and then"
+                    "the folder of the configuration cannot be watched; the file is read at intervals instead"
                 );
             }
             // The file may have changed between the start and the watch.
             reloader.reload_if_changed("watch");
             watch(&events, &reloader);
         });
-        let thread = thread.inspect_err(|error| tracing::warn!(%error, "nobody watches the configuration")).ok();
+        let thread = thread
+            .inspect_err(
+                |error| tracing::warn!(%error, "the configuration is not watched: its thread could not be started"),
+            )
+            .ok();
         Some(Self { stop, thread })
     }
 }

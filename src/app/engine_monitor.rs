@@ -108,7 +108,7 @@ impl Drop for EngineMonitor {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the watching thread ended in a panic");
+            tracing::error!("the thread of the control loop ended in a panic");
         }
     }
 }

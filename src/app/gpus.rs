@@ -47,7 +47,7 @@ pub async fn log_shifts(monitor: MonitorHandle, clock: Clock) {
                     backend = &**name,
                     kind = new.kind.word(),
                     throttling,
-                    "the engine is no longer what it was: its knee has moved"
+                    "the knee of the engine has moved"
                 );
             }
             *logged = shift.or(*logged);
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn the_only_backend_on_this_machine_has_all_gpus_unless_it_names_some() {
+    fn the_only_local_backend_has_all_gpus_unless_it_names_some() {
         assert_eq!(of("  - {url: 'http://127.0.0.1:8200'}"), [GpuSelection::All]);
         assert_eq!(of("  - {url: 'http://localhost:8200'}"), [GpuSelection::All]);
         let named = of("  - {url: 'http://127.0.0.1:8200', gpu: [1]}");
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_several_and_one_elsewhere_have_none_unless_they_name_some() {
+    fn other_backends_have_only_the_gpus_that_they_name() {
         let none = GpuSelection::Selected(Vec::new());
         assert!(of("  - {url: 'http://10.0.0.1:8200'}").iter().all(|whose| *whose == none));
         let two = of("  - {url: 'http://127.0.0.1:8200'}\n  - {url: 'http://127.0.0.1:8201', gpu: [1]}");

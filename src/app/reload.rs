@@ -150,7 +150,7 @@ impl Reloader {
         tracing::info!(asked, changed, "the configuration was reloaded");
         if !done.needs_restart.is_empty() {
             let settings = done.needs_restart.join(" ");
-            tracing::warn!(settings, "these settings need a restart; until then they stay as they were");
+            tracing::warn!(settings, "these settings need a restart; until then the old values apply");
         }
         done
     }
@@ -205,21 +205,11 @@ impl ReloadParts {
 /// Mistakes that are logged; the answer to a POST has all.
 const MAX_LOGGED: usize = 20;
 
-/// The configuration in force after `new` was read in place of `old`: a running process changes these settings only.
+/// The configuration in force after `new` was read in place of `old`: a running process changes the settings of `RELOADED` only.
 fn in_force(old: &Config, new: &Config) -> Config {
     let mut next = old.clone();
-    next.mode = new.mode;
-    next.slo = new.slo;
-    next.slo_routes.clone_from(&new.slo_routes);
-    next.balance = new.balance;
-    next.admission.clone_from(&new.admission);
-    next.control = new.control;
-    next.drain.clone_from(&new.drain);
-    next.log.level = new.log.level;
-    next.metrics.passthrough = new.metrics.passthrough;
-    next.limits.clone_from(&new.limits);
+    RELOADED.iter().for_each(|(_, apply)| apply(&mut next, new));
     next.limits.max_connections = old.limits.max_connections;
-    next.backends.clone_from(&new.backends);
     for server in &mut next.backends {
         // The thread that reads GPUs takes their backends at the start.
         let before = old.backends.iter().find(|before| before.name == server.name);
@@ -227,6 +217,24 @@ fn in_force(old: &Config, new: &Config) -> Config {
     }
     next
 }
+
+/// The settings that a reload applies, and what takes each one over. `limits.max_connections` and `gpu` of a backend are left as
+/// they were.
+const RELOADED: [(&str, fn(&mut Config, &Config)); 10] = [
+    ("mode", |next, new| next.mode = new.mode),
+    ("slo", |next, new| {
+        next.slo = new.slo;
+        next.slo_routes.clone_from(&new.slo_routes);
+    }),
+    ("backends", |next, new| next.backends.clone_from(&new.backends)),
+    ("balance", |next, new| next.balance = new.balance),
+    ("admission", |next, new| next.admission.clone_from(&new.admission)),
+    ("control", |next, new| next.control = new.control),
+    ("limits", |next, new| next.limits.clone_from(&new.limits)),
+    ("drain", |next, new| next.drain.clone_from(&new.drain)),
+    ("log.level", |next, new| next.log.level = new.log.level),
+    ("metrics.passthrough", |next, new| next.metrics.passthrough = new.metrics.passthrough),
+];
 
 /// Paths of the settings in which the two differ. Backends are matched by their names.
 fn differing(one: &Config, other: &Config) -> Vec<String> {
@@ -264,5 +272,27 @@ fn compare(path: &str, one: &Value, other: &Value, found: &mut Vec<String>) {
         }
         _ if one != other => found.push(path.to_owned()),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sections that only a start reads, or of which a reload applies single keys.
+    const NEEDS_RESTART: [&str; 10] =
+        ["version", "listen", "workers", "probe", "gpu", "admin", "log", "otlp", "metrics", "journal"];
+
+    #[test]
+    fn every_section_either_reloads_or_needs_a_restart() {
+        let schema = crate::config::schema::schema();
+        let sections: std::collections::BTreeSet<&str> =
+            schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+        let whole = RELOADED.iter().map(|(path, _)| *path).filter(|path| !path.contains('.'));
+        assert_eq!(whole.chain(NEEDS_RESTART).collect::<std::collections::BTreeSet<_>>(), sections);
+        assert_eq!(sections.len(), 18, "a section is in both lists");
+        for path in RELOADED.iter().map(|(path, _)| path.replace('.', "/properties/")) {
+            assert!(schema.pointer(&format!("/properties/{path}")).is_some(), "{path} is not in the schema");
+        }
     }
 }

@@ -148,7 +148,7 @@ fn proxy_state(
     let sink = journal.map(JournalSender::sender);
     let targets = Targets::new(backends.len());
     backends.iter().for_each(|backend| targets.set(backend.id, backend.target()));
-    let pool = Pool::with_places(config.balance, config.backends.len(), backends.len(), config.admission.settings());
+    let pool = Pool::with_capacity(config.balance, config.backends.len(), backends.len(), config.admission.settings());
     ProxyState {
         clock,
         limits: ArcSwap::from_pointee(config.limits.clone()),

@@ -1,6 +1,6 @@
 //! `weir analyze`: reads results of load generators, has them judged, writes the report.
 //!
-//! It holds the files and the terminal; what is read and how it is judged is `offline`'s business.
+//! It holds the files and the terminal; what is read and how it is judged lies in `offline`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 
-use super::value_enums::{FormatWord, LangWord, MeasurementRefused};
+use super::value_enums::{FormatArg, LangArg, MeasurementRefused};
 use crate::offline::import::{self, Problem};
 use crate::offline::sweep::{Objectives, Sweep};
 use crate::offline::{Analysis, report};
@@ -17,16 +17,16 @@ use crate::sweep::parts::{self, Merged};
 
 /// Flags of `weir analyze`.
 #[derive(Debug, Args)]
-pub struct Analyze {
+pub struct AnalyzeArgs {
     /// Results of vLLM, SGLang, AIPerf, GenAI-Perf, GuideLLM, inference-perf, llmperf or weir, or CSV; folders are searched
     #[arg(value_name = "FILE|DIR", required = true)]
     pub paths: Vec<PathBuf>,
     /// Language of the report
     #[arg(long, value_enum, default_value_t)]
-    pub lang: LangWord,
+    pub lang: LangArg,
     /// Form of the report
     #[arg(long, value_enum, default_value_t)]
-    pub format: FormatWord,
+    pub format: FormatArg,
     /// File for the report, in place of standard output
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
@@ -45,7 +45,7 @@ pub struct Analyze {
 ///
 /// # Errors
 /// [`Refused`] when no sweep supports a verdict; else when nothing could be read or the report not be written.
-pub fn run(flags: &Analyze) -> anyhow::Result<()> {
+pub fn run(flags: &AnalyzeArgs) -> anyhow::Result<()> {
     let folders = parts::find(&flags.paths);
     let mut found =
         if folders.is_empty() { import::read(&flags.paths) } else { import::read_beside(&flags.paths, &folders) };

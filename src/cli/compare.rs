@@ -6,13 +6,13 @@ use clap::Args;
 
 use super::analyze::{gpus, with_gpus, write};
 use super::plan::one;
-use super::value_enums::{FormatWord, LangWord, MeasurementRefused};
+use super::value_enums::{FormatArg, LangArg, MeasurementRefused};
 use crate::offline::compare::compare;
 use crate::offline::{JudgedSweep, report};
 
 /// Flags of `weir compare`.
 #[derive(Debug, Args)]
-pub struct Compare {
+pub struct CompareArgs {
     /// Results of the system to compare with: any that `weir analyze` reads
     #[arg(value_name = "BASE")]
     pub base: PathBuf,
@@ -33,10 +33,10 @@ pub struct Compare {
     pub sweep: Option<String>,
     /// Language of the report
     #[arg(long, value_enum, default_value_t)]
-    pub lang: LangWord,
+    pub lang: LangArg,
     /// Form of the report
     #[arg(long, value_enum, default_value_t)]
-    pub format: FormatWord,
+    pub format: FormatArg,
     /// File for the report, in place of standard output
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
@@ -46,7 +46,7 @@ pub struct Compare {
 ///
 /// # Errors
 /// [`Refused`] when a side does not carry a comparison; else when nothing could be read or the report not be written.
-pub fn run(flags: &Compare) -> anyhow::Result<()> {
+pub fn run(flags: &CompareArgs) -> anyhow::Result<()> {
     let base = sized(one(&flags.base, flags.base_sweep.as_deref())?, flags.base_gpus);
     let mut candidates: Vec<(String, JudgedSweep)> = Vec::new();
     for (number, path) in flags.candidates.iter().enumerate() {

@@ -12,7 +12,7 @@ use crate::config::{reference, schema};
 
 /// Flags of `weir schema`.
 #[derive(Debug, Args)]
-pub struct SchemaFlags {
+pub struct SchemaArgs {
     /// Form of the answer
     #[arg(long, value_enum, default_value_t = SchemaForm::Json)]
     pub format: SchemaForm,
@@ -38,13 +38,13 @@ pub struct CompletionsArgs {
 
 /// Flags of `weir man`.
 #[derive(Debug, Args)]
-pub struct Man {
+pub struct ManArgs {
     /// Write a page for every command into this directory, instead of weir(1) to standard output
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 }
 
-pub(super) fn schema(flags: &SchemaFlags) -> anyhow::Result<()> {
+pub(super) fn schema(flags: &SchemaArgs) -> anyhow::Result<()> {
     write(match flags.format {
         SchemaForm::Json => format!("{:#}\n", schema::schema()),
         SchemaForm::Yaml => reference::yaml(),
@@ -58,7 +58,7 @@ pub(super) fn completions(flags: &CompletionsArgs) -> anyhow::Result<()> {
     write(script)
 }
 
-pub(super) fn man(flags: &Man) -> anyhow::Result<()> {
+pub(super) fn man(flags: &ManArgs) -> anyhow::Result<()> {
     if let Some(folder) = &flags.out {
         std::fs::create_dir_all(folder)
             .and_then(|()| clap_mangen::generate_to(Cli::command(), folder))

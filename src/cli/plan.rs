@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::analyze::{complain, gpus, write};
-use super::value_enums::{FormatWord, LangWord, MeasurementRefused};
+use super::value_enums::{FormatArg, LangArg, MeasurementRefused};
 use crate::offline::plan::{self, NoPlan, PlanRequest};
 use crate::offline::verdict::VerdictKind;
 use crate::offline::{Analysis, JudgedSweep, import, report};
@@ -37,10 +37,10 @@ pub struct PlanArgs {
     pub sweep: Option<String>,
     /// Language of the plan
     #[arg(long, value_enum, default_value_t)]
-    pub lang: LangWord,
+    pub lang: LangArg,
     /// Form of the plan
     #[arg(long, value_enum, default_value_t)]
-    pub format: FormatWord,
+    pub format: FormatArg,
     /// File for the plan, in place of standard output
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,

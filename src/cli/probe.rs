@@ -1,7 +1,6 @@
-//! `weir probe`: asks a running weir to find its knee with synthetic load, to stop it, or how it goes.
+//! `weir probe`: starts, stops and shows synthetic load in a running weir, through its admin port.
 //!
-//! It talks to the admin port and holds no load of its own: what may be sent, and when it ends, is decided where clients are
-//! seen.
+//! Absent: load. The running weir decides what it sends and when it ends.
 
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use crate::load::client::LoadTarget;
 
 /// Flags of `weir probe`.
 #[derive(Clone, Debug, Args)]
-pub struct Probe {
+pub struct ProbeArgs {
     /// What to do
     #[arg(value_enum)]
     pub act: ProbeAct,
@@ -44,7 +43,7 @@ pub enum ProbeAct {
 ///
 /// # Errors
 /// The port cannot be asked or says no; [`Refused`] when a run that was waited for found no knee.
-pub fn run(flags: &Probe) -> anyhow::Result<()> {
+pub fn run(flags: &ProbeArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let target = LoadTarget::resolve(&flags.admin).await?;
@@ -64,7 +63,7 @@ pub fn run(flags: &Probe) -> anyhow::Result<()> {
     })
 }
 
-async fn ask(target: &LoadTarget, flags: &Probe, act: ProbeAct) -> anyhow::Result<Value> {
+async fn ask(target: &LoadTarget, flags: &ProbeArgs, act: ProbeAct) -> anyhow::Result<Value> {
     let (method, path) = match act {
         ProbeAct::Start => (http::Method::POST, "/probe?set=start"),
         ProbeAct::Stop => (http::Method::POST, "/probe?set=stop"),

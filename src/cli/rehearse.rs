@@ -1,6 +1,6 @@
 //! `weir rehearse`: reads files, has them played, prints what came out.
 //!
-//! It holds the files and the terminal; what is played and how it is judged is `rehearsal`'s business.
+//! It holds the files and the terminal; what is simulated and how it is judged lies in `simulation`.
 
 use std::fs;
 use std::num::NonZeroUsize;
@@ -15,12 +15,12 @@ use crate::engine::profile::Profile;
 use crate::estimate::{EngineLimits, Settings};
 use crate::simulation;
 use crate::simulation::scenario::Subject;
-use crate::simulation::{Machine, Rivals, Scenario, Selection, SimulationChart, Truth, Truths, report};
+use crate::simulation::{LimiterComparison, Machine, Scenario, Selection, SimulationChart, Truth, Truths, report};
 use crate::vocabulary::time::Timestamp;
 
 /// Flags of `weir rehearse`.
 #[derive(Debug, Args)]
-pub struct Rehearse {
+pub struct RehearseArgs {
     /// Scenario files, or folders of them
     #[arg(value_name = "SCENARIO", required_unless_present_any = ["truth", "journal"])]
     pub scenarios: Vec<PathBuf>,
@@ -71,7 +71,7 @@ pub struct Unmet {
 ///
 /// # Errors
 /// A file that cannot be read or says nothing sensible; [`Unmet`] when an expectation was not met.
-pub fn run(flags: &Rehearse) -> anyhow::Result<()> {
+pub fn run(flags: &RehearseArgs) -> anyhow::Result<()> {
     if !flags.truth.is_empty() {
         return truths(&flags.truth);
     }
@@ -85,7 +85,7 @@ pub fn run(flags: &Rehearse) -> anyhow::Result<()> {
     }
     let choice = Selection { engines: flags.engine.clone(), seeds: flags.seed.map(|seed| vec![seed]) };
     if flags.rivals {
-        print!("{}", Rivals::compare(&scenarios, &choice, &mut Truths::kept(), threads()).page());
+        print!("{}", LimiterComparison::compare(&scenarios, &choice, &mut Truths::kept(), threads()).page());
         return Ok(());
     }
     let findings = simulation::rehearse(&scenarios, &choice, &mut Truths::kept(), threads());
@@ -94,8 +94,8 @@ pub fn run(flags: &Rehearse) -> anyhow::Result<()> {
     if unmet == 0 { Ok(()) } else { Err(Unmet { unmet, all: findings.len() }.into()) }
 }
 
-impl Rehearse {
-    /// What the estimator is told when a journal is replayed.
+impl RehearseArgs {
+    /// The estimator's settings for the replay of a journal.
     fn settings(&self) -> Settings {
         let (max_num_seqs, kv_tokens) = (self.max_num_seqs, self.kv_tokens);
         let engine = EngineLimits { max_num_seqs, kv_tokens, max_num_batched_tokens: self.max_num_batched_tokens };
@@ -104,7 +104,7 @@ impl Rehearse {
 }
 
 /// Draws into `file`, and says on standard error when the state changed and why.
-fn draw(scenarios: &[Scenario], flags: &Rehearse, file: &Path) -> anyhow::Result<()> {
+fn draw(scenarios: &[Scenario], flags: &RehearseArgs, file: &Path) -> anyhow::Result<()> {
     let [scenario] = scenarios else { anyhow::bail!("--svg draws one scenario, not {}", scenarios.len()) };
     let wanted = |subject: &&Subject| flags.engine.is_empty() || flags.engine.contains(&subject.name);
     let subject = scenario.engines.iter().find(wanted).context("the scenario has no such engine")?;

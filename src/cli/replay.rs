@@ -1,6 +1,6 @@
 //! `weir rehearse --journal FILE`: a recorded journal goes through the estimator again, and its verdicts are printed.
 //!
-//! It holds the file and the words; what is replayed, and in which order, is `rehearsal::journal`'s business. The whole file
+//! It holds the file and the words; what is replayed, and in which order, lies in `simulation::journal`. The whole file
 //! is in memory while it is replayed, because a journal is in the order of its requests' ends.
 
 use std::fmt::Write as _;
@@ -31,7 +31,7 @@ pub fn run(file: &Path, settings: &Settings) -> anyhow::Result<String> {
             let _ = writeln!(out, "process {} of {}", number + 1, lives.len());
         }
         for (backend, outcome) in journal::replay(life, settings) {
-            let _ = tell(&mut out, backend, &outcome);
+            let _ = write_outcome(&mut out, backend, &outcome);
         }
     }
     Ok(out)
@@ -55,7 +55,7 @@ fn read(file: &Path) -> anyhow::Result<Vec<JournalRecord>> {
     Ok(records)
 }
 
-fn tell(out: &mut String, backend: &str, outcome: &SimulationOutcome) -> std::fmt::Result {
+fn write_outcome(out: &mut String, backend: &str, outcome: &SimulationOutcome) -> std::fmt::Result {
     writeln!(out, "{backend}")?;
     for change in &outcome.transitions {
         let at = change.at.since(Timestamp::ZERO).as_secs_f64();

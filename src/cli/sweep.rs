@@ -15,7 +15,7 @@ use tokio::sync::watch as channel;
 
 use self::files::SweepFolder;
 use self::watch::Watcher;
-use super::value_enums::{FormatWord, LangWord, MeasurementRefused};
+use super::value_enums::{FormatArg, LangArg, MeasurementRefused};
 use crate::load::body::Api;
 use crate::load::client::LoadTarget;
 use crate::load::schedule::Rate;
@@ -29,7 +29,7 @@ use crate::sweep::search::SearchLoad;
 
 /// Flags of `weir sweep`.
 #[derive(Clone, Debug, Args)]
-pub struct SweepFlags {
+pub struct SweepArgs {
     /// Address of the server, http://HOST:PORT
     #[arg(long, value_name = "URL")]
     pub target: String,
@@ -116,10 +116,10 @@ pub struct SweepFlags {
     pub out: Option<PathBuf>,
     /// Language of the report
     #[arg(long, value_enum, default_value_t)]
-    pub lang: LangWord,
+    pub lang: LangArg,
     /// Form of the report on standard output
     #[arg(long, value_enum, default_value_t)]
-    pub format: FormatWord,
+    pub format: FormatArg,
 }
 
 /// `--arrivals`, as typed.
@@ -139,7 +139,7 @@ pub enum ArrivalsWord {
 /// # Errors
 /// [`Refused`] when no level says anything about the server, or together they support no verdict; else when the target or a
 /// file cannot be used.
-pub fn run(flags: &SweepFlags) -> anyhow::Result<()> {
+pub fn run(flags: &SweepArgs) -> anyhow::Result<()> {
     let mut order = order::of(flags)?;
     // More streams than descriptors would end a level as client-limited; what the system allows is asked for once.
     let _ = rlimit::increase_nofile_limit(MOST_DESCRIPTORS);
@@ -153,7 +153,7 @@ pub fn run(flags: &SweepFlags) -> anyhow::Result<()> {
         if flags.model.is_none()
             && let Some(model) = target.first_model(flags.dialect).await
         {
-            order.level.form.model = model;
+            order.level.template.model = model;
         }
         let (sender, stop) = channel::channel(false);
         tokio::spawn(async move {
@@ -183,7 +183,7 @@ pub fn run(flags: &SweepFlags) -> anyhow::Result<()> {
 }
 
 /// Writes the files and the report, and says whether there was anything to report.
-fn finish(flags: &SweepFlags, swept: &Swept, began: String, folder: Option<SweepFolder>) -> anyhow::Result<()> {
+fn finish(flags: &SweepArgs, swept: &Swept, began: String, folder: Option<SweepFolder>) -> anyhow::Result<()> {
     eprintln!("{}", watch::ending(swept));
     if swept.end == SweepEnd::NoAnswer {
         anyhow::bail!("{} answers no request: see that the server runs, its --model and its --dialect", flags.target);
@@ -219,7 +219,7 @@ pub(super) fn write_merged(out: &std::path::Path, merged: &Merged, lang: report:
 }
 
 /// Open and closed levels are two sweeps; the one that answers the question comes first.
-fn sweeps(flags: &SweepFlags, swept: &Swept, began: &str) -> Vec<Sweep> {
+fn sweeps(flags: &SweepArgs, swept: &Swept, began: &str) -> Vec<Sweep> {
     let of = |id: &str, wanted: fn(SearchLoad) -> bool| Sweep {
         id: id.to_owned(),
         environment: flags.environment(began),
@@ -247,7 +247,7 @@ fn reported(load: SearchLoad) -> crate::offline::sweep::LevelLoad {
     }
 }
 
-impl SweepFlags {
+impl SweepArgs {
     fn environment(&self, began: &str) -> Environment {
         let law = match self.arrivals {
             _ if self.trace.is_some() => "trace".to_owned(),
@@ -321,7 +321,7 @@ impl SweepFlags {
     }
 }
 
-/// For whoever does not want to wait for files and report.
+/// Ends without files and report.
 #[expect(clippy::disallowed_methods, reason = "a second Ctrl-C asks for exactly this")]
 fn end_at_once() -> ! {
     std::process::exit(INTERRUPTED)
@@ -336,7 +336,7 @@ fn dialect(typed: &str) -> Result<Api, crate::load::body::UnknownApi> {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "when a sweep began is told in the time of the wall")]
+#[expect(clippy::disallowed_methods, reason = "when a sweep began is written as wall-clock time")]
 fn wall_clock() -> std::time::SystemTime {
     std::time::SystemTime::now()
 }

@@ -6,7 +6,7 @@ use crate::offline::{Lang, ReportFormat};
 
 /// `--format`, as typed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum FormatWord {
+pub enum FormatArg {
     /// For a terminal
     #[default]
     Text,
@@ -21,7 +21,7 @@ pub enum FormatWord {
 
 /// `--lang`, as typed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum LangWord {
+pub enum LangArg {
     /// English
     #[default]
     En,
@@ -34,22 +34,22 @@ pub enum LangWord {
 #[error("refused: {0}")]
 pub struct MeasurementRefused(pub String);
 
-impl From<FormatWord> for ReportFormat {
-    fn from(word: FormatWord) -> Self {
+impl From<FormatArg> for ReportFormat {
+    fn from(word: FormatArg) -> Self {
         match word {
-            FormatWord::Text => Self::Text,
-            FormatWord::Json => Self::Json,
-            FormatWord::Md => Self::Markdown,
-            FormatWord::Html => Self::Html,
+            FormatArg::Text => Self::Text,
+            FormatArg::Json => Self::Json,
+            FormatArg::Md => Self::Markdown,
+            FormatArg::Html => Self::Html,
         }
     }
 }
 
-impl From<LangWord> for Lang {
-    fn from(word: LangWord) -> Self {
+impl From<LangArg> for Lang {
+    fn from(word: LangArg) -> Self {
         match word {
-            LangWord::En => Self::En,
-            LangWord::Ko => Self::Ko,
+            LangArg::En => Self::En,
+            LangArg::Ko => Self::Ko,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The shape of the file: what may be typed, before anything is known about what it means.
+//! The shape of the file: its keys and their types, before any check of what they mean.
 //!
 //! Everything is optional here, so that one fault does not hide the next.
 
@@ -33,25 +33,25 @@ pub(super) struct ConfigFile {
     /// Threads that carry traffic; `auto` is one a processor.
     #[schemars(with = "Workers")]
     pub(super) workers: Option<Workers>,
-    /// What weir does with what it finds out.
+    /// Whether weir limits the load.
     #[schemars(with = "super::Mode")]
     pub(super) mode: Option<String>,
-    /// What a good request is.
+    /// The objectives of a request.
     pub(super) slo: ObjectiveSection,
     /// The inference servers behind weir.
     #[schemars(length(min = 1, max = 256))]
     pub(super) backends: Vec<BackendSection>,
     /// How a backend is chosen among those that are up and have room.
     pub(super) balance: BalancePolicy,
-    /// Who is let in, and in which order. Beside `trust` it matters in mode enforce only.
+    /// Which requests are admitted, and in which order. All but `trust` applies in mode enforce only.
     pub(super) admission: AdmissionSettings,
-    /// Which rule makes the limits, in mode enforce.
+    /// The policy that sets the limits, in mode enforce.
     pub(super) control: ControlSection,
-    /// Guard rails of synthetic load, which runs only when somebody asks for it with the admin token.
+    /// Limits of synthetic load, which runs only on a request with the admin token.
     pub(super) probe: crate::probe::settings::Settings,
-    /// Readings of NVIDIA's library, beside what weir measures itself.
+    /// GPU readings from NVIDIA's library.
     pub(super) gpu: crate::gpu::settings::Settings,
-    /// What one caller, and all of them together, may take.
+    /// Limits of one client, and of all clients together.
     pub(super) limits: ProxyLimits,
     /// The admin port.
     pub(super) admin: Admin,
@@ -59,11 +59,11 @@ pub(super) struct ConfigFile {
     pub(super) log: LogSettings,
     /// Where spans go, over OTLP (http/protobuf).
     pub(super) otlp: Otlp,
-    /// How the process leaves.
+    /// How the process shuts down.
     pub(super) drain: DrainSettings,
     /// Which families are shown, and in which buckets.
     pub(super) metrics: Metrics,
-    /// One JSON line a request: stamps and lengths, never content.
+    /// One JSON line a request: timestamps and lengths, never content.
     pub(super) journal: JournalSettings,
 }
 
@@ -92,11 +92,11 @@ pub(super) struct RouteSection {
     pub(super) ttft: Option<Span>,
 }
 
-/// Which rule makes the limits.
+/// The policy that sets the limits.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct ControlSection {
-    /// The rule.
+    /// The policy.
     #[schemars(with = "PolicyWord")]
     pub(super) policy: Option<PolicyWord>,
     /// With `static`, and only there: requests in flight at each backend.
@@ -104,22 +104,14 @@ pub(super) struct ControlSection {
     pub(super) limit: Option<u32>,
 }
 
-/// The rules by their names.
+/// The policies by their names. Those of others can be compared in `weir rehearse --rivals` only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum PolicyWord {
     /// A window of requests without a first token, and a cap of tokens in flight.
     FirstTokenWindow,
-    /// As many requests in flight as `limit` says.
+    /// A fixed limit of requests in flight, `limit`.
     Static,
-    /// Additive increase, multiplicative decrease of the requests in flight, by the time to first token.
-    Aimd,
-    /// Netflix's Gradient2, by the time to first token.
-    Gradient2,
-    /// Netflix's Vegas, by the time to first token.
-    Vegas,
-    /// Envoy's adaptive concurrency, by the time to first token.
-    EnvoyGradient,
 }
 
 /// One entry of `backends`.
@@ -137,11 +129,11 @@ pub(super) struct BackendSection {
     /// `Host` header sent to it; `null` is the client's own.
     #[schemars(regex(pattern = "^[!-~]+$"))]
     pub(super) host: Option<String>,
-    /// How it is asked whether it is well.
+    /// The health check.
     pub(super) health: Health,
-    /// Whose metrics these are.
+    /// The engine, which decides how its metrics are read.
     pub(super) engine: EngineKind,
-    /// Where its metrics are; `null` is at `url`, under this engine's usual path.
+    /// URL of its metrics; `null` is `url` with this engine's usual path.
     #[schemars(regex(pattern = "^[Hh][Tt][Tt][Pp]://[^?#@]+$"))]
     pub(super) metrics_url: Option<String>,
     /// Series in place of the built-in ones, as `name` or `name{label=value}`; `null` keeps the built-in one.
@@ -149,17 +141,18 @@ pub(super) struct BackendSection {
     /// The engine's own limit of sequences in a batch; with `kv_tokens`, capacity is predicted before any saturation.
     #[schemars(range(min = 1))]
     pub(super) max_num_seqs: Option<u32>,
-    /// Room for tokens in its KV memory; `null` is as its metrics say.
+    /// Tokens that fit in its KV memory; `null` takes the value of its metrics.
     #[schemars(range(min = 1))]
     pub(super) kv_tokens: Option<u32>,
     /// Its own limit of tokens in one step.
     #[schemars(range(min = 1))]
     pub(super) max_num_batched_tokens: Option<u32>,
-    /// In mode enforce, answers that clients want whole are streamed from here and put together again, so that their first
-    /// token is seen; `false` leaves them whole. All backends have to allow it.
+    /// In mode enforce, stream answers that clients want whole and reassemble them, so that their first token is seen. `false`
+    /// forwards them unchanged. It applies only if all backends allow it.
     #[schemars(with = "bool")]
     pub(super) reassemble: Option<bool>,
-    /// GPUs it runs on: `0`, `"0:1"` (an instance) or `GPU-…`. Empty is all seen, where it is the only backend and on this machine.
+    /// GPUs it runs on: `0`, `"0:1"` (an instance) or `GPU-…`. Empty means all GPUs of this
+    /// machine, if this is the only backend and it is on this machine.
     pub(super) gpu: Vec<crate::gpu::settings::Selector>,
 }
 
@@ -212,7 +205,7 @@ impl JsonSchema for Workers {
     }
 }
 
-/// What was found while reading: the faults so far, and the tree that tells where a setting stands.
+/// What was found while reading: the faults so far, and the tree that knows the line of each setting.
 pub(super) struct ConfigReader {
     name: String,
     root: TreeNode,

@@ -1,4 +1,4 @@
-//! From what was typed to what is meant: names made, addresses taken apart, contradictions found.
+//! From the typed file to the configuration: fills in names, parses addresses, finds contradictions.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::export::settings::{Metrics, Otlp};
 use crate::proxy::settings::{BackendSettings, BackendUrl, Health, UrlError};
 use crate::vocabulary::slo::Slo;
 
-/// More threads than any machine has use for; a larger number is a slip of the finger.
+/// More threads than any machine needs; a larger number is a typing error.
 const MOST_WORKERS: usize = 1024;
 /// Indices of backends are 16 bits wide, and every backend has its own families.
 const MOST_BACKENDS: usize = 256;
@@ -140,32 +140,24 @@ fn slo_routes(typed: &[file::RouteSection], reader: &mut ConfigReader) -> Vec<Sl
 }
 
 fn policy(typed: &file::ControlSection, reader: &mut ConfigReader) -> ControlPolicy {
-    let policy = match typed.policy {
-        None | Some(PolicyWord::FirstTokenWindow) => ControlPolicy::FirstTokenWindow,
-        Some(PolicyWord::Static) => match typed.limit {
+    if typed.policy == Some(PolicyWord::Static) {
+        match typed.limit {
             Some(limit) if limit > 0 => return ControlPolicy::Static(limit),
             Some(_) => {
                 let sentence = "no request at all: expected 1 or more".to_owned();
                 reader.report(&at(&["control", "limit"]), sentence);
-                return ControlPolicy::default();
             }
-            None if reader.is_faulty(&at(&["control", "limit"])) => return ControlPolicy::default(),
+            None if reader.is_faulty(&at(&["control", "limit"])) => {}
             None => {
                 let sentence = "`static` needs the number of requests in flight, as `limit: 64`".to_owned();
                 reader.report(&at(&["control", "policy"]), sentence);
-                return ControlPolicy::default();
             }
-        },
-        Some(PolicyWord::Aimd) => ControlPolicy::Aimd,
-        Some(PolicyWord::Gradient2) => ControlPolicy::Gradient2,
-        Some(PolicyWord::Vegas) => ControlPolicy::Vegas,
-        Some(PolicyWord::EnvoyGradient) => ControlPolicy::EnvoyGradient,
-    };
-    if typed.limit.is_some() {
+        }
+    } else if typed.limit.is_some() {
         let sentence = "only `policy: static` has a limit of its own; this one finds it".to_owned();
         reader.report(&at(&["control", "limit"]), sentence);
     }
-    policy
+    ControlPolicy::default()
 }
 
 fn backends(typed: Vec<file::BackendSection>, overrides: &Overrides, reader: &mut ConfigReader) -> Vec<BackendConfig> {
@@ -255,7 +247,8 @@ fn inside(server: &file::BackendSection, steps: &impl Fn(&str) -> Vec<PathStep>,
         ("max_num_batched_tokens", server.max_num_batched_tokens),
     ];
     for (key, _) in limits.iter().filter(|(_, limit)| *limit == Some(0)) {
-        reader.report(&steps(key), "an engine with a limit of 0 serves nobody: expected a number from 1".to_owned());
+        reader
+            .report(&steps(key), "an engine with a limit of 0 serves no request: expected a number from 1".to_owned());
     }
     if server.engine == EngineKind::Custom && server.engine_metrics.is_empty() {
         let sentence = "`custom` needs `engine_metrics: { running: …, waiting: …, kv_usage: … }`, one of them at least";
@@ -408,7 +401,7 @@ fn check_metrics(metrics: &Metrics, reader: &mut ConfigReader) {
     for (index, family) in metrics.disable.iter().enumerate() {
         if !family.starts_with("weir_") && !family.starts_with("process_") {
             let steps = [at(&["metrics", "disable"]), vec![PathStep::Index(index)]].concat();
-            reader.report(&steps, format!("`{family}` is not a family of ours: they begin with `weir_` or `process_`"));
+            reader.report(&steps, format!("`{family}` is not a family of weir: they begin with `weir_` or `process_`"));
         }
     }
     for (name, bounds) in metrics.buckets.named() {

@@ -70,7 +70,7 @@ impl de::Error for Mismatch {
     }
 }
 
-/// Rust's names of types in the words of somebody who writes YAML.
+/// Rust's names of types in the words of YAML.
 fn plain(expected: &str) -> String {
     match expected {
         "usize" | "u64" | "u32" | "u16" => "a whole number",

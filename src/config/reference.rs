@@ -1,4 +1,4 @@
-//! The file that shows every setting with its default, and the tables of the reference, both made from the schema.
+//! The file that shows every setting with its default, and the lists of the reference page, both made from the schema.
 
 use serde_json::Value as Json;
 
@@ -14,15 +14,15 @@ pub fn yaml() -> String {
     page.text
 }
 
-/// The tables of `docs/use/configuration.md`: one a section, one line a key.
+/// The lists of `docs/use/configuration.md`: one a section, one item a key.
 pub fn markdown() -> String {
     let schema = schema::schema();
-    let mut tables = Tables { text: String::new(), rest: Vec::new() };
-    tables.section("", &sample(), &schema);
-    while let Some((path, node, schema)) = tables.rest.pop() {
-        tables.section(&path, &node, &schema);
+    let mut page = ReferencePage { text: String::new(), rest: Vec::new() };
+    page.section("", &sample(), &schema);
+    while let Some((path, node, schema)) = page.rest.pop() {
+        page.section(&path, &node, &schema);
     }
-    tables.text
+    page.text
 }
 
 /// The defaults in the file's order; the order is lost in a map of JSON.
@@ -103,53 +103,76 @@ impl YamlPage {
     }
 }
 
-/// Tables in the making, and the sections that have none yet, last first.
-struct Tables {
+/// The reference page in the making, and the sections that have no list yet, last first.
+struct ReferencePage {
     text: String,
     rest: Vec<(String, TreeNode, Json)>,
 }
 
-impl Tables {
+impl ReferencePage {
     fn section(&mut self, path: &str, node: &TreeNode, schema: &Json) {
         let TreeValue::Map(entries) = &node.value else { return };
         let title = if path.is_empty() { "Top level".to_owned() } else { format!("`{path}`") };
-        let said = schema["description"].as_str().unwrap_or_default();
-        self.text
-            .push_str(&format!("### {title}\n\n{said}\n\n| Key | Value | Default | Meaning |\n|---|---|---|---|\n"));
+        let description = schema["description"].as_str().unwrap_or_default();
+        self.text.push_str(&format!("### {title}\n\n{}\n\n", sentences(description).join("\n")));
         let mut below = Vec::new();
         for (key, _, value) in entries {
             let own = &schema["properties"][key.as_str()];
             let inner = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-            let (kind, default) = match &value.value {
+            let typed = match &value.value {
                 TreeValue::Map(_) => {
                     below.push((inner, value.clone(), own.clone()));
-                    ("section, below".to_owned(), String::new())
+                    "section, below".to_owned()
                 }
                 TreeValue::List(list) if list.iter().any(|item| matches!(item.value, TreeValue::Map(_))) => {
                     list.first().into_iter().for_each(|item| {
                         below.push((format!("{inner}[]"), item.clone(), own["items"].clone()));
                     });
-                    ("list, below".to_owned(), String::new())
+                    "list, below".to_owned()
                 }
-                _ => {
-                    (kind(own), own.get("default").map(|default| format!("`{}`", scalar(default))).unwrap_or_default())
-                }
+                _ => kind(own),
             };
-            let mut meaning = own["description"].as_str().unwrap_or_default().to_owned();
-            for (word, said) in words(own).into_iter().filter(|(_, said)| !said.is_empty()) {
-                meaning.push_str(&format!("<br>`{word}`: {said}"));
-            }
-            self.text.push_str(&format!("| `{key}` | {kind} | {default} | {meaning} |\n"));
+            self.item(key, &typed, own);
         }
         self.text.push('\n');
         self.rest.extend(below.into_iter().rev());
     }
+
+    /// One key: type and default in its first line, then a line a sentence, then a line a word that may be typed.
+    fn item(&mut self, key: &str, typed: &str, schema: &Json) {
+        let default = schema.get("default").map(|default| format!(", default `{}`", scalar(default)));
+        self.text.push_str(&format!("- **`{key}`**: {typed}{}\n", default.unwrap_or_default()));
+        for sentence in sentences(schema["description"].as_str().unwrap_or_default()) {
+            self.text.push_str(&format!("  {sentence}\n"));
+        }
+        for (word, meaning) in words(schema).into_iter().filter(|(_, meaning)| !meaning.is_empty()) {
+            self.text.push_str(&format!("  - `{word}`: {meaning}\n"));
+        }
+    }
+}
+
+/// A text one sentence a line, as the pages of docs/ are written.
+fn sentences(text: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let begins = word.starts_with(|c: char| c.is_uppercase() || c == '`' || c.is_ascii_digit());
+        if let Some(line) = lines.last_mut().filter(|line| !begins || !line.ends_with('.')) {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
 }
 
 /// What may be typed, in a few words.
 fn kind(schema: &Json) -> String {
     let words = words(schema);
     let plain = match schema["format"].as_str() {
+        _ if words.iter().any(|(_, meaning)| !meaning.is_empty()) => "one of the words below".to_owned(),
         _ if !words.is_empty() => words.iter().map(|(word, _)| format!("`{word}`")).collect::<Vec<_>>().join(", "),
         Some("span") => "span of time".to_owned(),
         Some(known @ ("size" | "hours" | "series" | "secret" | "network")) => known.to_owned(),
@@ -182,9 +205,9 @@ fn bounds(schema: &Json) -> Option<String> {
     let own = std::iter::once(schema).chain(alternatives).find(|own| {
         ["minimum", "maximum", "exclusiveMinimum", "minItems"].iter().any(|bound| own.get(bound).is_some())
     })?;
-    let said = |bound: &str| own.get(bound).filter(|value| **value != 0).map(scalar);
-    let (least, most) = (said("minimum").or(said("minItems")), said("maximum").or(said("maxItems")));
-    // The bounds of the number's own type say nothing to anybody.
+    let value = |bound: &str| own.get(bound).filter(|value| **value != 0).map(scalar);
+    let (least, most) = (value("minimum").or(value("minItems")), value("maximum").or(value("maxItems")));
+    // The bounds of the number's own type are no limits of the setting.
     let most = most.filter(|_| {
         own["format"].is_null() || own["maximum"].is_string() || least.is_some() || own["maximum"].is_f64()
     });

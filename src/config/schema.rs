@@ -80,7 +80,7 @@ fn as_typed(schema: &Map<String, Value>, value: &Value) -> Value {
     if auto { json!("auto") } else { value.clone() }
 }
 
-/// What the sample says of itself is nobody's default.
+/// Removes the sample's own values, which are no defaults.
 fn forget_defaults(items: &mut Value, keys: &[&str]) {
     for key in keys {
         if let Some(property) = items.pointer_mut(&format!("/properties/{key}")).and_then(Value::as_object_mut) {

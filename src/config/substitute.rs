@@ -95,7 +95,7 @@ fn value(reference: &str, surroundings: &Surroundings<'_>) -> Result<String, Unf
 fn bounded(path: &Path) -> io::Result<String> {
     use std::io::Read;
     let mut text = String::new();
-    // Opening a pipe would wait for whoever writes to it.
+    // Opening a pipe would wait for its writer.
     if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }

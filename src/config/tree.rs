@@ -83,7 +83,7 @@ impl TreeNode {
         steps.iter().try_fold(self, |node, step| node.child(step))
     }
 
-    /// The sentence about the node that the steps lead to, without what was filled in there: it may be a secret at the wrong key.
+    /// `sentence` about the node that the steps lead to, without a value filled in there: it may be a secret at the wrong key.
     pub(super) fn unquoted(&self, steps: &[PathStep], sentence: String) -> String {
         let Some(TreeValue::Filled(text)) = self.find(steps).map(|node| &node.value) else { return sentence };
         [format!("`{text}`"), format!("{text:?}")]

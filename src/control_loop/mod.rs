@@ -1,76 +1,62 @@
-//! Every 100 ms: samples out of the ledger, through the estimate, to what is published.
+//! The control loop: every 100 ms, samples from the ledger go through the estimate and the policy, and the results are published.
 //!
-//! One place turns the wheel and everybody else reads what it left: readings are immutable and swapped whole. The estimate sees
-//! the same samples and the same ticks that a rehearsal would give it, a little after they happened. A change of state is
-//! one log line and one call to whoever keeps the journal. At every turn control makes limits of what the estimate sees and of
-//! what happened at the gate, and they are published to the pool; when the wheel stands still, the last ones stay in force.
+//! One task writes and all others read: publications are immutable and replaced as a whole. The estimate receives the same samples
+//! and ticks as in a simulation, a little after they happened. At every tick the policy makes limits from the estimate and the gate's
+//! report, and the pool obeys the last ones published, even if the loop stops. A change of state is one log line and one call of
+//! [`OnTransition`].
+//!
+//! - `backend_loop`: one backend · `reorder_buffer`: its samples in order of time · `shadow_mode`: what enforcement would refuse
+//! - `published`: what readers see · `command`: what a reload changes
+//!
+//! Absent: formulas (`estimate`, `admission::policy`).
 
+mod backend_loop;
+mod command;
+mod published;
 mod reorder_buffer;
 mod shadow_mode;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
-
-use self::reorder_buffer::ReorderBuffer;
-use self::shadow_mode::ShadowMode;
-use crate::admission::policy;
-use crate::admission::policy::{Control, ControlPolicy};
+use self::backend_loop::{BackendLoop, TICK};
+pub use self::command::{Command, CommandQueue};
+pub use self::published::{Published, PublishedReadings};
+use crate::admission;
+use crate::admission::Mode;
+use crate::admission::policy::ControlPolicy;
 use crate::admission::pool::Pool;
-use crate::admission::{self, GateStats, Mode};
 use crate::clock::Clock;
-use crate::estimate::{EngineLimits, Estimator, Reading, SaturationState, Settings, Transition};
+use crate::estimate::{EngineLimits, SaturationState, Settings, Transition};
 use crate::measure::{Ledger, SampleBuffer};
 use crate::vocabulary::backend_id::BackendId;
 use crate::vocabulary::time::Timestamp;
-use crate::vocabulary::would_shed::WouldShed;
 
-/// What was last published of one backend.
-#[derive(Clone, Debug)]
-pub struct Published {
-    /// When.
-    pub at: Timestamp,
-    pub reading: Reading,
-    /// Mode observe: requests that enforcement would have refused, ever.
-    pub would_shed: WouldShed,
-    /// Samples that found no room in a buffer, ever.
-    pub lost: u64,
-    /// Samples that were told at a wrong time because they came too late, ever.
-    pub late: u64,
-    /// How long samples are held back to be put into order.
-    pub held_back: Duration,
-}
-
-/// Where readings lie, in the configuration's order. Reading one never waits.
-#[derive(Debug)]
-pub struct PublishedReadings(Box<[ArcSwapOption<Published>]>);
-
-/// Whoever is told of a change of state, beside the log.
+/// Called at every change of state, beside the log.
 pub type OnTransition = Box<dyn FnMut(BackendId, &Transition) + Send>;
 
-/// Whoever knows the engine's limits now: from the configuration, or from the engine itself.
+/// Returns the engine's own limits, from the configuration or from the engine itself.
 pub type LimitsOf = Box<dyn Fn(BackendId) -> EngineLimits + Send>;
 
-/// What is steered.
+/// The gates that the loop controls.
 pub struct GateControl {
     pub pool: Arc<Pool>,
-    /// Which rule makes the limits.
+    /// Which policy makes the limits.
     pub policy: ControlPolicy,
-    /// What a line would be told, for the shadow.
+    /// The settings of the pool's queues, for the shadow.
     pub settings: admission::Settings,
-    /// Whether they are enforced now; may change at any time.
+    /// Whether the limits are enforced now; may change at any time.
     pub mode: Box<dyn Fn() -> Mode + Send>,
 }
 
-/// The wheel.
+/// The loop over all backends.
 pub struct ControlLoop {
     ledger: Arc<Ledger>,
-    /// By place.
+    /// By backend index.
     loops: Vec<Option<BackendLoop>>,
     commands: Arc<CommandQueue>,
     slo_ttft: Duration,
-    /// One list of buffers a shard; swapped for the filled ones at every turn.
+    /// One list of buffers per shard, swapped for the filled ones at every tick.
     buffers: Vec<Vec<SampleBuffer>>,
     readings: Arc<PublishedReadings>,
     gate: GateControl,
@@ -78,74 +64,8 @@ pub struct ControlLoop {
     on_transition: OnTransition,
 }
 
-/// What has changed about what is steered: said by a reload, done at the next turn.
-#[derive(Clone, Debug)]
-pub enum Command {
-    /// Another backend stands at this place, or the one there has another engine behind it.
-    AddBackend(BackendId, Arc<str>),
-    /// Nobody stands there any more.
-    RemoveBackend(BackendId),
-    /// Other objectives, another rule or other lines. What is known of the engines stays; what control had learned of its
-    /// limits it learns anew.
-    Reconfigure { slo_ttft: Duration, policy: ControlPolicy, settings: admission::Settings },
-}
-
-/// Changes that wait for the next turn.
-#[derive(Debug, Default)]
-pub struct CommandQueue(Mutex<Vec<Command>>);
-
-impl CommandQueue {
-    /// Says a change.
-    pub fn push(&self, command: Command) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(command);
-    }
-
-    fn take(&self) -> Vec<Command> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// One backend.
-struct BackendLoop {
-    name: Arc<str>,
-    estimator: Estimator,
-    control: Control,
-    shadow: ShadowMode,
-    /// Published last.
-    allowed: admission::Limits,
-    /// What control has to be told of the gate at the next tick.
-    gate_stats: GateStats,
-    limits: EngineLimits,
-    order: ReorderBuffer,
-    next_tick: Timestamp,
-    published: Timestamp,
-    lost: u64,
-    /// Samples up to here have gaps.
-    loss_until: Timestamp,
-    /// When losses were last said.
-    warned: Option<Timestamp>,
-}
-
-impl PublishedReadings {
-    /// A readings for `backends` backends.
-    pub fn new(backends: usize) -> Arc<Self> {
-        Arc::new(Self((0..backends).map(|_| ArcSwapOption::empty()).collect()))
-    }
-
-    /// What is known of a backend at `now`; `None` before the first publication, and when the wheel no longer turns.
-    pub fn read(&self, backend: BackendId, now: Timestamp) -> Option<Arc<Published>> {
-        let published = self.0.get(backend.index())?.load_full()?;
-        (now.since(published.at) <= STOPPED).then_some(published)
-    }
-
-    /// Every backend's, in order.
-    pub fn read_all(&self, now: Timestamp) -> Vec<Option<Arc<Published>>> {
-        (0..self.0.len()).map(|i| self.read(id(i), now)).collect()
-    }
-}
-
 impl ControlLoop {
-    /// A wheel over `ledger`, with one estimator a backend.
+    /// A loop over `ledger`, with one estimator per backend.
     pub fn new(
         ledger: Arc<Ledger>,
         slo_ttft: Duration,
@@ -172,56 +92,14 @@ impl ControlLoop {
         control_loop
     }
 
-    /// The same, told of changes through `commands`.
+    /// The same, with changes from `commands`.
     #[must_use]
     pub fn with_commands(mut self, commands: Arc<CommandQueue>) -> Self {
         self.commands = commands;
         self
     }
 
-    fn add_backend(&mut self, backend: BackendId, name: Arc<str>, now: Timestamp) {
-        let place = backend.index();
-        let engine = (self.limits_of)(backend);
-        let mut backend_loop = BackendLoop::new(name, Settings { slo_ttft: self.slo_ttft, engine }, &self.gate, now);
-        // Before anything is known: a policy that needs to know nothing is in force from the first request.
-        let BackendLoop { estimator, control, gate_stats, .. } = &mut backend_loop;
-        backend_loop.allowed = policy::tick(estimator, control, gate_stats, (self.gate.mode)(), now);
-        self.gate.pool.publish(backend, backend_loop.allowed, now);
-        self.loops.resize_with(self.loops.len().max(place + 1), || None);
-        self.loops[place] = Some(backend_loop);
-        // A buffer that is swapped in here is the one that the shard gives samples back in.
-        self.buffers.iter_mut().for_each(|buffers| buffers.resize(self.loops.len(), SampleBuffer::default()));
-        if let Some(slot) = self.readings.0.get(place) {
-            slot.store(None);
-        }
-    }
-
-    fn apply(&mut self, change: Command, now: Timestamp) {
-        match change {
-            Command::AddBackend(backend, name) => self.add_backend(backend, name, now),
-            Command::RemoveBackend(backend) => {
-                if let Some(backend_loop) = self.loops.get_mut(backend.index()) {
-                    *backend_loop = None;
-                }
-                if let Some(slot) = self.readings.0.get(backend.index()) {
-                    slot.store(None);
-                }
-            }
-            Command::Reconfigure { slo_ttft, policy, settings } => {
-                let same_rule = policy == self.gate.policy && slo_ttft == self.slo_ttft;
-                (self.slo_ttft, self.gate.policy, self.gate.settings) = (slo_ttft, policy, settings);
-                for backend_loop in self.loops.iter_mut().flatten() {
-                    backend_loop.shadow.reset(settings, slo_ttft);
-                    if !same_rule {
-                        backend_loop.control = Control::new(policy, slo_ttft);
-                        backend_loop.estimator.set_slo(slo_ttft);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Turns every 100 ms for as long as the task lives.
+    /// Ticks every 100 ms as long as the task lives.
     pub async fn run(mut self, clock: Clock) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -231,131 +109,70 @@ impl ControlLoop {
         }
     }
 
-    /// One turn at `now`.
+    /// One tick at `now`.
     pub fn tick(&mut self, now: Timestamp) {
-        for change in self.commands.take() {
-            self.apply(change, now);
+        for command in self.commands.drain() {
+            self.apply(command, now);
         }
         for (shard, buffers) in self.ledger.shards().iter().zip(&mut self.buffers) {
             shard.drain_samples(buffers);
         }
         for (i, backend_loop) in self.loops.iter_mut().enumerate() {
             let Some(backend_loop) = backend_loop else { continue };
-            let told = self.buffers.iter().filter_map(|buffers| buffers.get(i));
-            let backend = id(i);
-            backend_loop.take_in(told, now);
+            let backend = BackendId::from_index(i);
+            backend_loop.on_samples(self.buffers.iter().filter_map(|buffers| buffers.get(i)), now);
             let gate_stats = self.gate.pool.gate_stats(backend, now).unwrap_or_default();
             backend_loop.advance(now, gate_stats, (self.gate.mode)());
-            self.gate.pool.publish(backend, backend_loop.allowed, now);
+            self.gate.pool.publish(backend, backend_loop.limits, now);
+            let name = backend_loop.name.clone();
             let mut changed = false;
-            for transition in backend_loop.estimator.transitions() {
+            for transition in backend_loop.transitions() {
                 changed = true;
-                log_transition(&backend_loop.name, &transition);
+                log_transition(&name, &transition);
                 (self.on_transition)(backend, &transition);
             }
-            if changed || now.since(backend_loop.published) >= PUBLISH || backend_loop.published == Timestamp::ZERO {
-                backend_loop.published = now;
-                backend_loop.set_limits((self.limits_of)(backend));
-                if let Some(slot) = self.readings.0.get(i) {
-                    slot.store(Some(Arc::new(backend_loop.publish(now))));
+            let last = backend_loop.published_at;
+            if changed || now.since(last) >= PUBLISH || last == Timestamp::ZERO {
+                backend_loop.set_engine_limits((self.limits_of)(backend));
+                self.readings.store(backend, Some(backend_loop.publish(now)));
+            }
+        }
+    }
+
+    fn apply(&mut self, command: Command, now: Timestamp) {
+        match command {
+            Command::AddBackend(backend, name) => self.add_backend(backend, name, now),
+            Command::RemoveBackend(backend) => {
+                if let Some(backend_loop) = self.loops.get_mut(backend.index()) {
+                    *backend_loop = None;
+                }
+                self.readings.store(backend, None);
+            }
+            Command::Reconfigure { slo_ttft, policy, settings } => {
+                let same_policy = policy == self.gate.policy && slo_ttft == self.slo_ttft;
+                (self.slo_ttft, self.gate.policy, self.gate.settings) = (slo_ttft, policy, settings);
+                for backend_loop in self.loops.iter_mut().flatten() {
+                    backend_loop.set_queue_settings(settings, slo_ttft);
+                    if !same_policy {
+                        backend_loop.set_policy(policy, slo_ttft);
+                    }
                 }
             }
         }
     }
-}
 
-impl BackendLoop {
-    fn new(name: Arc<str>, settings: Settings, gate: &GateControl, now: Timestamp) -> Self {
-        let limits = settings.engine;
-        let control = Control::new(gate.policy, settings.slo_ttft);
-        let shadow = ShadowMode::new(gate.settings, settings.slo_ttft);
-        let estimator = Estimator::new(settings, now);
-        let (order, next_tick) = (ReorderBuffer::new(now), now + TICK);
-        Self {
-            name,
-            estimator,
-            control,
-            shadow,
-            allowed: admission::Limits::new(Mode::Observe),
-            gate_stats: GateStats::default(),
-            limits,
-            order,
-            next_tick,
-            published: Timestamp::ZERO,
-            lost: 0,
-            loss_until: Timestamp::ZERO,
-            warned: None,
-        }
+    fn add_backend(&mut self, backend: BackendId, name: Arc<str>, now: Timestamp) {
+        let index = backend.index();
+        let estimate = Settings { slo_ttft: self.slo_ttft, engine: (self.limits_of)(backend) };
+        let mut backend_loop = BackendLoop::new(name, estimate, self.gate.policy, self.gate.settings, now);
+        backend_loop.begin((self.gate.mode)(), now);
+        self.gate.pool.publish(backend, backend_loop.limits, now);
+        self.loops.resize_with(self.loops.len().max(index + 1), || None);
+        self.loops[index] = Some(backend_loop);
+        // A buffer swapped in at this tick is the one that the shard returns samples in at the next.
+        self.buffers.iter_mut().for_each(|buffers| buffers.resize(self.loops.len(), SampleBuffer::default()));
+        self.readings.store(backend, None);
     }
-
-    fn set_limits(&mut self, limits: EngineLimits) {
-        if limits != self.limits {
-            self.limits = limits;
-            self.estimator.set_limits(limits);
-        }
-    }
-
-    fn take_in<'a>(&mut self, told: impl Iterator<Item = &'a SampleBuffer> + Clone, now: Timestamp) {
-        let lost: u64 = told.clone().map(|buffer| buffer.lost).sum();
-        if lost > 0 && self.warned.is_none_or(|warned| now.since(warned) >= REMIND) {
-            self.warned = Some(now);
-            tracing::warn!(
-                backend = &*self.name,
-                lost,
-                "samples found no room: the estimate has seen less than happened"
-            );
-        }
-        if lost > 0 {
-            self.lost += lost;
-            self.loss_until = now;
-        }
-        self.order.take_in(told.flat_map(|buffer| &buffer.samples), now);
-    }
-
-    /// Tells the estimator and control what has settled, with a tick every 100 ms of the samples' time. What was held back at the
-    /// gate since the last turn is told with the first of these ticks.
-    fn advance(&mut self, now: Timestamp, gate_stats: GateStats, mode: Mode) {
-        self.allowed.mode = mode;
-        self.shadow.set_mode(mode);
-        let (refused, memory_bound) = (self.gate_stats.refused, self.gate_stats.memory_bound);
-        self.gate_stats = gate_stats;
-        self.gate_stats.refused |= refused;
-        self.gate_stats.memory_bound |= memory_bound;
-        let settled = self.order.settled(now);
-        if settled.since(self.next_tick) > CATCH_UP {
-            self.next_tick = settled - CATCH_UP;
-        }
-        while self.next_tick <= settled {
-            if self.next_tick <= self.loss_until {
-                self.estimator.on_loss();
-            }
-            for sample in self.order.release(self.next_tick) {
-                self.estimator.on_sample(&sample);
-                self.control.on_sample(&sample);
-                self.shadow.on_sample(&sample, &self.estimator);
-            }
-            let tick = self.next_tick;
-            self.allowed = policy::tick(&mut self.estimator, &mut self.control, &self.gate_stats, mode, tick);
-            (self.gate_stats.refused, self.gate_stats.memory_bound) = (false, false);
-            self.shadow.on_tick(tick, &self.estimator);
-            self.next_tick = self.next_tick + TICK;
-        }
-    }
-
-    fn publish(&self, now: Timestamp) -> Published {
-        Published {
-            at: now,
-            reading: self.estimator.reading(),
-            would_shed: self.shadow.counts(),
-            lost: self.lost,
-            late: self.order.late(),
-            held_back: self.order.span(),
-        }
-    }
-}
-
-fn id(place: usize) -> BackendId {
-    BackendId::from_index(place)
 }
 
 fn log_transition(backend: &str, transition: &Transition) {
@@ -367,16 +184,8 @@ fn log_transition(backend: &str, transition: &Transition) {
     }
 }
 
-/// The estimate's own tick.
-const TICK: Duration = Duration::from_millis(100);
-/// A reading costs some microseconds and is looked at once a second at most.
+/// A publication costs some microseconds, and readers look once a second at most.
 const PUBLISH: Duration = Duration::from_secs(1);
-/// Ticks that were missed (a suspended machine) are made up for this long; what is older would be told of a world that is gone.
-const CATCH_UP: Duration = Duration::from_secs(10);
-/// A reading this old was left by a wheel that no longer turns.
-const STOPPED: Duration = Duration::from_secs(10);
-/// How often losses that go on are said again.
-const REMIND: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -393,7 +202,7 @@ mod tests {
         ledger: Arc<Ledger>,
         readings: Arc<PublishedReadings>,
         control_loop: ControlLoop,
-        told: Arc<Mutex<Vec<SaturationState>>>,
+        seen: Arc<Mutex<Vec<SaturationState>>>,
         waiting: VecDeque<Entry>,
         served: Vec<Entry>,
     }
@@ -402,11 +211,11 @@ mod tests {
         fn new(limits: impl Fn(BackendId) -> EngineLimits + Send + 'static) -> Self {
             let names = [BackendNames { name: "gpu-0".into(), model_name: None }];
             let ledger = Ledger::new(2, &names, Slo::default(), BucketSettings::default(), None);
-            let (readings, told) = (PublishedReadings::new(1), Arc::new(Mutex::new(Vec::new())));
-            let told_too = told.clone();
+            let (readings, seen) = (PublishedReadings::new(1), Arc::new(Mutex::new(Vec::new())));
+            let seen_too = seen.clone();
             let on_transition = move |backend, transition: &Transition| {
                 assert_eq!(backend, A);
-                told_too.lock().unwrap().push(transition.to);
+                seen_too.lock().unwrap().push(transition.to);
             };
             let (limits, on_transition) = (Box::new(limits), Box::new(on_transition));
             let slo = Duration::from_secs(1);
@@ -418,10 +227,10 @@ mod tests {
             };
             let control_loop =
                 ControlLoop::new(ledger.clone(), slo, readings.clone(), gate, limits, on_transition, Timestamp::ZERO);
-            Self { ledger, readings, control_loop, told, waiting: VecDeque::new(), served: Vec::new() }
+            Self { ledger, readings, control_loop, seen, waiting: VecDeque::new(), served: Vec::new() }
         }
 
-        /// A second in ten turns: so many requests arrive in each, and so many get their first token.
+        /// One second in ten ticks: in each, `arrive` requests arrive and `start` get their first token.
         fn second(&mut self, second: u64, arrive: u64, start: u64) {
             for tenth in 1..=10 {
                 let now = at(second * 1000 + tenth * 100);
@@ -462,8 +271,8 @@ mod tests {
                 .map_or(SaturationState::Unknown, |published| published.reading.state)
         }
 
-        fn told(&self) -> Vec<SaturationState> {
-            self.told.lock().unwrap().clone()
+        fn seen(&self) -> Vec<SaturationState> {
+            self.seen.lock().unwrap().clone()
         }
     }
 
@@ -472,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn work_that_arrives_faster_than_it_is_started_is_published_and_told() {
+    fn arrivals_beyond_the_starts_are_published_as_saturated() {
         let mut rig = LoopRig::new(|_| EngineLimits::default());
         (0..10).for_each(|second| rig.second(second, 2, 2));
         assert_eq!(rig.state(10), SaturationState::Healthy);
@@ -481,20 +290,20 @@ mod tests {
             rig.state(second + 1) == SaturationState::Saturated
         });
         assert!(found.is_some_and(|second| second < 15), "{found:?}");
-        assert_eq!(rig.told().last(), Some(&SaturationState::Saturated));
+        assert_eq!(rig.seen().last(), Some(&SaturationState::Saturated));
     }
 
     #[test]
-    fn work_that_is_started_as_it_arrives_is_never_saturated() {
+    fn work_that_starts_as_it_arrives_is_never_saturated() {
         let mut rig = LoopRig::new(|_| EngineLimits::default());
         (0..60).for_each(|second| rig.second(second, 4, 4));
-        assert_eq!(rig.told(), [SaturationState::Healthy]);
+        assert_eq!(rig.seen(), [SaturationState::Healthy]);
         let published = rig.readings.read(A, at(60_000)).unwrap();
         assert_eq!((published.lost, published.late), (0, 0));
     }
 
     #[test]
-    fn a_board_that_nobody_writes_any_more_says_nothing() {
+    fn readings_of_a_stopped_loop_are_not_returned() {
         let mut rig = LoopRig::new(|_| EngineLimits::default());
         rig.second(0, 1, 1);
         assert!(rig.readings.read(A, at(10_000)).is_some());
@@ -510,11 +319,11 @@ mod tests {
         rig.second(0, 1, 1);
         *known.lock().unwrap() = EngineLimits { max_num_seqs: Some(8), ..EngineLimits::default() };
         (1..3).for_each(|second| rig.second(second, 1, 1));
-        assert_eq!(rig.control_loop.loops[0].as_ref().unwrap().limits.max_num_seqs, Some(8));
+        assert_eq!(rig.control_loop.loops[0].as_ref().unwrap().engine_limits.max_num_seqs, Some(8));
     }
 
     #[test]
-    fn a_machine_that_slept_goes_on_from_now() {
+    fn a_machine_that_slept_continues_from_now() {
         let mut rig = LoopRig::new(|_| EngineLimits::default());
         (0..5).for_each(|second| rig.second(second, 2, 2));
         rig.control_loop.tick(at(100_000_000));

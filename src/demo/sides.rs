@@ -17,7 +17,7 @@ pub struct OverloadSide {
     late: f64,
     /// Refused, or given up before their first token.
     refused: f64,
-    /// Of those that were answered; `None`: nobody was.
+    /// Of those that were answered; `None` where none was.
     ttft: Option<[Duration; 2]>,
 }
 

@@ -1,6 +1,6 @@
-//! The demonstration's last word: what weir found out, beside what the simulated engine is known to do.
+//! The end of the demonstration: weir's estimates beside the known truth of the simulated engine.
 //!
-//! weir was told the engine's limits, as an operator would, and nothing else: neither its speed nor its capacity.
+//! weir's configuration holds the engine's limits, as an operator would set them, and neither its speed nor its capacity.
 
 use std::fmt::Write as _;
 

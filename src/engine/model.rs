@@ -1,76 +1,26 @@
 //! Continuous batching, one step at a time, in virtual time.
 //!
 //! The model holds what an inference engine's scheduler holds: a FIFO of waiting sequences, the running batch in
-//! order of admission, and a count of the KV tokens in use. It is asked for the next step, says how long that step
-//! takes, and says at its end which sequences emitted. It holds no clock, no dice and no text: the server plays it in
-//! real time, the rehearsal in virtual time, and the same calls give the same answers to both.
+//! order of admission, and a count of the KV tokens in use. A caller begins a step, learns how long it takes, and learns at its
+//! end which sequences emitted. It holds no clock, no randomness and no text: the server runs it in real time, the simulation
+//! in virtual time, and the same calls give the same answers to both.
 //!
 //! Source of the rules: vLLM's V1 scheduler, reduced to what decides timing. Step time in seconds is
 //! `a + b*decodes + c*prefill_tokens + d*kv_tokens_in_use` ([`Params`] names the four). [`Quirks`] adds what those four leave
 //! out: attention that grows with the square of the prompt, padded batch sizes, speculative decoding.
 
+mod params;
 mod quirks;
+mod sequence;
 
-use std::collections::{HashMap, VecDeque};
-use std::num::NonZeroU32;
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use sequence::{SequenceIndex, SequenceState, SequenceTable, SimSequence};
 
+pub use params::{NeverFits, Params};
 pub use quirks::{Padding, Quirks, Speculation};
-
-/// What a step costs and where the engine's hard limits are.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Params {
-    /// `a`: seconds every step takes, however empty. Must be above zero, or an engine could step without time passing.
-    pub base: f64,
-    /// `b`: seconds per sequence that decodes in the step.
-    pub per_decode: f64,
-    /// `c`: seconds per prompt token processed in the step, recomputed ones included.
-    pub per_prefill_token: f64,
-    /// `d`: seconds per KV token in use when the step starts.
-    #[serde(default)]
-    pub per_kv_token: f64,
-    /// Most sequences in the running batch (vLLM's `max_num_seqs`).
-    pub max_num_seqs: NonZeroU32,
-    /// Most tokens processed in one step, decodes counting one each (vLLM's `max_num_batched_tokens`).
-    pub max_num_batched_tokens: NonZeroU32,
-    /// KV memory, in tokens. Also the longest prompt plus output the engine accepts.
-    pub kv_tokens: NonZeroU32,
-}
-
-impl Params {
-    /// How long a step takes that does this much work.
-    pub fn step_time(&self, decodes: u32, prefill_tokens: u32, kv_tokens_in_use: u32) -> Duration {
-        Duration::from_secs_f64(
-            self.base
-                + self.per_decode * f64::from(decodes)
-                + self.per_prefill_token * f64::from(prefill_tokens)
-                + self.per_kv_token * f64::from(kv_tokens_in_use),
-        )
-    }
-
-    /// The most output tokens a prompt of this length leaves KV memory for; 0 when the prompt itself does not fit.
-    pub fn room_after(&self, prompt_tokens: u32) -> u32 {
-        self.kv_tokens.get().saturating_sub(prompt_tokens)
-    }
-}
-
-/// The caller's name for a sequence; unique among those not yet finished or cancelled.
-pub type SequenceId = u64;
-
-/// A sequence whose prompt and output together would never fit into KV memory, or with nothing to generate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a prompt of {prompt_tokens} and an output of {output_tokens} tokens do not fit into {kv_tokens} KV tokens")]
-pub struct NeverFits {
-    /// Length of the prompt.
-    pub prompt_tokens: u32,
-    /// Length of the output.
-    pub output_tokens: u32,
-    /// [`Params::kv_tokens`].
-    pub kv_tokens: u32,
-}
+pub use sequence::SequenceId;
 
 /// A step that has begun: its work, and how long it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +36,7 @@ pub struct Step {
 /// What one sequence yields at the end of a step: one token, or several when the engine speculates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepYield {
-    /// Whose token.
+    /// The sequence.
     pub id: SequenceId,
     /// Which token of the output is the first of them, from 0.
     pub index: u32,
@@ -105,11 +55,10 @@ pub struct Engine {
     params: Params,
     quirks: Quirks,
     slowdown: f64,
-    sequences: Vec<SimSequence>,
-    vacant: Vec<SequenceIndex>,
-    places: HashMap<SequenceId, SequenceIndex>,
+    sequences: SequenceTable,
     waiting: VecDeque<SequenceIndex>,
-    withdrawn: usize,
+    /// How many of those waiting are cancelled.
+    cancelled: usize,
     running: Vec<SequenceIndex>,
     scheduled: Vec<StepShare>,
     emissions: Vec<StepYield>,
@@ -130,11 +79,9 @@ impl Engine {
             params,
             quirks,
             slowdown: 1.0,
-            sequences: Vec::new(),
-            vacant: Vec::new(),
-            places: HashMap::new(),
+            sequences: SequenceTable::default(),
             waiting: VecDeque::new(),
-            withdrawn: 0,
+            cancelled: 0,
             running: Vec::new(),
             scheduled: Vec::new(),
             emissions: Vec::new(),
@@ -169,39 +116,29 @@ impl Engine {
         output_tokens: u32,
     ) -> Result<(), NeverFits> {
         let prompt_tokens = prompt_tokens.max(1);
-        if output_tokens == 0 || output_tokens > self.params.room_after(prompt_tokens) {
+        if output_tokens == 0 || output_tokens > self.params.kv_left_after(prompt_tokens) {
             return Err(NeverFits { prompt_tokens, output_tokens, kv_tokens: self.params.kv_tokens.get() });
         }
         self.cancel(id);
         let sequence = SimSequence::new(id, prompt_tokens, cached_tokens.min(prompt_tokens - 1), output_tokens);
-        let place = match self.vacant.pop() {
-            Some(place) => {
-                self.sequences[place] = sequence;
-                place
-            }
-            None => {
-                self.sequences.push(sequence);
-                self.sequences.len() - 1
-            }
-        };
-        self.places.insert(id, place);
-        self.waiting.push_back(place);
+        self.waiting.push_back(self.sequences.insert(sequence));
         Ok(())
     }
 
     /// Takes a sequence out, wherever it is; its slot and its KV tokens are free at once, also in the middle of a step.
     /// The step's duration stays what it was. Returns whether there was one.
     pub fn cancel(&mut self, id: SequenceId) -> bool {
-        let Some(place) = self.places.remove(&id) else { return false };
-        match self.running.iter().position(|&running| running == place) {
+        let Some(index) = self.sequences.forget(id) else { return false };
+        match self.running.iter().position(|&running| running == index) {
             Some(position) => {
                 self.running.remove(position);
-                self.scheduled.retain(|share| share.place != place);
-                self.release(place);
+                self.scheduled.retain(|share| share.sequence != index);
+                self.kv_in_use -= self.sequences[index].held;
+                self.sequences.free(index);
             }
             None => {
-                self.sequences[place].state = State::Withdrawn;
-                self.withdrawn += 1;
+                self.sequences[index].state = SequenceState::Cancelled;
+                self.cancelled += 1;
             }
         }
         true
@@ -222,8 +159,8 @@ impl Engine {
         }
         self.scheduled.clear();
         let mut budget = self.params.max_num_batched_tokens.get();
-        let recalled = self.schedule_running(&mut budget);
-        if !recalled {
+        let preempted = self.schedule_running(&mut budget);
+        if !preempted {
             self.admit(&mut budget);
         }
         if self.scheduled.is_empty() {
@@ -238,14 +175,14 @@ impl Engine {
         Some(Step { duration, decodes, prefill_tokens })
     }
 
-    /// Ends the step: who emitted, in scheduling order. Empty when no step had begun or when it only prefilled.
+    /// Ends the step and returns what was emitted, in scheduling order. Empty when no step had begun or when it only prefilled.
     pub fn finish_step(&mut self) -> &[StepYield] {
         self.emissions.clear();
         if !std::mem::take(&mut self.stepping) {
             return &self.emissions;
         }
         for share in &self.scheduled {
-            let sequence = &mut self.sequences[share.place];
+            let sequence = &mut self.sequences[share.sequence];
             sequence.computed += share.prefill;
             if sequence.is_prefilling() {
                 continue;
@@ -261,11 +198,11 @@ impl Engine {
             sequence.generated += tokens;
             let finished = sequence.generated == sequence.output_tokens;
             if finished {
-                sequence.state = State::Finished;
+                sequence.state = SequenceState::Finished;
             }
             self.emissions.push(StepYield { id: sequence.id, index, tokens, finished });
         }
-        self.retire_finished();
+        self.remove_finished();
         &self.emissions
     }
 
@@ -282,7 +219,7 @@ impl Engine {
 
     /// Sequences that wait for admission, preempted ones included.
     pub fn waiting(&self) -> usize {
-        self.waiting.len() - self.withdrawn
+        self.waiting.len() - self.cancelled
     }
 
     /// KV tokens held by the running sequences.
@@ -295,7 +232,7 @@ impl Engine {
         f64::from(self.kv_in_use) / f64::from(self.params.kv_tokens.get())
     }
 
-    /// Sequences thrown out of the batch for want of KV memory, ever.
+    /// Sequences preempted for want of KV memory since the engine was made.
     pub fn preemptions(&self) -> u64 {
         self.preemptions
     }
@@ -305,29 +242,29 @@ impl Engine {
         &self.params
     }
 
-    /// Gives the running sequences their share of the step, oldest first; says whether one of them was preempted.
+    /// Gives the running sequences their share of the step, oldest first; returns whether one of them was preempted.
     ///
-    /// Order of admission already is "decodes first": a sequence that prefills takes the rest of the budget, so nobody
+    /// Order of admission already is "decodes first": a sequence that prefills takes the rest of the budget, so no sequence
     /// behind it can have finished its prompt.
     fn schedule_running(&mut self, budget: &mut u32) -> bool {
-        let mut recalled = false;
+        let mut preempted = false;
         let mut position = 0;
         while position < self.running.len() && *budget > 0 {
-            let place = self.running[position];
-            let prefill = self.sequences[place].left_to_prefill().min(*budget);
+            let sequence = self.running[position];
+            let prefill = self.sequences[sequence].left_to_prefill().min(*budget);
             if prefill == 0 {
-                recalled |= self.make_room_for_a_decode();
+                preempted |= self.preempt_for_a_decode();
                 if position >= self.running.len() {
                     break;
                 }
-                self.sequences[place].held += 1;
+                self.sequences[sequence].held += 1;
                 self.kv_in_use += 1;
             }
-            self.scheduled.push(StepShare { place, prefill });
+            self.scheduled.push(StepShare { sequence, prefill });
             *budget -= prefill.max(1);
             position += 1;
         }
-        recalled
+        preempted
     }
 
     /// Time that attention takes beyond what [`Params`] counts: `e * n * (x + n/2)` for a chunk of `n` tokens behind `x`.
@@ -336,38 +273,38 @@ impl Engine {
             return Duration::ZERO;
         }
         let attended = self.scheduled.iter().map(|share| {
-            let (before, chunk) = (f64::from(self.sequences[share.place].computed), f64::from(share.prefill));
+            let (before, chunk) = (f64::from(self.sequences[share.sequence].computed), f64::from(share.prefill));
             chunk * (before + chunk / 2.0)
         });
         Duration::from_secs_f64(self.quirks.per_attended_token * attended.sum::<f64>())
     }
 
-    /// Preempts from the end of the batch until a decode has the KV tokens it may take; says whether anyone had to go.
-    fn make_room_for_a_decode(&mut self) -> bool {
+    /// Preempts from the end of the batch until a decode has the KV tokens it may take; returns whether it preempted any.
+    fn preempt_for_a_decode(&mut self) -> bool {
         let most = self.quirks.speculation.map_or(1, |law| law.most.max(1));
-        let mut recalled = false;
+        let mut preempted = false;
         while self.kv_in_use + most > self.params.kv_tokens.get() {
-            let Some(place) = self.running.pop() else { break };
-            let sequence = &mut self.sequences[place];
+            let Some(index) = self.running.pop() else { break };
+            let sequence = &mut self.sequences[index];
             self.kv_in_use -= sequence.held;
-            sequence.recall();
-            self.waiting.push_front(place);
+            sequence.preempt();
+            self.waiting.push_front(index);
             self.preemptions += 1;
-            recalled = true;
+            preempted = true;
         }
-        recalled
+        preempted
     }
 
     /// Admits from the front of the queue while a slot, KV memory for the prompt and budget are left. Never skips the
     /// front: a long prompt holds up the short ones behind it, as in vLLM.
     fn admit(&mut self, budget: &mut u32) {
         while *budget > 0 && self.running.len() < self.params.max_num_seqs.get() as usize {
-            let Some(&place) = self.waiting.front() else { return };
-            let sequence = &mut self.sequences[place];
-            if sequence.state == State::Withdrawn {
+            let Some(&index) = self.waiting.front() else { return };
+            let sequence = &mut self.sequences[index];
+            if sequence.state == SequenceState::Cancelled {
                 self.waiting.pop_front();
-                self.withdrawn -= 1;
-                self.vacant.push(place);
+                self.cancelled -= 1;
+                self.sequences.free(index);
                 continue;
             }
             // One more than the prompt has to be free: the KV entry of its first decode.
@@ -379,102 +316,41 @@ impl Engine {
             let prefill = sequence.left_to_prefill().min(*budget);
             *budget -= prefill;
             self.waiting.pop_front();
-            self.running.push(place);
-            self.scheduled.push(StepShare { place, prefill });
+            self.running.push(index);
+            self.scheduled.push(StepShare { sequence: index, prefill });
         }
     }
 
-    fn retire_finished(&mut self) {
+    fn remove_finished(&mut self) {
         if !self.emissions.iter().any(|emission| emission.finished) {
             return;
         }
         for emission in self.emissions.iter().filter(|emission| emission.finished) {
-            self.places.remove(&emission.id);
+            self.sequences.forget(emission.id);
         }
-        let (sequences, vacant, kv_in_use) = (&self.sequences, &mut self.vacant, &mut self.kv_in_use);
-        self.running.retain(|&place| {
-            let finished = sequences[place].state == State::Finished;
+        let (sequences, kv_in_use) = (&mut self.sequences, &mut self.kv_in_use);
+        self.running.retain(|&index| {
+            let finished = sequences[index].state == SequenceState::Finished;
             if finished {
-                *kv_in_use -= sequences[place].held;
-                vacant.push(place);
+                *kv_in_use -= sequences[index].held;
+                sequences.free(index);
             }
             !finished
         });
-    }
-
-    fn release(&mut self, place: SequenceIndex) {
-        self.kv_in_use -= self.sequences[place].held;
-        self.vacant.push(place);
-    }
-}
-
-/// Index into the table of sequences.
-type SequenceIndex = usize;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Alive,
-    /// Cancelled while it waited; still in the queue.
-    Withdrawn,
-    Finished,
-}
-
-#[derive(Debug)]
-struct SimSequence {
-    id: SequenceId,
-    state: State,
-    prompt_tokens: u32,
-    /// Prompt tokens that need no prefill.
-    cached: u32,
-    output_tokens: u32,
-    generated: u32,
-    /// Tokens to run through prefill before it emits: the prompt, and after a preemption what it had generated too.
-    to_compute: u32,
-    /// How many of them have been.
-    computed: u32,
-    /// KV tokens it holds; 0 while it waits.
-    held: u32,
-}
-
-impl SimSequence {
-    fn new(id: SequenceId, prompt_tokens: u32, cached: u32, output_tokens: u32) -> Self {
-        Self {
-            id,
-            state: State::Alive,
-            prompt_tokens,
-            cached,
-            output_tokens,
-            generated: 0,
-            to_compute: prompt_tokens,
-            computed: cached,
-            held: 0,
-        }
-    }
-
-    fn recall(&mut self) {
-        self.to_compute = self.prompt_tokens + self.generated;
-        self.computed = self.cached;
-        self.held = 0;
-    }
-
-    fn left_to_prefill(&self) -> u32 {
-        self.to_compute - self.computed
-    }
-
-    fn is_prefilling(&self) -> bool {
-        self.left_to_prefill() > 0
     }
 }
 
 /// What one sequence does in the current step: a prefill chunk, or a decode when `prefill` is 0.
 #[derive(Clone, Copy, Debug)]
 struct StepShare {
-    place: SequenceIndex,
+    sequence: SequenceIndex,
     prefill: u32,
 }
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use super::*;
 
     fn params() -> Params {
@@ -508,7 +384,7 @@ mod tests {
         engine.step().unwrap().1.iter().map(|emission| (emission.id, emission.index, emission.finished)).collect()
     }
 
-    /// Runs until idle and returns who finished, in order.
+    /// Runs until idle and returns the sequences in the order in which they finished.
     fn finishers(engine: &mut Engine) -> Vec<SequenceId> {
         let mut order = Vec::new();
         while let Some((_, emissions)) = engine.step() {
@@ -567,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn speculation_yields_several_tokens_an_emission_and_never_too_many() {
+    fn speculation_yields_several_tokens_and_never_too_many() {
         let quirks =
             Quirks { speculation: Some(Speculation { acceptance: 0.9, most: 4, seed: 1 }), ..Quirks::default() };
         let mut engine = Engine::with_quirks(params(), quirks);
@@ -600,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_prompt_is_prefilled_in_chunks_and_emits_after_the_last() {
+    fn a_long_prompt_is_prefilled_in_chunks() {
         let mut engine = Engine::new(params());
         engine.submit(1, 250, 1).unwrap();
         let works: Vec<_> =
@@ -630,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_that_does_not_fit_yet_holds_up_the_shorter_one_behind_it() {
+    fn a_prompt_that_does_not_fit_yet_holds_up_shorter_ones() {
         let mut engine = with_limits(4, 1000, 100);
         engine.submit(1, 60, 5).unwrap();
         engine.submit(2, 60, 5).unwrap();
@@ -639,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_admitted_is_preempted_and_recomputed_when_kv_runs_out() {
+    fn the_last_admitted_is_preempted_when_kv_runs_out() {
         let mut engine = with_limits(4, 100, 25);
         engine.submit(1, 10, 8).unwrap();
         engine.submit(2, 10, 4).unwrap();
@@ -647,7 +523,7 @@ mod tests {
         assert_eq!(engine.kv_tokens_in_use(), 20);
         assert_eq!(emitted(&mut engine), [(1, 1, false), (2, 1, false)]);
         assert_eq!(emitted(&mut engine), [(1, 2, false), (2, 2, false)], "24 of 25 held");
-        assert_eq!(emitted(&mut engine), [(1, 3, false)], "1 takes the last token, 2 is out");
+        assert_eq!(emitted(&mut engine), [(1, 3, false)], "1 takes the last token, 2 is preempted");
         assert_eq!((engine.preemptions(), engine.running(), engine.waiting()), (1, 1, 1));
         let mut last = Vec::new();
         while let Some((step, emissions)) = engine.step() {
@@ -660,7 +536,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_preempted_while_kv_is_left() {
+    fn no_sequence_is_preempted_while_kv_is_left() {
         let mut engine = with_limits(4, 100, 26);
         engine.submit(1, 10, 4).unwrap();
         engine.submit(2, 10, 4).unwrap();
@@ -681,7 +557,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_is_taken_over_in_mid_step_does_not_emit_for_its_predecessor() {
+    fn a_slot_reused_in_mid_step_does_not_emit_for_the_former() {
         let mut engine = with_limits(2, 100, 1000);
         engine.submit(1, 10, 100).unwrap();
         engine.begin_step();
@@ -745,7 +621,8 @@ mod tests {
             }
             engine.step();
         }
-        assert!(engine.sequences.len() <= 8, "{} places", engine.sequences.len());
+        let slots = engine.sequences.slots.len();
+        assert!(slots <= 8, "{slots} slots");
         assert_eq!(engine.kv_tokens_in_use(), 0);
     }
 }

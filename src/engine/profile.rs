@@ -1,8 +1,8 @@
-//! The engines the simulation is known to play: what a step costs, the limits, the usual traffic, the true capacity.
+//! The simulated engines by name: what a step costs, the limits, the usual traffic, the true capacity.
 //!
-//! Seven engines the control algorithm was worked out on, four that were held back while it was, and two that were written
-//! down from data sheets before weir's own estimator existed (docs/internals/decisions/0007).  What an engine file (`weir engine --params FILE`) may say is [`Setup`]. This file holds no
-//! dice: they come in.
+//! Seven engines that the control algorithm was developed on, four that were held out meanwhile, and two that were written down from
+//! data sheets before weir's own estimator existed (docs/internals/decisions/0007-two-untuned-engines.md).
+//! [`Setup`] is the shape of an engine file (`weir engine --params FILE`). It holds no randomness: a generator is passed in.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -98,15 +98,15 @@ pub struct ProfileWorkload {
 impl ProfileWorkload {
     /// Draws one request, `(prompt, output)` in tokens. Each is cut off at 40 % of KV memory and at 16,384, so that the
     /// tail of the law never asks for what the engine cannot hold; prompts have at least 4 tokens, outputs one.
-    pub fn draw(&self, params: &Params, dice: &mut impl Rng) -> (u32, u32) {
+    pub fn draw(&self, params: &Params, rng: &mut impl Rng) -> (u32, u32) {
         let longest = longest(params);
-        let prompt = self.prompt.draw(4, longest, dice);
-        (prompt, self.output.draw(1, longest, dice))
+        let prompt = self.prompt.draw(4, longest, rng);
+        (prompt, self.output.draw(1, longest, rng))
     }
 
     /// Draws an output length alone, with the same cut-off.
-    pub fn draw_output(&self, params: &Params, dice: &mut impl Rng) -> u32 {
-        self.output.draw(1, longest(params), dice)
+    pub fn draw_output(&self, params: &Params, rng: &mut impl Rng) -> u32 {
+        self.output.draw(1, longest(params), rng)
     }
 }
 
@@ -123,14 +123,14 @@ pub struct LengthLaw {
 impl LengthLaw {
     /// Draws a length between `least` and `most`. The location is `ln(mean) - sigma^2 / 2`, which makes `mean` the
     /// mean of the law before it is cut off.
-    pub fn draw(&self, least: u32, most: u32, dice: &mut impl Rng) -> u32 {
-        let normal: f64 = StandardNormal.sample(dice);
+    pub fn draw(&self, least: u32, most: u32, rng: &mut impl Rng) -> u32 {
+        let normal: f64 = StandardNormal.sample(rng);
         let length = (self.mean.ln() - self.sigma * self.sigma / 2.0 + self.sigma * normal).exp();
         length.round().clamp(f64::from(least), f64::from(most.max(least))) as u32
     }
 }
 
-/// No engine goes by that name.
+/// No engine has that name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown engine profile '{name}': choose one of {}", names())]
 pub struct UnknownProfile {
@@ -154,7 +154,7 @@ pub enum BadSetup {
     },
 }
 
-/// Every named engine. `seed` reproduces the measurement this project started from: one GPU, plateau near 13 req/s.
+/// Every named engine. `seed` reproduces a measurement of one GPU with a plateau near 13 req/s.
 pub const PROFILES: [Profile; 13] = [
     Profile {
         name: "seed",
@@ -235,7 +235,7 @@ pub const PROFILES: [Profile; 13] = [
         saturated_decodes: 85.4,
     },
     Profile {
-        // An 8-billion-parameter model in 16 bits on an L4, chat: arithmetic from data sheets, nobody tuned for it.
+        // An 8-billion-parameter model in 16 bits on an L4, chat: arithmetic from data sheets, nothing was tuned for it.
         name: "l4chat",
         setup: setup([0.067, 1.0e-4, 2.4e-4, 5.5e-7], [256, 2048, 30_000], law(230.0, 1.1), law(200.0, 0.9)),
         slo_ttft: Duration::from_millis(2000),
@@ -252,7 +252,7 @@ pub const PROFILES: [Profile; 13] = [
     },
 ];
 
-/// Longest prompt or output of a drawn request: see [`Workload::draw`].
+/// Longest prompt or output of a drawn request: see [`ProfileWorkload::draw`].
 fn longest(params: &Params) -> u32 {
     (params.kv_tokens.get() / 5 * 2).clamp(4, 16_384)
 }
@@ -303,11 +303,11 @@ mod tests {
     /// Keeps `concurrency` requests in the engine for `requests` completions after a warm-up; returns requests/s.
     fn closed_loop(profile: &Profile, concurrency: u64, requests: u64) -> f64 {
         let Setup { params, workload } = profile.setup;
-        let mut dice = ChaCha8Rng::seed_from_u64(11);
+        let mut rng = ChaCha8Rng::seed_from_u64(11);
         let mut engine = Engine::new(params);
         let mut next = 0;
         let mut submit = |engine: &mut Engine| {
-            let (prompt, output) = workload.draw(&params, &mut dice);
+            let (prompt, output) = workload.draw(&params, &mut rng);
             engine.submit(next, prompt, output).unwrap();
             next += 1;
         };
@@ -362,9 +362,9 @@ mod tests {
 
     #[test]
     fn the_law_has_the_mean_it_names() {
-        let mut dice = ChaCha8Rng::seed_from_u64(3);
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
         let law = law(200.0, 0.7);
-        let sum: f64 = (0..40_000).map(|_| f64::from(law.draw(1, 100_000, &mut dice))).sum();
+        let sum: f64 = (0..40_000).map(|_| f64::from(law.draw(1, 100_000, &mut rng))).sum();
         assert!((sum / 40_000.0 - 200.0).abs() < 4.0, "{}", sum / 40_000.0);
     }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EngineKind {
-    /// Found out by the names of its metrics.
+    /// Detected by the names of its metrics.
     #[default]
     Auto,
     /// vLLM.
@@ -29,7 +29,7 @@ pub enum EngineKind {
     Tgi,
     /// Its metrics are not read.
     None,
-    /// `engine_metrics` says all there is to know.
+    /// Only the series of `engine_metrics` are read.
     Custom,
 }
 

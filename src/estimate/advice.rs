@@ -1,14 +1,14 @@
-//! Advice for the engines' own limits, from the knee: how many to run at once, how many may be there, how many may wait.
+//! Advice for the engines' own limits, from the knee: how many requests to run at once, and how many may wait.
 //!
-//! What runs at the knee is what the batch is worth: more brings no throughput. What may wait is work for a short time, so
-//! that the engine's refusal is the last resort and weir's, which says when to come back, is the first. It changes nothing.
+//! The batch is as large as what is in flight at the knee: more brings no throughput. What may wait is work for a short time, so
+//! that the engine's refusal is the last resort and weir's, which says when to retry, is the first. It changes no setting.
 
 use super::reading::{Estimate, Knee, Regime};
 
 /// One setting of one engine.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Advice {
-    /// The engine, as people write it.
+    /// The engine's name as its project writes it.
     pub engine: &'static str,
     /// The flag, variable or field.
     pub setting: &'static str,
@@ -29,14 +29,14 @@ pub struct Advice {
 pub enum CountedBy {
     /// Sequences in the batch.
     Running,
-    /// Requests that wait for a place in it.
+    /// Requests that wait to join it.
     Waiting,
     /// Both.
     Both,
 }
 
-/// Advice for every engine we know, from the requests in flight at the knee and the requests a second there; none where
-/// either is no number above zero.
+/// Advice for every engine in the table, from the requests in flight and the requests per second at the knee; empty where
+/// either is not a finite number above zero.
 pub fn advice(in_flight: Estimate, requests_per_second: Estimate, regime: Option<Regime>) -> Vec<Advice> {
     let known = |estimate: Estimate| estimate.value.is_finite() && estimate.value > 0.0;
     if !(known(in_flight) && known(requests_per_second)) {
@@ -85,22 +85,22 @@ impl Advice {
                 }
             ),
             CountedBy::Waiting => format!(
-                "{value} requests ({low} to {high}) are {WORK_SECONDS:.0} s of work at the knee's rate: whoever waits behind more is late, and is better told at once."
+                "{value} requests ({low} to {high}) are {WORK_SECONDS:.0} s of work at the knee's rate: a request that waits behind more is late, and is better refused at once."
             ),
             CountedBy::Both => format!(
-                "What runs at the knee and {WORK_SECONDS:.0} s of work that waits, for this limit counts both: {value} ({low} to {high})."
+                "This limit counts what runs and what waits: the requests in flight at the knee and {WORK_SECONDS:.0} s of work, {value} ({low} to {high})."
             ),
         }
     }
 }
 
-/// At least one: no engine takes 0 for a limit, and some take it for none.
+/// At least one: some engines read 0 as "no limit".
 fn whole(value: f64) -> u64 {
-    // A knee is far below 2^53; what is not a number becomes 1.
+    // A knee is far below 2^53; a NaN becomes 1.
     value.round().max(1.0) as u64
 }
 
-/// Twice the objective that weir has by default: its own gate refuses first.
+/// Twice the default objective for the first token: weir's own gate refuses first.
 const WORK_SECONDS: f64 = 2.0;
 
 /// The engines' own names, and what they count. vLLM's second and TGI's count what runs as well as what waits.

@@ -1,11 +1,11 @@
-//! How long a first token takes when nobody else waits for one, by prompt length.
+//! The unloaded TTFT: how long a first token takes when no other request waits for one, by prompt length.
 //!
-//! Sixteen buckets of log2(prompt tokens), each a tracker of the 30th percentile in the log domain: robust against the
-//! queueing that slips in, and a few floats. Which samples are free of load is the caller's decision.
+//! Sixteen buckets of log2(prompt tokens), each a tracker of the 30th percentile in the log domain: robust against some
+//! queueing in the samples, at the cost of a few floats. The caller decides which samples are free of load.
 
 use crate::vocabulary::average::octave;
 
-/// The load-free TTFT as a function of prompt length.
+/// The unloaded TTFT as a function of prompt length.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TtftBaseline {
     buckets: [Bucket; BUCKETS],
@@ -15,16 +15,16 @@ pub(super) struct TtftBaseline {
 struct Bucket {
     /// Natural logarithm of the 30th percentile, in seconds.
     log: f64,
-    /// The 30th percentile itself: asked for with every request, moved by few.
+    /// The 30th percentile itself: read with every request, changed by few.
     seconds: f64,
     count: u32,
 }
 
 impl TtftBaseline {
-    /// One load-free TTFT.
+    /// Adds a TTFT, in seconds, of a prompt that met no load.
     pub fn add(&mut self, prompt: f64, ttft: f64) {
         let log = ttft.max(1e-5).ln();
-        let bucket = &mut self.buckets[place(prompt)];
+        let bucket = &mut self.buckets[bucket_of(prompt)];
         if bucket.count == 0 {
             bucket.log = log;
         }
@@ -38,20 +38,23 @@ impl TtftBaseline {
         bucket.seconds = bucket.log.exp();
     }
 
-    /// What a prompt of this length takes, from the nearest bucket that has enough samples; `None` before there is one.
+    /// Seconds for a prompt of this length, from the nearest bucket that has enough samples; `None` before there is one.
     pub fn of(&self, prompt: f64) -> Option<f64> {
-        let wanted = place(prompt);
+        let wanted = bucket_of(prompt);
         let nearest = self.nearest(wanted)?;
         // From a shorter prompt: half of the TTFT grows with the length, half is the step that happens anyway.
         let longer = f64::from(1_u32 << wanted.saturating_sub(nearest));
         Some(self.buckets[nearest].seconds * (1.0 + 0.5 * (longer - 1.0)))
     }
 
-    /// The bucket that speaks for this one: itself most of the time, the shorter of two that are as far away.
+    /// The nearest bucket with enough samples: itself most of the time, the shorter of two that are as far away.
     fn nearest(&self, wanted: usize) -> Option<usize> {
-        let speaks = |place: usize| self.buckets.get(place).is_some_and(|bucket| bucket.count >= ENOUGH);
+        let has_enough = |index: usize| self.buckets.get(index).is_some_and(|bucket| bucket.count >= ENOUGH);
         let around = |far: usize| {
-            wanted.checked_sub(far).filter(|place| speaks(*place)).or(Some(wanted + far).filter(|place| speaks(*place)))
+            wanted
+                .checked_sub(far)
+                .filter(|index| has_enough(*index))
+                .or(Some(wanted + far).filter(|index| has_enough(*index)))
         };
         (0..BUCKETS).find_map(around)
     }
@@ -62,15 +65,15 @@ impl TtftBaseline {
     }
 }
 
-fn place(prompt: f64) -> usize {
+fn bucket_of(prompt: f64) -> usize {
     octave(prompt).min(BUCKETS - 1)
 }
 
 pub(super) const BUCKETS: usize = crate::vocabulary::signals::PROMPT_CLASSES;
 const PERCENTILE: f64 = 0.3;
-/// Samples before a bucket speaks.
+/// Samples before a bucket is used.
 const ENOUGH: u32 = 3;
-/// A step of 3 % at most once settled: a change of the engine is followed in some tens of samples.
+/// A step of 3 % at most once settled: a change of the engine is followed within some tens of samples.
 const SLOWEST: f64 = 0.03;
 const FASTEST: f64 = 0.5;
 
@@ -100,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn longer_prompts_are_scaled_up_from_shorter_ones_and_never_down() {
+    fn longer_prompts_are_scaled_up_from_shorter_ones() {
         let mut baseline = TtftBaseline::default();
         (0..5).for_each(|_| baseline.add(100.0, 0.1));
         assert!((baseline.of(400.0).unwrap() - 0.25).abs() < 1e-6);

@@ -1,8 +1,8 @@
 //! Saturated time, in blocks: what was served while the engine was driven to its limit, and for how long.
 //!
 //! A block proves something about capacity only if the engine was queueing for at least half of it and the number of
-//! decoding streams no longer rose: a batch that still fills up serves less than it could. What it proves is `capacity`'s
-//! business.
+//! decoding streams no longer rose: a batch that still fills up serves less than it could. What follows from a block is
+//! in `capacity`.
 
 use super::reading::BlockCounts;
 
@@ -11,13 +11,13 @@ use super::reading::BlockCounts;
 pub(super) struct SaturatedBlock {
     /// Seconds.
     pub time: f64,
-    /// Seconds of them in which somebody waited for a first token, `T_p`.
+    /// Seconds of them in which a request waited for a first token, `T_p`.
     pub first_token_time: f64,
     /// Content events.
     pub emissions: f64,
     /// Tokens in them.
     pub tokens: f64,
-    /// Contexts of their streams at that time, in tokens: KV-token-steps.
+    /// Sum of the contexts of their streams at that time, in tokens: KV-token-steps.
     pub kv: f64,
     /// Requests that started.
     pub starts: f64,
@@ -27,7 +27,7 @@ pub(super) struct SaturatedBlock {
     pub recomputed: f64,
     /// Steps of the engine.
     pub steps: f64,
-    /// Those of them in which as many streams emitted as ever do: the slots were full.
+    /// Those of them in which the largest number of streams emitted: the slots were full.
     pub full_steps: f64,
     /// Mean number of decoding streams, `D`.
     pub decoding: f64,
@@ -35,7 +35,7 @@ pub(super) struct SaturatedBlock {
     pub context: f64,
 }
 
-/// Gathers blocks.
+/// Collects blocks.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Blocks {
     began: f64,
@@ -46,30 +46,30 @@ pub(super) struct Blocks {
     decoding_at_start: f64,
     sums: SaturatedBlock,
     /// Emissions were lost since the block began.
-    torn: bool,
-    /// Most streams in one step, forgotten within the hour.
+    has_loss: bool,
+    /// Most streams in one step, decaying within an hour.
     most_streams: f64,
     counts: BlockCounts,
 }
 
-/// A tick as the blocks see it.
+/// What the blocks need at a tick.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BlockTick {
     pub now: f64,
     /// The engine makes requests wait, or a cap holds them back.
     pub saturated: bool,
-    /// Somebody waits for a first token, before or after dispatch.
+    /// A request waits for a first token, before or after dispatch.
     pub waiting: bool,
     pub decoding: f64,
     pub context: f64,
     /// [`super::first_token::FirstTokens::busy`].
     pub first_token_clock: f64,
-    /// First tokens per second: what is slow needs longer blocks.
+    /// First tokens per second: a slow engine needs longer blocks.
     pub start_rate: f64,
 }
 
 impl Blocks {
-    /// One content event of a stream whose context is then so long.
+    /// One content event of `tokens` tokens, after which the context of its stream is `context` tokens.
     pub fn on_emission(&mut self, tokens: u32, context: f64) {
         self.sums.emissions += 1.0;
         self.sums.tokens += f64::from(tokens);
@@ -77,7 +77,7 @@ impl Blocks {
         self.sums.kv += context - 0.5 * f64::from(tokens);
     }
 
-    /// A step in which so many streams emitted.
+    /// A step in which this number of streams emitted.
     pub fn on_step(&mut self, streams: u32) {
         let streams = f64::from(streams);
         self.most_streams = self.most_streams.max(streams);
@@ -85,43 +85,43 @@ impl Blocks {
         self.sums.full_steps += f64::from(u8::from(streams >= FULL * self.most_streams));
     }
 
-    /// A request started.
+    /// A request with a prompt of `prompt` tokens started.
     pub fn on_first_token(&mut self, prompt: f64) {
         self.sums.starts += 1.0;
         self.sums.prompts += prompt;
     }
 
-    /// Tokens were computed again.
+    /// Tokens were computed again after a preemption.
     pub fn on_recomputed(&mut self, tokens: f64) {
         self.sums.recomputed += tokens;
     }
 
-    /// Emissions were lost: the block that is being gathered would say that less was served.
+    /// Emissions were lost: the current block would show less work than was done.
     pub fn on_loss(&mut self) {
-        self.torn = true;
+        self.has_loss = true;
     }
 
-    /// Every 100 ms; a block that is over and proves something.
-    pub fn on_tick(&mut self, moment: &BlockTick) -> Option<SaturatedBlock> {
+    /// Called every 100 ms. Returns a block that is over and proves something.
+    pub fn on_tick(&mut self, tick: &BlockTick) -> Option<SaturatedBlock> {
         if self.ticks == 0 {
-            self.decoding_at_start = moment.decoding;
+            self.decoding_at_start = tick.decoding;
         }
         self.ticks += 1;
-        self.saturated += u32::from(moment.saturated);
-        self.waiting += u32::from(moment.waiting);
-        self.sums.decoding += moment.decoding;
-        self.sums.context += moment.context;
-        let length = (STARTS / moment.start_rate.max(1.0)).clamp(SHORTEST, LONGEST);
-        if moment.now - self.began < length - 1e-9 {
+        self.saturated += u32::from(tick.saturated);
+        self.waiting += u32::from(tick.waiting);
+        self.sums.decoding += tick.decoding;
+        self.sums.context += tick.context;
+        let length = (STARTS / tick.start_rate.max(1.0)).clamp(SHORTEST, LONGEST);
+        if tick.now - self.began < length - 1e-9 {
             return None;
         }
-        let block = self.close(moment);
+        let block = self.close(tick);
         if !self.is_saturated() {
-            self.restart(moment);
+            self.restart(tick);
             return None;
         }
-        let rising = moment.decoding - self.decoding_at_start > (RISE * block.decoding).max(RISE_IN_STREAMS);
-        self.restart(moment);
+        let rising = tick.decoding - self.decoding_at_start > (RISE * block.decoding).max(RISE_IN_STREAMS);
+        self.restart(tick);
         if rising || block.emissions == 0.0 {
             self.counts.rejected += 1;
             return None;
@@ -134,11 +134,11 @@ impl Blocks {
         self.counts
     }
 
-    fn close(&self, moment: &BlockTick) -> SaturatedBlock {
+    fn close(&self, tick: &BlockTick) -> SaturatedBlock {
         let ticks = f64::from(self.ticks);
         SaturatedBlock {
-            time: moment.now - self.began,
-            first_token_time: moment.first_token_clock - self.first_token_clock,
+            time: tick.now - self.began,
+            first_token_time: tick.first_token_clock - self.first_token_clock,
             decoding: self.sums.decoding / ticks,
             context: self.sums.context / ticks,
             ..self.sums
@@ -147,14 +147,14 @@ impl Blocks {
 
     /// A long prompt or a slower engine looks like queueing, but between two of them the engine is idle.
     fn is_saturated(&self) -> bool {
-        !self.torn && 2 * self.saturated >= self.ticks && f64::from(self.waiting) >= ALWAYS * f64::from(self.ticks)
+        !self.has_loss && 2 * self.saturated >= self.ticks && f64::from(self.waiting) >= ALWAYS * f64::from(self.ticks)
     }
 
-    fn restart(&mut self, moment: &BlockTick) {
+    fn restart(&mut self, tick: &BlockTick) {
         *self = Self {
-            began: moment.now,
-            first_token_clock: moment.first_token_clock,
-            most_streams: self.most_streams * (self.began - moment.now).min(0.0).mul_add(1.0 / FORGETTING, 1.0),
+            began: tick.now,
+            first_token_clock: tick.first_token_clock,
+            most_streams: self.most_streams * (self.began - tick.now).min(0.0).mul_add(1.0 / FORGETTING, 1.0),
             counts: self.counts,
             ..Self::default()
         };
@@ -163,12 +163,12 @@ impl Blocks {
 
 /// A block holds about ten starts ...
 const STARTS: f64 = 10.0;
-/// ... but takes at least and at most so many seconds.
+/// ... but takes at least and at most this number of seconds.
 const SHORTEST: f64 = 1.0;
 const LONGEST: f64 = 5.0;
-/// A batch within 3 % of the largest one has all slots taken but for those that prefill.
+/// A batch within 3 % of the largest one has all slots taken except those that prefill.
 const FULL: f64 = 0.97;
-/// Seconds in which the largest batch is forgotten.
+/// Seconds in which the largest batch decays to 0.
 const FORGETTING: f64 = 3600.0;
 /// Share of the ticks that is "all of the time".
 const ALWAYS: f64 = 0.9;
@@ -185,7 +185,7 @@ mod tests {
         run_with(blocks, seconds, saturated, |_| true, decoding)
     }
 
-    /// Ticks for `seconds` with so many decoding streams at each; returns the blocks.
+    /// Ticks for `seconds` with `decoding` streams at each; returns the blocks.
     fn run_with(
         blocks: &mut Blocks,
         seconds: u32,
@@ -200,7 +200,7 @@ mod tests {
             (0..5).for_each(|_| blocks.on_emission(2, 101.0));
             (0..5).for_each(|step| blocks.on_step(if step == 0 { 30 } else { 40 }));
             let decoding = decoding(now - from);
-            let moment = BlockTick {
+            let tick = BlockTick {
                 now,
                 saturated,
                 waiting: waiting(n),
@@ -209,7 +209,7 @@ mod tests {
                 first_token_clock: now / 2.0,
                 start_rate: 20.0,
             };
-            found.extend(blocks.on_tick(&moment));
+            found.extend(blocks.on_tick(&tick));
         }
         found
     }
@@ -234,14 +234,14 @@ mod tests {
     }
 
     #[test]
-    fn a_block_in_which_emissions_were_lost_proves_nothing_and_the_next_one_does() {
+    fn a_loss_of_emissions_discards_the_block_and_not_the_next() {
         let mut blocks = Blocks::default();
         blocks.on_loss();
         assert_eq!(run(&mut blocks, 3, true, |_| 40.0).len(), 2);
     }
 
     #[test]
-    fn time_in_which_the_stage_falls_empty_proves_nothing() {
+    fn time_in_which_no_request_waits_proves_nothing() {
         let mut blocks = Blocks::default();
         assert!(run_with(&mut blocks, 3, true, |n| n % 3 > 0, |_| 40.0).is_empty());
     }

@@ -1,11 +1,11 @@
 //! The capacity of the offered mix, from saturated blocks.
 //!
-//! In saturation the engine's time is work: `c` a prompt token, `b` an emission, and the rest `r`, the per-step overhead
-//! that the binding resource makes every request share. What binds decides in which unit `r` is paid: by emission where slots
-//! bind, by KV-token-step where memory binds, all by prompt token where prefill binds. Prices are scaled so that the served
-//! mix explains the time exactly; the offered mix at those prices gives the capacity.
+//! In saturation the engine's time is work: `c` per prompt token, `b` per emission, and the rest `r`, the per-step overhead
+//! that the requests share. The binding resource decides by what unit `r` is shared: by emission where slots bind, by
+//! KV-token-step where memory binds; where prefill binds, prompt tokens take all the time. Prices are scaled so that the
+//! served mix explains the time exactly; the offered mix at those prices gives the capacity.
 //!
-//! Limitation: a linear step; what the rows cannot explain is published as `unexplained`.
+//! Limitation: a step is linear in its work; the share that this does not explain is published as `unexplained`.
 
 use std::time::Duration;
 
@@ -17,29 +17,29 @@ use super::reading::{Estimate, Knee, Regime};
 use crate::vocabulary::average::Moments;
 use crate::vocabulary::time::Timestamp;
 
-/// Sums over saturated blocks with a memory of two minutes, and how much they scatter.
+/// Sums over saturated blocks, weighted over two minutes, and how much the blocks scatter.
 #[derive(Clone, Debug)]
 pub(super) struct Capacity {
     /// Most tokens in one step, if it is known.
     batched: Option<f64>,
     sums: Sums,
-    /// Blocks in the sums, forgotten ones included.
+    /// Blocks added to the sums, whatever they still weigh.
     blocks: u64,
     /// Work per second of the blocks, at the prices of their time.
     work: Moments,
     last_work: f64,
     neighbours: f64,
     updated_at: Timestamp,
-    /// The last blocks and when they ended, newest first: what is left when the others no longer hold.
+    /// The last blocks and when they ended, newest first: they remain when the others are dropped.
     recent: [Option<(Timestamp, SaturatedBlock)>; RECENT],
-    /// Saturated seconds ever, and what they have shown of the engine: its memory and slots outlast a change of its speed.
+    /// Saturated seconds since the start, and the limits that they have shown: these outlast a change of the engine's speed.
     seen: f64,
-    learnt: Option<Learnt>,
+    shown_limits: Option<ShownLimits>,
 }
 
 /// Limits of the engine that saturation has shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Learnt {
+pub(super) struct ShownLimits {
     /// Streams in the batch, if slots bind.
     pub slots: Option<f64>,
     /// Tokens of context in the batch, if memory binds.
@@ -78,16 +78,16 @@ impl Capacity {
             updated_at: Timestamp::ZERO,
             recent: [None; RECENT],
             seen: 0.0,
-            learnt: None,
+            shown_limits: None,
         }
     }
 
-    /// Most tokens in one step, as it became known.
+    /// Sets the most tokens in one step.
     pub fn set_batched(&mut self, batched: Option<f64>) {
         self.batched = batched;
     }
 
-    /// A saturated block that ended at `at`.
+    /// Adds a saturated block that ended at `at`.
     pub fn on_block(&mut self, at: Timestamp, block: &SaturatedBlock, costs: &Solution) {
         self.updated_at = at;
         self.recent.rotate_right(1);
@@ -103,20 +103,20 @@ impl Capacity {
         self.neighbours = 0.95 * self.neighbours + 0.05 * difference * self.last_work;
         self.last_work = difference;
         self.seen += block.time;
-        if self.seen >= LEARNING {
-            self.learnt = self.sums.limits(self.regime(costs));
+        if self.seen >= ENOUGH_SATURATION {
+            self.shown_limits = self.sums.limits(self.regime(costs));
         }
     }
 
-    /// What was seen is about another engine, or another traffic: it counts for this share from here on.
-    pub fn doubt(&mut self, share: f64) {
+    /// The traffic changed: what was added so far keeps this share of its weight.
+    pub fn discount(&mut self, share: f64) {
         self.sums.scale(share);
     }
 
-    /// What was seen no longer holds, but for the last blocks, which showed it.
+    /// The engine changed: drops what was added so far, except the last blocks not older than `fresh`, which showed it.
     pub fn clear(&mut self, now: Timestamp, costs: &Solution, fresh: Duration) {
         let recent = self.recent;
-        *self = Self { seen: self.seen, learnt: self.learnt, ..Self::new(self.batched) };
+        *self = Self { seen: self.seen, shown_limits: self.shown_limits, ..Self::new(self.batched) };
         for (at, block) in recent.into_iter().rev().flatten() {
             if now.since(at) <= fresh {
                 self.seen -= block.time;
@@ -130,9 +130,9 @@ impl Capacity {
         self.sums.prompts *= factor;
     }
 
-    /// What a minute of saturation has shown of the engine's limits.
-    pub fn learnt(&self) -> Option<Learnt> {
-        self.learnt
+    /// The engine's limits, as a minute of saturation has shown them.
+    pub fn shown_limits(&self) -> Option<ShownLimits> {
+        self.shown_limits
     }
 
     /// Blocks behind the knee.
@@ -175,11 +175,11 @@ impl Capacity {
         })
     }
 
-    /// Seconds of the engine per prompt token, if prompts are most of a request's work: what the saturated blocks took,
-    /// and before there are any what a token costs, with a little for the steps.
+    /// Seconds of the engine per prompt token, if prompts are most of a request's work: measured in the saturated blocks,
+    /// and before there are any the cost of a token, with a small part of the steps.
     ///
-    /// Before saturation the batch is taken for the `decoding` streams of now, and a step for all of theirs: too little
-    /// for a prompt rather than too much, for whoever counts tokens where requests matter refuses too many.
+    /// Before saturation the batch is assumed to be the `decoding` streams of now, and each step to hold all of them: rather too
+    /// little for a prompt than too much, because admission by tokens where requests matter refuses too many.
     pub fn per_prompt_token(&self, mix: &MixFigures, costs: &Solution, decoding: f64) -> Option<f64> {
         let [a, b, c] = costs.coefficients;
         let prompt = c * mix.prompt;
@@ -195,8 +195,8 @@ impl Capacity {
     fn regime(&self, costs: &Solution) -> Regime {
         let [_, _, c] = costs.coefficients;
         let sums = &self.sums;
-        // From a cold start into overload all steps are full, and what a token costs cannot be told apart from a step's own
-        // cost; that the steps are full can.
+        // From a cold start into overload all steps are full, and the cost of a token cannot be separated from a step's own
+        // cost; that the steps are full is visible.
         let full_of_prompts = |batched: f64| sums.prompts + sums.emissions > FULL_BATCH * batched * sums.steps;
         if c * sums.prompts / sums.time > PREFILL_SHARE || self.batched.is_some_and(full_of_prompts) {
             Regime::Prefill
@@ -222,7 +222,7 @@ impl Capacity {
         (lost - (best.recomputation + smaller_batch.max(0.0)) / price).max(0.0)
     }
 
-    /// Relative variance of the mean of the blocks, neighbours being correlated.
+    /// Relative variance of the mean of the blocks, whose neighbours are correlated.
     fn block_variance(&self) -> f64 {
         let work = &self.work;
         let rho = if work.variance > 0.0 { (self.neighbours / work.variance).clamp(0.0, 0.6) } else { 0.3 };
@@ -275,12 +275,12 @@ impl Sums {
         (a * self.steps + b * self.emissions + c * (self.prompts + self.recomputed)) / self.time
     }
 
-    /// What a saturation of that kind has shown of the engine.
-    fn limits(&self, regime: Regime) -> Option<Learnt> {
+    /// The engine's limits that saturation in this regime shows.
+    fn limits(&self, regime: Regime) -> Option<ShownLimits> {
         match regime {
-            Regime::Slots => Some(Learnt { slots: Some(self.batch()), kv: None }),
-            Regime::Kv => Some(Learnt { slots: None, kv: Some(self.context / self.time) }),
-            Regime::Mixed => Some(Learnt { slots: Some(self.batch()), kv: Some(self.context / self.time) }),
+            Regime::Slots => Some(ShownLimits { slots: Some(self.batch()), kv: None }),
+            Regime::Kv => Some(ShownLimits { slots: None, kv: Some(self.context / self.time) }),
+            Regime::Mixed => Some(ShownLimits { slots: Some(self.batch()), kv: Some(self.context / self.time) }),
             Regime::Prefill | Regime::Unknown => None,
         }
     }
@@ -295,7 +295,7 @@ impl Sums {
         let [prompts, emissions, kv] = [self.prompts, self.emissions, self.kv].map(|sum| sum / self.time);
         let overhead = self.overhead(costs);
         let prices = match regime {
-            // The stage is work-conserving: while somebody waits for a first token, prompts are computed.
+            // Prefill is work-conserving: while a request waits for a first token, prompts are computed.
             Regime::Prefill => return [self.first_token_time / self.prompts.max(1e-9), 0.0, 0.0],
             Regime::Unknown => [c, b + overhead / emissions, 0.0],
             Regime::Slots | Regime::Kv | Regime::Mixed => {
@@ -333,36 +333,36 @@ fn variation(mean: f64, square: f64) -> f64 {
     (square - mean * mean).max(0.0).sqrt() / mean.max(1e-9)
 }
 
-/// Streams that must decode for so many requests per second, `a O / (1/X - b O - c L)`.
+/// Streams that must decode for `rate` requests per second, `a O / (1/X - b O - c L)`.
 fn concurrency_for(rate: f64, mix: &MixFigures, costs: &Solution) -> Option<f64> {
     let [a, b, c] = costs.coefficients;
-    let room = 1.0 / rate - b * mix.output - c * mix.prompt;
-    (room > 0.0).then(|| a * mix.output / room)
+    let left = 1.0 / rate - b * mix.output - c * mix.prompt;
+    (left > 0.0).then(|| a * mix.output / left)
 }
 
 /// Seconds of saturation that are remembered.
 const MEMORY: f64 = 120.0;
-/// Share of a request's work from which on the prompt tokens that wait say how long the wait is.
+/// Prompts are most of the work from this share on: then the prompt tokens that wait determine how long the wait is.
 const PROMPTS_ARE_THE_WORK: f64 = 0.6;
-/// Seconds of work that say what a prompt token takes.
+/// Seconds of first-token time before the measured cost of a prompt token is used.
 const ENOUGH_WORK: f64 = 5.0;
-/// Part of the steps' own cost that goes with a prompt.
+/// Factor on the cost of a prompt token for its part of the steps' own cost.
 const BEFORE_SATURATION: f64 = 1.05;
-/// Fewer blocks make no knee.
+/// Blocks before there is a knee.
 pub(super) const FEWEST_BLOCKS: u64 = 3;
-/// Blocks that may outlast a change: it takes about so many to find it.
+/// Blocks that may outlast a change: about as many are needed to detect it.
 const RECENT: usize = 3;
-/// As full as a step is where prompts bind: the last prompt of a step seldom fills it.
+/// How full steps are where prompts bind: the last prompt of a step seldom fills it.
 const FULL_BATCH: f64 = 0.8;
-/// What binds for more than this share of the time is said to bind.
+/// A resource that binds for more than this share of the time is the regime.
 const MOSTLY: f64 = 0.8;
-/// Saturated seconds that show what binds.
-const LEARNING: f64 = 60.0;
+/// Saturated seconds before the shown limits are used.
+const ENOUGH_SATURATION: f64 = 60.0;
 /// Prompt processing binds where it takes more of the time than this.
 const PREFILL_SHARE: f64 = 0.7;
-/// (1 %)^2: no capacity is known better.
+/// (1 %)^2: no capacity is known more precisely.
 const MODEL_ERROR: f64 = 1e-4;
-/// Of the normal law, for 95 %.
+/// 95 % quantile of the normal distribution, two-sided.
 const Z: f64 = 1.96;
 
 #[cfg(test)]
@@ -419,7 +419,7 @@ mod tests {
         }
     }
 
-    fn seen(blocks: &[SaturatedBlock]) -> Capacity {
+    fn capacity_of(blocks: &[SaturatedBlock]) -> Capacity {
         let mut capacity = Capacity::new(Some(2048.0));
         for (n, block) in (1_u64..).zip(blocks) {
             capacity.on_block(Timestamp::from_nanos(n * 10_000_000_000), block, &costs());
@@ -440,18 +440,18 @@ mod tests {
         let mix = mix(162.0, 153.0);
         for full in [0.0, 0.5, 1.0] {
             let block = block(91.0, &mix, full);
-            let knee = knee(&seen(&[block; 5]), &mix);
+            let knee = knee(&capacity_of(&[block; 5]), &mix);
             assert_near(knee.requests_per_second.value, block.starts / block.time, 1e-3);
             assert_near(knee.in_flight.value, 91.0, 0.01);
             assert!(knee.unexplained < 0.01, "{knee:?}");
         }
     }
 
-    /// Twice the answer and half the prompt: what the engine would serve of it is known from the step alone.
+    /// Twice the answer and half the prompt: what the engine would serve of it follows from the step alone.
     #[test]
     fn slots_share_the_overhead_by_emission() {
         let (served, offered) = (mix(162.0, 153.0), mix(81.0, 306.0));
-        let knee = knee(&seen(&[block(91.0, &served, 1.0); 5]), &offered);
+        let knee = knee(&capacity_of(&[block(91.0, &served, 1.0); 5]), &offered);
         let truth = block(91.0, &offered, 1.0);
         assert_eq!(knee.regime, Regime::Slots);
         assert_near(knee.requests_per_second.value, truth.starts / truth.time, 0.01);
@@ -463,7 +463,7 @@ mod tests {
     fn memory_shares_the_overhead_by_context() {
         let (served, offered) = (mix(400.0, 300.0), mix(600.0, 600.0));
         let memory = 16_000.0;
-        let knee = knee(&seen(&[block(memory / served.context(), &served, 0.0); 5]), &offered);
+        let knee = knee(&capacity_of(&[block(memory / served.context(), &served, 0.0); 5]), &offered);
         let truth = block(memory / offered.context(), &offered, 0.0);
         assert_eq!(knee.regime, Regime::Kv);
         assert_near(knee.requests_per_second.value, truth.starts / truth.time, 0.02);
@@ -473,11 +473,11 @@ mod tests {
     #[test]
     fn full_steps_of_prompts_are_prefill_though_a_token_seems_free() {
         let mix = mix(5000.0, 60.0);
-        // As after a cold start into overload: c is not identified.
+        // As after a cold start into overload, where c is not identified.
         let mut confused = costs();
         confused.coefficients = [0.17, 0.0, 0.0];
         let full = SaturatedBlock { steps: 1.05 * block(20.0, &mix, 0.0).prompts / 2048.0, ..block(20.0, &mix, 0.0) };
-        let capacity = seen(&[full; 5]);
+        let capacity = capacity_of(&[full; 5]);
         let knee = capacity.knee(&mix, &ServedMoments::default(), &confused, true).unwrap();
         assert_eq!((knee.regime, knee.n95), (Regime::Prefill, None));
         assert_near(knee.requests_per_second.value, full.starts / full.time, 0.01);
@@ -486,7 +486,7 @@ mod tests {
     #[test]
     fn without_prompt_lengths_the_regime_is_unknown() {
         let mix = mix(162.0, 153.0);
-        let capacity = seen(&[block(91.0, &mix, 1.0); 5]);
+        let capacity = capacity_of(&[block(91.0, &mix, 1.0); 5]);
         let knee = capacity.knee(&mix, &ServedMoments::default(), &costs(), false).unwrap();
         assert_eq!(knee.regime, Regime::Unknown);
     }
@@ -494,7 +494,7 @@ mod tests {
     #[test]
     fn two_blocks_are_no_knee() {
         let mix = mix(162.0, 153.0);
-        let capacity = seen(&[block(91.0, &mix, 1.0); 2]);
+        let capacity = capacity_of(&[block(91.0, &mix, 1.0); 2]);
         assert_eq!(capacity.knee(&mix, &ServedMoments::default(), &costs(), true), None);
     }
 
@@ -503,20 +503,20 @@ mod tests {
         let mix = mix(600.0, 700.0);
         let plain = block(24.0, &mix, 0.0);
         let wasteful = SaturatedBlock { recomputed: 0.3 * plain.time / C, ..plain };
-        let (with, without) = (knee(&seen(&[wasteful; 5]), &mix), knee(&seen(&[plain; 5]), &mix));
+        let (with, without) = (knee(&capacity_of(&[wasteful; 5]), &mix), knee(&capacity_of(&[plain; 5]), &mix));
         assert_eq!(without.best, without.requests_per_second.value);
         assert!(with.best > 1.05 * with.requests_per_second.value, "{with:?}");
     }
 
     #[test]
-    fn a_cleared_capacity_keeps_the_fresh_blocks_and_what_it_learnt() {
+    fn clearing_keeps_the_fresh_blocks_and_the_shown_limits() {
         let mix = mix(162.0, 153.0);
-        let mut capacity = seen(&[block(91.0, &mix, 1.0); 8]);
-        let learnt = capacity.learnt().unwrap();
-        assert_near(learnt.slots.unwrap(), 91.0, 0.01);
+        let mut capacity = capacity_of(&[block(91.0, &mix, 1.0); 8]);
+        let shown = capacity.shown_limits().unwrap();
+        assert_near(shown.slots.unwrap(), 91.0, 0.01);
         capacity.clear(Timestamp::from_nanos(95_000_000_000), &costs(), Duration::from_secs(30));
         assert_eq!(capacity.blocks(), 2);
-        assert_near(capacity.learnt().unwrap().slots.unwrap(), learnt.slots.unwrap(), 1e-6);
+        assert_near(capacity.shown_limits().unwrap().slots.unwrap(), shown.slots.unwrap(), 1e-6);
         capacity.clear(Timestamp::from_nanos(200_000_000_000), &costs(), Duration::from_secs(15));
         assert_eq!(capacity.blocks(), 0);
     }
@@ -528,10 +528,10 @@ mod tests {
             let knee = knee(capacity, &mix).tokens_per_second;
             (knee.high - knee.low) / knee.value
         };
-        let even = seen(&[block(91.0, &mix, 1.0); 12]);
+        let even = capacity_of(&[block(91.0, &mix, 1.0); 12]);
         let uneven: Vec<SaturatedBlock> =
             (0..12).map(|n| block(if n % 4 < 2 { 60.0 } else { 91.0 }, &mix, 1.0)).collect();
-        assert!(width(&seen(&uneven)) > 1.5 * width(&even));
+        assert!(width(&capacity_of(&uneven)) > 1.5 * width(&even));
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! What a step costs: least squares of `T ~ a n_s + b n_d + c n_p` over rows of steps, older rows forgotten.
+//! What a step costs: least squares of `T ~ a n_s + b n_d + c n_p` over rows of steps, where older rows weigh less.
 //!
-//! `a` seconds a step, `b` a decode, `c` a prompt token: identified at any load, saturated or not. Three coefficients and
+//! `a` seconds per step, `b` per decode, `c` per prompt token: identified at any load, saturated or not. Three coefficients and
 //! a 3x3 normal matrix, kept with its inverse for intervals. Everything is linear: a term that grows with the context
 //! ends up in `b`, and attention that grows with its square is not represented.
 
@@ -16,15 +16,15 @@ pub(super) struct Costs {
     right: [f64; 3],
     /// `y'y`.
     square: f64,
-    /// Rows, forgotten ones not counted.
+    /// Sum of the rows' weights.
     rows: f64,
     solution: Option<Solution>,
 }
 
-/// The coefficients and how sure they are.
+/// The coefficients and their uncertainty.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Solution {
-    /// `a`, `b`, `c`; one that came out negative is 0.
+    /// `a`, `b`, `c` in seconds; one whose solution is negative is 0.
     pub coefficients: [f64; 3],
     /// Inverse of the normal matrix over the coefficients that are not 0.
     inverse: Matrix,
@@ -33,7 +33,7 @@ pub(super) struct Solution {
 }
 
 impl Costs {
-    /// One row.
+    /// Adds a row.
     pub fn add(&mut self, row: &WorkInterval) {
         let x = [row.steps, row.decodes, row.prefill];
         let y = row.time;
@@ -49,10 +49,10 @@ impl Costs {
         self.solve();
     }
 
-    /// The engine is not the one it was: what was seen counts for little from here on.
-    pub fn doubt(&mut self) {
-        self.scale(DOUBT);
-        self.rows = AFTER_DOUBT;
+    /// The engine changed: the rows so far keep little of their weight.
+    pub fn discount(&mut self) {
+        self.scale(DISCOUNT);
+        self.rows = AFTER_DISCOUNT;
     }
 
     /// Prompt tokens are counted in another unit from now on: `factor` times as many as before.
@@ -70,13 +70,13 @@ impl Costs {
         self.solution.as_ref()
     }
 
-    /// The same, in words.
+    /// The coefficients by name, for a reading.
     pub fn step_costs(&self) -> Option<StepCosts> {
         let [step, decode, prefill_token] = self.solution()?.coefficients;
         Some(StepCosts { step, decode, prefill_token })
     }
 
-    /// Rows behind the coefficients.
+    /// Rows behind the coefficients, by weight.
     pub fn rows(&self) -> f64 {
         self.rows
     }
@@ -118,7 +118,7 @@ impl Solution {
         a * row.steps + b * row.decodes + c * row.prefill
     }
 
-    /// How far a row is from those behind the coefficients: variance of its prediction over that of a residual.
+    /// Leverage, how far a row is from those behind the coefficients: variance of its prediction over that of a residual.
     pub fn leverage(&self, row: &WorkInterval) -> f64 {
         self.variance_along([row.steps, row.decodes, row.prefill]) / self.residual
     }
@@ -136,12 +136,12 @@ fn multiply(matrix: &Matrix, vector: &[f64; 3]) -> [f64; 3] {
     matrix.map(|row| row.iter().zip(vector).map(|(m, v)| m * v).sum())
 }
 
-/// Inverse over the active rows and columns, 0 elsewhere. The matrix is brought to a diagonal of ones first: steps,
+/// Inverse over the active rows and columns, 0 elsewhere. The matrix is scaled to a diagonal of ones first: steps,
 /// decodes and prompt tokens differ by orders of magnitude.
 fn invert(matrix: &Matrix, active: [bool; 3]) -> Option<Matrix> {
     let scale: [f64; 3] = std::array::from_fn(|i| if active[i] { matrix[i][i].sqrt() } else { 1.0 });
     if (0..3).any(|i| active[i] && scale[i] <= 0.0) {
-        // A regressor that never came up: no prompt length known, or no decode yet.
+        // A regressor without data: no prompt length known, or no decode yet.
         let seen = std::array::from_fn(|i| active[i] && matrix[i][i] > 0.0);
         return if seen == [false; 3] { None } else { invert(matrix, seen) };
     }
@@ -169,14 +169,14 @@ fn invert(matrix: &Matrix, active: [bool; 3]) -> Option<Matrix> {
     Some(std::array::from_fn(|i| std::array::from_fn(|j| element(i, j))))
 }
 
-/// Forgetting per row: 500 rows count.
+/// Weight of a row relative to the next: 500 rows count.
 const KEEP: f64 = 0.998;
-/// Fewer rows have no solution.
-const FEWEST_ROWS: f64 = 5.0;
-/// What the rows before a change of speed still count for: enough to keep the three costs apart while the load stands still ...
-const DOUBT: f64 = 0.02;
-/// ... and too few to be tested against or to predict from.
-const AFTER_DOUBT: f64 = 3.0;
+/// Rows before there is a solution.
+pub(super) const FEWEST_ROWS: f64 = 5.0;
+/// Weight of the rows before a change of speed: enough to separate the three costs while the load is constant ...
+const DISCOUNT: f64 = 0.02;
+/// ... and too few for a test or a prediction.
+const AFTER_DISCOUNT: f64 = 3.0;
 /// Keeps the scaled matrix invertible when steps and decodes move together.
 const RIDGE: f64 = 1e-7;
 const SINGULAR: f64 = 1e-12;
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_of_five_percent_moves_them_by_less_than_their_interval() {
+    fn noise_of_five_percent_stays_within_the_interval() {
         let mut costs = Costs::default();
         for n in 0..400 {
             let mut row = row(n);
@@ -222,16 +222,16 @@ mod tests {
             costs.add(&row);
         }
         let solution = costs.solution().unwrap();
-        for (place, expected) in [A, B, C].into_iter().enumerate() {
-            let gradient = std::array::from_fn(|i| f64::from(u8::from(i == place)));
+        for (index, expected) in [A, B, C].into_iter().enumerate() {
+            let gradient = std::array::from_fn(|i| f64::from(u8::from(i == index)));
             let deviation = solution.variance_along(gradient).sqrt();
-            let off = (solution.coefficients[place] - expected).abs();
-            assert!(off < 3.0 * deviation && deviation < 0.05 * expected, "{place}: {off} off, {deviation}");
+            let off = (solution.coefficients[index] - expected).abs();
+            assert!(off < 3.0 * deviation && deviation < 0.05 * expected, "{index}: {off} off, {deviation}");
         }
     }
 
     #[test]
-    fn nothing_is_said_from_four_rows() {
+    fn four_rows_have_no_solution() {
         let mut costs = Costs::default();
         (0..4).for_each(|n| costs.add(&row(n)));
         assert!(costs.solution().is_none());
@@ -264,10 +264,10 @@ mod tests {
     }
 
     #[test]
-    fn a_doubted_engine_is_learnt_anew_within_forty_rows() {
+    fn a_changed_engine_is_found_within_forty_rows() {
         let mut costs = Costs::default();
         (0..300).for_each(|n| costs.add(&row(n)));
-        costs.doubt();
+        costs.discount();
         for n in 0..40 {
             let row = row(n);
             costs.add(&WorkInterval { time: row.time / 0.6, ..row });

@@ -1,9 +1,9 @@
-//! Saturated or not: a sequential test on counts, and somebody who waits.
+//! Saturated or not: a sequential test on counts, together with a request that waits.
 //!
-//! A bank of CUSUMs on arrivals minus first tokens: "so many more requests arrived than could be started, against a drift
-//! of 10 to 50 %, and the head of the line waits". All thresholds follow from one false-alarm figure. The waiting alone
-//! proves nothing (a long prompt ahead), the counts alone prove nothing (a burst that is swallowed); together they do. Clients
-//! who wait for their answer before they ask again make no surplus; they are known as a standing [`Crowd`].
+//! A bank of CUSUMs (Page, 1954) on arrivals minus first tokens: "N more requests arrived than could be started, against a drift
+//! of 10 to 50 %, and the head of the queue waits". All thresholds follow from one false-alarm figure. The waiting alone
+//! proves nothing (a long prompt ahead), the counts alone prove nothing (a burst that is absorbed); together they do. Clients
+//! that wait for an answer before they send again make no surplus; the [`ClosedLoopDetector`] finds them.
 
 use std::fmt;
 
@@ -16,18 +16,18 @@ pub(super) struct Detector {
     surplus: [f64; DRIFTS.len()],
     /// `h_k`: the surplus that is an alarm.
     thresholds: [f64; DRIFTS.len()],
-    /// `S`: seconds of head-of-line waiting above what is allowed.
+    /// `S`: seconds that the head of the queue waited above what is allowed.
     waiting: f64,
-    /// The same above half of what is allowed: a closed loop proves by itself that it is no accident, and needs only somebody who waits.
-    crowding: f64,
-    /// How long the head of the line waits beyond its baseline, and how long it may.
+    /// `S'`, the same above half of what is allowed: a constant number is evidence of its own, so that less waiting is needed.
+    closed_loop_waiting: f64,
+    /// How long the head of the queue waits beyond its baseline, and how long it may.
     head: f64,
     allowed: f64,
     shed: bool,
     closed_loop: ClosedLoopDetector,
 }
 
-/// What a tick found out.
+/// The evidence at one tick.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct TickFindings {
     /// The strongest of the bank: its drift, surplus and threshold.
@@ -36,15 +36,15 @@ pub(super) struct TickFindings {
     pub threshold: f64,
     /// `S`, in seconds.
     pub waiting: f64,
-    /// The same above half of what is allowed.
-    pub crowding: f64,
-    /// Waiting of the head of the line beyond its baseline, in seconds.
+    /// `S'`, the same above half of what is allowed.
+    pub closed_loop_waiting: f64,
+    /// Waiting of the head of the queue beyond its baseline, in seconds.
     pub head: f64,
     /// What it may wait, in seconds.
     pub allowed: f64,
     /// Requests were refused since the last tick.
     pub shed: bool,
-    /// Those who are there while somebody waits.
+    /// The number of requests in the system while one waits.
     pub closed_loop: ClosedLoopDetector,
 }
 
@@ -54,7 +54,7 @@ impl Detector {
             surplus: [0.0; DRIFTS.len()],
             thresholds: DRIFTS.map(threshold),
             waiting: 0.0,
-            crowding: 0.0,
+            closed_loop_waiting: 0.0,
             head: 0.0,
             allowed: 0.0,
             shed: false,
@@ -65,42 +65,43 @@ impl Detector {
     /// A request arrived.
     pub fn on_arrival(&mut self) {
         for (surplus, threshold) in self.surplus.iter_mut().zip(self.thresholds) {
-            // Bounded, so that a long overload does not have to be paid back.
+            // Bounded, so that a long overload does not delay the recovery.
             *surplus = (*surplus + 1.0).min(2.0 * threshold);
         }
     }
 
-    /// A request was started: its first token came.
+    /// A request was started: its first token arrived.
     pub fn on_first_token(&mut self) {
         for (surplus, drift) in self.surplus.iter_mut().zip(DRIFTS) {
             *surplus = (*surplus - drift).max(0.0);
         }
     }
 
-    /// A request came or went; `in_system` are there now, dispatched or not.
-    pub fn on_step(&mut self, in_system: u64) {
-        if self.crowding > 0.0 && in_system > 0 {
-            self.closed_loop.on_step(in_system);
+    /// A request arrived or left; `in_system` are in the system now, dispatched or not.
+    pub fn on_change(&mut self, in_system: u64) {
+        if self.closed_loop_waiting > 0.0 && in_system > 0 {
+            self.closed_loop.on_change(in_system);
         } else {
             self.closed_loop.on_quiet();
         }
     }
 
-    /// A request was refused: somebody would be waiting if he had been let in.
+    /// A request was refused: it would be waiting if it had been admitted.
     pub fn on_shed(&mut self) {
         self.shed = true;
     }
 
-    /// `elapsed` seconds went by, and the head of the line now waits `head` seconds beyond its baseline.
+    /// `elapsed` seconds passed; the head of the queue waits `head` seconds beyond its baseline and may wait `allowed`.
     pub fn on_tick(&mut self, elapsed: f64, head: f64, allowed: f64) -> TickFindings {
-        let mut excess = head / allowed.max(1e-6);
+        let mut ratio = head / allowed.max(1e-6);
         if self.shed {
-            excess = excess.max(2.0);
+            ratio = ratio.max(2.0);
         }
-        self.waiting = (self.waiting + elapsed * (excess.min(STEEPEST) - 1.0)).clamp(0.0, LONGEST);
-        self.crowding = (self.crowding + elapsed * ((2.0 * excess).min(STEEPEST) - 1.0)).clamp(0.0, LONGEST);
+        self.waiting = (self.waiting + elapsed * (ratio.min(STEEPEST) - 1.0)).clamp(0.0, LONGEST);
+        self.closed_loop_waiting =
+            (self.closed_loop_waiting + elapsed * ((2.0 * ratio).min(STEEPEST) - 1.0)).clamp(0.0, LONGEST);
         (self.head, self.allowed) = (head, allowed);
-        if self.crowding == 0.0 {
+        if self.closed_loop_waiting == 0.0 {
             self.closed_loop.on_quiet();
         }
         let findings = self.findings();
@@ -109,14 +110,14 @@ impl Detector {
     }
 
     fn findings(&self) -> TickFindings {
-        let ratio = |place: &usize| self.surplus[*place] / self.thresholds[*place];
+        let ratio = |index: &usize| self.surplus[*index] / self.thresholds[*index];
         let strongest = (0..DRIFTS.len()).max_by(|a, b| ratio(a).total_cmp(&ratio(b))).unwrap_or(0);
         TickFindings {
             drift: DRIFTS[strongest],
             surplus: self.surplus[strongest],
             threshold: self.thresholds[strongest],
             waiting: self.waiting,
-            crowding: self.crowding,
+            closed_loop_waiting: self.closed_loop_waiting,
             head: self.head,
             allowed: self.allowed,
             shed: self.shed,
@@ -126,42 +127,43 @@ impl Detector {
 }
 
 impl TickFindings {
-    /// Likelihood of saturation in units of the alarm, `max_k C_k / h_k`.
+    /// Evidence of saturation in units of the alarm, `max_k C_k / h_k`.
     pub fn evidence(&self) -> f64 {
         self.surplus / self.threshold
     }
 
-    /// Enough surplus or a standing closed loop, and somebody waits.
+    /// Enough surplus or a closed loop, and a request waits.
     pub fn alarm(&self) -> bool {
-        (self.evidence() >= 1.0 && self.waiting >= WAITING) || (self.closed_loop.stands() && self.is_crowded())
+        (self.evidence() >= 1.0 && self.waiting >= WAITING)
+            || (self.closed_loop.is_detected() && self.waits_as_in_closed_loop())
     }
 
-    /// Somebody waits as in a standing closed loop.
-    pub fn is_crowded(&self) -> bool {
-        self.crowding >= WAITING
+    /// A request waits as long as a closed loop needs for an alarm.
+    pub fn waits_as_in_closed_loop(&self) -> bool {
+        self.closed_loop_waiting >= WAITING
     }
 
     /// Neither surplus, nor closed loop, nor waiting.
     pub fn over(&self) -> bool {
-        self.evidence() < 0.5 && !self.closed_loop.stands() && self.waiting <= WAITING
+        self.evidence() < 0.5 && !self.closed_loop.is_detected() && self.waiting <= WAITING
     }
 
-    /// Somebody waits.
-    pub fn somebody_waits(&self) -> bool {
+    /// A request waits longer than it may.
+    pub fn is_waiting(&self) -> bool {
         self.waiting > WAITING
     }
 
-    /// Nobody has waited for a while.
-    pub fn nobody_waits(&self) -> bool {
+    /// No request has waited for a while.
+    pub fn is_quiet(&self) -> bool {
         self.waiting == 0.0
     }
 }
 
 impl fmt::Display for TickFindings {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.evidence() < 1.0 && self.closed_loop.stands() {
+        if self.evidence() < 1.0 && self.closed_loop.is_detected() {
             let (low, high, steps) = self.closed_loop.extent();
-            write!(out, "{low} to {high} requests were there all the time while {steps} came or went")?;
+            write!(out, "{low} to {high} requests were in the system all the time while {steps} arrived or left")?;
         } else {
             write!(
                 out,
@@ -172,7 +174,7 @@ impl fmt::Display for TickFindings {
             )?;
         }
         let (head, allowed) = (self.head, self.allowed);
-        write!(out, ", the head of the line waits {head:.2} s beyond its baseline ({allowed:.2} s is allowed)")?;
+        write!(out, ", the head of the queue waits {head:.2} s beyond its baseline ({allowed:.2} s is allowed)")?;
         if self.shed { out.write_str(", requests are being shed") } else { Ok(()) }
     }
 }
@@ -198,11 +200,11 @@ const DRIFTS: [f64; 4] = [1.1, 1.2, 1.35, 1.5];
 const LOAD: f64 = 0.7;
 /// One false alarm in e^8 busy cycles at that load.
 const LAMBDA: f64 = 8.0;
-/// Seconds of waiting above what is allowed that make it waiting.
+/// Seconds above what is allowed from which on a request counts as waiting.
 const WAITING: f64 = 0.5;
-/// A head that waits for ever counts no more than this ...
+/// In units of what is allowed: a longer wait of the head counts no more than this ...
 const STEEPEST: f64 = 3.0;
-/// ... and no more than so many seconds are remembered.
+/// ... and no more than this many seconds are remembered.
 const LONGEST: f64 = 6.0;
 
 #[cfg(test)]
@@ -223,9 +225,9 @@ mod tests {
 
     /// Poisson arrivals at `load` into one server of rate 1 for `seconds`; returns the moments of alarm.
     fn alarms(load: f64, seconds: f64, seed: u64) -> Vec<f64> {
-        let mut dice = ChaCha8Rng::seed_from_u64(seed);
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut draw = |rate: f64| -> f64 {
-            let unit: f64 = Exp1.sample(&mut dice);
+            let unit: f64 = Exp1.sample(&mut rng);
             unit / rate
         };
         let mut detector = Detector::new();
@@ -281,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_surplus_that_nobody_waits_for_is_no_alarm() {
+    fn a_surplus_without_waiting_is_no_alarm() {
         let mut detector = Detector::new();
         (0..100).for_each(|_| detector.on_arrival());
         let findings = (0..100).map(|_| detector.on_tick(0.1, 0.1, 1.0)).last().unwrap();
@@ -293,23 +295,23 @@ mod tests {
         let mut detector = Detector::new();
         detector.on_arrival();
         let findings = (0..100).map(|_| detector.on_tick(0.1, 9.0, 1.0)).last().unwrap();
-        assert!(findings.somebody_waits() && !findings.alarm());
+        assert!(findings.is_waiting() && !findings.alarm());
     }
 
     #[test]
-    fn a_standing_crowd_is_an_alarm_while_somebody_waits_and_over_when_nobody_does() {
+    fn a_closed_loop_is_an_alarm_only_while_a_request_waits() {
         let mut detector = Detector::new();
         let mut tick = |head: f64| {
             for _ in 0..3 {
-                detector.on_step(7);
-                detector.on_step(8);
+                detector.on_change(7);
+                detector.on_change(8);
             }
             detector.on_tick(0.1, head, 0.1)
         };
         assert!(!(0..100).map(|_| tick(0.04)).any(|findings| findings.alarm()), "eight that are served at once");
         let found = (0..100).position(|_| tick(0.09).alarm());
         assert!(found.is_some_and(|ticks| ticks < 20), "{found:?}");
-        assert!(tick(0.17).to_string().starts_with("7 to 8 requests were there"));
+        assert!(tick(0.17).to_string().starts_with("7 to 8 requests were in the system"));
         assert!((0..30).any(|_| tick(0.0).over()));
     }
 
@@ -325,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn an_episode_ends_once_the_surplus_is_paid_back() {
+    fn an_episode_ends_once_the_surplus_is_gone() {
         let mut detector = Detector::new();
         (0..100).for_each(|_| detector.on_arrival());
         (0..20).for_each(|_| {
@@ -333,6 +335,6 @@ mod tests {
         });
         (0..40).for_each(|_| detector.on_first_token());
         let findings = (0..80).map(|_| detector.on_tick(0.1, 0.0, 1.0)).last().unwrap();
-        assert!(findings.over() && findings.nobody_waits());
+        assert!(findings.over() && findings.is_quiet());
     }
 }

@@ -1,14 +1,14 @@
-//! Notices that the throughput in saturation is no longer what it was, whatever the cause.
+//! Detects that the throughput in saturation has shifted, whatever the cause.
 //!
 //! A two-sided CUSUM on the blocks' tokens per second, whitened by their own lag-one correlation: neighbouring blocks share
-//! their long streams, and without whitening a slow wave would look like a shift.
+//! their long streams, and without whitening a slow fluctuation would look like a shift.
 
 use crate::vocabulary::average::Moments;
 
 /// The sequential test.
 #[derive(Clone, Debug)]
 pub(super) struct DriftTest {
-    usual: Moments,
+    reference: Moments,
     last: Option<f64>,
     product: f64,
     square: f64,
@@ -18,38 +18,38 @@ pub(super) struct DriftTest {
 
 impl DriftTest {
     pub fn new() -> Self {
-        Self { usual: Moments::new(KEEP), last: None, product: 0.0, square: 0.0, up: 0.0, down: 0.0 }
+        Self { reference: Moments::new(KEEP), last: None, product: 0.0, square: 0.0, up: 0.0, down: 0.0 }
     }
 
-    /// One block's tokens per second; whether they have drifted away. It begins anew then.
+    /// Adds one block's tokens per second. Returns whether they have drifted, and starts again then.
     pub fn on_block(&mut self, throughput: f64) -> bool {
         if let Some(last) = self.last {
-            if self.usual.effective() >= ENOUGH && self.has_drifted(throughput, last) {
+            if self.reference.effective() >= ENOUGH && self.has_drifted(throughput, last) {
                 *self = Self::new();
-                self.usual.add(throughput);
+                self.reference.add(throughput);
                 return true;
             }
-            if self.usual.weight > 2.0 {
-                let (now, before) = (throughput - self.usual.mean, last - self.usual.mean);
+            if self.reference.weight > 2.0 {
+                let (now, before) = (throughput - self.reference.mean, last - self.reference.mean);
                 self.product = CORRELATION_KEEP * self.product + (1.0 - CORRELATION_KEEP) * now * before;
                 let square = 0.5 * (now * now + before * before);
                 self.square = CORRELATION_KEEP * self.square + (1.0 - CORRELATION_KEEP) * square;
             }
         }
-        self.usual.add(throughput);
+        self.reference.add(throughput);
         self.last = Some(throughput);
         false
     }
 
-    /// What was usual no longer is, for a reason that is known.
+    /// Starts again, because the engine changed for a known reason.
     pub fn reset(&mut self) {
         *self = Self::new();
     }
 
     fn has_drifted(&mut self, throughput: f64, last: f64) -> bool {
-        let mean = self.usual.mean;
+        let mean = self.reference.mean;
         let correlation = self.correlation();
-        let deviation = self.usual.deviation().max(SMALLEST_DEVIATION * mean);
+        let deviation = self.reference.deviation().max(SMALLEST_DEVIATION * mean);
         let whitened = (throughput - mean) - correlation * (last - mean);
         let z = whitened / (deviation * (1.0 - correlation * correlation).sqrt()).max(1e-9);
         self.up = (self.up + z - DRIFT).max(0.0);
@@ -67,7 +67,7 @@ const KEEP: f64 = 0.93;
 const CORRELATION_KEEP: f64 = 0.95;
 /// Independent blocks before anything can have drifted.
 const ENOUGH: f64 = 8.0;
-/// No throughput is held to better than 3 %.
+/// No throughput is assumed to vary by less than 3 %.
 const SMALLEST_DEVIATION: f64 = 0.03;
 const DRIFT: f64 = 0.75;
 const THRESHOLD: f64 = 7.0;

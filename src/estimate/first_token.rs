@@ -1,7 +1,7 @@
 //! The first-token stage: requests that were dispatched and have no first token yet.
 //!
-//! How long it takes without load and now, how fast it is left, how long somebody has been in it. From these follow what a
-//! head of line may wait, and from when on a backend counts as driven to its limit.
+//! How long first tokens take without load and now, how many come per second, how long the stage has been busy. From these follow
+//! how long the head of the queue may wait, and when a backend counts as queueing.
 
 use super::baseline::{BUCKETS, TtftBaseline};
 use crate::vocabulary::average::{DecayingRate, Moments, Smoothed};
@@ -14,16 +14,16 @@ pub(super) struct FirstTokens {
     typical: Smoothed,
     /// Smoothed time from dispatch to first token.
     recent: Smoothed,
-    /// Smoothed step time, which is the step_time between a stream's emissions.
+    /// Smoothed step time, which is the time between a stream's emissions.
     step_time: Smoothed,
     starts: DecayingRate,
-    /// First tokens per second of the time in which somebody was in the stage.
+    /// First tokens per second of busy time.
     busy_starts: DecayingRate,
     /// What first tokens took beyond their baseline.
     excess: Moments,
-    /// Somebody is in the stage since, if anybody is.
+    /// When a request entered the empty stage, unless it is empty now.
     busy_since: Option<f64>,
-    /// Seconds in which somebody was in the stage, up to the last time nobody was.
+    /// Seconds in which the stage was not empty, up to the last time it became empty.
     busy: f64,
     slo: f64,
 }
@@ -45,29 +45,29 @@ impl FirstTokens {
         }
     }
 
-    /// Another objective; what was seen stays.
+    /// Changes the objective, in seconds; what was measured stays.
     pub fn set_slo(&mut self, slo: f64) {
         self.slo = slo;
     }
 
-    /// The stage is no longer empty.
+    /// A request entered the empty stage.
     pub fn on_busy(&mut self, now: f64) {
         self.busy_since = Some(now);
     }
 
-    /// The stage is empty.
+    /// The stage became empty.
     pub fn on_idle(&mut self, now: f64) {
         self.busy += self.busy_since.take().map_or(0.0, |since| now - since);
     }
 
-    /// A first token came `ttft` seconds after dispatch. `free` says that no load was in its way.
-    pub fn on_first_token(&mut self, now: f64, ttft: f64, prompt: f64, free: bool) {
+    /// A first token arrived `ttft` seconds after dispatch. `unloaded`: no other request delayed it.
+    pub fn on_first_token(&mut self, now: f64, ttft: f64, prompt: f64, unloaded: bool) {
         self.starts.add(now);
         self.busy_starts.add(self.busy(now));
         self.recent.add(ttft);
-        let free_time = self.baseline(prompt);
-        self.excess.add((ttft - free_time).max(-0.5 * free_time));
-        if free || self.baseline.is_new(prompt) {
+        let unloaded_ttft = self.baseline(prompt);
+        self.excess.add((ttft - unloaded_ttft).max(-0.5 * unloaded_ttft));
+        if unloaded || self.baseline.is_new(prompt) {
             self.baseline.add(prompt, ttft);
         }
         if let Some(baseline) = self.baseline.of(prompt) {
@@ -75,12 +75,12 @@ impl FirstTokens {
         }
     }
 
-    /// A step that decoded took so long.
+    /// A step that decoded took `duration` seconds.
     pub fn on_step(&mut self, duration: f64) {
         self.step_time.add(duration);
     }
 
-    /// Load-free time from dispatch to first token; 0 while unknown.
+    /// Unloaded TTFT of a prompt, in seconds from dispatch; 0 while unknown.
     pub fn baseline(&self, prompt: f64) -> f64 {
         self.baseline.of(prompt).unwrap_or(0.0)
     }
@@ -90,7 +90,7 @@ impl FirstTokens {
         self.starts.at(now)
     }
 
-    /// First tokens per second of the time in which somebody was in the stage, `mu`.
+    /// First tokens per second of busy time, `mu`.
     pub fn busy_start_rate(&self, now: f64) -> f64 {
         self.busy_starts.at(self.busy(now))
     }
@@ -100,12 +100,12 @@ impl FirstTokens {
         (self.excess.mean, self.excess.deviation())
     }
 
-    /// Seconds from dispatch to first token of the last few.
+    /// Seconds from dispatch to first token of the last few requests.
     pub fn recent(&self) -> f64 {
         self.recent.value()
     }
 
-    /// Load-free time to first token of the typical request.
+    /// Smoothed unloaded TTFT of the requests that start.
     pub fn typical(&self) -> f64 {
         self.typical.value()
     }
@@ -115,29 +115,29 @@ impl FirstTokens {
         self.step_time.value()
     }
 
-    /// Load-free times by floor(log2(prompt tokens)); 0 while unknown.
+    /// Unloaded TTFT by floor(log2(prompt tokens)); 0 while unknown.
     pub fn baselines(&self) -> [f32; BUCKETS] {
-        std::array::from_fn(|place| self.baseline((place as f64).exp2()) as f32)
+        std::array::from_fn(|index| self.baseline((index as f64).exp2()) as f32)
     }
 
-    /// Seconds in which somebody was in the stage.
+    /// Seconds in which the stage was not empty.
     pub fn busy(&self, now: f64) -> f64 {
         self.busy + self.busy_since.map_or(0.0, |since| now - since)
     }
 
-    /// What a head of line may wait beyond its baseline, `w0`.
+    /// How long the head of the queue may wait beyond its baseline, `w0`.
     pub fn allowed_wait(&self) -> f64 {
         (2.0 * self.typical.value()).max(0.1 * self.slo).max(3.0 * self.step_time.value())
     }
 
-    /// Time from dispatch to first token that control aims at, `T_goal`: a quarter of the objective, but more than the
-    /// engine needs in any case and never so much that the objective is lost.
+    /// Time from dispatch to first token that control aims at, `target`: a quarter of the objective, but more than the
+    /// engine needs in any case and never so much that the objective is missed.
     pub fn ttft_target(&self) -> f64 {
         let (typical, step_time) = (self.typical.value(), self.step_time.value());
         (0.25 * self.slo).max(1.3 * typical + 3.0 * step_time).min(0.6 * self.slo).max(1.05 * typical)
     }
 
-    /// Whether the engine makes requests wait, `oldest` being the time since dispatch of who has waited longest.
+    /// Whether the engine makes requests wait; `oldest` is the time since dispatch of the request that has waited longest.
     pub fn is_queueing(&self, oldest: f64) -> bool {
         let typical = self.typical.value();
         self.recent.value().max(oldest) > typical + 0.4 * (self.ttft_target() - typical)
@@ -169,11 +169,11 @@ mod tests {
         assert!(stage.is_queueing(0.14));
         (0..20).for_each(|n| stage.on_first_token(300.0 + f64::from(n), 0.3, 100.0, false));
         assert!(stage.is_queueing(0.0));
-        assert!((stage.baseline(100.0) - 0.05).abs() < 1e-6, "load has taught the baseline nothing");
+        assert!((stage.baseline(100.0) - 0.05).abs() < 1e-6, "load does not move the baseline");
     }
 
     #[test]
-    fn the_clock_runs_while_somebody_is_in_the_stage() {
+    fn the_clock_runs_while_a_request_is_in_the_stage() {
         let mut stage = FirstTokens::new(1.0);
         stage.on_busy(1.0);
         stage.on_idle(3.0);
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn the_goal_leaves_the_objective_room() {
+    fn the_target_stays_below_the_objective() {
         let mut slow = FirstTokens::new(1.0);
         (0..200).for_each(|n| slow.on_first_token(f64::from(n), 0.55, 100.0, true));
         assert!((slow.ttft_target() - 0.6).abs() < 1e-9, "{}", slow.ttft_target());

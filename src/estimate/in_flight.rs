@@ -1,29 +1,29 @@
-//! The requests of one backend that are under way: what the estimator has to remember of each, and who has waited longest.
+//! The open requests of one backend: what the estimator remembers of each, and which has waited longest.
 //!
-//! A slab with a map from the request's key to its place, and two lines in order of arrival: those before dispatch, and
-//! those before their first token. Whoever leaves a line is taken out when he reaches its head. Bounded: what finds the
-//! table full is not followed.
+//! A slab with a map from the request's key to its index, and two queues in order of arrival: requests before dispatch, and
+//! those before their first token. A request that left a queue is removed when it reaches the head. Bounded: a request that
+//! arrives when the table is full is not followed.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::measure::RequestKey;
 
-/// A request under way.
+/// An open request. Times are seconds on the estimator's clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TrackedRequest {
     /// When it arrived.
     pub arrived: f64,
     /// When it was dispatched.
     pub admitted: f64,
-    /// Prompt tokens, as good as they are known.
+    /// Prompt tokens, corrected as far as that is possible.
     pub prompt: f64,
-    /// Prompt tokens as the request told them, if it did.
-    pub told: Option<u32>,
+    /// Prompt tokens that the request's body suggests.
+    pub estimated: Option<u32>,
     pub phase: RequestPhase,
     /// Whether a first token will be seen.
     pub stream: bool,
-    /// Nobody waited for a first token when it was dispatched.
+    /// No other request waited for a first token when it was dispatched.
     pub alone: bool,
     /// [`super::mix::Mix::epoch`] when it began to emit.
     pub epoch: u32,
@@ -35,11 +35,11 @@ pub(super) struct TrackedRequest {
     pub last_step: u32,
     /// When that was.
     pub last: f64,
-    /// Tokens that the backend had delivered to all when it last emitted.
+    /// Tokens that the backend had delivered to all streams when it last emitted.
     pub delivered: u64,
 }
 
-/// Where a request is.
+/// The phase of a tracked request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequestPhase {
     /// Not dispatched.
@@ -50,27 +50,27 @@ pub(super) enum RequestPhase {
     Decoding,
 }
 
-/// All of them.
+/// The open requests.
 #[derive(Debug, Default)]
 pub(super) struct InFlightTable {
     requests: Vec<TrackedRequest>,
     vacant: Vec<u32>,
-    places: HashMap<u64, u32, BuildHasherDefault<KeyHasher>>,
+    indices: HashMap<u64, u32, BuildHasherDefault<KeyHasher>>,
     queued: VecDeque<RequestKey>,
     pending: VecDeque<RequestKey>,
 }
 
 impl InFlightTable {
-    /// A request arrived under a key that is not in use; whether there was room for it.
-    pub fn insert(&mut self, key: RequestKey, arrived: f64, prompt: f64, told: Option<u32>, stream: bool) -> bool {
-        if self.places.len() >= MOST_REQUESTS {
+    /// Adds a request under a key that is not in use; `false` if the table is full.
+    pub fn insert(&mut self, key: RequestKey, arrived: f64, prompt: f64, estimated: Option<u32>, stream: bool) -> bool {
+        if self.indices.len() >= MOST_REQUESTS {
             return false;
         }
         let request = TrackedRequest {
             arrived,
             admitted: arrived,
             prompt,
-            told,
+            estimated,
             phase: RequestPhase::Queued,
             stream,
             alone: false,
@@ -81,26 +81,25 @@ impl InFlightTable {
             last: 0.0,
             delivered: 0,
         };
-        let place = match self.vacant.pop() {
-            Some(place) => {
-                self.requests[place as usize] = request;
-                place
+        let index = match self.vacant.pop() {
+            Some(index) => {
+                self.requests[index as usize] = request;
+                index
             }
             None => {
                 self.requests.push(request);
                 (self.requests.len() - 1) as u32
             }
         };
-        self.places.insert(key.0, place);
+        self.indices.insert(key.0, index);
         self.queued.push_back(key);
         self.trim(RequestPhase::Queued);
         true
     }
 
-    /// The request of that name.
     pub fn get_mut(&mut self, key: RequestKey) -> Option<&mut TrackedRequest> {
-        let place = *self.places.get(&key.0)?;
-        self.requests.get_mut(place as usize)
+        let index = *self.indices.get(&key.0)?;
+        self.requests.get_mut(index as usize)
     }
 
     /// A stream was dispatched and waits for its first token from now on.
@@ -109,52 +108,51 @@ impl InFlightTable {
         self.trim(RequestPhase::Pending);
     }
 
-    /// It is gone.
     pub fn remove(&mut self, key: RequestKey) -> Option<TrackedRequest> {
-        let place = self.places.remove(&key.0)?;
-        self.vacant.push(place);
-        Some(self.requests[place as usize])
+        let index = self.indices.remove(&key.0)?;
+        self.vacant.push(index);
+        Some(self.requests[index as usize])
     }
 
-    /// Who has waited longest before dispatch.
-    pub fn head_of_queue(&mut self) -> Option<TrackedRequest> {
-        self.head(RequestPhase::Queued)
+    /// The request that has waited longest for its dispatch.
+    pub fn oldest_queued(&mut self) -> Option<TrackedRequest> {
+        self.oldest(RequestPhase::Queued)
     }
 
-    /// Who has waited longest for a first token since dispatch.
-    pub fn head_of_pending(&mut self) -> Option<TrackedRequest> {
-        self.head(RequestPhase::Pending)
+    /// The dispatched request that has waited longest for its first token.
+    pub fn oldest_pending(&mut self) -> Option<TrackedRequest> {
+        self.oldest(RequestPhase::Pending)
     }
 
-    fn head(&mut self, phase: RequestPhase) -> Option<TrackedRequest> {
-        while let Some(&key) = self.line(phase).front() {
+    fn oldest(&mut self, phase: RequestPhase) -> Option<TrackedRequest> {
+        while let Some(&key) = self.queue(phase).front() {
             if let Some(request) = self.get_mut(key).filter(|request| request.phase == phase) {
                 return Some(*request);
             }
-            self.line(phase).pop_front();
+            self.queue(phase).pop_front();
         }
         None
     }
 
-    fn line(&mut self, phase: RequestPhase) -> &mut VecDeque<RequestKey> {
+    fn queue(&mut self, phase: RequestPhase) -> &mut VecDeque<RequestKey> {
         if phase == RequestPhase::Queued { &mut self.queued } else { &mut self.pending }
     }
 
-    /// Takes those out who left a line behind a head that stays: at most as many as are alive remain, so it is constant
+    /// Removes the requests that left a queue behind a head that stays: at most the open ones remain, so this takes constant
     /// time on average.
     fn trim(&mut self, phase: RequestPhase) {
-        let most = 2 * self.places.len() + SHORT_LINE;
-        if self.line(phase).len() <= most {
+        let most = 2 * self.indices.len() + SHORT_QUEUE;
+        if self.queue(phase).len() <= most {
             return;
         }
-        let mut line = std::mem::take(self.line(phase));
-        line.retain(|key| self.get_mut(*key).is_some_and(|request| request.phase == phase));
-        *self.line(phase) = line;
+        let mut queue = std::mem::take(self.queue(phase));
+        queue.retain(|key| self.get_mut(*key).is_some_and(|request| request.phase == phase));
+        *self.queue(phase) = queue;
     }
 }
 
-/// Multiplies by an odd constant and keeps the high bits where the map looks. Keys are our own counter, so nobody can choose
-/// them to collide.
+/// Multiplies by an odd constant and keeps the high bits where the map looks. Keys are a counter of this process, so no client can
+/// choose them to collide.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct KeyHasher(u64);
 
@@ -173,10 +171,10 @@ impl Hasher for KeyHasher {
     }
 }
 
-/// More requests under way than any backend serves: 5 MiB.
+/// More open requests than any backend serves; the table takes 5 MiB.
 const MOST_REQUESTS: usize = 1 << 16;
-/// Lines up to here are not worth trimming.
-const SHORT_LINE: usize = 64;
+/// Shorter queues are not worth trimming.
+const SHORT_QUEUE: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -186,53 +184,53 @@ mod tests {
         RequestKey(n)
     }
 
-    fn arrive(live: &mut InFlightTable, n: u64) -> bool {
-        live.insert(key(n), n as f64, 10.0, Some(10), true)
+    fn arrive(table: &mut InFlightTable, n: u64) -> bool {
+        table.insert(key(n), n as f64, 10.0, Some(10), true)
     }
 
-    fn admit(live: &mut InFlightTable, n: u64) {
-        live.get_mut(key(n)).unwrap().phase = RequestPhase::Pending;
-        live.await_first_token(key(n));
-    }
-
-    #[test]
-    fn the_heads_are_who_waited_longest() {
-        let mut live = InFlightTable::default();
-        (0..4).for_each(|n| assert!(arrive(&mut live, n)));
-        [0, 2].into_iter().for_each(|n| admit(&mut live, n));
-        assert_eq!(live.head_of_queue().unwrap().arrived, 1.0);
-        assert_eq!(live.head_of_pending().unwrap().arrived, 0.0);
-        live.get_mut(key(0)).unwrap().phase = RequestPhase::Decoding;
-        live.remove(key(1));
-        assert_eq!(live.head_of_queue().unwrap().arrived, 3.0);
-        assert_eq!(live.head_of_pending().unwrap().arrived, 2.0);
-        live.remove(key(2));
-        live.remove(key(3));
-        assert!(live.head_of_pending().is_none() && live.head_of_queue().is_none());
+    fn admit(table: &mut InFlightTable, n: u64) {
+        table.get_mut(key(n)).unwrap().phase = RequestPhase::Pending;
+        table.await_first_token(key(n));
     }
 
     #[test]
-    fn a_head_that_stays_does_not_let_the_line_grow() {
-        let mut live = InFlightTable::default();
-        arrive(&mut live, 0);
-        admit(&mut live, 0);
+    fn the_oldest_are_those_that_waited_longest() {
+        let mut table = InFlightTable::default();
+        (0..4).for_each(|n| assert!(arrive(&mut table, n)));
+        [0, 2].into_iter().for_each(|n| admit(&mut table, n));
+        assert_eq!(table.oldest_queued().unwrap().arrived, 1.0);
+        assert_eq!(table.oldest_pending().unwrap().arrived, 0.0);
+        table.get_mut(key(0)).unwrap().phase = RequestPhase::Decoding;
+        table.remove(key(1));
+        assert_eq!(table.oldest_queued().unwrap().arrived, 3.0);
+        assert_eq!(table.oldest_pending().unwrap().arrived, 2.0);
+        table.remove(key(2));
+        table.remove(key(3));
+        assert!(table.oldest_pending().is_none() && table.oldest_queued().is_none());
+    }
+
+    #[test]
+    fn a_head_that_stays_does_not_let_the_queue_grow() {
+        let mut table = InFlightTable::default();
+        arrive(&mut table, 0);
+        admit(&mut table, 0);
         for n in 1..10_000 {
-            arrive(&mut live, n);
-            admit(&mut live, n);
-            live.get_mut(key(n)).unwrap().phase = RequestPhase::Decoding;
-            live.remove(key(n));
+            arrive(&mut table, n);
+            admit(&mut table, n);
+            table.get_mut(key(n)).unwrap().phase = RequestPhase::Decoding;
+            table.remove(key(n));
         }
-        assert!(live.pending.len() <= 100 && live.queued.len() <= 100);
-        assert!(live.requests.len() <= 3);
-        assert_eq!(live.head_of_pending().unwrap().arrived, 0.0);
+        assert!(table.pending.len() <= 100 && table.queued.len() <= 100);
+        assert!(table.requests.len() <= 3);
+        assert_eq!(table.oldest_pending().unwrap().arrived, 0.0);
     }
 
     #[test]
     fn a_full_table_follows_no_more() {
-        let mut live = InFlightTable::default();
-        assert!((0..MOST_REQUESTS as u64).all(|n| arrive(&mut live, n)));
-        assert!(!arrive(&mut live, 1 << 40));
-        live.remove(key(7));
-        assert!(arrive(&mut live, 1 << 40));
+        let mut table = InFlightTable::default();
+        assert!((0..MOST_REQUESTS as u64).all(|n| arrive(&mut table, n)));
+        assert!(!arrive(&mut table, 1 << 40));
+        table.remove(key(7));
+        assert!(arrive(&mut table, 1 << 40));
     }
 }

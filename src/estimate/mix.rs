@@ -1,31 +1,31 @@
 //! The mix: how long the prompts of the offered requests are, and how long their answers will be.
 //!
-//! Prompts are known at arrival, answers only of what was served, and under overload what is served is not what is
-//! offered. So the output law ([`super::lengths`]) is weighted by prompt length (post-stratification): per bucket of
-//! log2(prompt), the mean answer against the mean of all. Two tests notice that the mix is no longer what it was.
+//! Prompts are known at arrival, answers only of served requests, and under overload the served mix is not the offered one.
+//! So the distribution of answer lengths (`answer_lengths`) is weighted by prompt length (post-stratification): per bucket
+//! of log2(prompt), the mean answer against the mean of all. Two sequential tests detect a change of the mix.
 
+use super::answer_lengths::{LengthDistribution, bucket};
 use super::length_test::LengthTest;
-use super::lengths::{OutputLaw, bucket};
 use super::prompt_test::PromptTest;
 use super::prompts::PromptTokens;
 use crate::vocabulary::average::{Smoothed, octave};
 
-/// What is known of the mix.
+/// The offered and the served mix.
 #[derive(Clone, Debug)]
 pub(super) struct Mix {
     prompts: [PromptBucket; BUCKETS],
-    /// Offered requests, forgotten ones not counted.
+    /// Offered requests, by weight.
     offered: f64,
-    law: OutputLaw,
-    /// The same law from the last 20 completions: what remains when the mix changes.
-    recent_law: OutputLaw,
+    lengths: LengthDistribution,
+    /// The same from the last 20 completions: this remains when the mix changes.
+    recent_lengths: LengthDistribution,
     length_test: LengthTest,
-    /// The law of the streams that began since nothing spoke for a change. When one is found, these are of the new mix; those
-    /// under way before are of the old one, and mostly its long ones.
-    new_law: OutputLaw,
-    /// The number of those streams.
+    /// The answers of the streams that began since there was no evidence of a change. When one is found, these are of the new
+    /// mix; streams that began before are of the old one, and mostly its long ones.
+    new_lengths: LengthDistribution,
+    /// The epoch of those streams.
     epoch: u32,
-    /// A change was found, and the new law has not seen enough yet.
+    /// A change was found, and `new_lengths` has not seen enough yet.
     changing: bool,
     prompt_test: PromptTest,
     /// Tokens per emission that is not the first.
@@ -62,9 +62,9 @@ pub(super) struct MixFigures {
     pub context_variation: f64,
     /// Tokens per emission, `kappa`, at least 1.
     pub tokens_per_emission: f64,
-    /// Completions behind the answers, forgotten ones not counted.
+    /// Completions behind the answers, by weight.
     pub completions: f64,
-    /// Arrivals behind the prompts, forgotten ones not counted.
+    /// Arrivals behind the prompts, by weight.
     pub offered: f64,
 }
 
@@ -80,10 +80,10 @@ impl Mix {
         Self {
             prompts: [PromptBucket::default(); BUCKETS],
             offered: 0.0,
-            law: OutputLaw::new(SHORTEST_MEMORY),
-            recent_law: OutputLaw::new(RECENT_LAW),
+            lengths: LengthDistribution::new(SHORTEST_MEMORY),
+            recent_lengths: LengthDistribution::new(RECENT_LENGTHS),
             length_test: LengthTest::default(),
-            new_law: OutputLaw::new(SHORTEST_MEMORY),
+            new_lengths: LengthDistribution::new(SHORTEST_MEMORY),
             epoch: 0,
             changing: false,
             prompt_test: PromptTest::new(),
@@ -97,36 +97,36 @@ impl Mix {
         }
     }
 
-    /// A request arrived. Says whether the prompts are not what they were.
+    /// A request arrived. Returns whether the prompts changed.
     pub fn on_offered(&mut self, length: PromptTokens) -> bool {
         self.unknown_prompts.add(if matches!(length, PromptTokens::Unknown(_)) { 1.0 } else { 0.0 });
         let prompt = length.tokens();
         self.prompts.iter_mut().for_each(|bucket| bucket.offered *= self.keep);
         self.offered = self.offered * self.keep + 1.0;
-        let bucket = &mut self.prompts[place(prompt)];
+        let bucket = &mut self.prompts[bucket_of(prompt)];
         bucket.offered += 1.0;
         let gain = (1.0 / bucket.offered).max(1.0 - self.keep);
         bucket.mean += gain * (prompt - bucket.mean);
         bucket.mean_square += gain * (prompt * prompt - bucket.mean_square);
-        matches!(length, PromptTokens::Told(_)) && self.prompts_changed(prompt)
+        matches!(length, PromptTokens::Estimated(_)) && self.prompts_changed(prompt)
     }
 
     /// A stream that began in `epoch` reached its `emission`th emission.
     pub fn on_emission(&mut self, emission: u32, epoch: u32) {
         let bucket = bucket(emission);
         if epoch == self.epoch {
-            self.new_law.on_emission(bucket);
+            self.new_lengths.on_emission(bucket);
         }
         self.length_test.on_emission(bucket);
-        self.law.on_emission(bucket);
-        self.recent_law.on_emission(bucket);
+        self.lengths.on_emission(bucket);
+        self.recent_lengths.on_emission(bucket);
     }
 
-    /// A request was served to its end. Says whether the answers are not what they were.
+    /// A request was served to its end. Returns whether the answers changed.
     pub fn on_completion(&mut self, now: f64, prompt: f64, emissions: u32, tokens: u32, epoch: u32) -> bool {
         self.set_memory(now);
         if epoch == self.epoch {
-            self.new_law.on_completion(emissions);
+            self.new_lengths.on_completion(emissions);
         }
         if emissions > 1 {
             let tokens_per_emission = (f64::from(tokens) - 1.0) / (f64::from(emissions) - 1.0);
@@ -134,24 +134,24 @@ impl Mix {
         }
         let output = f64::from(emissions);
         self.prompts.iter_mut().for_each(|prompts| prompts.served *= self.keep);
-        let prompts = &mut self.prompts[place(prompt)];
+        let prompts = &mut self.prompts[bucket_of(prompt)];
         prompts.served += 1.0;
         prompts.output += (1.0 / prompts.served).max(1.0 - self.keep) * (output - prompts.output);
         let kv = output * (prompt + 0.5 * self.tokens_per_emission() * output);
         self.served.add([prompt, output, kv], self.keep);
-        self.law.on_completion(emissions);
-        self.recent_law.on_completion(emissions);
+        self.lengths.on_completion(emissions);
+        self.recent_lengths.on_completion(emissions);
         let changed = self.length_test.on_completion(bucket(emissions));
         if changed {
-            self.forget_answers();
+            self.discount_answers();
         }
-        self.follow_new_law();
+        self.follow_new_lengths();
         changed
     }
 
-    /// Called now and then: what an emission looks up is brought up to date.
+    /// Rebuilds the tables that an emission looks up; called at each tick.
     pub fn refresh(&mut self) {
-        self.length_test.refresh(&self.law);
+        self.length_test.refresh(&self.lengths);
     }
 
     /// Prompt tokens are counted in another unit from now on: `factor` times as many as before.
@@ -161,16 +161,16 @@ impl Mix {
             bucket.mean_square *= factor * factor;
         }
         self.prompt_test.rescale(factor);
-        // The KV share of the work is not linear in the factor; it is learnt anew.
-        self.served.doubt();
+        // The KV share of the work is not linear in the factor; it is estimated again.
+        self.served.discount();
     }
 
-    /// The offered mix; `None` before a handful of requests came and went.
+    /// The offered mix; `None` before five requests arrived and completed.
     pub fn figures(&self) -> Option<MixFigures> {
-        if self.law.completions() < FEWEST || self.offered < FEWEST {
+        if self.lengths.completions() < FEWEST_REQUESTS || self.offered < FEWEST_REQUESTS {
             return None;
         }
-        let law = self.law.moments();
+        let answers = self.lengths.moments();
         let (mut offered, mut served) = (Weighted::default(), Weighted::default());
         let (mut prompt_by_output, mut prompt_square) = (0.0, 0.0);
         let mean_output = self.mean_output();
@@ -183,7 +183,8 @@ impl Mix {
         }
         let adjustment = if served.weight > FEWEST_SERVED { offered.ratio() / served.ratio() } else { 1.0 };
         let kappa = self.tokens_per_emission();
-        let (output, square, cube) = (law.mean * adjustment, law.square * adjustment, law.cube * adjustment);
+        let (output, square, cube) =
+            (answers.mean * adjustment, answers.square * adjustment, answers.cube * adjustment);
         let prompt = offered.prompts / offered.weight;
         let kv = output * prompt_by_output / offered.ratios + 0.5 * kappa * square;
         // E[(L + kappa g)^2] over the emissions g of all streams, with E[L^2], E[O^2], E[O^3].
@@ -196,27 +197,27 @@ impl Mix {
             kv,
             context_variation: (context_square / (context * context) - 1.0).max(0.0).sqrt(),
             tokens_per_emission: kappa,
-            completions: self.law.completions(),
+            completions: self.lengths.completions(),
             offered: self.offered,
         })
     }
 
-    /// Mean, covariance and effective number of what the served requests asked for.
+    /// Mean, covariance and effective number of the served requests' work.
     pub fn served(&self) -> &ServedMoments {
         &self.served
     }
 
-    /// Whether so many prompts are of unknown length that figures which depend on them would be guesses.
+    /// Whether enough prompt lengths are known for figures that depend on them.
     pub fn prompts_are_known(&self) -> bool {
         self.unknown_prompts.value() < MOST_UNKNOWN
     }
 
-    /// Completions behind the law of the answers.
+    /// Completions behind the answer lengths, by weight.
     pub fn completions(&self) -> f64 {
-        self.law.completions()
+        self.lengths.completions()
     }
 
-    /// The number to give to a stream that begins now.
+    /// The epoch of a stream that begins now.
     pub fn epoch(&self) -> u32 {
         self.epoch
     }
@@ -244,58 +245,58 @@ impl Mix {
         self.last_completion = now;
         let remembered = (MEMORY / self.between_completions.value().max(1e-5)).clamp(FEWEST_KEPT, MOST_KEPT);
         self.keep = 1.0 - 1.0 / remembered;
-        self.law.set_keep(self.keep);
+        self.lengths.set_keep(self.keep);
         self.prompt_test.set_keep(self.keep);
     }
 
     fn prompts_changed(&mut self, prompt: f64) -> bool {
         let changed = self.prompt_test.on_prompt(prompt);
         if changed {
-            self.forget_prompts();
+            self.discount_prompts();
         }
         changed
     }
 
-    /// After a change the new law takes over once it has seen all but the longest of its streams end; else it begins anew
-    /// whenever nothing speaks for a change.
-    fn follow_new_law(&mut self) {
-        let seen = self.new_law.completions() >= ENOUGH_OF_NEW && self.new_law.unfinished() < MOST_UNFINISHED;
+    /// After a change `new_lengths` replaces `lengths` once it has seen all but the longest of its streams end; otherwise it
+    /// starts again whenever there is no evidence of a change.
+    fn follow_new_lengths(&mut self) {
+        let seen = self.new_lengths.completions() >= ENOUGH_OF_NEW && self.new_lengths.unfinished() < MOST_UNFINISHED;
         if self.changing && !seen {
             return;
         }
         if self.changing {
-            self.law.take_over(&self.new_law, 1.0);
-            self.length_test.refresh(&self.law);
+            self.lengths.copy_from(&self.new_lengths, 1.0);
+            self.length_test.refresh(&self.lengths);
         }
         if self.changing || self.length_test.is_quiet() {
             self.changing = false;
-            self.new_law = OutputLaw::new(self.keep);
+            self.new_lengths = LengthDistribution::new(self.keep);
             self.epoch = self.epoch.wrapping_add(1);
         }
     }
 
-    fn forget_prompts(&mut self) {
+    fn discount_prompts(&mut self) {
         self.changes += 1;
         for bucket in &mut self.prompts {
-            bucket.offered *= FORGET;
-            bucket.served *= FORGET;
+            bucket.offered *= OLD_MIX;
+            bucket.served *= OLD_MIX;
         }
-        self.offered *= FORGET;
-        self.served.doubt();
+        self.offered *= OLD_MIX;
+        self.served.discount();
     }
 
-    fn forget_answers(&mut self) {
+    fn discount_answers(&mut self) {
         self.changes += 1;
-        self.recent_law.take_over(&self.recent_law.clone(), RECENT_SHARE);
-        self.law.take_over(&self.recent_law, 1.0);
+        self.recent_lengths.copy_from(&self.recent_lengths.clone(), RECENT_SHARE);
+        self.lengths.copy_from(&self.recent_lengths, 1.0);
         self.changing = true;
-        self.prompts.iter_mut().for_each(|bucket| bucket.served *= FORGET);
-        self.served.doubt();
+        self.prompts.iter_mut().for_each(|bucket| bucket.served *= OLD_MIX);
+        self.served.discount();
     }
 }
 
 impl PromptBucket {
-    /// Mean answer against the mean of all, drawn towards 1 by [`PRIOR`] requests.
+    /// Mean answer against the mean of all, shrunk towards 1 by [`PRIOR`] requests.
     fn output_ratio(&self, mean_output: f64) -> f64 {
         if self.served <= 0.0 || mean_output <= 0.0 {
             return 1.0;
@@ -350,14 +351,14 @@ impl ServedMoments {
         }
     }
 
-    fn doubt(&mut self) {
-        self.weight *= DOUBT;
+    fn discount(&mut self) {
+        self.weight *= DISCOUNT;
     }
 
     /// Relative variance of the mean price of a request, with these prices for a prompt token, an emission and a
-    /// KV-token-step; 1 where next to nothing is known.
+    /// KV-token-step; 1 while too few requests were served.
     pub fn relative_variance(&self, prices: [f64; 3]) -> f64 {
-        if self.weight <= FEWEST {
+        if self.weight <= FEWEST_REQUESTS {
             return 1.0;
         }
         let mean: f64 = prices.iter().zip(self.mean).map(|(price, mean)| price * mean).sum();
@@ -376,42 +377,42 @@ impl ServedMoments {
         sum.max(0.0)
     }
 
-    /// Served requests behind it, those before a change of the mix discounted.
+    /// Served requests behind it, by weight.
     pub fn weight(&self) -> f64 {
         self.weight
     }
 }
 
-fn place(prompt: f64) -> usize {
+fn bucket_of(prompt: f64) -> usize {
     octave(prompt).min(BUCKETS - 1)
 }
 
-/// Prompts up to 2^16 tokens; what is longer counts as that.
+/// Prompts up to 2^16 tokens; longer ones count as that.
 const BUCKETS: usize = 17;
-/// Seconds of completions that are remembered, at least and at most so many completions.
+/// Seconds of completions that are remembered, within the following numbers of completions.
 const MEMORY: f64 = 120.0;
 const FEWEST_KEPT: f64 = 1000.0;
 const MOST_KEPT: f64 = 50_000.0;
 const SHORTEST_MEMORY: f64 = 1.0 - 1.0 / FEWEST_KEPT;
-/// The recent law counts 20 completions.
-const RECENT_LAW: f64 = 0.95;
-/// What the recent law weighs when it takes over: it is too short to be held to.
+/// `recent_lengths` counts 20 completions.
+const RECENT_LENGTHS: f64 = 0.95;
+/// Weight of `recent_lengths` when it replaces `lengths`: 20 completions are too few for full weight.
 const RECENT_SHARE: f64 = 0.3;
-/// Fewer arrivals or completions make no mix.
-const FEWEST: f64 = 5.0;
+/// Arrivals and completions before there is a mix.
+pub(super) const FEWEST_REQUESTS: f64 = 5.0;
 /// Served requests before they are weighted by prompt length.
 const FEWEST_SERVED: f64 = 20.0;
 /// Requests of the mean ratio that are added to every bucket.
 const PRIOR: f64 = 20.0;
-/// Completions of streams that began after a change, and the share of them that may still be running, before their law is
-/// the law.
+/// Completions of streams that began after a change, and the share of them that may still be running, before theirs is the
+/// distribution.
 const ENOUGH_OF_NEW: f64 = 30.0;
 const MOST_UNFINISHED: f64 = 0.05;
-/// What is kept of the old mix ...
-const FORGET: f64 = 0.02;
-/// ... and of the confidence in what was served.
-const DOUBT: f64 = 0.05;
-/// With more prompts of unknown length than this nothing is said that depends on them.
+/// Weight of the old mix after a change ...
+const OLD_MIX: f64 = 0.02;
+/// ... and of the served requests.
+const DISCOUNT: f64 = 0.05;
+/// With a larger share of prompts of unknown length, nothing that depends on them is published.
 const MOST_UNKNOWN: f64 = 0.1;
 
 #[cfg(test)]
@@ -421,8 +422,8 @@ mod tests {
 
     use super::*;
 
-    fn uniform(dice: &mut ChaCha8Rng, from: f64, to: f64) -> f64 {
-        dice.random_range(from..to)
+    fn uniform(rng: &mut ChaCha8Rng, from: f64, to: f64) -> f64 {
+        rng.random_range(from..to)
     }
 
     fn serve(mix: &mut Mix, now: f64, prompt: f64, emissions: u32) -> bool {
@@ -434,12 +435,12 @@ mod tests {
 
     #[test]
     fn a_served_mix_is_found() {
-        let (mut mix, mut dice) = (Mix::new(), ChaCha8Rng::seed_from_u64(1));
+        let (mut mix, mut rng) = (Mix::new(), ChaCha8Rng::seed_from_u64(1));
         let (mut kv, mut output) = (0.0, 0.0);
         for n in 0..900_u32 {
-            let prompt = uniform(&mut dice, 50.0, 250.0);
-            let emissions = uniform(&mut dice, 20.0, 180.0) as u32;
-            assert!(!mix.on_offered(PromptTokens::Told(prompt)));
+            let prompt = uniform(&mut rng, 50.0, 250.0);
+            let emissions = uniform(&mut rng, 20.0, 180.0) as u32;
+            assert!(!mix.on_offered(PromptTokens::Estimated(prompt)));
             serve(&mut mix, f64::from(n) * 0.1, prompt, emissions);
             let o = f64::from(emissions);
             kv += o * (prompt + 0.5 * o);
@@ -456,13 +457,13 @@ mod tests {
     /// Long prompts ask for long answers and are mostly shed: the mean answer of what is served is too short.
     #[test]
     fn what_was_shed_counts_by_its_prompt() {
-        let (mut mix, mut dice) = (Mix::new(), ChaCha8Rng::seed_from_u64(2));
+        let (mut mix, mut rng) = (Mix::new(), ChaCha8Rng::seed_from_u64(2));
         for n in 0..3000_u32 {
             let long = n % 2 == 0;
             let prompt = if long { 2000.0 } else { 100.0 };
-            mix.on_offered(PromptTokens::Told(prompt));
-            if !long || uniform(&mut dice, 0.0, 1.0) < 0.2 {
-                let spread = uniform(&mut dice, 0.5, 1.5);
+            mix.on_offered(PromptTokens::Estimated(prompt));
+            if !long || uniform(&mut rng, 0.0, 1.0) < 0.2 {
+                let spread = uniform(&mut rng, 0.5, 1.5);
                 serve(&mut mix, f64::from(n) * 0.1, prompt, (spread * if long { 300.0 } else { 100.0 }) as u32);
             }
         }
@@ -472,13 +473,13 @@ mod tests {
     }
 
     #[test]
-    fn longer_answers_are_noticed_and_followed() {
-        let (mut mix, mut dice) = (Mix::new(), ChaCha8Rng::seed_from_u64(4));
+    fn longer_answers_are_detected_and_followed() {
+        let (mut mix, mut rng) = (Mix::new(), ChaCha8Rng::seed_from_u64(4));
         let mut changed = 0;
         for n in 0..2000_u32 {
             let scale = if n < 1500 { 1.0 } else { 2.0 };
-            mix.on_offered(PromptTokens::Told(100.0));
-            let emissions = (scale * uniform(&mut dice, 20.0, 180.0)) as u32;
+            mix.on_offered(PromptTokens::Estimated(100.0));
+            let emissions = (scale * uniform(&mut rng, 20.0, 180.0)) as u32;
             changed += u32::from(serve(&mut mix, f64::from(n) * 0.1, 100.0, emissions));
             assert!(n >= 1500 || changed == 0);
         }
@@ -487,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_prompts_are_said_to_be_unknown() {
+    fn unknown_prompts_leave_the_mix_unknown() {
         let mut mix = Mix::new();
         (0..50).for_each(|_| {
             mix.on_offered(PromptTokens::Unknown(100.0));
@@ -495,7 +496,7 @@ mod tests {
         assert!(!mix.prompts_are_known());
     }
 
-    /// They stand for the mean and follow it: no change of the mix, however slowly or fast it moves.
+    /// A reported mean follows the prompts by construction, so it is no evidence of a change, however fast it moves.
     #[test]
     fn reported_means_are_known_and_never_a_change() {
         let mut mix = Mix::new();
@@ -507,7 +508,7 @@ mod tests {
     fn several_tokens_an_emission_are_seen() {
         let mut mix = Mix::new();
         for n in 0..100_u32 {
-            mix.on_offered(PromptTokens::Told(100.0));
+            mix.on_offered(PromptTokens::Estimated(100.0));
             (1..=50).for_each(|emission| mix.on_emission(emission, 0));
             mix.on_completion(f64::from(n), 100.0, 50, 99, 0);
         }

@@ -1,9 +1,11 @@
 //! What one backend can do, from the stamps of its own streams: saturated or not, the knee with its error, what changed.
 //!
-//! [`Estimator`] takes [`Sample`](crate::measure::Sample)s as they happen and a tick every 100 ms, and says a [`Reading`]
-//! when asked. It reads no clock and asks no engine: a live backend, a replayed journal and a rehearsal are the same to it.
+//! [`Estimator`] takes [`Sample`](crate::measure::Sample)s in the order of their stamps and a tick every 100 ms, and gives a
+//! [`Reading`] on request. It reads no clock and asks no engine: a live backend, a replayed journal and a rehearsal are the same
+//! to it. The formulas are those of docs/internals/control.md, with its symbols.
 
 mod advice;
+mod answer_lengths;
 mod baseline;
 mod blocks;
 mod capacity;
@@ -16,19 +18,17 @@ mod first_token;
 mod headroom;
 mod in_flight;
 mod length_test;
-mod lengths;
 mod mix;
 mod prediction;
 mod prompt_test;
 mod prompts;
 mod reading;
 mod saturation;
+mod settings;
 mod speed;
 mod step_visibility;
 mod steps;
 mod throughput;
-
-use std::time::Duration;
 
 pub use advice::{Advice, CountedBy, advice};
 pub use estimator::Estimator;
@@ -36,23 +36,4 @@ pub use reading::{
     BlockCounts, Estimate, Knee, Missing, NotEnoughEvidence, Prediction, Reading, Regime, SaturationState, Shift,
     ShiftKind, SpeedChanges, StepCosts, Transition,
 };
-
-/// What the estimator has to be told.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
-    /// The objective for arrival to first token; waits are judged against it.
-    pub slo_ttft: Duration,
-    /// The engine's own limits, as far as they are known.
-    pub engine: EngineLimits,
-}
-
-/// An engine's hard limits, from its configuration or its own metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EngineLimits {
-    /// Most sequences in the running batch.
-    pub max_num_seqs: Option<u32>,
-    /// KV memory, in tokens.
-    pub kv_tokens: Option<u32>,
-    /// Most tokens in one step.
-    pub max_num_batched_tokens: Option<u32>,
-}
+pub use settings::{EngineLimits, Settings};

@@ -1,7 +1,7 @@
 //! The capacity before any saturation was seen: step costs, the mix and the engine's limits.
 //!
-//! A request needs a number of steps that the scarcest limit decides: `E[O]` emissions shared by the slots, its
-//! KV-token-steps shared by the memory, or its tokens shared by the batch. Each step costs `a`, the rest is the request's own.
+//! The scarcest limit decides how many steps a request needs: `E[O]` emissions shared by the slots, its KV-token-steps shared by
+//! the memory, or its tokens shared by the batch. Each step costs `a`; the other costs are the request's own.
 //! With one limit known of two it is an upper bound, not a point: slots alone overstate a KV-bound engine by 12 to 140 %.
 
 use super::costs::Solution;
@@ -9,17 +9,17 @@ use super::headroom::Headroom;
 use super::mix::{MixFigures, ServedMoments};
 use super::reading::{Estimate, Prediction, Regime};
 
-/// The limits of an engine, told or learnt, in requests and tokens.
+/// The limits of an engine, configured or shown by saturation, in requests and tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct EngineBounds {
     pub slots: Option<f64>,
     pub kv: Option<f64>,
     pub batched: Option<f64>,
-    /// What binds is known from saturation: the other limits need not be.
+    /// Saturation has shown which limit binds: the others need not be known.
     pub bound_is_known: bool,
 }
 
-/// Predicts; `None` when no limit is known.
+/// The capacity of the offered mix; `None` when neither slots nor memory are known.
 pub(super) fn predict(
     limits: &EngineBounds,
     mix: &MixFigures,
@@ -45,7 +45,7 @@ pub(super) fn predict(
     })
 }
 
-/// No limit can lift the capacity above this: the work of a request without any step's own cost.
+/// Requests per second that no limit of the engine allows more of: the work of a request without any step's own cost.
 pub(super) fn upper_bound(mix: &MixFigures, costs: &Solution) -> Option<f64> {
     let [_, b, c] = costs.coefficients;
     let work = c * mix.prompt + b * mix.output;
@@ -59,7 +59,7 @@ struct Binding {
     steps: f64,
     /// Seconds of recomputation a request.
     recomputation: f64,
-    /// What a prompt token, an emission, a KV-token-step then cost: for the error of the mix.
+    /// Seconds for a prompt token, an emission and a KV-token-step: for the error of the mix.
     prices: [f64; 3],
 }
 
@@ -93,9 +93,9 @@ impl Binding {
     }
 }
 
-/// Few completions know the mix less well than their variance says.
+/// With few completions the mix is less certain than their variance shows.
 const SMALL_SAMPLE: f64 = 30.0;
-/// (2 %)^2: no prediction is better.
+/// (2 %)^2: no prediction is more precise.
 const MODEL_ERROR: f64 = 4e-4;
 
 #[cfg(test)]
@@ -128,7 +128,7 @@ mod tests {
         offered: 1000.0,
     };
 
-    fn told(slots: Option<f64>, kv: Option<f64>, batched: Option<f64>) -> EngineBounds {
+    fn bounds(slots: Option<f64>, kv: Option<f64>, batched: Option<f64>) -> EngineBounds {
         EngineBounds { slots, kv, batched, bound_is_known: false }
     }
 
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn slots_give_the_capacity_of_the_step() {
-        let found = predicted(&told(Some(91.0), Some(400_000.0), Some(2048.0)));
+        let found = predicted(&bounds(Some(91.0), Some(400_000.0), Some(2048.0)));
         let truth = 1.0 / (A * 153.0 / 91.0 + B * 153.0 + C * 162.0);
         assert!((found.requests_per_second.value / truth - 1.0).abs() < 1e-3, "{found:?} {truth}");
         assert_eq!((found.regime, found.in_flight.round(), found.at_most), (Regime::Slots, 91.0, false));
@@ -146,26 +146,26 @@ mod tests {
 
     #[test]
     fn the_scarcest_limit_binds() {
-        assert_eq!(predicted(&told(Some(91.0), Some(8_000.0), Some(2048.0))).regime, Regime::Kv);
-        assert_eq!(predicted(&told(Some(91.0), Some(400_000.0), Some(100.0))).regime, Regime::Prefill);
-        let few = predicted(&told(Some(8.0), Some(400_000.0), Some(2048.0)));
-        let many = predicted(&told(Some(91.0), Some(400_000.0), Some(2048.0)));
+        assert_eq!(predicted(&bounds(Some(91.0), Some(8_000.0), Some(2048.0))).regime, Regime::Kv);
+        assert_eq!(predicted(&bounds(Some(91.0), Some(400_000.0), Some(100.0))).regime, Regime::Prefill);
+        let few = predicted(&bounds(Some(8.0), Some(400_000.0), Some(2048.0)));
+        let many = predicted(&bounds(Some(91.0), Some(400_000.0), Some(2048.0)));
         assert!(few.requests_per_second.value < 0.5 * many.requests_per_second.value);
     }
 
     #[test]
     fn one_limit_of_two_is_at_most() {
-        assert!(predicted(&told(Some(91.0), None, None)).at_most);
-        assert!(predicted(&told(None, Some(8_000.0), None)).at_most);
-        let bound_is_known = EngineBounds { bound_is_known: true, ..told(Some(91.0), None, None) };
+        assert!(predicted(&bounds(Some(91.0), None, None)).at_most);
+        assert!(predicted(&bounds(None, Some(8_000.0), None)).at_most);
+        let bound_is_known = EngineBounds { bound_is_known: true, ..bounds(Some(91.0), None, None) };
         assert!(!predicted(&bound_is_known).at_most);
     }
 
     #[test]
     fn no_limit_is_no_prediction_but_a_bound() {
-        assert_eq!(predict(&told(None, None, Some(2048.0)), &MIX, &ServedMoments::default(), &costs()), None);
+        assert_eq!(predict(&bounds(None, None, Some(2048.0)), &MIX, &ServedMoments::default(), &costs()), None);
         let bound = upper_bound(&MIX, &costs()).unwrap();
-        let many = predicted(&told(Some(1e6), Some(1e9), None));
+        let many = predicted(&bounds(Some(1e6), Some(1e9), None));
         assert!(bound > many.requests_per_second.value);
         assert!((bound / many.requests_per_second.value - 1.0).abs() < 0.01);
     }

@@ -1,12 +1,13 @@
-//! What the estimator says: the state, the knee with its error, and what is missing where it cannot say.
+//! The reading of one backend: its state, the knee with its error, and what evidence is missing where a figure is unknown.
 //!
-//! These are values to publish, built once a second. They hold no way to compute themselves and no wall-clock time.
+//! Values to publish, built once a second. They hold no way to compute themselves and no wall-clock time.
 
 use std::fmt;
 
+use crate::vocabulary::quantities::{PerSecond, Seconds};
 use crate::vocabulary::time::Timestamp;
 
-/// Where the load stands against the knee.
+/// The load relative to the knee.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum SaturationState {
     /// Not enough traffic since the start to judge.
@@ -23,7 +24,7 @@ pub enum SaturationState {
 }
 
 impl SaturationState {
-    /// All of them, in the order of their severity.
+    /// Every state, in the order of declaration.
     pub const ALL: [Self; 5] = [Self::Unknown, Self::Healthy, Self::Approaching, Self::Saturated, Self::Recovering];
 
     /// The word in metrics, logs and JSON.
@@ -44,7 +45,7 @@ impl fmt::Display for SaturationState {
     }
 }
 
-/// A change of state and why.
+/// A change of state, and why.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Transition {
     /// When.
@@ -57,10 +58,10 @@ pub struct Transition {
     pub reason: String,
 }
 
-/// Everything there is to say about one backend now.
+/// Everything that is known about one backend at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reading {
-    /// Where the load stands.
+    /// The load relative to the knee.
     pub state: SaturationState,
     /// Since when.
     pub since: Timestamp,
@@ -68,31 +69,31 @@ pub struct Reading {
     pub reason: String,
     /// (in-flight + queued) / knee in-flight; 1 is at the knee, not clamped. `None` until a knee is known.
     pub ratio: Option<f64>,
-    /// Offered rate / capacity of the offered mix, what was shed included; not clamped. `None` until a knee is known.
+    /// Offered rate / capacity of the offered mix; shed requests count as offered; not clamped. `None` until a knee is known.
     pub demand_ratio: Option<f64>,
-    /// The knee, seen in saturation.
+    /// The knee, measured in saturation.
     pub knee: Result<Knee, NotEnoughEvidence>,
-    /// The capacity computed before any saturation was seen. Stays computed beside a knee, so that its error can be told.
+    /// The capacity computed before any saturation was seen. Computed beside a knee too, so that its error is visible.
     pub prediction: Result<Prediction, NotEnoughEvidence>,
     /// Requests per second that no setting of the engine's limits can exceed: step costs without the per-step overhead.
-    pub upper_bound: Option<f64>,
+    pub upper_bound: Option<PerSecond>,
     /// Highest start rate (first tokens per second over 10 s) seen so far.
-    pub lower_bound: Option<f64>,
+    pub lower_bound: Option<PerSecond>,
     /// What an engine step costs.
     pub costs: Option<StepCosts>,
-    /// Several engines seem to answer behind this backend: their steps cannot be told apart.
+    /// Several engines seem to answer behind this backend: their steps cannot be separated.
     pub several_engines: bool,
     /// How often the engine itself changed its speed.
     pub speed_changes: SpeedChanges,
     /// How often the mix of the requests changed.
     pub mix_changes: u64,
-    /// How often the throughput in saturation drifted away from what was known, without either of the above.
+    /// How often the throughput in saturation drifted from its reference, without either of the above.
     pub drifts: u64,
-    /// The last time that one of the two was found out.
+    /// The last change of speed or drift.
     pub shift: Option<Shift>,
-    /// Streams that were preempted and recomputed, as seen from outside.
+    /// Streams that were preempted and recomputed, as far as that shows in their stamps.
     pub stalls: u64,
-    /// Blocks of saturated time offered to the estimate.
+    /// Blocks of saturated time.
     pub blocks: BlockCounts,
     /// Dispatched and not finished.
     pub in_flight: u64,
@@ -102,22 +103,22 @@ pub struct Reading {
     pub queued: u64,
 }
 
-/// The engine was found to be no longer what it was, with the same mix.
+/// A lasting change of the engine with the same mix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shift {
-    /// When it was found out; it happened before.
+    /// When it was detected; it happened before.
     pub at: Timestamp,
     pub kind: ShiftKind,
 }
 
-/// What was found out.
+/// What changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShiftKind {
     /// Its steps take longer.
     Slower,
     /// Its steps take less time.
     Faster,
-    /// Its throughput in saturation drifted away.
+    /// Its throughput in saturation drifted.
     Drift,
 }
 
@@ -144,12 +145,12 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// `value` give or take `half_width`; the lower end is not below 0.
+    /// `value` plus or minus `half_width`; the lower end is not below 0.
     pub fn around(value: f64, half_width: f64) -> Self {
         Self { value, low: (value - half_width).max(0.0), high: value + half_width }
     }
 
-    /// The same in another unit.
+    /// The same in another unit, `factor` of which are one of this.
     pub fn scaled(self, factor: f64) -> Self {
         Self { value: self.value * factor, low: self.low * factor, high: self.high * factor }
     }
@@ -167,12 +168,12 @@ pub struct Knee {
     pub requests_per_second: Estimate,
     /// Completions per second without the recomputation that over-admission causes (`X_best`); equal to the above where
     /// nothing is recomputed.
-    pub best: f64,
+    pub best: PerSecond,
     /// Output tokens per second.
     pub tokens_per_second: Estimate,
     /// Requests in flight at which the engine starts to queue (`D`).
     pub in_flight: Estimate,
-    /// Requests in flight at which 95 % of the throughput is reached; hidden where prefill binds.
+    /// Requests in flight at which 95 % of the throughput is reached; `None` where prefill binds.
     pub n95: Option<f64>,
     /// What binds.
     pub regime: Regime,
@@ -193,9 +194,9 @@ pub enum Regime {
     Kv,
     /// Prompt processing.
     Prefill,
-    /// Slots and KV memory by turns.
+    /// Slots and KV memory alternately.
     Mixed,
-    /// Not told: prompt lengths are unknown.
+    /// Undetermined, because prompt lengths are unknown.
     Unknown,
 }
 
@@ -221,19 +222,19 @@ pub struct Prediction {
     pub in_flight: f64,
     /// What will bind.
     pub regime: Regime,
-    /// A limit of the engine is unknown, so this is "at most", not a point.
+    /// A limit of the engine is unknown, so this is an upper bound, not a point.
     pub at_most: bool,
 }
 
-/// What one engine step costs, in seconds.
+/// What one engine step costs: `T = a n_s + b n_d + c n_p`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepCosts {
     /// `a`: every step.
-    pub step: f64,
+    pub step: Seconds,
     /// `b`: each decode in it.
-    pub decode: f64,
+    pub decode: Seconds,
     /// `c`: each prompt token in it.
-    pub prefill_token: f64,
+    pub prefill_token: Seconds,
 }
 
 /// How often the engine's step costs shifted persistently.
@@ -254,7 +255,7 @@ pub struct BlockCounts {
     pub rejected: u64,
 }
 
-/// Why a figure cannot be told.
+/// Why a figure is unknown.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not enough evidence: {}", sentence(.why))]
 pub struct NotEnoughEvidence {
@@ -262,7 +263,7 @@ pub struct NotEnoughEvidence {
     pub why: Vec<Missing>,
 }
 
-/// One thing that is missing.
+/// One piece of evidence that is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
     /// The backend was not saturated long enough.

@@ -1,19 +1,19 @@
-//! The five states, and the sentence that goes with each change.
+//! The five states of a backend's load, and the sentence that explains each change.
 
 use super::detector::TickFindings;
 use super::reading::{SaturationState, Transition};
 use crate::vocabulary::time::Timestamp;
 
-/// Where the load stands, and why.
+/// The current state, and why.
 #[derive(Clone, Debug)]
 pub(super) struct Saturation {
     state: SaturationState,
     since: Timestamp,
     reason: String,
-    /// Last time somebody waited, in seconds.
+    /// Last time a request waited, in seconds.
     last_waiting: f64,
-    /// A standing closed loop was seen in this episode.
-    crowded: bool,
+    /// A closed loop was detected in this episode.
+    closed_loop_seen: bool,
 }
 
 impl Saturation {
@@ -23,17 +23,18 @@ impl Saturation {
             since: now,
             reason: "no traffic seen yet".to_owned(),
             last_waiting: 0.0,
-            crowded: false,
+            closed_loop_seen: false,
         }
     }
 
-    /// A tick's findings. `seconds` is the same moment as `at`; `starts` is how many first tokens were seen ever.
+    /// Judges a tick's findings. `seconds` is the same moment as `at`; `starts` counts first tokens since the start.
     pub fn on_tick(&mut self, at: Timestamp, seconds: f64, findings: &TickFindings, starts: u64) -> Option<Transition> {
-        if !findings.nobody_waits() {
+        if !findings.is_quiet() {
             self.last_waiting = seconds;
         }
         let quiet = seconds - self.last_waiting;
-        self.crowded = findings.closed_loop.stands() || self.crowded && self.state == SaturationState::Saturated;
+        self.closed_loop_seen =
+            findings.closed_loop.is_detected() || self.closed_loop_seen && self.state == SaturationState::Saturated;
         let next = self.next(findings, starts, quiet);
         if next == self.state {
             return None;
@@ -60,8 +61,11 @@ impl Saturation {
             // * => Saturated
             _ if findings.alarm() => SaturationState::Saturated,
             // Saturated => Recovering
-            // Two that leave at once end the count of a closed loop's steps, and not the closed loop: that is over when nobody waits as it did.
-            SaturationState::Saturated if findings.over() && !(self.crowded && findings.is_crowded()) => {
+            // Two requests that leave at once restart the count of a closed loop's steps and do not end the loop: it is over
+            // when no request waits as long as it did.
+            SaturationState::Saturated
+                if findings.over() && !(self.closed_loop_seen && findings.waits_as_in_closed_loop()) =>
+            {
                 SaturationState::Recovering
             }
             SaturationState::Saturated => SaturationState::Saturated,
@@ -69,7 +73,7 @@ impl Saturation {
             SaturationState::Recovering if quiet >= QUIET_AFTER_SATURATION => SaturationState::Healthy,
             SaturationState::Recovering => SaturationState::Recovering,
             // (Healthy | Unknown) => Approaching
-            _ if findings.somebody_waits() => SaturationState::Approaching,
+            _ if findings.is_waiting() => SaturationState::Approaching,
             // Approaching => Healthy
             SaturationState::Approaching if quiet < QUIET_AFTER_WAITING => SaturationState::Approaching,
             // Unknown => Healthy
@@ -83,11 +87,11 @@ fn reason(from: SaturationState, to: SaturationState, findings: &TickFindings) -
     match to {
         SaturationState::Saturated => findings.to_string(),
         SaturationState::Recovering => format!(
-            "the surplus of arrivals over starts is paid back to {:.0} requests and the head of the line waits {:.2} s",
+            "the surplus of arrivals over starts has fallen to {:.0} requests and the head of the queue waits {:.2} s",
             findings.surplus, findings.head
         ),
         SaturationState::Approaching => format!(
-            "the head of the line waits {:.2} s beyond its baseline ({:.2} s is allowed); {:.0} more requests arrived than \
+            "the head of the queue waits {:.2} s beyond its baseline ({:.2} s is allowed); {:.0} more requests arrived than \
              could be started ({:.0} is an alarm)",
             findings.head, findings.allowed, findings.surplus, findings.threshold
         ),
@@ -95,9 +99,11 @@ fn reason(from: SaturationState, to: SaturationState, findings: &TickFindings) -
             format!("{ENOUGH_STARTS} requests were started without waiting")
         }
         SaturationState::Healthy if from == SaturationState::Recovering => {
-            format!("nobody has waited for {QUIET_AFTER_SATURATION} s")
+            format!("no request has waited for {QUIET_AFTER_SATURATION} s")
         }
-        SaturationState::Healthy | SaturationState::Unknown => format!("nobody has waited for {QUIET_AFTER_WAITING} s"),
+        SaturationState::Healthy | SaturationState::Unknown => {
+            format!("no request has waited for {QUIET_AFTER_WAITING} s")
+        }
     }
 }
 
@@ -119,7 +125,7 @@ mod tests {
             surplus,
             threshold: 16.0,
             waiting,
-            crowding: waiting,
+            closed_loop_waiting: waiting,
             head: waiting,
             allowed: 0.2,
             shed: false,
@@ -127,7 +133,7 @@ mod tests {
         }
     }
 
-    /// Ticks ten times a second; gives the words of the states gone through.
+    /// Ticks ten times a second; gives the states and when they began.
     fn walk(phases: &[(f64, f64, f64)], starts: u64) -> Vec<(SaturationState, f64)> {
         let mut saturation = Saturation::new(Timestamp::ZERO);
         let (mut now, mut seen) = (0.0, Vec::new());
@@ -176,30 +182,32 @@ mod tests {
         assert_eq!(walk(&phases, 100).len(), 1);
     }
 
-    /// Eight clients whose number stands still, then moves by more than a closed loop's does, while the head waits just less than an alarm
-    /// asks for; at the end they wait `waiting` by the closed loop's measure.
-    fn states_of_a_crowd(waiting: f64) -> Vec<SaturationState> {
-        let mut standing = ClosedLoopDetector::default();
-        (0..40).for_each(|step| standing.on_step(8 - step % 2));
+    /// Eight clients whose number is constant, then changes by more than a closed loop's does, while the head waits just less than
+    /// an alarm needs; at the end they wait `waiting` by the closed loop's measure.
+    fn states_of_a_closed_loop(waiting: f64) -> Vec<SaturationState> {
+        let mut detected = ClosedLoopDetector::default();
+        (0..40).for_each(|step| detected.on_change(8 - step % 2));
         let mut saturation = Saturation::new(Timestamp::ZERO);
-        let closed_loop = |closed_loop, crowding| TickFindings { closed_loop, crowding, ..findings(0.0, 0.0) };
-        let looks = [
-            closed_loop(standing, 1.0),
+        let closed_loop =
+            |closed_loop, closed_loop_waiting| TickFindings { closed_loop, closed_loop_waiting, ..findings(0.0, 0.0) };
+        let ticks = [
+            closed_loop(detected, 1.0),
             closed_loop(ClosedLoopDetector::default(), 1.0),
             closed_loop(ClosedLoopDetector::default(), waiting),
         ];
-        let tick = |(n, look): (usize, &TickFindings)| saturation.on_tick(Timestamp::ZERO, 0.1 * n as f64, look, 100);
-        looks.iter().enumerate().filter_map(tick).map(|change| change.to).collect()
+        let tick =
+            |(n, findings): (usize, &TickFindings)| saturation.on_tick(Timestamp::ZERO, 0.1 * n as f64, findings, 100);
+        ticks.iter().enumerate().filter_map(tick).map(|change| change.to).collect()
     }
 
     #[test]
-    fn a_crowd_that_moves_and_waits_on_is_the_same_episode() {
-        assert_eq!(states_of_a_crowd(1.0), [SaturationState::Saturated]);
+    fn a_closed_loop_that_still_waits_is_the_same_episode() {
+        assert_eq!(states_of_a_closed_loop(1.0), [SaturationState::Saturated]);
     }
 
     #[test]
-    fn a_crowd_that_no_longer_waits_is_over() {
-        assert_eq!(states_of_a_crowd(0.0), [SaturationState::Saturated, SaturationState::Recovering]);
+    fn a_closed_loop_that_no_longer_waits_is_over() {
+        assert_eq!(states_of_a_closed_loop(0.0), [SaturationState::Saturated, SaturationState::Recovering]);
     }
 
     #[test]

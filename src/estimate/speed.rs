@@ -1,7 +1,7 @@
-//! Tells "the engine became slower" from "there is more traffic", at any load, before anything queues.
+//! Separates "the engine became slower" from "there is more traffic", at any load, before requests queue.
 //!
-//! A two-sided CUSUM on what a row took against what its work should take. The residual's scale is learnt from the same
-//! rows, with outliers clipped, so that a slow-down does not teach the detector to expect it. A row unlike all before it is
+//! A two-sided CUSUM on the time of a row against the time that its work should take. The residual's scale is estimated from the
+//! same rows, with outliers clipped, so that a slow-down does not raise the scale to its own size. A row unlike all before it is
 //! predicted less well, and its residual counts for less (it is studentised by the row's leverage).
 
 use super::costs::Solution;
@@ -17,7 +17,7 @@ pub(super) enum SpeedChange {
 /// The sequential test.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SpeedTest {
-    /// 1.25 times the mean absolute residual: a normal law's standard deviation.
+    /// 1.25 times the mean absolute residual: the standard deviation of a normal distribution.
     scale: f64,
     rows: u32,
     slower: f64,
@@ -25,7 +25,7 @@ pub(super) struct SpeedTest {
 }
 
 impl SpeedTest {
-    /// One row against the costs known before it.
+    /// Tests a row against the costs known before it.
     pub fn on_row(&mut self, row: &WorkInterval, known: &Solution) -> Option<SpeedChange> {
         let predicted = known.predicted(row);
         // Over the smaller of the two: a slow-down by x and a speed-up by x count alike.
@@ -47,18 +47,18 @@ impl SpeedTest {
 
     fn learn(&mut self, residual: f64, scale: f64) {
         self.rows = self.rows.saturating_add(1);
-        // The plain mean of the first rows: one bad row must not stand for all of them.
+        // The plain mean of the first rows: one outlier must not set the scale.
         let gain = (1.0 / f64::from(self.rows)).max(GAIN);
         let residual = if self.rows == 1 { residual } else { residual.min(3.0 * scale) };
         self.scale += gain * (1.25 * residual - self.scale);
     }
 }
 
-/// No row is trusted to better than 3 %.
+/// No row is assumed to be predicted to better than 3 %.
 const SMALLEST_SCALE: f64 = 0.03;
 /// One row alone moves the sum by no more than this many deviations.
 const CLIP: f64 = 6.0;
-/// Half of the shift that is looked for, in deviations.
+/// Half of the shift that the test looks for, in deviations.
 const DRIFT: f64 = 1.0;
 /// For normal residuals one false alarm in about e^(2*12) rows.
 const THRESHOLD: f64 = 12.0;
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_faster_engine_is_told_apart() {
+    fn a_faster_engine_is_found() {
         let (known, mut test) = (known(), SpeedTest::default());
         assert!((0..50).all(|n| test.on_row(&row(n, 1.0), &known).is_none()));
         let found = (0..8).find_map(|n| test.on_row(&row(n, 0.6), &known));

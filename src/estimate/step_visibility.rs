@@ -1,10 +1,10 @@
-//! Whether the steps are those of one engine.
+//! Whether the steps are those of a single engine.
 //!
-//! Several engines behind one backend blur each other's steps: what looks like a step holds part of the streams only, and
-//! every stream is overtaken all the time. Then streams that were overtaken were not preempted, and what a step costs is not
-//! what a step of one engine costs. In calm times every stream of a single engine emits in every step.
+//! Several engines behind one backend blur each other's steps: what looks like a step holds only part of the streams, and
+//! every stream is overtaken all the time. Then streams that were overtaken were not preempted, and the measured cost of a step is
+//! not that of one engine. In calm times every stream of a single engine emits in every step.
 
-/// How clear the steps are.
+/// Evidence for one engine or several.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StepVisibility {
     /// Share of the decoding streams that emits in a step, smoothed over calm steps.
@@ -19,7 +19,7 @@ impl StepVisibility {
         Self { coverage: 1.0, calm_steps: 0, overtaken: 0.0 }
     }
 
-    /// A step in which `streams` of `decoding` emitted. In a calm step nobody can have been preempted.
+    /// A step in which `streams` of `decoding` emitted. In a calm step no stream can have been preempted.
     pub fn on_step(&mut self, streams: u32, decoding: u64, calm: bool) {
         self.overtaken *= 1.0 - OVERTAKEN_GAIN;
         if calm && decoding >= FEWEST_STREAMS {
@@ -29,13 +29,13 @@ impl StepVisibility {
         }
     }
 
-    /// A stream was overtaken by several steps; whether that can be believed to be a preemption.
+    /// A stream was overtaken by several steps. Returns whether that is credible as a preemption.
     pub fn on_overtaken(&mut self) -> bool {
         self.overtaken += OVERTAKEN_GAIN;
         !self.is_blurred()
     }
 
-    /// Several engines seem to answer.
+    /// Several engines seem to answer behind this backend.
     pub fn is_blurred(&self) -> bool {
         (self.calm_steps >= ENOUGH && self.coverage < COVERED) || self.overtaken > MOST_OVERTAKEN
     }
@@ -46,7 +46,7 @@ const COVERAGE_GAIN: f64 = 0.001;
 const OVERTAKEN_GAIN: f64 = 0.003;
 /// Of two or three streams one step looks like another.
 const FEWEST_STREAMS: u64 = 4;
-/// Calm steps before they tell anything.
+/// Calm steps before their coverage is evidence.
 const ENOUGH: u32 = 300;
 /// A single engine is above 0.99, two behind one backend are below 0.96.
 const COVERED: f64 = 0.975;
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_single_engine_is_clear_though_it_thrashes() {
+    fn a_single_engine_that_thrashes_is_not_blurred() {
         let mut visibility = StepVisibility::new();
         (0..1_000).for_each(|_| visibility.on_step(20, 20, true));
         for step in 0..20_000 {

@@ -1,14 +1,13 @@
 //! The engine's steps, seen from outside.
 //!
-//! A step of the batch is visible where a stream that already emitted in the current step emits again, or after a pause. That
+//! A new step of the batch shows where a stream that already emitted in the current step emits again, or after a pause. That
 //! holds under jitter, coalescing and speculative decoding, and costs two comparisons: each stream keeps the number of its
-//! last step.
-//! Steps add up to rows of at least a second: what time, how many steps, decodes and prompt tokens. This file does not
-//! say what a step costs (`costs`).
+//! last step. Steps add up to rows of at least a second: their time, steps, decodes and prompt tokens. The cost of a step is
+//! in `costs`.
 //!
 //! Limitation: several replicas behind one backend blur the steps into each other; `decodes` and `prefill` stay right.
 
-/// Work of the engine over a stretch of busy time.
+/// A row: work of the engine over some seconds of busy time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct WorkInterval {
     /// Busy seconds, `T`.
@@ -17,11 +16,11 @@ pub(super) struct WorkInterval {
     pub steps: f64,
     /// Emissions that were not a first token, `n_d`.
     pub decodes: f64,
-    /// Prompt tokens whose first token came, and recomputed ones, `n_p`.
+    /// Tokens of the prompts whose first token arrived, and recomputed ones, `n_p`.
     pub prefill: f64,
 }
 
-/// Recognises steps and gathers them into rows.
+/// Recognises steps and collects them into rows.
 #[derive(Clone, Debug)]
 pub(super) struct Steps {
     /// Number of the current step; 0 before the first.
@@ -40,9 +39,9 @@ pub(super) struct Steps {
     starts: u32,
     row_starts: u32,
     prefill: f64,
-    /// Nobody waited for a first token after the current step's last emission.
+    /// No request waited for a first token after the current step's last emission.
     settled: bool,
-    /// Tracks a low percentile of the step durations: what even the shortest step takes.
+    /// Tracks the 10th percentile of the step durations.
     shortest: f64,
     /// Silence after which a step has begun; infinite while `shortest` is unknown.
     pause: f64,
@@ -50,11 +49,11 @@ pub(super) struct Steps {
     certain: bool,
     row: WorkInterval,
     full_row: Option<WorkInterval>,
-    /// Steps that are still touched by a loss of emissions: the current one, and the one whose duration spans the gap.
-    torn: u8,
+    /// Steps that a loss of emissions still affects: the current one, and the one whose duration spans the gap.
+    steps_with_loss: u8,
 }
 
-/// One emission as the steps see it.
+/// What the steps need of an emission.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct EmissionSeen {
     pub at: f64,
@@ -64,9 +63,9 @@ pub(super) struct EmissionSeen {
     pub last: f64,
     /// Prompt tokens, if this is the first token.
     pub prompt: Option<f64>,
-    /// Nobody waits for a first token after this emission.
+    /// No request waits for a first token after this emission.
     pub settled: bool,
-    /// The client held the stream up: its stamp says nothing about the step.
+    /// The client delayed the stream: its stamp is no evidence of a step.
     pub limited: bool,
 }
 
@@ -100,7 +99,7 @@ impl Steps {
             certain: false,
             row: WorkInterval::default(),
             full_row: None,
-            torn: 0,
+            steps_with_loss: 0,
         }
     }
 
@@ -109,7 +108,7 @@ impl Steps {
         self.busy_since = now;
     }
 
-    /// One emission; the step that it shows to be over, if any. The stream's last step is [`Steps::id`] afterwards.
+    /// Takes an emission in. Returns the step that it ends, if any. The stream's last step is [`Steps::id`] afterwards.
     pub fn on_emission(&mut self, seen: &EmissionSeen) -> Option<FinishedStep> {
         let begins = self.beginning(seen);
         let over = begins.and_then(|certain| self.begin(seen.at, certain));
@@ -136,9 +135,9 @@ impl Steps {
         self.prefill += tokens;
     }
 
-    /// Emissions were lost: the row that is being gathered would hold their time and not their work.
+    /// Emissions were lost: the current row would hold their time and not their work.
     pub fn on_loss(&mut self) {
-        self.torn = 2;
+        self.steps_with_loss = 2;
     }
 
     /// Number of the current step.
@@ -155,11 +154,11 @@ impl Steps {
             return None;
         }
         // Against the stream's own last event: one that is read late has two events in one read long after the step ended. But
-        // no read is late by half a step, and steps that became much shorter must not be taken for one read for ever.
+        // no read is late by half a step, and steps that became much shorter must not stay one read.
         let apart = seen.at - seen.last > SAME_READ * self.shortest || seen.at - self.ended > LATEST * self.shortest;
         let emits_again = seen.last_step == self.id && apart;
-        // A first token may come before those who emit again, and when all streams of a step have ended nobody will: then only
-        // the pause can tell, or that the engine was idle in between.
+        // A first token may arrive before the streams that emit again, and when all streams of a step have ended none will: then
+        // only the pause shows it, or idle time in between.
         let after_a_pause = seen.at - self.last_emission > self.pause;
         let was_idle = self.busy_since > self.last_emission;
         (emits_again || after_a_pause || was_idle).then_some(emits_again)
@@ -186,8 +185,8 @@ impl Steps {
     /// Adds the current step. A row ends where no prompt is half computed: its tokens are counted at the first token,
     /// and a row that holds the time but not the tokens would dilute what a token costs (by 20-40 % for long prompts).
     fn add_to_row(&mut self) {
-        if self.torn > 0 {
-            self.torn -= 1;
+        if self.steps_with_loss > 0 {
+            self.steps_with_loss -= 1;
             (self.row, self.row_starts) = (WorkInterval::default(), 0);
             return;
         }
@@ -230,9 +229,9 @@ const SAME_READ: f64 = 0.2;
 const LATEST: f64 = 0.5;
 /// A silence of this share of the shortest step lies between two steps: jitter within a step is shorter.
 const PAUSE: f64 = 0.6;
-/// A row is worth a row of the regression from here on, in seconds, if nobody waits for a first token ...
+/// Seconds from which on a row is long enough for the regression, if no request waits for a first token ...
 const SHORTEST_ROW: f64 = 1.0;
-/// ... else from here on, if it ends with a prompt and holds so many that what is done of the next one does not matter ...
+/// ... otherwise from here on, if it ends with a prompt and holds enough of them that the part done of the next one is small ...
 const SHORT_ROW: f64 = 2.0;
 const ENOUGH_STARTS: u32 = 6;
 /// ... ends with the next prompt from here on ...
@@ -277,8 +276,8 @@ mod tests {
         let mut rig = StepsRig::new();
         let mut streams = [TestStream::default(); 3];
         for step in 1..=101_u32 {
-            for (place, stream) in streams.iter_mut().enumerate() {
-                let jitter = 0.0002 * place as f64;
+            for (index, stream) in streams.iter_mut().enumerate() {
+                let jitter = 0.0002 * index as f64;
                 rig.emit(0.02 * f64::from(step) + jitter, stream, (step == 1).then_some(10.0));
             }
         }
@@ -306,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_is_late_and_reads_two_events_at_once_makes_no_step() {
+    fn two_events_in_a_late_read_are_no_step() {
         let mut rig = StepsRig::new();
         let (mut even, mut late) = (TestStream::default(), TestStream::default());
         rig.emit(0.02, &mut even, Some(1.0));
@@ -323,7 +322,7 @@ mod tests {
         assert!(rig.durations.iter().all(|duration| (duration - 0.02).abs() < 1e-9), "{:?}", rig.durations);
     }
 
-    /// Prompts of a hundred steps' length go by, then only decodes: a read is not what they come in.
+    /// Steps with long prompts, then only decodes: the short steps must not be taken for one read.
     #[test]
     fn steps_that_become_much_shorter_are_found_again() {
         let mut rig = StepsRig::new();
@@ -406,12 +405,12 @@ mod tests {
         }
         let longest = |rig: &StepsRig| rig.rows.iter().map(|row| row.time / row.steps).fold(0.0, f64::max);
         assert!(longest(&rig) < 0.021, "{:?}", rig.rows);
-        assert!(longest(&whole) > 0.03, "untold, two seconds of silence look like work: {:?}", whole.rows);
+        assert!(longest(&whole) > 0.03, "unreported, two seconds of silence look like work: {:?}", whole.rows);
         assert!(!rig.rows.is_empty());
     }
 
     #[test]
-    fn a_client_that_held_its_stream_up_makes_no_step() {
+    fn an_emission_that_its_client_delayed_makes_no_step() {
         let mut steps = Steps::new();
         let first =
             EmissionSeen { at: 0.02, last_step: 0, last: 0.0, prompt: Some(1.0), settled: true, limited: false };

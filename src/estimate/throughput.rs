@@ -1,19 +1,19 @@
-//! The highest start rate that was seen over ten seconds: what the backend can do at least.
+//! The highest start rate over ten seconds so far: a lower bound of the capacity.
 //!
-//! While a batch fills up, starts run ahead of what can be kept up; so a span counts for no more than was completed in it.
+//! While a batch fills up, starts exceed what can be sustained; so a span counts for no more than was completed in it.
 
 use std::collections::VecDeque;
 
 /// Counts starts by the second.
 #[derive(Clone, Debug, Default)]
 pub(super) struct BestStartRate {
-    /// Starts and completions ever, at the end of each of the last seconds.
+    /// Starts and completions since the start, at the end of each of the last seconds.
     history: VecDeque<[u64; 2]>,
     best: Option<f64>,
 }
 
 impl BestStartRate {
-    /// A second is over; the counts are since ever.
+    /// A second is over; both counts are since the start.
     pub fn on_second(&mut self, starts: u64, completions: u64) {
         let now = [starts, completions];
         self.history.push_back(now);

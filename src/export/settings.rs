@@ -13,7 +13,8 @@ use super::secret::Secret;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
-    /// Address of metrics, health, status, reload and drain; loopback unless probes and scrapes come from elsewhere.
+    /// Address of metrics, health, status, reload and drain; keep loopback unless probes and scrapes come from
+    /// other hosts.
     pub listen: SocketAddr,
     /// The token that a change (reload, undrain, a drain from another machine) must carry as `Authorization: Bearer …`; `null`: none.
     /// Write `${WEIR_ADMIN_TOKEN}` or `${file:/run/secrets/token}`, not the token itself.
@@ -35,7 +36,7 @@ impl Default for Admin {
 pub struct LogSettings {
     /// One JSON object a line, or text for people.
     pub format: LogFormat,
-    /// The least important line that is still written.
+    /// The lowest level that is written.
     pub level: LogLevel,
     /// Whether every finished request gets a line: lengths, times and outcome, never content.
     pub access: bool,
@@ -100,7 +101,7 @@ pub enum LogFormat {
     /// One JSON object a line.
     #[default]
     Json,
-    /// For people.
+    /// Text for people.
     Text,
 }
 
@@ -108,9 +109,9 @@ pub enum LogFormat {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogLevel {
-    /// The operator must act.
+    /// An operator must act.
     Error,
-    /// The operator may need to act.
+    /// An operator may want to know.
     Warn,
     /// Normal events.
     #[default]

@@ -20,7 +20,7 @@ pub struct Settings {
     #[serde(with = "crate::vocabulary::units::typed")]
     #[schemars(with = "crate::vocabulary::units::Span", extend("minimum" = "100ms", "maximum" = "1m"))]
     pub interval: Duration,
-    /// The library; `null` is `libnvidia-ml.so.1` from where the system keeps its libraries.
+    /// Path of the library; `null` is `libnvidia-ml.so.1` on the system's library path.
     pub library: Option<PathBuf>,
 }
 

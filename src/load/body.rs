@@ -1,7 +1,6 @@
-//! How a synthetic request is spelled in each dialect.
+//! How a synthetic request is written in each dialect.
 //!
-//! Lengths and text come from `workload`; here they become a path and a JSON body. It holds no reading of answers: that
-//! is `wire`'s.
+//! Lengths and text come from `workload`; here they become a path and a JSON body. Absent: reading answers, which `wire` does.
 
 use std::str::FromStr;
 
@@ -20,7 +19,7 @@ pub struct BodyTemplate {
     pub model: String,
     /// Ask for a stream. Without one there is no TTFT and no ITL.
     pub stream: bool,
-    /// Ask the engine to go on to the output cap (vLLM, SGLang, llama.cpp): exact lengths. Left out where the dialect
+    /// Ask the engine to generate up to the output cap (vLLM, SGLang, llama.cpp): exact lengths. Left out where the dialect
     /// has no such key, and to be turned off for a server that refuses unknown keys.
     pub ignore_eos: bool,
     /// Ask for the usage event at the end of an OpenAI stream: the engine's own token count.
@@ -137,12 +136,12 @@ mod tests {
         Workload { prompt: TokenLength::Fixed(12), output: TokenLength::Fixed(34), seed: 5 }.draw(0)
     }
 
-    fn body(form: &BodyTemplate) -> Value {
-        serde_json::from_slice(&form.body(&draw())).unwrap()
+    fn body(template: &BodyTemplate) -> Value {
+        serde_json::from_slice(&template.body(&draw())).unwrap()
     }
 
     #[test]
-    fn each_interface_puts_prompt_and_cap_where_it_looks_for_them() {
+    fn each_interface_has_prompt_and_cap_in_its_own_keys() {
         let prompt = draw().prompt();
         for (api, text, cap) in [
             (Api::OpenaiChat, "/messages/0/content", "/max_tokens"),
@@ -166,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn asks_for_neither_where_it_was_turned_off_or_has_no_such_key() {
+    fn asks_for_neither_where_it_is_off_or_unknown() {
         let plain = body(&BodyTemplate { ignore_eos: false, include_usage: false, ..BodyTemplate::default() });
         let anthropic = body(&BodyTemplate { api: Api::AnthropicMessages, ..BodyTemplate::default() });
         let unary = body(&BodyTemplate { stream: false, ..BodyTemplate::default() });

@@ -1,8 +1,8 @@
-//! One synthetic request: out on a kept-alive connection, its answer stamped as it is read.
+//! One synthetic request: sent on a kept-alive connection, its answer stamped as it is read.
 //!
-//! The stream is read by `wire`'s scanner, the same that reads along in the proxy, so that both mean the same thing by a
-//! token. It holds no schedule and no retry of a failed request; only a request that met a dead kept-alive connection,
-//! which the server never saw, goes out once more.
+//! The stream is read by `wire`'s scanner, the same that the proxy uses, so that both mean the same thing by a token. It holds
+//! no schedule and no retry of a failed request; only a request whose kept-alive connection was dead, which the server never
+//! saw, is sent once more.
 
 use std::error::Error as _;
 use std::io;
@@ -24,7 +24,7 @@ use crate::http_client::{self, AnswerBounds, ReadBody};
 use crate::vocabulary::time::Timestamp;
 use crate::wire::{self, BodyFormat, Dialect, StreamScanner};
 
-/// Where a level is sent: a server's address and the path below which its interfaces lie. Plain HTTP.
+/// Where a level is sent: a server's address and the path prefix of its interfaces. Plain HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadTarget {
     address: SocketAddr,
@@ -43,7 +43,7 @@ pub struct Client {
 /// One request, ready to be sent.
 #[derive(Clone, Debug)]
 pub struct PreparedRequest {
-    /// The interface, which says path and dialect.
+    /// The interface, which decides path and dialect.
     pub api: Api,
     /// The JSON body.
     pub body: Bytes,
@@ -97,7 +97,7 @@ impl LoadTarget {
 }
 
 impl LoadTarget {
-    /// The first model that the server says it has; none when it does not say.
+    /// The first model in the server's list; none when there is no list.
     pub async fn first_model(&self, api: Api) -> Option<String> {
         let (path, name) = match api {
             Api::OllamaChat | Api::OllamaGenerate => ("/api/tags", "/models/0/name"),
@@ -143,28 +143,28 @@ impl Client {
         self.clock
     }
 
-    /// Sends `outgoing` and reads its answer to the end, writing into `record` as it goes.
+    /// Sends `prepared` and reads its answer to the end, writing into `record` as it goes.
     ///
     /// Dropped at any point it leaves a true record of how far the request got, and closes the connection: that is how
-    /// an engine is told that the client has left.
-    pub async fn exchange(&self, outgoing: &PreparedRequest, record: &mut LoadRecord) {
-        self.exchange_watched(outgoing, record, |_, _| {}).await;
+    /// an engine notices that the client has left.
+    pub async fn exchange(&self, prepared: &PreparedRequest, record: &mut LoadRecord) {
+        self.exchange_watched(prepared, record, |_, _| {}).await;
     }
 
-    /// The same, and `on_emission` is told of each content event: when it was read, and how many tokens it holds.
+    /// The same; `on_emission` is called for each content event with when it was read and how many tokens it holds.
     pub async fn exchange_watched(
         &self,
-        outgoing: &PreparedRequest,
+        prepared: &PreparedRequest,
         record: &mut LoadRecord,
         mut on_emission: impl FnMut(Timestamp, u32),
     ) {
         record.sent = Some(self.clock.now());
-        let outcome = match outgoing.give_up {
-            GiveUp::After(patience) => {
-                let answered = tokio::time::timeout(patience, self.outcome(outgoing, record, &mut on_emission)).await;
+        let outcome = match prepared.give_up {
+            GiveUp::After(timeout) => {
+                let answered = tokio::time::timeout(timeout, self.outcome(prepared, record, &mut on_emission)).await;
                 answered.unwrap_or(LoadOutcome::Cancelled)
             }
-            GiveUp::Never | GiveUp::AfterEvents(_) => self.outcome(outgoing, record, &mut on_emission).await,
+            GiveUp::Never | GiveUp::AfterEvents(_) => self.outcome(prepared, record, &mut on_emission).await,
         };
         record.end = self.clock.now();
         record.outcome = outcome;
@@ -172,40 +172,41 @@ impl Client {
 
     async fn outcome(
         &self,
-        outgoing: &PreparedRequest,
+        prepared: &PreparedRequest,
         record: &mut LoadRecord,
         on_emission: &mut impl FnMut(Timestamp, u32),
     ) -> LoadOutcome {
-        let (mut link, answer) = match self.send(outgoing, record).await {
+        let (mut connection, answer) = match self.send(prepared, record).await {
             Ok(sent) => sent,
             Err(kind) => return LoadOutcome::Error(kind),
         };
         record.first_byte = Some(self.clock.now());
         record.status = Some(answer.status().as_u16());
         let outcome = if answer.status().is_success() {
-            self.read_stream(&mut link, outgoing, answer, record, on_emission).await
+            self.read_stream(&mut connection, prepared, answer, record, on_emission).await
         } else {
-            read_refusal(&mut link, answer, record).await
+            read_refusal(&mut connection, answer, record).await
         };
-        self.keep(link, &outcome).await;
+        self.keep(connection, &outcome).await;
         outcome
     }
 
     async fn send(
         &self,
-        outgoing: &PreparedRequest,
+        prepared: &PreparedRequest,
         record: &mut LoadRecord,
     ) -> Result<(LoadConnection, Response<Incoming>), FailureKind> {
-        if let Some(mut link) = self.take_idle().await {
-            match link.send(self.request(outgoing)).await {
-                Ok(answer) => return Ok((link, answer)),
+        if let Some(mut connection) = self.take_idle().await {
+            match connection.send(self.request(prepared)).await {
+                Ok(answer) => return Ok((connection, answer)),
                 Err(error) if error.is_parse() => return Err(FailureKind::Protocol),
                 Err(_) => record.resent += 1,
             }
         }
-        let mut link = LoadConnection::connect(self.target.address).await.map_err(|error| connect_error(&error))?;
-        match link.send(self.request(outgoing)).await {
-            Ok(answer) => Ok((link, answer)),
+        let mut connection =
+            LoadConnection::connect(self.target.address).await.map_err(|error| connect_error(&error))?;
+        match connection.send(self.request(prepared)).await {
+            Ok(answer) => Ok((connection, answer)),
             Err(error) => Err(if error.is_parse() { FailureKind::Protocol } else { FailureKind::NoAnswer }),
         }
     }
@@ -213,17 +214,17 @@ impl Client {
     /// Reads the body through the scanner, stamping once a read.
     async fn read_stream(
         &self,
-        link: &mut LoadConnection,
-        outgoing: &PreparedRequest,
+        connection: &mut LoadConnection,
+        prepared: &PreparedRequest,
         answer: Response<Incoming>,
         record: &mut LoadRecord,
         on_emission: &mut impl FnMut(Timestamp, u32),
     ) -> LoadOutcome {
         let format = format_of(answer.headers());
-        let mut scanner = StreamScanner::new(dialect(outgoing.api), format);
+        let mut scanner = StreamScanner::new(dialect(prepared.api), format);
         let mut body = answer.into_body();
         let mut end = BodyEnd::Clean;
-        while let Some(frame) = link.drive(body.frame()).await {
+        while let Some(frame) = connection.drive(body.frame()).await {
             let Ok(frame) = frame else {
                 end = BodyEnd::Broken;
                 break;
@@ -233,16 +234,16 @@ impl Client {
             record.bytes += data.len() as u64;
             scanner.feed(data, |emission| {
                 if format != BodyFormat::Json {
-                    record.on_emission(now, emission.tokens, outgoing.keep_gaps);
+                    record.on_emission(now, emission.tokens, prepared.keep_gaps);
                     on_emission(now, emission.tokens);
                 }
             });
-            if matches!(outgoing.give_up, GiveUp::AfterEvents(enough) if record.content_events >= enough) {
+            if matches!(prepared.give_up, GiveUp::AfterEvents(enough) if record.content_events >= enough) {
                 return LoadOutcome::Cancelled;
             }
         }
         let now = self.clock.now();
-        scanner.finish(|emission| record.on_emission(now, emission.tokens, outgoing.keep_gaps));
+        scanner.finish(|emission| record.on_emission(now, emission.tokens, prepared.keep_gaps));
         let reading = scanner.reading();
         let usage = reading.usage.as_ref();
         record.input_usage = usage.and_then(|usage| usage.input);
@@ -250,11 +251,11 @@ impl Client {
         judge(&reading, format, end, record)
     }
 
-    fn request(&self, outgoing: &PreparedRequest) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(outgoing.body.clone()));
+    fn request(&self, prepared: &PreparedRequest) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(prepared.body.clone()));
         *request.method_mut() = http::Method::POST;
-        let path = format!("{}{}", self.target.prefix, outgoing.api.path());
-        // The prefix was taken from a URI that parsed and the path is our own constant: together they are a path.
+        let path = format!("{}{}", self.target.prefix, prepared.api.path());
+        // The prefix is from a URI that parsed and the path is a constant: together they are a path.
         *request.uri_mut() = path.parse().unwrap_or_default();
         let headers = request.headers_mut();
         if let Ok(host) = HeaderValue::from_str(&self.target.authority) {
@@ -267,18 +268,18 @@ impl Client {
 
     async fn take_idle(&self) -> Option<LoadConnection> {
         loop {
-            // The newest first: the others grow old and are found dead, which keeps the pool as small as the load needs.
-            let mut link = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
-            if link.is_usable().await {
-                return Some(link);
+            // The newest first: the others time out and are dropped when taken, which keeps the pool as small as the load needs.
+            let mut connection = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            if connection.is_usable().await {
+                return Some(connection);
             }
         }
     }
 
-    async fn keep(&self, mut link: LoadConnection, outcome: &LoadOutcome) {
+    async fn keep(&self, mut connection: LoadConnection, outcome: &LoadOutcome) {
         let read_to_the_end = !matches!(outcome, LoadOutcome::Cancelled | LoadOutcome::Truncated);
-        if read_to_the_end && link.is_usable().await {
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(link);
+        if read_to_the_end && connection.is_usable().await {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         }
     }
 }
@@ -290,7 +291,7 @@ enum BodyEnd {
     Broken,
 }
 
-/// What a successful status came to. A terminator completes the answer even if the connection then breaks; an error event
+/// The outcome of an answer with a successful status. A terminator completes the answer even if the connection then breaks; an error event
 /// is a failure whatever follows it.
 fn judge(reading: &wire::StreamReading, format: BodyFormat, end: BodyEnd, record: &LoadRecord) -> LoadOutcome {
     match &reading.error {
@@ -300,17 +301,21 @@ fn judge(reading: &wire::StreamReading, format: BodyFormat, end: BodyEnd, record
         Some(_) => return LoadOutcome::Error(FailureKind::Stream),
         None => {}
     }
-    let body_says_nothing_of_its_end = matches!(format, BodyFormat::Json | BodyFormat::Opaque) || reading.opaque;
-    let ended_cleanly = end == BodyEnd::Clean && (reading.finished || body_says_nothing_of_its_end);
+    let end_is_unmarked = matches!(format, BodyFormat::Json | BodyFormat::Opaque) || reading.opaque;
+    let ended_cleanly = end == BodyEnd::Clean && (reading.finished || end_is_unmarked);
     if reading.terminated || ended_cleanly { LoadOutcome::Completed } else { LoadOutcome::Truncated }
 }
 
 /// Reads a refusal or an error to its end, so that the connection can be used again.
-async fn read_refusal(link: &mut LoadConnection, answer: Response<Incoming>, record: &mut LoadRecord) -> LoadOutcome {
+async fn read_refusal(
+    connection: &mut LoadConnection,
+    answer: Response<Incoming>,
+    record: &mut LoadRecord,
+) -> LoadOutcome {
     let status = answer.status().as_u16();
     let retry_after = answer.headers().get(header::RETRY_AFTER).and_then(seconds);
     let mut body = answer.into_body();
-    while let Some(Ok(frame)) = link.drive(body.frame()).await {
+    while let Some(Ok(frame)) = connection.drive(body.frame()).await {
         record.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
         if record.bytes > LONGEST_REFUSAL {
             break;
@@ -356,7 +361,7 @@ const SHED_STATUSES: [u16; 3] = [429, 503, 529];
 /// Bytes of a refusal that are read for the sake of its connection; beyond that a new connection is cheaper.
 const LONGEST_REFUSAL: u64 = 64 * 1024;
 
-/// A server that takes longer to say what it serves is asked for the model `default`.
+/// A server whose list of models takes longer gets requests for the model `default`.
 const MODELS_TIMEOUT: Duration = Duration::from_secs(5);
 const LONGEST_ANSWER: usize = 4 << 20;
 

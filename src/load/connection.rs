@@ -1,8 +1,8 @@
 //! One kept-alive connection to the server under load.
 //!
 //! The connection is driven by the task of the request that uses it, not by a task of its own: what is read is stamped in
-//! the same poll, and an event costs no hop between tasks. An idle link is not polled; whether it is still alive is
-//! looked at when it is taken.
+//! the same poll, and an event costs no hop between tasks. An idle connection is not polled; whether it is still alive is
+//! checked when it is taken.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -33,7 +33,7 @@ impl LoadConnection {
     /// A fresh connection, without Nagle's delay.
     ///
     /// # Errors
-    /// What the system said about the connection.
+    /// The system's error.
     pub async fn connect(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
@@ -41,7 +41,7 @@ impl LoadConnection {
         Ok(Self { sender, connection, state: State::Open })
     }
 
-    /// Sends a request; the answer's head resolves the future, its body is read with [`Link::drive`].
+    /// Sends a request; the answer's head resolves the future, its body is read with [`Self::drive`].
     ///
     /// # Errors
     /// Whatever ended the connection before a head.
@@ -58,7 +58,7 @@ impl LoadConnection {
         drive(&mut self.connection, &mut self.state, work).await
     }
 
-    /// Whether another request can go out now: looks once, waits for nothing.
+    /// Whether another request can be sent now: polls once, waits for nothing.
     pub async fn is_usable(&mut self) -> bool {
         poll_fn(|cx| {
             poll_connection(&mut self.connection, &mut self.state, cx);
@@ -68,7 +68,7 @@ impl LoadConnection {
     }
 }
 
-/// The work is polled on both sides of the connection: once to say what it wants, once to take what was read for it.
+/// The work is polled before and after the connection: once to register what it needs, once to take what was read for it.
 async fn drive<F: Future>(
     connection: &mut Connection<TokioIo<TcpStream>, Full<Bytes>>,
     state: &mut State,
@@ -85,7 +85,7 @@ async fn drive<F: Future>(
     .await
 }
 
-/// A connection that is over is not polled again. Why it ended the request itself is told.
+/// A connection that is over is not polled again; the request gets the error that ended it.
 fn poll_connection(
     connection: &mut Connection<TokioIo<TcpStream>, Full<Bytes>>,
     state: &mut State,

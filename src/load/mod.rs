@@ -1,11 +1,11 @@
-//! Synthetic load: what `sweep`, `demo` and `probe` send, and what came back.
+//! Synthetic load: what `sweep`, `demo` and `probe` send, and its results.
 //!
-//! Half of the room is pure (when to send: `schedule`; what to send: `workload`, `listing`, `body`; what it meant: `record`,
-//! `steady`, `summary`, `times`) and rehearses in virtual time. The other half has hands: `link` (one kept-alive connection), `client` (one
-//! request, stamped as its answer is read) and `runner` (one level, open or closed loop).
+//! Half of the module is pure and also runs in virtual time: when to send (`schedule`), what to send (`workload`, `trace_file`,
+//! `body`), and what the answers amount to (`record`, `steady`, `summary`, `times`). The other half does I/O: `connection` (one
+//! kept-alive connection), `client` (one request, its answer stamped as it is read) and `runner` (one level, open or closed loop).
 //!
-//! It holds no search for the knee and no verdict: it runs the level it is told to and reports what it saw. Nothing in
-//! it is ever counted as client traffic.
+//! It holds no search for the knee and no verdict: it runs the level it is given and reports what it measured. None of its
+//! requests is counted as client traffic.
 
 pub mod body;
 pub mod client;

@@ -13,14 +13,14 @@ use crate::vocabulary::time::Timestamp;
 
 /// One request from its intended start to its end. Stamps are nanoseconds from the start of the level.
 ///
-/// It is filled in as the answer comes, so that a request which is cut short still shows how far it got.
+/// It is filled in as the answer arrives, so that a request which is cut short still shows how far it got.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoadRecord {
     /// Number within the level, from 0.
     pub id: u64,
     /// When the schedule wanted it to start.
     pub intended: Timestamp,
-    /// When its task took it up, before any connection was made.
+    /// When its task began, before any connection was made.
     pub sent: Option<Timestamp>,
     /// When the head of the answer was there.
     pub first_byte: Option<Timestamp>,
@@ -28,7 +28,7 @@ pub struct LoadRecord {
     pub first_token: Option<Timestamp>,
     /// When the last content token was read.
     pub last_token: Option<Timestamp>,
-    /// When it was over, whatever the outcome; for an unfinished one, when it was given up.
+    /// When it ended, whatever the outcome; for an unfinished one, when it was given up.
     pub end: Timestamp,
     /// How it ended.
     pub outcome: LoadOutcome,
@@ -46,7 +46,7 @@ pub struct LoadRecord {
     pub content_events: u64,
     /// Bytes of the answer's body.
     pub bytes: u64,
-    /// Times a kept-alive connection turned out to be dead and the request went out again on a fresh one; 0 or 1.
+    /// How often a kept-alive connection was dead and the request was sent again on a fresh one; 0 or 1.
     pub resent: u32,
     /// Gaps between content events, when the level keeps them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -69,7 +69,7 @@ pub struct Gap {
 pub enum LoadOutcome {
     /// The answer's own end was seen.
     Completed,
-    /// Refused for want of capacity: 429, 503, 529, or a stream that says so before its first token. Offered, not served.
+    /// Refused for want of capacity: 429, 503, 529, or a stream with such an error before its first token. Offered, not served.
     Shed {
         /// Status of the refusal.
         status: u16,
@@ -82,11 +82,11 @@ pub enum LoadOutcome {
     Truncated,
     /// Still running when the grace was over or the level was stopped.
     Unfinished,
-    /// We hung up on purpose (`GiveUp`).
+    /// The client hung up on purpose (`GiveUp`).
     Cancelled,
 }
 
-/// What went wrong, and with it whose fault it was.
+/// What went wrong, and whose fault it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
@@ -96,7 +96,7 @@ pub enum FailureKind {
     Connect,
     /// The server's: the connection ended before the head of an answer.
     NoAnswer,
-    /// The server's: what came back was not HTTP.
+    /// The server's: the answer was not HTTP.
     Protocol,
     /// The server's: a status that is neither success nor refusal.
     Status,
@@ -105,7 +105,7 @@ pub enum FailureKind {
 }
 
 impl LoadRecord {
-    /// A request that has been scheduled and not yet taken up.
+    /// A request that has been scheduled and not yet sent.
     pub fn offered(draw: &Draw, intended: Timestamp) -> Self {
         Self {
             id: draw.id,
@@ -128,7 +128,7 @@ impl LoadRecord {
         }
     }
 
-    /// How late we were ourselves: intended start to send.
+    /// How late the client itself was: intended start to send.
     pub fn schedule_delay(&self) -> Option<Duration> {
         self.sent.map(|sent| sent.since(self.intended))
     }
@@ -138,7 +138,7 @@ impl LoadRecord {
         self.first_token.map(|first| first.since(self.intended))
     }
 
-    /// Send to first content token; it misses the wait of a request that we sent late.
+    /// Send to first content token; it misses the wait of a request that was sent late.
     pub fn ttft_from_send(&self) -> Option<Duration> {
         Some(self.first_token?.since(self.sent?))
     }
@@ -164,7 +164,7 @@ impl LoadRecord {
         Some(self.last_token?.since(self.first_token?).div_f64(steps as f64))
     }
 
-    /// Tokens a counted token stands for: usage / counted, known only once the usage has come. 1 without usage.
+    /// Tokens per counted token: usage / counted, known only after the usage has arrived. 1 without usage.
     pub fn tokens_per_counted(&self) -> f64 {
         match self.output_usage {
             Some(usage) if self.counted_tokens > 0 => usage as f64 / self.counted_tokens as f64,
@@ -172,7 +172,7 @@ impl LoadRecord {
         }
     }
 
-    /// Books one content event of `tokens` tokens, read at `now`.
+    /// Adds one content event of `tokens` tokens, read at `now`.
     pub fn on_emission(&mut self, now: Timestamp, tokens: u32, keep_gap: bool) {
         if let Some(last) = self.last_token.filter(|_| keep_gap) {
             let micros = u32::try_from(now.since(last).as_micros()).unwrap_or(u32::MAX);

@@ -1,8 +1,8 @@
 //! One level of load against one target, open or closed loop.
 //!
-//! Open: a request starts when the schedule says, whatever became of the others; one that is late is sent at once, and
-//! never dropped or shifted, and nothing caps how many are in flight. Closed: a fixed number are in flight, each end
-//! starts the next. Both are the same loop; they differ in what makes a request due. It holds no choice of levels.
+//! Open: a request starts when the schedule says, whatever happened to the others; a late one is sent at once and never
+//! dropped or shifted, and nothing caps how many are in flight. Closed: a fixed number is in flight, each end starts the next.
+//! Both are the same loop; they differ in what makes a request due. It holds no choice of levels.
 
 use std::future::Future;
 use std::num::NonZeroU32;
@@ -38,11 +38,11 @@ pub struct LoadLevel {
     /// Lengths, texts and their seed, which is also the seed of the schedule.
     pub workload: Workload,
     /// Requests given one by one, in place of the workload's laws.
-    pub listing: Option<Arc<TraceFile>>,
+    pub trace: Option<Arc<TraceFile>>,
     /// Stretch the drawn starts of an open loop so that they have the rate exactly ([`pinned`]).
     pub pinned: bool,
     /// Interface, model and flags.
-    pub form: BodyTemplate,
+    pub template: BodyTemplate,
     /// Header fields of every request.
     pub headers: HeaderMap,
     /// When each request's client hangs up on purpose.
@@ -66,7 +66,7 @@ pub enum Pacing {
         /// Mean rate.
         rate: Rate,
     },
-    /// The times of the level's listing, played so that their mean rate is this.
+    /// The times of the level's trace file, stretched so that their mean rate is this.
     Trace {
         /// Mean rate.
         rate: Rate,
@@ -94,7 +94,6 @@ pub struct LevelProgress {
 }
 
 impl LevelProgress {
-    /// Requests on their way.
     pub const fn in_flight(&self) -> u64 {
         self.sent - self.ended.offered
     }
@@ -112,7 +111,7 @@ pub struct LevelRun {
 /// Runs `level` against `target` on the current runtime.
 ///
 /// `progress` is called a few times a second and once at the end. When `stop` resolves nothing more is sent, what is
-/// running is unfinished, and what there is comes back; pass `std::future::pending()` for a level that runs to its end.
+/// running is unfinished, and the result so far is returned; pass `std::future::pending()` for a level that runs to its end.
 pub async fn run_level(
     target: &LoadTarget,
     level: &LoadLevel,
@@ -165,9 +164,9 @@ impl LoadLevel {
             pace,
             extent,
             workload: Workload::default(),
-            listing: None,
+            trace: None,
             pinned: false,
-            form: BodyTemplate::default(),
+            template: BodyTemplate::default(),
             headers: HeaderMap::new(),
             give_up: GiveUp::Never,
             grace: DEFAULT_GRACE,
@@ -184,18 +183,18 @@ impl LoadLevel {
     }
 
     fn draw(&self, id: u64) -> Draw {
-        let listed = self.listing.as_ref().and_then(|listing| listing.draw(id, self.workload.seed));
+        let listed = self.trace.as_ref().and_then(|trace| trace.draw(id, self.workload.seed));
         listed.unwrap_or_else(|| self.workload.draw(id))
     }
 
-    fn outgoing(&self, draw: &Draw) -> PreparedRequest {
-        let listed = self.listing.as_ref().and_then(|listing| listing.request(draw.id, self.workload.seed));
+    fn prepared(&self, draw: &Draw) -> PreparedRequest {
+        let listed = self.trace.as_ref().and_then(|trace| trace.request(draw.id, self.workload.seed));
         let body = match listed {
-            Some((draw, prompt)) => self.form.body_with(&prompt, draw.output_tokens),
-            None => self.form.body(draw),
+            Some((draw, prompt)) => self.template.body_with(&prompt, draw.output_tokens),
+            None => self.template.body(draw),
         };
         PreparedRequest {
-            api: self.form.api,
+            api: self.template.api,
             body: Bytes::from(body),
             give_up: self.give_up,
             keep_gaps: self.keep_gaps,
@@ -210,7 +209,7 @@ impl LoadLevel {
     }
 
     fn recorded_starts(&self, rate: Rate) -> Vec<Duration> {
-        let mut starts = self.listing.as_ref().map(|listing| listing.starts(rate)).unwrap_or_default();
+        let mut starts = self.trace.as_ref().map(|trace| trace.starts(rate)).unwrap_or_default();
         match self.extent {
             Extent::Count(count) => starts.truncate(usize::try_from(count).unwrap_or(usize::MAX)),
             Extent::Time(length) => starts.retain(|start| *start < length),
@@ -272,7 +271,7 @@ impl DueRequest {
         }
     }
 
-    /// When to look again; none while only an end can make a request due.
+    /// When the next request can be due; none while only an end can make one due.
     fn next(&self) -> Option<Timestamp> {
         match self {
             Self::Scheduled { starts, sent } => starts.get(*sent).map(|start| Timestamp::ZERO + *start),
@@ -301,12 +300,12 @@ impl DueRequest {
     }
 }
 
-/// The requests of a level that are out or back.
+/// The requests of a level: those in flight, and the records of those that ended.
 struct LevelInFlight {
     level: Arc<LoadLevel>,
     client: Arc<Client>,
     tasks: JoinSet<()>,
-    back: UnboundedSender<LoadRecord>,
+    sender: UnboundedSender<LoadRecord>,
     ended: UnboundedReceiver<LoadRecord>,
     records: Vec<LoadRecord>,
     progress: LevelProgress,
@@ -314,12 +313,12 @@ struct LevelInFlight {
 
 impl LevelInFlight {
     fn new(target: &LoadTarget, level: &LoadLevel) -> Self {
-        let (back, ended) = unbounded_channel();
+        let (sender, ended) = unbounded_channel();
         Self {
             level: Arc::new(level.clone()),
             client: Arc::new(Client::new(target.clone(), level.headers.clone(), Clock::start())),
             tasks: JoinSet::new(),
-            back,
+            sender,
             ended,
             records: Vec::new(),
             progress: LevelProgress::default(),
@@ -330,11 +329,11 @@ impl LevelInFlight {
         self.progress.sent += 1;
         let draw = self.level.draw(id);
         let (client, level) = (Arc::clone(&self.client), Arc::clone(&self.level));
-        let mut sheet = RecordGuard::new(&draw, intended, client.clock(), self.back.clone());
+        let mut guard = RecordGuard::new(&draw, intended, client.clock(), self.sender.clone());
         self.tasks.spawn(async move {
-            let outgoing = level.outgoing(&draw);
-            if let Some(record) = &mut sheet.record {
-                client.exchange(&outgoing, record).await;
+            let prepared = level.prepared(&draw);
+            if let Some(record) = &mut guard.record {
+                client.exchange(&prepared, record).await;
             }
         });
     }
@@ -346,7 +345,7 @@ impl LevelInFlight {
         self.records.push(record);
     }
 
-    /// Gives up what is still running and sums up.
+    /// Gives up what is still running, and summarises the level.
     async fn close(mut self, progress: &mut impl FnMut(&LevelProgress), planned: Option<u64>) -> LevelRun {
         self.tasks.shutdown().await;
         while let Ok(record) = self.ended.try_recv() {
@@ -372,16 +371,16 @@ impl LevelInFlight {
     }
 }
 
-/// A record that comes back however its request ends: completed, given up, or lost in a panic.
+/// Delivers a record however its request ends: completed, given up, or lost in a panic.
 struct RecordGuard {
     record: Option<LoadRecord>,
     clock: Clock,
-    back: UnboundedSender<LoadRecord>,
+    ended: UnboundedSender<LoadRecord>,
 }
 
 impl RecordGuard {
-    fn new(draw: &Draw, intended: Timestamp, clock: Clock, back: UnboundedSender<LoadRecord>) -> Self {
-        Self { record: Some(LoadRecord::offered(draw, intended)), clock, back }
+    fn new(draw: &Draw, intended: Timestamp, clock: Clock, ended: UnboundedSender<LoadRecord>) -> Self {
+        Self { record: Some(LoadRecord::offered(draw, intended)), clock, ended }
     }
 }
 
@@ -391,8 +390,8 @@ impl Drop for RecordGuard {
             if record.outcome == LoadOutcome::Unfinished {
                 record.end = self.clock.now();
             }
-            // The level may be gone already; then nobody wants the record.
-            let _ = self.back.send(record);
+            // The level may be over already; then no one reads the record.
+            let _ = self.ended.send(record);
         }
     }
 }

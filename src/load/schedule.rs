@@ -1,7 +1,7 @@
 //! When each request of an open-loop level is meant to start.
 //!
-//! All intended start times are drawn before the run, from a seed: a slow server cannot change what it is asked, which is
-//! the whole point of an open loop. It holds no clock and sends nothing.
+//! All intended start times are drawn before the run, from a seed: a slow server cannot change what it is offered, which is
+//! the point of an open loop. It holds no clock and sends nothing.
 
 use std::fmt;
 use std::str::FromStr;
@@ -178,7 +178,7 @@ impl fmt::Display for Rate {
 /// Gaps in units of the mean gap.
 struct GapSampler {
     law: Law,
-    dice: ChaCha8Rng,
+    rng: ChaCha8Rng,
 }
 
 enum Law {
@@ -198,14 +198,14 @@ impl GapSampler {
                 Gamma::new(shape, 1.0 / shape).map_or(Law::Constant, Law::Gamma)
             }
         };
-        Self { law, dice: ChaCha8Rng::seed_from_u64(seed) }
+        Self { law, rng: ChaCha8Rng::seed_from_u64(seed) }
     }
 
     fn next(&mut self) -> f64 {
         match &self.law {
             Law::Constant => 1.0,
-            Law::Exponential => Exp1.sample(&mut self.dice),
-            Law::Gamma(gamma) => gamma.sample(&mut self.dice),
+            Law::Exponential => Exp1.sample(&mut self.rng),
+            Law::Gamma(gamma) => gamma.sample(&mut self.rng),
         }
     }
 }
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn pinned_starts_end_where_the_rate_says_and_keep_their_bursts() {
+    fn pinned_starts_have_the_rate_and_keep_their_bursts() {
         let drawn = schedule(Arrivals::Poisson, rate(10.0), Extent::Count(600), 4);
         let pinned = pinned(drawn.clone(), rate(10.0));
         assert!((pinned[599].as_secs_f64() - 60.0).abs() < 1e-6);
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_of_nothing_cannot_be_said() {
+    fn only_a_rate_above_zero_is_a_rate() {
         for wrong in ["0", "-1", "inf", "NaN", "ten"] {
             assert!(wrong.parse::<Rate>().is_err(), "{wrong}");
         }

@@ -1,8 +1,8 @@
-//! The steady window of a level: from the end of its ramp to the moment when nobody waits any more.
+//! The steady window of a level: from the end of its ramp to the moment when no request waits any more.
 //!
 //! Ramp and drain are left out: they are why a finite run under-reads (loadgen's N / (N/R + tail)). The window ends with
 //! the last first token and not with the last send: past the knee requests go on waiting after the last one was sent, and
-//! until the last of them is let in the server is as full as it ever was. It holds no judgement.
+//! until the last of them is admitted the server is as full as before. It holds no judgement.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub struct SteadyRates {
     pub output_token_throughput: f64,
     /// Prompt and output tokens of those completions a second.
     pub total_token_throughput: f64,
-    /// Requests on their way, mean over the window.
+    /// Requests in flight, mean over the window.
     pub in_flight: f64,
     /// Those of them that had their first token and not their end, mean: what the engine's batch held.
     pub decoding: f64,
@@ -71,7 +71,7 @@ impl SteadyBounds {
     fn of(records: &[LoadRecord]) -> Option<Self> {
         let first = records.iter().filter_map(|record| record.sent).min()?;
         let last = records.iter().filter_map(|record| record.sent).max()?;
-        let until = last_let_in(records).unwrap_or(last);
+        let until = last_first_token(records).unwrap_or(last);
         let from = first + ramp(records)?;
         let window = Self { from, until };
         (window.length() >= until.since(first).mul_f64(LEAST_STEADY_SHARE)).then_some(window)
@@ -90,14 +90,14 @@ impl SteadyBounds {
     }
 }
 
-/// When the last request got its first token, where answers stream: one that arrives whole has its first token at its end.
-fn last_let_in(records: &[LoadRecord]) -> Option<Timestamp> {
+/// When the last request got its first token. Only answers that stream count: in a whole one the first token is at its end.
+fn last_first_token(records: &[LoadRecord]) -> Option<Timestamp> {
     records.iter().filter(|record| record.content_events > 1).filter_map(|record| record.first_token).max()
 }
 
-/// Until the requests that met an empty server have been replaced once over.
+/// Until every request that found an empty server has been replaced.
 ///
-/// Counted in times of service, first token to end, and not end to end: past the knee the latter is mostly waiting.
+/// Measured in service times, first token to end, and not end to end: past the knee the latter is mostly waiting.
 fn ramp(records: &[LoadRecord]) -> Option<Duration> {
     let since = |record: &LoadRecord| if record.content_events > 1 { record.first_token } else { record.sent };
     let services = || completed(records).filter_map(|record| Some(record.end.since(since(record)?)));
@@ -129,15 +129,15 @@ mod tests {
         Timestamp::from_nanos(millis * 1_000_000)
     }
 
-    /// A server of `slots` places, each answer one second, one request every `gap` milliseconds.
+    /// A server of `slots`, each answer one second, one request every `gap` milliseconds.
     fn level(count: u64, gap: u64, slots: usize) -> Vec<LoadRecord> {
         let mut free = vec![0; slots];
         let serve = |id: u64| {
             let mut record = LoadRecord::offered(&Workload::default().draw(id), at(id * gap));
             record.sent = Some(at(id * gap));
-            let place = free.iter_mut().min()?;
-            let start = (id * gap).max(*place);
-            *place = start + 1000;
+            let slot = free.iter_mut().min()?;
+            let start = (id * gap).max(*slot);
+            *slot = start + 1000;
             record.on_emission(at(start + 10), 1, false);
             record.on_emission(at(start + 1000), 1, false);
             record.end = at(start + 1000);
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn past_the_knee_it_reads_the_capacity_and_what_the_batch_holds() {
+    fn past_the_knee_it_reads_the_capacity_and_the_batch() {
         // 20 a second at a server of 8: the sends are over after 10 s, the waiting after 25.
         let steady = SteadyRates::of(&level(200, 50, 8)).unwrap();
         assert!((steady.request_throughput - 8.0).abs() < 0.3, "{steady:?}");

@@ -1,6 +1,6 @@
 //! What one level amounts to: rates, latencies, and how far its figures can be trusted.
 //!
-//! Pure arithmetic over the records of the level. It says when the level was limited by us instead of the server; it holds
+//! Pure arithmetic over the records of the level. It finds out when the client limited the level instead of the server; it holds
 //! no comparison between levels and no knee.
 
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub struct LevelSummary {
     pub requested_rate: Option<f64>,
     /// Requests a second of the times that were drawn: a finite draw misses the requested rate by chance.
     pub scheduled_rate: Option<f64>,
-    /// Requests a second that really went out.
+    /// Requests a second that were sent.
     pub achieved_rate: Option<f64>,
     /// First send to last end, drain included, as vLLM counts it.
     pub duration: f64,
@@ -51,9 +51,9 @@ pub struct LevelSummary {
     pub e2e: Spread,
     /// Send to the end, completed only.
     pub e2e_from_send: Spread,
-    /// Intended start to the send: our own lateness.
+    /// Intended start to the send: the client's own lateness.
     pub schedule_delay: Spread,
-    /// Whether we kept up with our own schedule.
+    /// Whether the client kept up with its schedule.
     pub pace: Punctuality,
 }
 
@@ -62,19 +62,19 @@ pub struct LevelSummary {
 pub struct RequestCounts {
     /// All of them.
     pub offered: u64,
-    /// See [`Outcome::Completed`].
+    /// See [`LoadOutcome::Completed`].
     pub completed: u64,
-    /// See [`Outcome::Shed`].
+    /// See [`LoadOutcome::Shed`].
     pub shed: u64,
     /// Failed by the server's fault.
     pub errors: u64,
-    /// Failed for want of our own descriptors or ports.
+    /// Failed because the client had no descriptor or port left.
     pub client_limited: u64,
-    /// See [`Outcome::Truncated`].
+    /// See [`LoadOutcome::Truncated`].
     pub truncated: u64,
-    /// See [`Outcome::Unfinished`].
+    /// See [`LoadOutcome::Unfinished`].
     pub unfinished: u64,
-    /// See [`Outcome::Cancelled`].
+    /// See [`LoadOutcome::Cancelled`].
     pub cancelled: u64,
 }
 
@@ -104,20 +104,20 @@ pub struct Drift {
     pub late: f64,
 }
 
-/// Whether the figures are the server's or ours.
+/// Whether the figures are the server's or the client's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Punctuality {
     /// Sends were on time.
     OnTime,
-    /// Late enough to be seen in the figures.
+    /// Late enough to change the figures.
     Late,
     /// The client could not offer the load: the level proves nothing about the server.
     ClientLimited,
 }
 
 impl LevelSummary {
-    /// Sums up a level. `requested_rate` is none for a closed loop.
+    /// Summarises a level. `requested_rate` is none for a closed loop.
     pub fn new(records: &[LoadRecord], requested_rate: Option<f64>, slo: Option<Slo>) -> Self {
         let counts = RequestCounts::of(records);
         let sends: Vec<Timestamp> = sorted(records.iter().filter_map(|record| record.sent));
@@ -174,10 +174,10 @@ impl RequestCounts {
         counts
     }
 
-    /// Books one more request that ended so.
+    /// Counts one more request.
     pub fn add(&mut self, outcome: &LoadOutcome) {
         self.offered += 1;
-        let place = match outcome {
+        let count = match outcome {
             LoadOutcome::Completed => &mut self.completed,
             LoadOutcome::Shed { .. } => &mut self.shed,
             LoadOutcome::Error(FailureKind::ClientLimit) => &mut self.client_limited,
@@ -186,7 +186,7 @@ impl RequestCounts {
             LoadOutcome::Unfinished => &mut self.unfinished,
             LoadOutcome::Cancelled => &mut self.cancelled,
         };
-        *place += 1;
+        *count += 1;
     }
 }
 
@@ -238,8 +238,8 @@ impl Punctuality {
         Self::judged(delay.p99, tolerable, HOPELESS * tolerable, falls_behind)
     }
 
-    /// A closed loop has no schedule to keep, and begins with a burst of its own making; but time between an end and the next
-    /// send is time in which fewer are in flight than it says.
+    /// A closed loop has no schedule to keep, and begins with a burst of its own; but between an end and the next send fewer are
+    /// in flight than intended.
     fn closed(delay: &Spread, e2e: &Spread) -> Self {
         let tolerable = TOLERABLE_DELAY.max(TOLERABLE_GAP * e2e.mean);
         Self::judged(delay.mean, tolerable, HOPELESS_GAP * tolerable, false)
@@ -276,7 +276,7 @@ fn meets(record: &LoadRecord, slo: Slo) -> bool {
     record.ttft().is_some_and(|ttft| ttft <= slo.ttft) && record.tpot().is_none_or(|tpot| tpot <= slo.itl)
 }
 
-/// Seconds per token of each gap, weighted by its tokens; where the usage says more tokens than events showed, every
+/// Seconds per token of each gap, weighted by its tokens; where the usage has more tokens than the events, every
 /// event is taken to hold its share.
 pub(super) fn gaps_per_token(record: &LoadRecord) -> impl Iterator<Item = (f64, u64)> + '_ {
     let scale = record.tokens_per_counted();
@@ -298,20 +298,20 @@ fn sorted(times: impl Iterator<Item = Timestamp>) -> Vec<Timestamp> {
     times
 }
 
-/// Delay of the 99th percentile that no reader of a TTFT minds, seconds.
+/// Delay at the 99th percentile that does not matter to a TTFT, seconds.
 const TOLERABLE_DELAY: f64 = 0.010;
 
 /// The same, as a share of the median TTFT; the larger counts.
 const TOLERABLE_SHARE: f64 = 0.05;
 
-/// Times the tolerable delay at which the loop has closed behind our back.
+/// Times the tolerable delay at which the open loop has become a closed one.
 const HOPELESS: f64 = 10.0;
 
-/// Mean delay of a closed loop that no reader minds, as a share of the mean end-to-end time; and times that which is too much.
+/// Mean delay of a closed loop that does not matter, as a share of the mean end-to-end time; and times that which is too much.
 const TOLERABLE_GAP: f64 = 0.01;
 const HOPELESS_GAP: f64 = 5.0;
 
-/// Share of the scheduled rate that must really have gone out.
+/// Share of the scheduled rate that must have been sent.
 const LEAST_ACHIEVED: f64 = 0.95;
 
 #[cfg(test)]
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_lateness_is_in_the_ttft_and_not_in_the_one_from_the_send() {
+    fn the_clients_lateness_is_in_the_ttft_from_the_schedule_only() {
         let summary = summary(&level(40));
         assert!(close(summary.ttft.p50, 0.140));
         assert!(close(summary.ttft_from_send.p50, 0.100));
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_loop_may_begin_with_a_burst_but_not_leave_its_places_empty() {
+    fn a_closed_loop_may_begin_with_a_burst_but_not_send_late() {
         let closed = |late: u64| LevelSummary::new(&level(late), None, None).pace;
         let mut burst = level(0);
         burst[..5].clone_from_slice(&level(300)[..5]);
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_request_counts_with_its_age_and_a_refused_one_not_at_all() {
+    fn an_unfinished_request_counts_with_its_age() {
         let mut waiting = LoadRecord::offered(&Workload::default().draw(0), at(0));
         waiting.sent = Some(at(0));
         waiting.end = at(30_000);

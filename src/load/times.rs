@@ -1,7 +1,7 @@
-//! Histograms of a level's times: what several processes measured adds up bucket for bucket.
+//! Histograms of a level's times; those of several processes add up bucket by bucket.
 //!
 //! Buckets are those of `measure`'s log histogram (1/64 of a value), the sum is exact. A quantile of a merged level comes
-//! from here only where the single values are gone, which are the gaps between tokens. It holds no level and no file.
+//! from here only where the single values are not kept: the gaps between tokens. It holds no level and no file.
 
 use serde::{Deserialize, Serialize};
 
@@ -63,7 +63,7 @@ impl LevelTimes {
         self.e2e.record_all(is_served_or_waiting(record).then(|| record.e2e()));
         self.schedule_delay.record_all(record.schedule_delay());
         for (seconds, tokens) in gaps_per_token(record) {
-            // A file may say that a gap of no tokens took for ever: the cast saturates.
+            // A file may have an endless gap: the cast saturates.
             self.itl.record((seconds * 1e9) as u64, u32::try_from(tokens).unwrap_or(u32::MAX));
         }
     }
@@ -108,7 +108,7 @@ impl Times {
     }
 }
 
-/// Equal bucket for bucket; whether an empty one has memory of its own is nobody's business.
+/// Equal bucket by bucket, whether memory for an empty one is allocated or not.
 impl PartialEq for Times {
     fn eq(&self, other: &Self) -> bool {
         (self.sum, self.max) == (other.sum, other.max) && self.log.buckets().eq(other.log.buckets())
@@ -117,7 +117,7 @@ impl PartialEq for Times {
 
 impl Eq for Times {}
 
-/// As it stands in `sweep.json`. The sum is a text: it does not fit into the numbers of every reader of JSON.
+/// As it is in `sweep.json`. The sum is a text: it does not fit into the numbers of every JSON reader.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Written {
     sum_ns: String,

@@ -1,6 +1,6 @@
 //! Requests given one by one: a workload file or a recorded trace, in place of laws of lengths. Pure.
 //!
-//! Three shapes are read, told apart by their first line: JSONL of our own (`prompt` or `prompt_tokens`, and
+//! Three shapes are read, distinguished by their first line: JSONL of our own (`prompt` or `prompt_tokens`, and
 //! `output_tokens`), Mooncake's JSONL (`timestamp` in ms, `input_length`, `output_length`, `hash_ids` of 512-token blocks),
 //! and Azure's CSV (`TIMESTAMP,ContextTokens,GeneratedTokens`). A trace holds lengths and times, never content: prompts are
 //! made up to length, and two requests that share leading hash ids share that much of their prompt. It opens no file.
@@ -18,7 +18,7 @@ pub struct TraceFile {
     items: Vec<TraceItem>,
 }
 
-/// One request of a listing.
+/// One request of the file.
 #[derive(Clone, Debug, PartialEq)]
 struct TraceItem {
     /// When it was made, from the first one.
@@ -33,13 +33,13 @@ enum Prompt {
     Text(String),
     /// A text of this many tokens, unlike every other.
     Tokens(u32),
-    /// The same, whose leading blocks of 512 tokens are shared with whoever has the same ids.
+    /// The same, whose leading blocks of 512 tokens are shared with every request that has the same ids.
     Blocks { tokens: u32, ids: Vec<u64> },
 }
 
-/// A listing that cannot be read.
+/// Why a file cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadListing {
+pub enum BadTraceFile {
     /// Nothing in it.
     #[error("no request in it")]
     Empty,
@@ -60,26 +60,26 @@ impl TraceFile {
     /// Reads a file's text.
     ///
     /// # Errors
-    /// [`BadListing`], with the line.
-    pub fn parse(text: &str) -> Result<Self, BadListing> {
+    /// [`BadTraceFile`], with the line.
+    pub fn parse(text: &str) -> Result<Self, BadTraceFile> {
         let mut lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()).peekable();
         let csv = lines.peek().is_some_and(|(_, line)| !line.trim_start().starts_with('{'));
         if csv && let Some((line, header)) = lines.next() {
             let columns: Vec<&str> = header.trim().trim_start_matches('\u{feff}').split(',').map(str::trim).collect();
             if columns.get(..3) != Some(&AZURE[..]) {
-                return Err(BadListing::Line { line, why: "an unknown header".to_owned() });
+                return Err(BadTraceFile::Line { line, why: "an unknown header".to_owned() });
             }
         }
         let read = if csv { azure } else { json };
         let mut items = Vec::new();
         for (line, text) in lines {
             if items.len() == MOST_ITEMS {
-                return Err(BadListing::TooLong);
+                return Err(BadTraceFile::TooLong);
             }
-            items.push(read(text).map_err(|why| BadListing::Line { line, why })?);
+            items.push(read(text).map_err(|why| BadTraceFile::Line { line, why })?);
         }
         let Some(first) = items.iter().filter_map(|item| item.at).min() else {
-            return if items.is_empty() { Err(BadListing::Empty) } else { Ok(Self { items }) };
+            return if items.is_empty() { Err(BadTraceFile::Empty) } else { Ok(Self { items }) };
         };
         for item in &mut items {
             item.at = item.at.map(|at| at - first);
@@ -88,12 +88,12 @@ impl TraceFile {
         Ok(Self { items })
     }
 
-    /// How many.
+    /// How many requests.
     pub fn len(&self) -> usize {
         self.items.len()
     }
 
-    /// None at all; a parsed listing never is.
+    /// Whether there is none; a parsed file has one at least.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
@@ -132,7 +132,7 @@ impl TraceFile {
     }
 }
 
-/// The blocks' texts, then what is left from the request's own.
+/// The blocks' texts, then the rest of the length from the request's own text.
 fn of_blocks(draw: &Draw, ids: &[u64], seed: u64) -> String {
     let mut text = String::new();
     let mut left = draw.prompt_tokens;
@@ -190,8 +190,8 @@ fn wall_clock(text: &str) -> Option<f64> {
     Some(86_400.0 * days + 3_600.0 * hours + 60.0 * minutes + seconds)
 }
 
-fn parts(text: &str, mark: char) -> Option<[f64; 3]> {
-    let mut parts = text.split(mark).map(|part| part.parse::<f64>().ok());
+fn parts(text: &str, separator: char) -> Option<[f64; 3]> {
+    let mut parts = text.split(separator).map(|part| part.parse::<f64>().ok());
     let found = [parts.next()??, parts.next()??, parts.next()??];
     (parts.next().is_none() && found.iter().all(|part| *part >= 0.0)).then_some(found)
 }
@@ -223,46 +223,42 @@ const LONGEST: u32 = 1 << 22;
 mod tests {
     use super::*;
 
-    fn lengths(listing: &TraceFile) -> Vec<(u32, u32)> {
-        let draw = |id| listing.draw(id as u64, 1).map(|draw| (draw.prompt_tokens, draw.output_tokens));
-        (0..listing.len()).filter_map(draw).collect()
+    fn lengths(trace: &TraceFile) -> Vec<(u32, u32)> {
+        let draw = |id| trace.draw(id as u64, 1).map(|draw| (draw.prompt_tokens, draw.output_tokens));
+        (0..trace.len()).filter_map(draw).collect()
     }
 
     #[test]
     fn azure_times_have_seven_decimals_and_cross_midnight() {
         let text = "TIMESTAMP,ContextTokens,GeneratedTokens\r\n2023-11-16 23:59:59.6805900,374,44\r\n\
                     2023-11-17 00:00:00.1805900,396,109\r\n";
-        let listing = TraceFile::parse(text).unwrap();
-        assert_eq!(lengths(&listing), [(374, 44), (396, 109)]);
-        let starts = listing.starts(listing.rate().unwrap());
+        let trace = TraceFile::parse(text).unwrap();
+        assert_eq!(lengths(&trace), [(374, 44), (396, 109)]);
+        let starts = trace.starts(trace.rate().unwrap());
         assert!((starts[1].as_secs_f64() - 0.5).abs() < 1e-4 && starts[0].is_zero(), "{starts:?}");
     }
 
     #[test]
-    fn mooncake_requests_with_the_same_hash_ids_share_that_much_of_their_prompt() {
+    fn mooncake_requests_with_the_same_hash_ids_share_prompts() {
         let text = "{\"timestamp\": 0, \"input_length\": 1100, \"output_length\": 5, \"hash_ids\": [0, 7, 9]}\n\
                     {\"timestamp\": 2000, \"input_length\": 1100, \"output_length\": 6, \"hash_ids\": [0, 7, 8]}\n";
-        let listing = TraceFile::parse(text).unwrap();
-        let ((_, one), (_, other)) = (listing.request(0, 3).unwrap(), listing.request(1, 3).unwrap());
+        let trace = TraceFile::parse(text).unwrap();
+        let ((_, one), (_, other)) = (trace.request(0, 3).unwrap(), trace.request(1, 3).unwrap());
         assert_eq!((one.len(), other.len()), (4400, 4400));
         let shared = one.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
         assert!((4096..4120).contains(&shared), "{shared}");
-        assert_eq!(listing.rate().unwrap().per_second(), 1.0);
-        assert_eq!(listing.starts(Rate::new(4.0).unwrap())[1], Duration::from_millis(500));
+        assert_eq!(trace.rate().unwrap().per_second(), 1.0);
+        assert_eq!(trace.starts(Rate::new(4.0).unwrap())[1], Duration::from_millis(500));
     }
 
     #[test]
-    fn our_own_lines_hold_text_or_lengths_and_begin_again_after_the_last() {
+    fn our_own_lines_hold_text_or_lengths_and_repeat() {
         let text = "{\"prompt\": \"Why is the sky blue?\", \"output_tokens\": 9}\n\n{\"prompt_tokens\": 12, \"max_tokens\": 3}\n";
-        let listing = TraceFile::parse(text).unwrap();
-        assert_eq!(listing.request(0, 1).unwrap().1, "Why is the sky blue?");
-        assert_eq!(listing.request(3, 1).unwrap().0.prompt_tokens, 12);
-        assert_ne!(
-            listing.request(1, 1).unwrap().1,
-            listing.request(3, 1).unwrap().1,
-            "the same line is another request"
-        );
-        assert_eq!(listing.rate(), None);
+        let trace = TraceFile::parse(text).unwrap();
+        assert_eq!(trace.request(0, 1).unwrap().1, "Why is the sky blue?");
+        assert_eq!(trace.request(3, 1).unwrap().0.prompt_tokens, 12);
+        assert_ne!(trace.request(1, 1).unwrap().1, trace.request(3, 1).unwrap().1, "the same line is another request");
+        assert_eq!(trace.rate(), None);
     }
 
     #[test]

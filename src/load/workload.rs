@@ -1,10 +1,10 @@
 //! What the requests of a level look like: lengths of prompt and answer, and the prompt's text.
 //!
-//! Request number `i` of a seed is always the same, whoever draws it and in whatever order: each has dice of its own.
-//! Lengths are stratified: every block of `BLOCK` requests holds one length out of each `1/BLOCK` of the law, in an order
-//! thrown anew, prompts and answers apart. So a level of some hundred requests has the law's mean almost exactly, where plain
-//! throws would be off by `sigma / sqrt(n)` and every figure of the level with them. It holds no dialect (`body` spells the
-//! request) and no times (`schedule`).
+//! Request number `i` of a seed is always the same, in whatever order requests are drawn: each has a random stream of its own.
+//! Lengths are stratified: every block of `BLOCK` requests holds one length out of each `1/BLOCK` of the law, in a random order,
+//! prompts and answers apart. So a level of some hundred requests has the law's mean almost exactly, where independent draws
+//! would be off by `sigma / sqrt(n)` and every figure of the level with them. It holds no dialect (`body` writes the request) and
+//! no times (`schedule`).
 
 use std::fmt;
 use std::str::FromStr;
@@ -52,7 +52,7 @@ pub struct Draw {
     seed: u64,
 }
 
-/// A length that was written in a way nobody can read.
+/// A text that is no length.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a length: write tokens (`128`) or `lognormal:MEAN,SIGMA`")]
 pub struct BadLength(pub String);
@@ -60,7 +60,7 @@ pub struct BadLength(pub String);
 impl Workload {
     /// Request number `id`.
     pub fn draw(&self, id: u64) -> Draw {
-        let mut within = dice(self.seed, id, DrawPurpose::Lengths);
+        let mut within = rng(self.seed, id, DrawPurpose::Lengths);
         let prompt_tokens = self.prompt.at(self.quantile(id, DrawPurpose::PromptOrder, &mut within));
         let output_tokens = self.output.at(self.quantile(id, DrawPurpose::OutputOrder, &mut within));
         Draw { id, prompt_tokens, output_tokens, seed: self.seed }
@@ -68,7 +68,7 @@ impl Workload {
 
     /// Which share of the law's lengths is shorter than request `id`'s.
     fn quantile(&self, id: u64, order: DrawPurpose, within: &mut ChaCha8Rng) -> f64 {
-        let stratum = shuffled(id % BLOCK, dice(self.seed, id / BLOCK, order).next_u64());
+        let stratum = shuffled(id % BLOCK, rng(self.seed, id / BLOCK, order).next_u64());
         (stratum as f64 + within.random::<f64>()) / BLOCK as f64
     }
 }
@@ -88,7 +88,7 @@ impl Draw {
         let words = self.prompt_tokens as usize;
         let mut text = String::with_capacity(words * 4);
         let mut serial = opening(self.seed, self.id);
-        let mut dice = dice(self.seed, self.id, DrawPurpose::Text);
+        let mut rng = rng(self.seed, self.id, DrawPurpose::Text);
         let mut bits = 0_u32;
         for at in 0..words {
             let word = if at < OPENING_WORDS {
@@ -96,8 +96,8 @@ impl Draw {
                 serial >>= WORD_BITS;
                 word
             } else {
-                // Five words to a throw of 32 bits.
-                bits = if (at - OPENING_WORDS).is_multiple_of(5) { dice.next_u32() } else { bits >> WORD_BITS };
+                // Five words from 32 random bits.
+                bits = if (at - OPENING_WORDS).is_multiple_of(5) { rng.next_u32() } else { bits >> WORD_BITS };
                 bits & WORD_MASK
             };
             text.push(' ');
@@ -170,7 +170,7 @@ impl fmt::Display for TokenLength {
     }
 }
 
-/// What a request's dice are thrown for: lengths and text must not depend on each other.
+/// What a random stream of a request is for: lengths and text must not depend on each other.
 #[derive(Clone, Copy)]
 enum DrawPurpose {
     Lengths,
@@ -179,17 +179,17 @@ enum DrawPurpose {
     OutputOrder,
 }
 
-fn dice(seed: u64, id: u64, purpose: DrawPurpose) -> ChaCha8Rng {
-    let mut dice = ChaCha8Rng::seed_from_u64(seed);
-    dice.set_stream(id.wrapping_mul(4).wrapping_add(purpose as u64));
-    dice
+fn rng(seed: u64, id: u64, purpose: DrawPurpose) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(id.wrapping_mul(4).wrapping_add(purpose as u64));
+    rng
 }
 
-/// Where `place` goes in the order that `key` stands for: each round permutes the numbers below [`BLOCK`], an odd factor and an
+/// The position of `index` in the order that `key` stands for: each round permutes the numbers below [`BLOCK`], an odd factor and an
 /// exclusive or with itself moved right both being invertible modulo a power of two. Far cheaper than shuffling a block for
-/// one of its places.
-fn shuffled(place: u64, key: u64) -> u64 {
-    (0..4).map(|round| key >> (16 * round)).fold(place, |at, bits| {
+/// one of its indexes.
+fn shuffled(index: u64, key: u64) -> u64 {
+    (0..4).map(|round| key >> (16 * round)).fold(index, |at, bits| {
         let at = at.wrapping_mul(bits | 1).wrapping_add(bits >> 7) % BLOCK;
         at ^ at >> 3
     })
@@ -233,8 +233,8 @@ fn read_length(text: &str) -> Option<TokenLength> {
     };
     let (mean, sigma) = law.split_once(',')?;
     let (mean, sigma) = (mean.trim().parse::<f64>().ok()?, sigma.trim().parse::<f64>().ok()?);
-    let sayable = (1.0..=f64::from(LONGEST)).contains(&mean) && (0.0..=WIDEST_SIGMA).contains(&sigma);
-    sayable.then_some(TokenLength::LogNormal { mean, sigma })
+    let in_range = (1.0..=f64::from(LONGEST)).contains(&mean) && (0.0..=WIDEST_SIGMA).contains(&sigma);
+    in_range.then_some(TokenLength::LogNormal { mean, sigma })
 }
 
 /// A number of 30 bits that differs for every request number below 2^30, spread so that neighbours differ in their first
@@ -245,7 +245,7 @@ fn opening(seed: u64, id: u64) -> u32 {
     (id.wrapping_mul(ODD).wrapping_add(seed.wrapping_mul(ODD) >> 17) & MASK) as u32
 }
 
-/// Requests to a block. Small enough that a level has several, large enough that the order within looks thrown.
+/// Requests in a block. Small enough that a level has several, large enough that the order within looks random.
 const BLOCK: u64 = 128;
 
 /// Words that open a prompt and make it unlike every other.
@@ -255,10 +255,10 @@ const OPENING_WORDS: usize = 5;
 const WORD_BITS: u32 = 6;
 const WORD_MASK: u32 = 63;
 
-/// Four times the longest context on sale; it bounds a prompt at 16 MiB when a law has a wild tail.
+/// Four times the longest context on offer; it bounds a prompt at 16 MiB when a law has a long tail.
 const LONGEST: u32 = 1 << 22;
 
-/// Beyond this the mean of a log-normal is carried by draws that never come up in a run.
+/// Beyond this the mean of a log-normal rests on draws that never occur in a run.
 const WIDEST_SIGMA: f64 = 4.0;
 
 /// Three letters each, frequent enough to be one token together with the space before them.
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn log_normal_lengths_have_the_mean_of_the_law_and_the_sigma_of_the_log() {
+    fn log_normal_lengths_have_the_mean_and_sigma_of_the_law() {
         let drawn = lengths(TokenLength::LogNormal { mean: 162.0, sigma: 0.7 }, 20_000);
         let count = drawn.len() as f64;
         let mean = drawn.iter().sum::<f64>() / count;
@@ -293,22 +293,22 @@ mod tests {
     }
 
     #[test]
-    fn a_block_has_the_mean_of_the_law_where_plain_throws_would_miss_it() {
+    fn a_block_has_the_mean_of_the_law() {
         for block in 0..20 {
             let workload = Workload { seed: block, ..Workload::default() };
             let ids = (block * BLOCK)..((block + 1) * BLOCK);
             let mean = ids.map(|id| f64::from(workload.draw(id).output_tokens)).sum::<f64>() / BLOCK as f64;
-            // 128 plain throws of sigma 0.25 have an error of 2.2 %.
+            // 128 independent draws of sigma 0.25 have an error of 2.2 %.
             assert!((mean / 153.0 - 1.0).abs() < 0.004, "block {block}: mean {mean}");
         }
     }
 
     #[test]
-    fn every_key_orders_a_block_and_few_of_its_places_stay() {
+    fn every_key_permutes_a_block_and_few_indexes_stay() {
         let mut stayed = 0;
         for key in 0..200_u64 {
             let key = key.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-            let order: Vec<u64> = (0..BLOCK).map(|place| shuffled(place, key)).collect();
+            let order: Vec<u64> = (0..BLOCK).map(|index| shuffled(index, key)).collect();
             assert_eq!(order.iter().collect::<HashSet<_>>().len() as u64, BLOCK);
             stayed += order.iter().zip(0..).filter(|(to, from)| *to == from).count();
         }

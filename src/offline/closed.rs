@@ -1,13 +1,13 @@
 //! Judges a closed loop: from which concurrency on more requests in flight bring nothing but latency.
 //!
-//! In a closed loop the client waits for the server, so nothing is ever offered in vain and TTFT is no proof. What proves
+//! In a closed loop the client waits for the server, so no request is offered in vain and TTFT is no proof. What proves
 //! saturation is throughput that stops growing; by Little's law latency then grows in proportion to the concurrency.
 
 use super::points::{Point, Points};
 use super::say::Say;
 use super::verdict::{Band, JudgedLevel, Jump, Standing, Verdict, VerdictKind};
 
-/// Finds the first level of the plateau, or says why there is none.
+/// Finds the first level of the plateau, or why there is none.
 pub fn judge(points: &Points) -> Verdict {
     let levels = &points.usable;
     let mut verdict = Verdict { closed: true, ..Verdict::default() };
@@ -18,7 +18,7 @@ pub fn judge(points: &Points) -> Verdict {
         verdict.evidence.push(refusal);
     } else if let (Some(knee), Some(first)) = (knee, levels.first()) {
         verdict.kind = if knee == 0 { VerdictKind::LeftCensored } else { VerdictKind::Interval };
-        verdict.sat_lo = knee.checked_sub(1).map(|place| levels[place].load);
+        verdict.sat_lo = knee.checked_sub(1).map(|index| levels[index].load);
         verdict.sat_hi = Some(levels[knee].load);
         if knee == 0 {
             verdict.evidence.push(Say::AlwaysSaturated { lowest: first.load });
@@ -35,21 +35,21 @@ pub fn judge(points: &Points) -> Verdict {
 
 /// The first level from which on nothing above adds more than [`FLAT`].
 fn first_flat(levels: &[Point]) -> Option<usize> {
-    (0..levels.len()).find(|place| is_flat(&levels[*place], &levels[place + 1..]))
+    (0..levels.len()).find(|index| is_flat(&levels[*index], &levels[index + 1..]))
 }
 
 fn is_flat(point: &Point, above: &[Point]) -> bool {
     let Some(last) = above.last() else { return false };
     let steps = (last.load / point.load).log2();
     // A small step proves little: it may only add its share of what a doubling may.
-    let room = if steps >= 1.0 { FLAT } else { FLAT * steps + REPEATS_TO };
-    last.load >= MORE_LOAD * point.load && above.iter().all(|level| level.served <= (1.0 + room) * point.served)
+    let tolerance = if steps >= 1.0 { FLAT } else { FLAT * steps + REPEATS_TO };
+    last.load >= MORE_LOAD * point.load && above.iter().all(|level| level.served <= (1.0 + tolerance) * point.served)
 }
 
-/// Why there is no answer, and where one would look for it.
+/// Why there is no answer, and the interval where it lies.
 fn refused(points: &Points) -> Option<(Say, Option<f64>, Option<f64>)> {
     let levels = &points.usable;
-    let load = |place: usize| levels.get(place).map(|point| point.load);
+    let load = |index: usize| levels.get(index).map(|point| point.load);
     match levels[..] {
         [] => return Some((Say::NothingUsable, None, None)),
         [only] => return Some((Say::OneLevel { saturated: false }, Some(only.load), None)),
@@ -58,14 +58,14 @@ fn refused(points: &Points) -> Option<(Say, Option<f64>, Option<f64>)> {
     if points.lengths > MOST_LENGTHS {
         return Some((Say::MixedLengths { factor: points.lengths }, None, None));
     }
-    if let Some((place, last, gain)) = dip_then_rise(levels) {
-        let refusal = Say::DipThenRise { from: levels[place].load, to: levels[place + 1].load, last, gain };
-        return Some((refusal, load(place), Some(last)));
+    if let Some((index, last, gain)) = dip_then_rise(levels) {
+        let refusal = Say::DipThenRise { from: levels[index].load, to: levels[index + 1].load, last, gain };
+        return Some((refusal, load(index), Some(last)));
     }
     let peak = peak(levels)?;
     let fall = unexplained_fall(points, peak)?;
     let refusal = Say::PeakThenFall { peak: levels[peak].load, next: levels[peak + 1].load, fall };
-    // A fall that only one level shows may be that level's, or the peak be luck: then the rise to the peak is where to look.
+    // A fall that only one level shows may be chance, in that level or in the peak: then the answer lies in the rise to the peak.
     let confirmed = levels.len() > peak + 2;
     let from = if confirmed { Some(peak) } else { peak.checked_sub(1) };
     Some((refusal, from.and_then(load), load(from.map_or(0, |from| from + 1))))
@@ -94,24 +94,24 @@ fn unexplained_fall(points: &Points, peak: usize) -> Option<f64> {
 
 /// A step of half as many again or more that brought nothing, and a throughput well above it later.
 fn dip_then_rise(levels: &[Point]) -> Option<(usize, f64, f64)> {
-    levels.windows(2).enumerate().find_map(|(place, pair)| {
+    levels.windows(2).enumerate().find_map(|(index, pair)| {
         let stood_still = pair[1].load >= LARGE_STEP * pair[0].load && pair[1].served < (1.0 + STANDS) * pair[0].served;
-        let later = levels[place + 2..].iter().max_by(|left, right| left.served.total_cmp(&right.served))?;
+        let later = levels[index + 2..].iter().max_by(|left, right| left.served.total_cmp(&right.served))?;
         let gain = later.served / pair[0].served.max(pair[1].served) - 1.0;
-        (stood_still && gain > FLAT).then_some((place, later.load, gain))
+        (stood_still && gain > FLAT).then_some((index, later.load, gain))
     })
 }
 
 fn judged(points: &Points, saturated_from: Option<usize>) -> Vec<JudgedLevel> {
     let base = points.usable.iter().filter_map(|point| point.ttft).min_by(f64::total_cmp);
-    let level = |(place, point): (usize, &Point)| JudgedLevel {
+    let level = |(index, point): (usize, &Point)| JudgedLevel {
         index: point.index,
         load: point.load,
         served: Some(point.read),
         best: None,
         ttft_ratio: base.zip(point.ttft).filter(|(base, _)| *base > 0.0).map(|(base, ttft)| ttft / base),
         goodput: None,
-        standing: if saturated_from.is_some_and(|from| place >= from) { Standing::Saturated } else { Standing::Good },
+        standing: if saturated_from.is_some_and(|from| index >= from) { Standing::Saturated } else { Standing::Good },
     };
     let mut levels: Vec<JudgedLevel> = points.usable.iter().enumerate().map(level).collect();
     for (index, load) in &points.left_out {
@@ -134,7 +134,7 @@ fn describe(points: &Points, saturated_from: Option<usize>, verdict: &mut Verdic
     let levels = &points.usable;
     let late = latency_knee(levels);
     verdict.latency_knee =
-        late.map(|place| (place.checked_sub(1).map(|before| levels[before].load), levels[place].load));
+        late.map(|index| (index.checked_sub(1).map(|before| levels[before].load), levels[index].load));
     if let Some(knee) = saturated_from {
         plateau(points, knee, verdict);
     }
@@ -175,8 +175,8 @@ fn plateau(points: &Points, knee: usize, verdict: &mut Verdict) {
 
 /// The first level whose TTFT is far above that of the level before it.
 fn latency_knee(levels: &[Point]) -> Option<usize> {
-    (1..levels.len()).find(|place| {
-        let pair = levels[place - 1].ttft.zip(levels[*place].ttft);
+    (1..levels.len()).find(|index| {
+        let pair = levels[index - 1].ttft.zip(levels[*index].ttft);
         pair.is_some_and(|(before, now)| now > LATE * before)
     })
 }
@@ -194,18 +194,18 @@ const MORE_LOAD: f64 = 1.25;
 /// A fall from the peak beyond this is no noise; below it, it is.
 const MOST_FALL: f64 = 0.1;
 
-/// A decline is believed when so many levels agree and no step is larger than this.
+/// A decline is accepted when this many levels agree and no step is larger than this.
 const AGREEING: usize = 3;
 const SMOOTH: f64 = 0.05;
 
-/// A step that should have shown, and a throughput that stood still over it.
+/// A step that should have raised throughput, and the change below which it stood still.
 const LARGE_STEP: f64 = 1.5;
 const STANDS: f64 = 0.02;
 
-/// Throughput so far below its peak is said to fall.
+/// Throughput this far below its peak is reported as falling.
 const SEEN_FALL: f64 = 0.04;
 
-/// TTFT so many times that of the level before has left its base.
+/// TTFT this many times that of the level before has left its base.
 const LATE: f64 = 3.0;
 
 /// Lengths that differ by more make the levels different experiments.

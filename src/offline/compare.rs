@@ -1,12 +1,12 @@
-//! Two systems, or one before and after: how much more one serves, how sure that is, and what callers wait at the same
+//! Compares two systems, or one before and after a change: how much more one serves, how sure that is, and TTFT at the same
 //! share of each one's capacity.
 //!
-//! It holds no text; `report/comparison.rs` has the words.
+//! It holds no text; `report/comparison.rs` has the sentences.
 
-use super::JudgedSweep;
+use super::analysis::JudgedSweep;
 use super::fit::{Fit, fit};
 use super::sweep::{LatencySummary, Level};
-use super::verdict::{Band, JudgedLevel as Standing, VerdictKind};
+use super::verdict::{Band, JudgedLevel, Standing, VerdictKind};
 
 /// What a comparison found.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,7 +25,7 @@ pub struct Comparison {
     pub change: Option<BeforeAfter>,
     /// A law of scaling, when there are enough sizes.
     pub fit: Option<Fit>,
-    /// What else has to be said.
+    /// Further remarks.
     pub facts: Vec<Fact>,
     /// Why there is no answer.
     pub refused: Option<Fact>,
@@ -38,11 +38,11 @@ pub struct ComparedSystem {
     pub file: String,
     /// The sweep.
     pub id: String,
-    /// GPUs; 1 when nothing says so.
+    /// GPUs; 1 when unknown.
     pub gpus: f64,
     /// The most requests a second, with the plateau's spread and the noise of counting.
     pub capacity: Band,
-    /// What its verdict knows.
+    /// Which ends its verdict has.
     pub kind: VerdictKind,
 }
 
@@ -82,13 +82,13 @@ pub struct BeforeAfter {
 pub struct Tested {
     /// With its 95 % interval.
     pub ratio: Ratio,
-    /// The interval excludes 1 and the difference is worth a word.
+    /// The interval excludes 1 and the difference is large enough to matter.
     pub significant: bool,
     /// Levels it rests on.
     pub levels: usize,
 }
 
-/// What has to be said about a comparison.
+/// A remark on a comparison.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fact {
     /// A side's verdict is refused.
@@ -109,7 +109,7 @@ pub enum Fact {
     Spread(f64),
 }
 
-/// Holds judged sweeps against a judged base. Files are named as on the command line.
+/// Compares judged sweeps with a judged base. Files are named as on the command line.
 pub fn compare(base: (&str, &JudgedSweep), candidates: &[(&str, &JudgedSweep)]) -> Option<Comparison> {
     let mut facts = Vec::new();
     let mut candidates: Vec<(ComparedSystem, &JudgedSweep)> =
@@ -172,7 +172,7 @@ impl ComparedSystem {
     }
 }
 
-/// The most that the run with the largest throughput may hide behind its drain: the tail is given back to it.
+/// The largest throughput, corrected for the drain of its run.
 fn undrained(judged: &JudgedSweep) -> f64 {
     let (tail, assumed) = super::plan::tail(&judged.sweep, &judged.verdict);
     let runs = judged.sweep.levels.iter().filter(|level| !assumed && level.steady.is_none());
@@ -240,7 +240,7 @@ impl BeforeAfter {
 }
 
 fn saturated(judged: &JudgedSweep) -> usize {
-    judged.verdict.levels.iter().filter(|level| level.standing == super::verdict::Standing::Saturated).count()
+    judged.verdict.levels.iter().filter(|level| level.standing == Standing::Saturated).count()
 }
 
 /// The mean of the logarithms of the ratios at equal loads below saturation; its error from each level's own spread and from
@@ -270,7 +270,7 @@ fn ttft_change(before: &JudgedSweep, after: &JudgedSweep) -> Option<Tested> {
 
 /// Levels below saturation, by load.
 fn held(judged: &JudgedSweep) -> impl Iterator<Item = (f64, &Level)> {
-    let good = judged.verdict.levels.iter().filter(|level: &&Standing| level.standing.holds());
+    let good = judged.verdict.levels.iter().filter(|level: &&JudgedLevel| level.standing.holds());
     good.filter_map(|level| Some((level.load, judged.sweep.levels.get(level.index)?)))
 }
 
@@ -287,7 +287,7 @@ fn error_of(level: &Level) -> Option<f64> {
     Some(sigma.unwrap_or(ASSUMED_SIGMA).max(LEAST_SIGMA) / requests.max(1.0).sqrt())
 }
 
-/// 97.5 % point of Student's law for the mean of so many values.
+/// 97.5 % point of Student's law for the mean of this many values.
 fn student(values: usize) -> f64 {
     const POINTS: [f64; 10] = [12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228];
     match values {
@@ -337,10 +337,10 @@ const SHARES: [f64; 5] = [0.25, 0.5, 0.7, 0.85, 1.0];
 /// Loads that are the same in two files.
 const SAME_LOAD: f64 = 0.02;
 
-/// A difference below this is not worth a word, however sure.
+/// A difference below this is not reported, however sure.
 const WORTH: f64 = 0.02;
 
-/// Throughputs repeat to within this at best; a count of a handful says nothing.
+/// Throughputs repeat to within this at best; a count of a few proves nothing.
 const LEAST_NOISE: f64 = 0.01;
 const MOST_NOISE: f64 = 0.3;
 

@@ -4,12 +4,12 @@
 
 use super::points::Point;
 
-/// What is known of the tail of runs that were served as they came.
+/// What is known of the tail of runs that keep up.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Tail {
     /// The longest, seconds; runs whose length is unknown do not count.
     pub seconds: f64,
-    /// The longest over the number of requests: all that a throughput alone gives away, 1/X − 1/R.
+    /// The longest over the number of requests: all that a throughput alone shows, 1/X − 1/R.
     pub per_request: f64,
     /// Tail over the time a request is being served, at least 1: the last requests are not the mean ones.
     pub services: f64,
@@ -19,7 +19,7 @@ impl Tail {
     /// Nothing is known yet.
     pub const UNKNOWN: Self = Self { seconds: 0.0, per_request: 0.0, services: 1.0 };
 
-    /// Learns from a level that is served as it comes.
+    /// Learns from a level that keeps up.
     pub fn learn(&mut self, point: &Point) {
         let spare = (1.0 / point.served - 1.0 / point.sent).max(0.0);
         self.per_request = self.per_request.max(spare);
@@ -72,7 +72,7 @@ impl Point {
         Some((self.e2e? - self.ttft?).max(0.0))
     }
 
-    /// How far a throughput of this level may lie off by chance, as a share.
+    /// How far a throughput of this level may be off by chance, as a share.
     ///
     /// Where only the asked rate is known, N Poisson arrivals take N/R ± √N/R; twice that is allowed.
     pub fn noise(&self) -> f64 {
@@ -84,7 +84,7 @@ impl Point {
     }
 }
 
-/// The last answers of a run may be so many mean ones long; the longest of hundreds of log-normal lengths is below 6.
+/// The last answers of a run may be this many mean ones long; the longest of hundreds of log-normal lengths is below 6.
 const MOST_SERVICES: f64 = 6.0;
 
 /// At most this share of a run is taken for its drain: a server that drains still works.
@@ -94,5 +94,5 @@ const MOST_GIVEN_BACK: f64 = 0.25;
 pub const LEAST_NOISE: f64 = 0.03;
 const MOST_NOISE: f64 = 0.15;
 
-/// Requests a level is taken to have where the source does not say: what people use.
+/// Requests of a level where the source does not say: a usual number.
 pub const ASSUMED_REQUESTS: f64 = 600.0;

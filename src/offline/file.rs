@@ -1,19 +1,15 @@
-//! What `weir sweep` leaves behind: `sweep.json` and `sweep.csv`.
+//! The files of `weir sweep`: `sweep.json` and `sweep.csv`.
 //!
-//! The JSON has our own shape, times in seconds, and beside it the keys of vLLM's results (milliseconds in `_ms`), so that
-//! tools which read those read ours.
+//! The JSON has weir's own keys, times in seconds, and beside them the keys of vLLM's results (milliseconds in `_ms`), so that
+//! tools which read those can read it.
 
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use super::Lang;
-use super::report;
-use super::sweep::{LatencySummary, Level, LevelLoad, Start, Sweep};
+use super::report::{self, Lang};
+use super::sweep::{LatencySummary, Level, LevelLoad, SCHEMA, Start, Sweep};
 use super::verdict::Verdict;
-
-/// What `sweep.json` says it is.
-pub const SCHEMA: &str = "weir.sweep/1";
 
 /// The text of `sweep.json`, with the verdict in it.
 pub fn json(sweep: &Sweep, verdict: &Verdict, lang: Lang) -> String {
@@ -45,7 +41,7 @@ pub fn csv(sweep: &Sweep) -> String {
 fn level(level: &Level) -> Value {
     let mut ours = match serde_json::to_value(level) {
         Ok(Value::Object(ours)) => ours,
-        // A level is a plain structure of numbers: it always is an object.
+        // A level is a structure of numbers: it always is an object.
         _ => Map::new(),
     };
     ours.extend(vllm(level));

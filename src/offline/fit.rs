@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn one_point_and_better_than_linear_are_no_law_with_negative_parts() {
+    fn no_law_has_negative_parts_or_rests_on_one_point() {
         assert_eq!(fit(&[(4.0, 3.5)]), None);
         assert_eq!(fit(&[(4.0, 3.5), (4.0, 3.6)]), None, "one size, twice");
         let found = fit(&[(2.0, 2.2), (4.0, 4.6), (8.0, 9.0)]).unwrap();

@@ -1,10 +1,10 @@
-//! Goodput under an SLO: read where the source has it, bounded from quantiles where it has those.
+//! Goodput under an SLO: read where the source has it, estimated from quantiles where it has those.
 
 use super::say::Say;
 use super::sweep::{LatencySummary, Level, Sweep};
 use super::verdict::Verdict;
 
-/// Adds each level's goodput, and a sentence on the most of it, when there is an SLO.
+/// Adds each level's goodput, and a sentence on the largest, when there is an SLO.
 pub fn add(sweep: &Sweep, verdict: &mut Verdict) {
     let Some(slo) = sweep.slo else { return };
     let mut estimated = false;
@@ -46,7 +46,7 @@ pub fn share_within(times: &LatencySummary, limit: f64) -> Option<f64> {
 }
 
 impl Level {
-    /// Whether goodput was measured rather than bounded.
+    /// Whether goodput was measured rather than estimated.
     pub const fn has_goodput(&self) -> bool {
         self.goodput.is_some()
     }
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mean_alone_tells_no_share() {
+    fn a_mean_alone_gives_no_share() {
         assert_eq!(share_within(&LatencySummary { mean: Some(0.1), ..LatencySummary::default() }, 1.0), None);
         assert_eq!(share_within(&LatencySummary::default(), 1.0), None);
     }

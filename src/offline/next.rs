@@ -2,6 +2,7 @@
 
 use super::drain::ASSUMED_REQUESTS;
 use super::points::{Point, Points};
+use super::rates::{ladder, requests_for};
 use super::round::{nice, nice_between};
 use super::say::Say;
 use super::sweep::Sweep;
@@ -41,7 +42,7 @@ fn within(lo: f64, hi: f64, closed: bool) -> Option<Say> {
     (!loads.is_empty()).then_some(Say::Bisect { loads })
 }
 
-/// Below the lowest level, around what the plateau says the capacity is.
+/// Below the lowest level, around the capacity by the plateau.
 fn lower(hi: f64, verdict: &Verdict) -> Say {
     let capacity = verdict.plateau.filter(|_| !verdict.closed).map(|band| band.high.min(hi)).unwrap_or(hi / 2.0);
     let mut loads: Vec<f64> = [0.25, 0.5, 0.8, 0.95].iter().map(|share| nice(share * capacity)).collect();
@@ -52,7 +53,7 @@ fn lower(hi: f64, verdict: &Verdict) -> Say {
     Say::Lower { loads }
 }
 
-/// Three runs of the levels in question tell chance from the system.
+/// Three runs of the levels in question separate chance from the system.
 fn again(points: &Points, verdict: &Verdict) -> Option<Say> {
     let around = |point: &&Point| match (verdict.sat_lo, verdict.sat_hi) {
         (Some(lo), Some(hi)) => point.load >= lo / 2.0 && point.load <= 2.0 * hi,
@@ -62,7 +63,7 @@ fn again(points: &Points, verdict: &Verdict) -> Option<Say> {
     (!loads.is_empty()).then_some(Say::Repeat { loads, times: REPEATS })
 }
 
-/// So many requests that the drain of the last good level is a small share.
+/// Enough requests that the drain of the last good level is a small share.
 fn longer(points: &Points, verdict: &Verdict) -> Option<Say> {
     let lo = verdict.sat_lo.filter(|_| !verdict.closed)?;
     let good = points.usable.iter().find(|point| point.load >= lo)?;
@@ -75,25 +76,20 @@ fn longer(points: &Points, verdict: &Verdict) -> Option<Say> {
     Some(Say::MoreRequests { requests: (needed / 100.0).ceil() * 100.0, load: good.load, share: DRAIN })
 }
 
-/// N with N / (N/R + tail) = (1 − share) R.
-pub fn requests_for(tail: f64, rate: f64, share: f64) -> f64 {
-    (tail.max(0.0) * rate * (1.0 - share) / share).ceil()
-}
-
 /// The same experiment on four times the GPUs, where the baseline is known.
 fn scale(sweep: &Sweep, verdict: &Verdict) -> Option<Say> {
     if verdict.kind != VerdictKind::Interval || verdict.closed {
         return None;
     }
     let gpus = MORE_GPUS * sweep.environment.gpus.unwrap_or(1.0);
-    let loads = super::plan::ladder(verdict.most.requests? * MORE_GPUS);
+    let loads = ladder(verdict.most.requests? * MORE_GPUS);
     Some(Say::Scale { gpus, loads })
 }
 
 /// An interval that is narrower than this share is narrow enough.
 const NARROW: f64 = 0.1;
 
-/// Runs of one level that tell chance from the system.
+/// Runs of one level that separate chance from the system.
 const REPEATS: u32 = 3;
 
 /// The drain should stay below this share of a run.

@@ -1,8 +1,8 @@
 //! Judges an open loop: which of its levels the system keeps up with.
 //!
-//! Nothing convicts alone (docs/use/reports.md). A level is saturated when it was offered more than the system was ever seen
-//! to complete, when more load brought nothing more, or when TTFT has left its base *and* the throughput or the growth of
-//! the wait shows a queue. It knows no names and no labels.
+//! No sign is enough alone (docs/use/reports.md). A level is saturated when it was offered more than the system completed at any
+//! level, when more load brought nothing more, or when TTFT has left its base *and* the throughput or the growth of
+//! the wait shows a queue. It holds no names and no labels.
 
 use super::drain::{ASSUMED_REQUESTS, Tail};
 use super::points::{Point, Points};
@@ -34,7 +34,7 @@ fn decide(
     verdict: &mut Verdict,
 ) {
     let levels = &points.usable;
-    let load = |place: usize| levels[place].load;
+    let load = |index: usize| levels[index].load;
     match (last_good, first_bad) {
         (None, None) => verdict.evidence.push(Say::NothingUsable),
         (Some(good), Some(bad)) if good > bad => {
@@ -87,7 +87,7 @@ fn describe(points: &Points, findings: &[LevelFindings], first_bad: Option<usize
         }
     }
     if let Some(bad) = first_bad {
-        evidence.extend(conviction(points, &findings[bad], bad));
+        evidence.extend(reasons(points, &findings[bad], bad));
         plateau(&levels[bad..], verdict, &mut evidence);
     } else if let Some(last) = levels.last() {
         evidence.push(Say::NeverSaturated { highest: last.load });
@@ -98,8 +98,8 @@ fn describe(points: &Points, findings: &[LevelFindings], first_bad: Option<usize
     verdict.evidence.extend(evidence);
 }
 
-/// The sentences that convict the first saturated level.
-fn conviction(points: &Points, finding: &LevelFindings, bad: usize) -> Vec<Say> {
+/// The sentences that show why the first saturated level is saturated.
+fn reasons(points: &Points, finding: &LevelFindings, bad: usize) -> Vec<Say> {
     let point = &points.usable[bad];
     let mut said = Vec::new();
     if finding.short || bad == 0 || finding.over {
@@ -137,7 +137,7 @@ fn plateau(past: &[Point], verdict: &mut Verdict, evidence: &mut Vec<Say>) {
     }
 }
 
-/// Served visibly below offered, and judged to be served as it came: the reader will ask.
+/// Served visibly below offered, and judged to keep up: this needs an explanation.
 fn drained(point: &Point) -> Option<Say> {
     if point.steady || point.served > SEEN_DRAIN * point.load {
         return None;
@@ -167,13 +167,13 @@ struct LevelFindings {
     most: f64,
     /// TTFT over its base.
     ratio: Option<f64>,
-    /// Load above capacity, as the growth of the wait tells it; a share.
+    /// Load above capacity by the growth of the wait; a share.
     excess: Option<f64>,
     /// Served less than any drain explains.
     short: bool,
     /// So much less that nothing else is needed.
     far_short: bool,
-    /// Offered more than the system was ever seen to complete.
+    /// Offered more than the system completed at any level.
     over: bool,
     /// More load, no more throughput, and the load is above all throughputs.
     flat: bool,
@@ -183,7 +183,7 @@ struct LevelFindings {
     very_late: bool,
     /// The wait grew as it does above capacity.
     queueing: bool,
-    /// Nobody waited: neither for a first token nor for an answer. Then the throughput is that of a fill and a drain.
+    /// No request waited, neither for a first token nor for an answer. Then the throughput is that of a fill and a drain.
     unseen: bool,
     /// A lower load is saturated, and this level does not show that it is served.
     above_saturation: bool,
@@ -194,36 +194,36 @@ impl LevelFindings {
         let mut tail = Tail::UNKNOWN;
         let mut base: Option<f64> = None;
         let mut all = Vec::new();
-        for (place, point) in levels.iter().enumerate() {
-            let mut finding = Self::of(levels, place, &tail, base);
+        for (index, point) in levels.iter().enumerate() {
+            let mut finding = Self::of(levels, index, &tail, base);
             // What is too much stays too much at a higher load, unless that one is plainly served.
             finding.above_saturation = all.iter().any(Self::saturated) && !finding.is_plainly_served(point);
             if !finding.saturated() {
                 tail.learn(point);
-                base = [base, point.felt].into_iter().flatten().min_by(f64::total_cmp);
+                base = [base, point.scheduled_ttft].into_iter().flatten().min_by(f64::total_cmp);
             }
             all.push(finding);
         }
         all
     }
 
-    fn of(levels: &[Point], place: usize, tail: &Tail, base: Option<f64>) -> Self {
-        let (point, above) = (&levels[place], &levels[place + 1..]);
+    fn of(levels: &[Point], index: usize, tail: &Tail, base: Option<f64>) -> Self {
+        let (point, above) = (&levels[index], &levels[index + 1..]);
         let best = tail.best(point);
         let most = levels.iter().map(|level| tail.most(level)).fold(0.0, f64::max);
         let raw = levels.iter().map(|level| level.served).fold(0.0, f64::max);
-        let ratio = base.zip(point.felt).filter(|(base, _)| *base > 0.0).map(|(base, felt)| felt / base);
+        let ratio = base.zip(point.scheduled_ttft).filter(|(base, _)| *base > 0.0).map(|(base, ttft)| ttft / base);
         let waits = waits_longer_than_it_is_served(point);
         let late = match base {
             None => waits.map_or_else(
-                || point.felt.is_none_or(|felt| felt > UNREFERENCED_TTFT),
+                || point.scheduled_ttft.is_none_or(|ttft| ttft > UNREFERENCED_TTFT),
                 |waits| waits || makes_a_queue(point, best),
             ),
             Some(_) => ratio.is_some_and(|ratio| ratio >= LATE),
         };
         let excess = queue_growth(point, base.unwrap_or(0.0));
         // Without a level below it, nothing is known of the tail of the lowest: it has to be far off.
-        let tolerance = if place == 0 && waits != Some(true) { UNREFERENCED.max(point.noise()) } else { point.noise() };
+        let tolerance = if index == 0 && waits != Some(true) { UNREFERENCED.max(point.noise()) } else { point.noise() };
         let flat = is_flat(point, above) && (point.sent >= most || base.is_none() && late && point.sent > raw);
         Self {
             best,
@@ -231,25 +231,25 @@ impl LevelFindings {
             ratio,
             excess,
             short: point.served < best * (1.0 - tolerance),
-            far_short: place > 0 && point.served < best * FAR_SHORT,
+            far_short: index > 0 && point.served < best * FAR_SHORT,
             over: point.sent > most * (1.0 + tolerance),
             flat,
             late,
             very_late: ratio.is_some_and(|ratio| ratio >= VERY_LATE),
-            queueing: (place > 0 || late) && excess.is_some_and(|excess| excess >= QUEUEING),
-            unseen: !late && (is_unsettled(point) || is_unseen(levels, place)),
+            queueing: (index > 0 || late) && excess.is_some_and(|excess| excess >= QUEUEING),
+            unseen: !late && (is_unsettled(point) || is_unseen(levels, index)),
             above_saturation: false,
         }
     }
 
-    /// Whether the level is past what the system can do.
+    /// Whether the level is past the system's capacity.
     fn saturated(&self) -> bool {
         let throughput = self.over || self.flat || self.far_short;
         let latency = self.late && (self.short || self.queueing) || self.very_late && self.excess.is_none();
         throughput && !self.unseen || latency || self.above_saturation
     }
 
-    /// Served as it came, with the first tokens as early as ever.
+    /// Keeps up, with the first tokens as early as at lower levels.
     fn is_plainly_served(&self, point: &Point) -> bool {
         !self.late && !self.short && !is_unsettled(point)
     }
@@ -274,26 +274,26 @@ impl LevelFindings {
 
 /// No level above this one completes noticeably more, and one of them offers noticeably more.
 fn is_flat(point: &Point, above: &[Point]) -> bool {
-    let room = 1.0 + FLAT.max(point.noise().min(MOST_FLAT));
+    let tolerance = 1.0 + FLAT.max(point.noise().min(MOST_FLAT));
     let tried = above.iter().any(|level| level.load >= MORE_LOAD * point.load);
-    tried && above.iter().all(|level| level.served <= room * point.served)
+    tried && above.iter().all(|level| level.served <= tolerance * point.served)
 }
 
 /// In a queue that grows, the request that arrives at t waits (R/C − 1) t; the mean over a run of N/R seconds is half of
 /// the last. So R/C − 1 = 2 W R / N, with W the mean wait beyond the base.
 fn queue_growth(point: &Point, base: f64) -> Option<f64> {
-    let wait = point.felt? - base;
+    let wait = point.scheduled_ttft? - base;
     Some((2.0 * wait * point.sent / point.run?).max(0.0))
 }
 
 /// A first token that takes longer than the rest of the answer, twice over, was waited for. None without end-to-end times.
 fn waits_longer_than_it_is_served(point: &Point) -> Option<bool> {
-    Some(point.felt? > WAITS * point.service()?)
+    Some(point.scheduled_ttft? > WAITS * point.service()?)
 }
 
-/// Without a lower level: a wait that is no small part of an answer, as long as a queue makes it, and a throughput that lacks.
+/// Without a lower level: a wait that is no small part of an answer, as long as a queue makes it, and a throughput that is too low.
 fn makes_a_queue(point: &Point, best: f64) -> bool {
-    let waited = point.service().zip(point.felt).is_some_and(|(service, felt)| felt > FILLS * service);
+    let waited = point.service().zip(point.scheduled_ttft).is_some_and(|(service, ttft)| ttft > FILLS * service);
     let grows = queue_growth(point, 0.0).is_some_and(|excess| excess >= QUEUEING);
     waited && grows && point.served < best * (1.0 - point.noise())
 }
@@ -303,26 +303,28 @@ fn makes_a_queue(point: &Point, best: f64) -> bool {
 fn is_unsettled(point: &Point) -> bool {
     match (point.requests, point.service()) {
         _ if point.steady => false,
-        (Some(requests), Some(service)) => requests / point.sent < SETTLED * service && nobody_waits(point, service),
+        (Some(requests), Some(service)) => {
+            requests / point.sent < SETTLED * service && no_request_waits(point, service)
+        }
         _ => true,
     }
 }
 
-/// A backlog that explains the length of the run would be seen in the answers: half of it is their mean wait. Where they take
+/// A backlog that explains the length of the run would be visible in the answers: half of it is their mean wait. Where they take
 /// no longer than at the lower levels, the tail of the run is a few long answers.
-fn is_unseen(levels: &[Point], place: usize) -> bool {
-    let point = &levels[place];
-    let base = levels[..place].iter().filter_map(|level| level.e2e).min_by(f64::total_cmp);
+fn is_unseen(levels: &[Point], index: usize) -> bool {
+    let point = &levels[index];
+    let base = levels[..index].iter().filter_map(|level| level.e2e).min_by(f64::total_cmp);
     let grown = base.zip(point.e2e).map(|(base, e2e)| e2e - base);
     let tail = point.requests.map(|requests| requests * (1.0 / point.served - 1.0 / point.sent));
     grown.zip(tail).is_some_and(|(grown, tail)| grown < SEEN_BACKLOG * tail / 2.0)
 }
 
-fn nobody_waits(point: &Point, service: f64) -> bool {
-    point.felt.is_none_or(|felt| felt < FILLS * service)
+fn no_request_waits(point: &Point, service: f64) -> bool {
+    point.scheduled_ttft.is_none_or(|ttft| ttft < FILLS * service)
 }
 
-/// TTFT has left its base: a third of the open-loop sweeps we know reach twice their base below saturation, none four times.
+/// TTFT has left its base: a third of the known open-loop sweeps reach twice their base below saturation, none four times.
 const LATE: f64 = 3.0;
 
 /// TTFT that no burst of a server that keeps up explains.
@@ -331,13 +333,13 @@ const VERY_LATE: f64 = 10.0;
 /// Load above capacity that counts as a queue; 2–3 % is within the error of the rates.
 const QUEUEING: f64 = 0.05;
 
-/// Served below this share of the best possible convicts alone: engines with room for every request queue in the batch.
+/// Served below this share of the best possible is enough alone: engines with slots for every request queue in the batch.
 const FAR_SHORT: f64 = 0.7;
 
-/// As long as nothing is known of the tail, only a throughput below this much of the best possible says anything.
+/// As long as nothing is known of the tail, only a throughput this much below the best possible is a sign.
 const UNREFERENCED: f64 = 0.2;
 
-/// A batch that still fills makes nobody wait for a first token; a wait of this share of the service is a line.
+/// A batch that still fills makes no request wait for a first token; a wait of this share of the service is a queue.
 const FILLS: f64 = 0.2;
 
 /// The share of a backlog's wait that must be seen in the answers.
@@ -346,7 +348,7 @@ const SEEN_BACKLOG: f64 = 0.3;
 /// Without a lower level and without end-to-end times, a wait that only a queue or a very long prompt makes, seconds.
 const UNREFERENCED_TTFT: f64 = 0.5;
 
-/// A wait of so many times the service is no prefill.
+/// A wait of this many times the service is no prefill.
 const WAITS: f64 = 2.0;
 
 /// Answers that must fit into the time of sending for in-flight to have settled.
@@ -357,10 +359,10 @@ const MORE_LOAD: f64 = 1.25;
 const FLAT: f64 = 0.05;
 const MOST_FLAT: f64 = 0.08;
 
-/// In-flight that grows so much faster than the load is worth a sentence.
+/// In-flight that grows this much faster than the load is worth a sentence.
 const SUPERLINEAR: f64 = 2.0;
 
-/// Throughput so far below its peak is said to fall.
+/// Throughput this far below its peak is reported as falling.
 const SEEN_FALL: f64 = 0.04;
 
 /// Served below this share of what was offered needs an explanation.
@@ -402,7 +404,7 @@ mod tests {
 
     #[test]
     fn a_drain_is_none() {
-        // 600 / (600 / R + 6): nobody waits, the runs get shorter and their drain larger.
+        // 600 / (600 / R + 6): no request waits, the runs get shorter and their drain larger.
         let found =
             judged(&[(5.0, 4.76, 0.08, 3.0), (10.0, 9.09, 0.08, 3.1), (20.0, 16.7, 0.1, 3.3), (40.0, 28.6, 0.12, 3.6)]);
         assert_eq!(ends(&found), (VerdictKind::RightCensored, Some(40.0), None), "{:?}", found.levels);

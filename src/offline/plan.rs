@@ -1,19 +1,19 @@
 //! The next experiment: from a baseline to levels that bracket the capacity of more GPUs, with what it will cost.
 //!
-//! It holds no text but the reason of each level and the commands, which are the same in every language.
+//! It holds no text but the commands, which are the same in every language.
 
 use super::drain::ASSUMED_REQUESTS;
-use super::next::requests_for;
-use super::round::{nice, nice_between, tidy};
+use super::rates::{ladder, requests_for};
+use super::round::{nice, nice_between};
 use super::sweep::Sweep;
 use super::verdict::{Verdict, VerdictKind};
 
-/// What is asked for.
+/// What the plan is for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlanRequest {
     /// GPUs of the next system.
     pub gpus: f64,
-    /// GPUs of the baseline, when its file does not say it.
+    /// GPUs of the baseline, when its file does not have them.
     pub baseline_gpus: Option<f64>,
     /// Expected efficiency: capacity of N GPUs over N times that of one.
     pub efficiency: f64,
@@ -42,7 +42,7 @@ pub struct Plan {
     pub levels: Vec<PlannedLevel>,
     /// How long every level sends, seconds.
     pub send: f64,
-    /// What to type, in order.
+    /// The commands to run, in order.
     pub commands: Vec<String>,
     /// What it will take.
     pub cost: Cost,
@@ -59,7 +59,7 @@ pub struct PlanBaseline {
     pub capacity: f64,
     /// The capacity is a lower bound: the baseline never saturated.
     pub at_least: bool,
-    /// Seconds from the last send to the last completion of a run that is served as it comes.
+    /// Seconds from the last send to the last completion of a run that keeps up.
     pub tail: f64,
     /// The tail was derived without knowing the number of requests.
     pub tail_assumed: bool,
@@ -98,7 +98,7 @@ pub enum LevelPurpose {
 pub struct Cost {
     /// Seconds, pauses included.
     pub duration: f64,
-    /// Output tokens; prompt tokens are in it when the baseline does not tell them apart.
+    /// Output tokens; prompt tokens are included when the baseline has only their sum.
     pub output_tokens: Option<f64>,
     /// `output_tokens` counts the prompts too.
     pub prompts_included: bool,
@@ -119,15 +119,15 @@ pub enum NoPlan {
 ///
 /// # Errors
 /// [`NoPlan`], when the baseline does not carry one.
-pub fn plan(sweep: &Sweep, verdict: &Verdict, wish: &PlanRequest) -> Result<Plan, NoPlan> {
+pub fn plan(sweep: &Sweep, verdict: &Verdict, request: &PlanRequest) -> Result<Plan, NoPlan> {
     if verdict.kind == VerdictKind::Noisy {
         return Err(NoPlan::Noisy(sweep.id.clone(), "repeat it first, as `weir analyze` says"));
     }
     let capacity = verdict.most.requests.ok_or_else(|| NoPlan::NoThroughput(sweep.id.clone()))?;
-    let baseline_gpus = sweep.environment.gpus.or(wish.baseline_gpus).unwrap_or(1.0);
+    let baseline_gpus = sweep.environment.gpus.or(request.baseline_gpus).unwrap_or(1.0);
     let (tail, tail_assumed) = tail(sweep, verdict);
-    let ideal = capacity * wish.gpus / baseline_gpus;
-    let expected = ideal * wish.efficiency;
+    let ideal = capacity * request.gpus / baseline_gpus;
+    let expected = ideal * request.efficiency;
     let rates = rates(ideal, expected);
     let send = send_time(tail);
     let levels: Vec<PlannedLevel> = rates.iter().map(|rate| level(*rate, send, tail, ideal, expected)).collect();
@@ -138,35 +138,25 @@ pub fn plan(sweep: &Sweep, verdict: &Verdict, wish: &PlanRequest) -> Result<Plan
         prompts_included: sweep.output_tokens().is_none(),
     };
     let baseline = PlanBaseline {
-        file: wish.file.clone(),
+        file: request.file.clone(),
         gpus: baseline_gpus,
         capacity,
         at_least: verdict.kind == VerdictKind::RightCensored,
         tail,
         tail_assumed,
     };
-    let commands = commands(wish, &rates, send, sweep);
+    let commands = commands(request, &rates, send, sweep);
     Ok(Plan {
         baseline,
-        gpus: wish.gpus,
+        gpus: request.gpus,
         ideal,
         with_efficiency: expected,
-        efficiency: wish.efficiency,
+        efficiency: request.efficiency,
         levels,
         send,
         commands,
         cost,
     })
-}
-
-/// Evenly spaced round rates from about a third of a capacity to at least 1.4 times it.
-pub fn ladder(capacity: f64) -> Vec<f64> {
-    if !(capacity.is_finite() && capacity > 0.0) {
-        return Vec::new();
-    }
-    let step = step(FIRST * capacity);
-    let steps = (HIGHEST * capacity / step).ceil().clamp(4.0, 8.0) as u32;
-    (1..=steps).map(|number| tidy(step * f64::from(number))).collect()
 }
 
 /// The ladder, and one more level where the knee is expected when the ladder leaves that open.
@@ -179,14 +169,6 @@ fn rates(ideal: f64, expected: f64) -> Vec<f64> {
     rates.sort_by(f64::total_cmp);
     rates.dedup();
     rates
-}
-
-/// 1, 2, 2.5, 4, 5 or 10 times a power of ten, the nearest in proportion.
-fn step(wanted: f64) -> f64 {
-    let power = 10_f64.powf(wanted.log10().floor());
-    let far = |step: &f64| (step / wanted).ln().abs();
-    let steps = [1.0, 2.0, 2.5, 4.0, 5.0, 10.0].map(|digit| digit * power);
-    tidy(steps.into_iter().min_by(|left, right| far(left).total_cmp(&far(right))).unwrap_or(wanted))
 }
 
 /// How long a level sends so that the tail stays below [`MOST_BIAS`] of the run, in round numbers.
@@ -225,9 +207,9 @@ pub fn tail(sweep: &Sweep, verdict: &Verdict) -> (f64, bool) {
     }
 }
 
-fn commands(wish: &PlanRequest, rates: &[f64], send: f64, sweep: &Sweep) -> Vec<String> {
+fn commands(request: &PlanRequest, rates: &[f64], send: f64, sweep: &Sweep) -> Vec<String> {
     let rates = rates.iter().map(|rate| rate.to_string()).collect::<Vec<_>>().join(",");
-    let slo = wish.slo_ttft.map(|slo| format!(" --slo-ttft {}ms", (1e3 * slo).round())).unwrap_or_default();
+    let slo = request.slo_ttft.map(|slo| format!(" --slo-ttft {}ms", (1e3 * slo).round())).unwrap_or_default();
     let model = sweep
         .environment
         .model
@@ -235,16 +217,20 @@ fn commands(wish: &PlanRequest, rates: &[f64], send: f64, sweep: &Sweep) -> Vec<
         .filter(|model| is_plain(model))
         .map(|model| format!(" --model {model}"))
         .unwrap_or_default();
-    let out = format!("sweep-{}gpu", wish.gpus);
-    let file = if is_plain(&wish.file) { wish.file.clone() } else { format!("'{}'", wish.file.replace('\'', "'\\''")) };
+    let out = format!("sweep-{}gpu", request.gpus);
+    let file = if is_plain(&request.file) {
+        request.file.clone()
+    } else {
+        format!("'{}'", request.file.replace('\'', "'\\''"))
+    };
     vec![
-        format!("weir sweep --target {} --rates {rates} --duration {send}s{slo}{model} --out {out}", wish.target),
+        format!("weir sweep --target {} --rates {rates} --duration {send}s{slo}{model} --out {out}", request.target),
         format!("weir analyze {out}"),
-        format!("weir compare {file} {out} --gpus {}", wish.gpus),
+        format!("weir compare {file} {out} --gpus {}", request.gpus),
     ]
 }
 
-/// A word that a shell leaves alone.
+/// A word that needs no quotes in a shell.
 fn is_plain(word: &str) -> bool {
     !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "._-/:".contains(c))
 }
@@ -260,10 +246,6 @@ fn nice_share(share: f64) -> f64 {
     if share.is_finite() { (share * 100.0).round() / 100.0 } else { nice(1.0) }
 }
 
-/// The lowest level lies near this share of the ideal capacity, the highest at or beyond the other.
-const FIRST: f64 = 0.365;
-const HIGHEST: f64 = 1.4;
-
 /// The largest drain bias of a level: N / (N/R + tail) is within 2 % of R.
 const MOST_BIAS: f64 = 0.019;
 
@@ -272,7 +254,7 @@ const ROUND_SECONDS: f64 = 10.0;
 const LEAST_SEND: f64 = 60.0;
 const MOST_SEND: f64 = 3600.0;
 
-/// Pause between levels for what is in flight to end and the caches to settle, seconds.
+/// Pause between levels for requests in flight to end and caches to settle, seconds.
 const PAUSE: f64 = 10.0;
 
 /// A tail when nothing is known: one long answer.

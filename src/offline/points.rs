@@ -1,19 +1,19 @@
 //! The levels of a sweep made comparable: ordered by load, repeats joined, one throughput and one latency each.
 //!
-//! What cannot be used is left out here, with the reason. It judges nothing.
+//! What cannot be used is left out here, with the reason. It holds no judgement.
 
 use super::say::Say;
 use super::sweep::{Level, LevelLoad, Start, Sweep};
 use super::verdict::Figure;
 
-/// The usable levels in the order of their loads, and what was said while they were picked.
+/// The usable levels in the order of their loads, and what the measurement lacks.
 #[derive(Clone, Debug, Default)]
 pub struct Points {
     /// Ascending in load, one a load.
     pub usable: Vec<Point>,
-    /// Levels that are left out: their place in the sweep and their load.
+    /// Levels that are left out: their index in the sweep and their load.
     pub left_out: Vec<(usize, f64)>,
-    /// What the measurement cannot say.
+    /// What the measurement cannot show.
     pub limits: Vec<Say>,
     /// The figure of TTFT that all usable levels have.
     pub figure: Figure,
@@ -28,11 +28,11 @@ pub struct Points {
 /// One load.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
-    /// Its place in the sweep's list; the first of several repeats.
+    /// Its index in the sweep's list; the first of several repeats.
     pub index: usize,
     /// What was asked for.
     pub load: f64,
-    /// What really went out, in an open loop; the load itself when that is not known.
+    /// What was sent, in an open loop; the load itself when that is not known.
     pub sent: f64,
     /// `sent` was measured: chance in the arrivals is already in it.
     pub counted: bool,
@@ -46,10 +46,10 @@ pub struct Point {
     pub requests: Option<f64>,
     /// Requests of the whole run.
     pub run: Option<f64>,
-    /// Seconds to the first token as it is written in the source.
+    /// Seconds to the first token as in the source.
     pub ttft: Option<f64>,
-    /// The same with the client's own lateness added: what the schedule saw.
-    pub felt: Option<f64>,
+    /// The same with the client's own lateness added: from the intended start.
+    pub scheduled_ttft: Option<f64>,
     /// Seconds from end to end, from the same start.
     pub e2e: Option<f64>,
     /// Requests in flight.
@@ -68,8 +68,8 @@ impl Points {
         }
         points.usable.sort_by(|left, right| left.load.total_cmp(&right.load));
         points.join_repeats();
-        points.look_for_cold_start();
-        points.say_what_is_missing(sweep);
+        points.note_cold_start();
+        points.note_what_is_missing(sweep);
         points
     }
 
@@ -108,11 +108,11 @@ impl Points {
             requests: level.judged_requests(),
             run: level.counts.offered.or(level.counts.completed).or_else(|| level.judged_requests()),
             ttft,
-            felt: ttft.map(|ttft| ttft + lateness(level)),
+            scheduled_ttft: ttft.map(|ttft| ttft + lateness(level)),
             e2e: level.e2e.mean.or(level.e2e.p50),
             held: level.held(),
         };
-        if !closed && self.is_our_own_limit(level, &point) {
+        if !closed && self.is_client_limited(level, &point) {
             self.limits.push(Say::ClientLimited { load, sent: level.achieved_rate });
             self.left_out.push((index, load));
             return;
@@ -134,7 +134,7 @@ impl Points {
     }
 
     /// The client fell behind although the server answered at once: the load was never offered.
-    fn is_our_own_limit(&self, level: &Level, point: &Point) -> bool {
+    fn is_client_limited(&self, level: &Level, point: &Point) -> bool {
         if level.client_limited {
             return true;
         }
@@ -169,7 +169,7 @@ impl Points {
                 sent: middle(all(|run| Some(run.sent))).unwrap_or(first.sent),
                 requests: (!requests.is_empty()).then(|| requests.iter().sum::<f64>() / requests.len() as f64),
                 ttft: middle(all(|run| run.ttft)),
-                felt: middle(all(|run| run.felt)),
+                scheduled_ttft: middle(all(|run| run.scheduled_ttft)),
                 e2e: middle(all(|run| run.e2e)),
                 held: middle(all(|run| run.held)),
                 ..first
@@ -178,7 +178,7 @@ impl Points {
         self.usable = joined;
     }
 
-    fn look_for_cold_start(&mut self) {
+    fn note_cold_start(&mut self) {
         let [first, second, ..] = self.usable[..] else { return };
         let Some((a, b)) = first.ttft.zip(second.ttft) else { return };
         self.cold = a > COLD * b;
@@ -187,7 +187,7 @@ impl Points {
         }
     }
 
-    fn say_what_is_missing(&mut self, sweep: &Sweep) {
+    fn note_what_is_missing(&mut self, sweep: &Sweep) {
         if self.usable.is_empty() {
             return;
         }
@@ -235,20 +235,20 @@ impl Level {
     }
 }
 
-/// What went out. A client that was stopped by its own cap did offer the load: its schedule is what counts then.
+/// What was sent. A client that was held up by its own cap did offer the load: then its schedule counts.
 fn sent(level: &Level, load: f64) -> f64 {
     let least = least_sent(level);
     level.achieved_rate.filter(|sent| *sent > least * load && *sent < load / least).unwrap_or(load)
 }
 
-/// N random arrivals take N/R ± √N/R: what is sent of few may miss what was asked by chance.
+/// N random arrivals take N/R ± √N/R: with few of them the rate may be off by chance.
 fn least_sent(level: &Level) -> f64 {
     let few = level.counts.completed.map_or(0.0, |completed| CHANCE / completed.max(1.0).sqrt());
     LEAST_SENT.min(1.0 - few.min(MOST_CHANCE))
 }
 
-/// Throughput of a closed loop in its steady state: what is in flight over the mean time it stays. A fill and a drain can
-/// only lower what is read, and not by half; anything else is a source whose times are of something else.
+/// Throughput of a closed loop in its steady state: requests in flight over their mean time. A fill and a drain can only lower
+/// what is read, and not by half; otherwise the source's times measure something else.
 fn littles(load: f64, read: f64, level: &Level) -> f64 {
     let rounds = level.counts.completed.is_some_and(|completed| completed >= LEAST_ROUNDS * load);
     let steady = level.e2e.mean.filter(|e2e| rounds && *e2e > 0.0).map(|e2e| load / e2e);
@@ -300,33 +300,33 @@ fn middle(mut values: Vec<f64>) -> Option<f64> {
 /// Share of failed requests above which a level's latencies are those of the survivors.
 const TOLERABLE_FAILURES: f64 = 0.1;
 
-/// Requests for each place in flight below which most of a closed loop is its first round and its drain.
+/// Requests per client below which most of a closed loop is its first round and its drain.
 const LEAST_ROUNDS: f64 = 5.0;
 
 /// The most that fill and drain may take from a closed loop's throughput, as a factor.
 const MOST_FILL: f64 = 2.0;
 
-/// A client that sends less than this share of what was asked has fallen behind.
+/// A client that sends less than this share of its schedule has fallen behind.
 const LEAST_SENT: f64 = 0.95;
 
-/// Standard deviations that are chance, and the most that chance is taken for.
+/// Standard deviations that are taken for chance, and the most that is.
 const CHANCE: f64 = 2.5;
 const MOST_CHANCE: f64 = 0.3;
 
-/// A server whose TTFT is above so many times its base is slow; a client behind a fast one is slow itself.
+/// A server whose TTFT is above this many times its base is slow; a client that falls behind with a fast one is slow itself.
 const SLOW_SERVER: f64 = 3.0;
 
-/// Lateness is said when it is above this share of TTFT, or of the least TTFT that matters.
+/// Lateness is reported when it is above this share of TTFT, or of the least TTFT that matters.
 const SEEN_LATENESS: f64 = 0.2;
 const LEAST_LATENESS: f64 = 0.05;
 
 /// TTFT of the lowest level over that of the next: queueing only grows, so more than noise above is warm-up.
 const COLD: f64 = 1.25;
 
-/// Poisson noise of a count that is worth saying: below 100 requests.
+/// Poisson noise of a count that is reported: below 100 requests.
 const SEEN_NOISE: f64 = 0.1;
 
-/// Lengths of requests that differ by more than this between levels are worth saying.
+/// Lengths of requests that differ by more than this between levels are reported.
 const SEEN_LENGTHS: f64 = 1.1;
 
 /// Loads that are the same number, written twice.

@@ -1,6 +1,6 @@
-//! Round numbers, as people choose load levels.
+//! Round numbers for load levels.
 
-/// The number of two significant digits that is nearest, from the digits people use: 1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8.
+/// The nearest number with a round mantissa: 1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6 or 8.
 pub fn nice(value: f64) -> f64 {
     if !(value.is_finite() && value > 0.0) {
         return value;
@@ -30,7 +30,7 @@ pub fn nice_between(low: f64, high: f64, count: u32) -> Vec<f64> {
     values
 }
 
-/// Without the dust of binary fractions.
+/// Without the rounding errors of binary fractions.
 pub fn tidy(value: f64) -> f64 {
     format!("{value:.9e}").parse().unwrap_or(value)
 }

@@ -1,4 +1,4 @@
-//! What a judgement has to say, as values: the sentence in a language is made when a report is written.
+//! The sentences of a report as values; a report puts them into a language.
 //!
 //! Loads are requests a second in an open loop and requests in flight in a closed one; times are seconds. It holds no
 //! text; the words are in `report/english.rs` and `report/korean.rs`.
@@ -8,8 +8,8 @@ use crate::estimate::Advice;
 /// One sentence of a report.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Say {
-    // What convicts or acquits a level.
-    /// A level that is served as it comes.
+    // Why a level is saturated or not.
+    /// A level that keeps up.
     KeepsUp { load: f64, served: f64, ttft: Option<f64> },
     /// Served below offered, and the drain of a finite run explains all of it. `requests` is assumed when `assumed`.
     Drain { load: f64, served: f64, best: f64, requests: f64, assumed: bool, tail: f64 },
@@ -17,9 +17,9 @@ pub enum Say {
     Flat { from: f64, to: f64, low: f64, high: f64 },
     /// Served less than any finite run of a server that keeps up could show.
     Short { load: f64, served: f64, best: f64 },
-    /// Offered more than the server was ever seen to complete, its drain given back to it.
+    /// Offered more than the server completed at any level, corrected for the drain.
     Over { load: f64, most: f64 },
-    /// The first token comes later by a factor.
+    /// The first token is later by a factor.
     Jump { from: f64, to: f64, good: f64, bad: f64, ratio: f64 },
     /// The wait grew during the run as a queue does when load is `excess` above capacity.
     Queue { load: f64, excess: f64 },
@@ -44,10 +44,10 @@ pub enum Say {
     /// Every level is saturated.
     AlwaysSaturated { lowest: f64 },
 
-    // What the measurement cannot say.
+    // What the measurement cannot show.
     /// The client fell behind its own schedule because the server was slow and it had a cap, or no worker left.
     Omission { load: f64, sent: Option<f64>, delay: f64, ttft: f64 },
-    /// The client could not offer the load: nothing is learnt about the server.
+    /// The client could not offer the load: the level shows nothing of the server.
     ClientLimited { load: f64, sent: Option<f64> },
     /// The first level was cold.
     Cold { load: f64, first: f64, second: f64 },
@@ -67,11 +67,11 @@ pub enum Say {
     UnderRead { share: f64 },
     /// Lengths differ between levels by this factor.
     Lengths { factor: f64 },
-    /// A burst has no place among loads.
+    /// A burst is no load level.
     Burst { requests: Option<f64>, served: Option<f64> },
     /// A level without a throughput.
     NoThroughput { load: f64 },
-    /// A level was measured several times; the repeats lie so far apart.
+    /// A level was measured several times, with these ends.
     Repeats { load: f64, times: usize, low: f64, high: f64 },
     /// Levels measured while the request mix is not known to be equal.
     ClosedLoop,
@@ -81,7 +81,7 @@ pub enum Say {
     Contradiction { good: f64, bad: f64 },
     /// Throughput stood still and then grew again.
     DipThenRise { from: f64, to: f64, last: f64, gain: f64 },
-    /// Throughput fell from its peak, and one run a level cannot say whether that is noise.
+    /// Throughput fell from its peak, and one run a level cannot show whether that is noise.
     PeakThenFall { peak: f64, next: f64, fall: f64 },
     /// One level is no sweep.
     OneLevel { saturated: bool },
@@ -99,7 +99,7 @@ pub enum Say {
     Lower { loads: Vec<f64> },
     /// The same levels again.
     Repeat { loads: Vec<f64>, times: u32 },
-    /// So many requests a level keep the drain below a share.
+    /// Requests of a level that keep the drain below a share.
     MoreRequests { requests: f64, load: f64, share: f64 },
     /// Without a client's cap.
     LiftCap,
@@ -114,6 +114,6 @@ pub enum Say {
     // Goodput.
     /// The most goodput and where.
     Goodput { load: f64, goodput: f64, slo: f64, estimated: bool },
-    /// It cannot be told.
+    /// It is unknown.
     NoGoodput { slo: f64 },
 }

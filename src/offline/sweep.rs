@@ -1,4 +1,4 @@
-//! A sweep as everything offline sees it: a series of load levels and what was served at each.
+//! A sweep: a series of load levels and what was served at each, as all of `offline` uses it.
 //!
 //! Every importer fills it, `weir sweep` too, and every judgement and report reads it. Times are seconds, rates are per
 //! second, and a figure that the source does not give is absent: nothing is filled in from something else. It holds no
@@ -6,14 +6,17 @@
 
 use serde::{Deserialize, Serialize};
 
+/// What `sweep.json` says it is.
+pub const SCHEMA: &str = "weir.sweep/1";
+
 /// A series of load levels of one system under one kind of load.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Sweep {
     /// Its name in reports: a column of the file, or the name of the file or folder.
     pub id: String,
-    /// What was measured, as far as the source says.
+    /// What was measured, as far as the source has it.
     pub environment: Environment,
-    /// What a good request is, where the source or the caller says it.
+    /// What a good request is, where the source or the caller defines it.
     pub slo: Option<Objectives>,
     /// The levels, in any order. Open and closed loops are never mixed in one sweep.
     pub levels: Vec<Level>,
@@ -32,7 +35,7 @@ pub struct Environment {
     pub gpu: Option<String>,
     /// How many GPUs.
     pub gpus: Option<f64>,
-    /// Where the load went.
+    /// Address of the server.
     pub target: Option<String>,
     /// When it began, as the source writes it.
     pub began: Option<String>,
@@ -58,7 +61,7 @@ pub struct Level {
     pub load: LevelLoad,
     /// The most requests that the client would have in flight, where it had a cap.
     pub cap: Option<f64>,
-    /// Requests a second that really went out.
+    /// Requests a second that were sent.
     pub achieved_rate: Option<f64>,
     /// First send to last completion, seconds; the drain is part of it.
     pub duration: Option<f64>,
@@ -90,7 +93,7 @@ pub struct Level {
     pub prompt_tokens: Option<f64>,
     /// Output tokens of a request, mean.
     pub output_tokens: Option<f64>,
-    /// The client itself says that it could not offer this load: the level proves nothing about the server.
+    /// The client reports that it could not offer this load: the level proves nothing about the server.
     pub client_limited: bool,
     /// Where it was read.
     pub origin: LevelOrigin,
@@ -100,11 +103,11 @@ pub struct Level {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "kind", content = "value")]
 pub enum LevelLoad {
-    /// Open loop: so many requests a second, whatever the server does.
+    /// Open loop: requests a second, whatever the server does.
     Rate(f64),
-    /// Closed loop: so many in flight; the next is sent when one ends.
+    /// Closed loop: requests in flight; the next is sent when one ends.
     Concurrency(f64),
-    /// Everything at once: it bounds the throughput and has no place in an order of loads.
+    /// Everything at once: it bounds the throughput and is no load level.
     #[default]
     Burst,
 }
@@ -113,10 +116,10 @@ pub enum LevelLoad {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Start {
-    /// The moment it was sent: a late client hides its own lateness.
+    /// When it was sent: hides a client's own lateness.
     #[default]
     Send,
-    /// The moment it was meant to be sent.
+    /// When it was meant to be sent.
     Schedule,
 }
 
@@ -178,7 +181,7 @@ pub struct LevelOrigin {
 }
 
 impl Sweep {
-    /// The number of requests in which it counts its load: a sweep is closed when its first level is.
+    /// Whether its load is requests in flight.
     pub fn is_closed(&self) -> bool {
         self.levels.iter().any(|level| matches!(level.load, LevelLoad::Concurrency(_)))
     }
@@ -200,7 +203,7 @@ impl Sweep {
 }
 
 impl Level {
-    /// Output tokens of a request: said outright, or the ratio of the two throughputs.
+    /// Output tokens of a request: as given, or the ratio of the two throughputs.
     pub fn tokens_out(&self) -> Option<f64> {
         self.output_tokens.or_else(|| ratio(self.whole.output_tokens, self.whole.requests))
     }
@@ -211,7 +214,7 @@ impl Level {
         sum.or_else(|| ratio(self.whole.total_tokens, self.whole.requests))
     }
 
-    /// Mean requests in flight: said outright, or by Little's law.
+    /// Mean requests in flight: as given, or by Little's law.
     pub fn held(&self) -> Option<f64> {
         self.in_flight.or_else(|| Some(self.whole.requests? * self.e2e.mean.or(self.e2e.p50)?))
     }

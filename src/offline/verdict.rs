@@ -1,23 +1,18 @@
 //! The verdict on a sweep: where the system saturates, at what throughput, how sure that is, and what to run next.
 //!
-//! Open loops are judged in `open`, closed ones in `closed`; docs/use/reports.md derives the rules. It holds no text: what
-//! it says are values ([`Say`]), put into words by a report.
+//! It holds no rule and no text: `judge` fills it, and a report puts its values ([`Say`]) into words.
 
-use super::goodput;
-use super::points::Points;
 use super::say::Say;
-use super::sweep::Sweep;
-use super::{closed, next, open};
-use crate::estimate::{Advice, Estimate, advice};
+use crate::estimate::Advice;
 
-/// What a sweep says about the system.
+/// What a sweep shows of the system.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Verdict {
     /// Which ends of the interval are known.
     pub kind: VerdictKind,
     /// Loads are requests in flight, not requests a second.
     pub closed: bool,
-    /// The last load that is served; in a noisy sweep only where one would look.
+    /// The last load that is served; in a noisy sweep only a hint.
     pub sat_lo: Option<f64>,
     /// The first load that is not.
     pub sat_hi: Option<f64>,
@@ -39,7 +34,7 @@ pub struct Verdict {
     pub levels: Vec<JudgedLevel>,
     /// Why.
     pub evidence: Vec<Say>,
-    /// What the measurement cannot say.
+    /// What the measurement cannot show.
     pub limits: Vec<Say>,
     /// What to run next.
     pub next: Vec<Say>,
@@ -107,7 +102,7 @@ pub enum Figure {
 /// A level and how it was judged.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct JudgedLevel {
-    /// Its place in the sweep's own list.
+    /// Its index in the sweep's own list.
     pub index: usize,
     /// What was asked for.
     pub load: f64,
@@ -126,37 +121,14 @@ pub struct JudgedLevel {
 /// How a level stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It is served as it comes.
+    /// It keeps up.
     Good,
-    /// Everything is served, but the first token comes later.
+    /// Everything is served, but the first token is later.
     AtCapacity,
-    /// Past what the system can do.
+    /// Past the system's capacity.
     Saturated,
     /// Not judged: the client, errors or missing figures.
     LeftOut,
-}
-
-/// Judges a sweep. Pure and cheap: a search may ask after every level.
-pub fn verdict(sweep: &Sweep) -> Verdict {
-    let points = Points::of(sweep);
-    let mut verdict = if sweep.is_closed() { closed::judge(&points) } else { open::judge(&points) };
-    verdict.limits.splice(0..0, points.limits.iter().cloned());
-    verdict.most = Most::of(sweep);
-    if points.by_tokens {
-        verdict.forget_requests();
-    }
-    goodput::add(sweep, &mut verdict);
-    verdict.advice = verdict.advise();
-    verdict.next = next::after(sweep, &points, &verdict);
-    verdict
-}
-
-impl Verdict {
-    /// Where output tokens stood in for requests, no figure of it is a number of requests.
-    fn forget_requests(&mut self) {
-        self.plateau = None;
-        self.levels.iter_mut().for_each(|level| (level.served, level.best) = (None, None));
-    }
 }
 
 impl VerdictKind {
@@ -168,24 +140,6 @@ impl VerdictKind {
             Self::RightCensored => "right_censored",
             Self::Noisy => "noisy",
         }
-    }
-}
-
-impl Verdict {
-    /// From what was in flight at saturation; the plateau's width, or the two loads around the knee, are its uncertainty.
-    fn advise(&self) -> Vec<Advice> {
-        let known = matches!(self.kind, VerdictKind::Interval | VerdictKind::LeftCensored);
-        let (Some(held), Some(band), true) = (self.knee_in_flight, self.plateau, known) else { return Vec::new() };
-        let rate = Estimate { value: band.middle, low: band.low, high: band.high };
-        let in_flight = match self.throughput_knee {
-            Some((lo, hi)) if self.closed => {
-                Estimate { value: held, low: lo.unwrap_or(held).min(held), high: hi.max(held) }
-            }
-            // Little's law: what is served at once is the rate times the time that serving takes.
-            _ if band.middle > 0.0 => rate.scaled(held / band.middle),
-            _ => return Vec::new(),
-        };
-        advice(in_flight, rate, None)
     }
 }
 
@@ -203,18 +157,6 @@ impl Standing {
     /// It is one of those below saturation.
     pub const fn holds(self) -> bool {
         matches!(self, Self::Good | Self::AtCapacity)
-    }
-}
-
-impl Most {
-    fn of(sweep: &Sweep) -> Self {
-        let usable = || sweep.levels.iter().filter(|level| !level.client_limited);
-        let most = |of: fn(&super::sweep::Level) -> Option<f64>| usable().filter_map(of).max_by(f64::total_cmp);
-        Self {
-            requests: most(|level| level.best_requests()),
-            output_tokens: most(|level| level.whole.output_tokens),
-            total_tokens: most(|level| level.whole.total_tokens),
-        }
     }
 }
 

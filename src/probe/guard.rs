@@ -1,8 +1,8 @@
-//! Whether synthetic load may go on: the budget it was given, and what it does to clients. Pure.
+//! Whether synthetic load may go on: its budget, and what it does to clients. Pure.
 //!
-//! Clients win. The guard looks at them ten times a second and stops the run at the first sign that they pay: a queue of
-//! theirs, missed objectives, saturation, or a burst of theirs that wants the room the run has taken. It holds no load and
-//! no clock; a [`View`] comes in, a [`Stop`] may come out.
+//! Clients have precedence. The guard checks them ten times a second and stops the run at the first sign that they suffer: a queue
+//! of theirs, missed objectives, saturation, or a burst of theirs that needs the capacity the run has taken. It holds no load and
+//! no clock: it turns a [`GuardView`] into a [`StopReason`] or none.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::settings::{Hours, Settings};
 use crate::vocabulary::time::Timestamp;
 
-/// What the guard sees at one moment. Counts are totals since the process began, of clients alone unless it says otherwise.
+/// Input of the guard at one moment. Counts are totals since the process began, of clients alone unless noted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GuardView {
     /// Now.
@@ -49,7 +49,7 @@ pub enum StopReason {
     Found,
     /// The largest allowed load did not reach the knee.
     NotReached,
-    /// Somebody asked for it.
+    /// It was stopped through the admin port.
     Asked,
     /// Its output tokens are used up.
     Tokens,
@@ -80,7 +80,7 @@ pub struct Guard {
     /// Views of the last [`MEMORY`], oldest first.
     recent: VecDeque<GuardView>,
     first: Option<GuardView>,
-    /// The most requests of clients without a first token before the run: what is usual.
+    /// The most requests of clients without a first token before the run.
     usual_pending: u64,
     /// The same of those in weir's queues: a gate makes requests wait for moments at any load.
     usual_queued: u64,
@@ -92,7 +92,7 @@ impl Guard {
         Self { settings, recent: VecDeque::new(), first: None, usual_pending: 0, usual_queued: 0 }
     }
 
-    /// While nothing has been sent yet: learns what clients do when they are alone. Also says when a run may not begin.
+    /// Before anything is sent: learns what clients do without the run. `Some`: the run may not begin.
     pub fn before(&mut self, view: &GuardView) -> Option<StopReason> {
         self.usual_pending = self.usual_pending.max(view.pending);
         self.usual_queued = self.usual_queued.max(view.queued);
@@ -103,7 +103,7 @@ impl Guard {
     /// During the run. `None`: go on.
     pub fn during(&mut self, view: &GuardView) -> Option<StopReason> {
         self.keep(view);
-        self.forbidden(view).or_else(|| self.spent(view)).or_else(|| self.clients_pay(view))
+        self.forbidden(view).or_else(|| self.spent(view)).or_else(|| self.clients_suffer(view))
     }
 
     fn forbidden(&self, view: &GuardView) -> Option<StopReason> {
@@ -133,7 +133,7 @@ impl Guard {
         }
     }
 
-    fn clients_pay(&self, view: &GuardView) -> Option<StopReason> {
+    fn clients_suffer(&self, view: &GuardView) -> Option<StopReason> {
         if self.bursts(view) {
             Some(StopReason::ClientsBurst)
         } else if view.pending > UNUSUAL * self.usual_pending + SLACK {
@@ -146,7 +146,7 @@ impl Guard {
     }
 
     /// More arrivals in the last moment than the rate of the whole run explains: 4.5 standard deviations of a Poisson count,
-    /// which an hour of looking ten times a second does not reach by chance, and some for burstiness.
+    /// which an hour of checks ten times a second does not reach by chance, and 4 more for burstiness.
     fn bursts(&self, view: &GuardView) -> bool {
         let Some((first, before)) = self.first.zip(self.since(view, BURST_WINDOW)) else { return false };
         let known = before.now.since(first.now).as_secs_f64();
@@ -204,7 +204,7 @@ impl fmt::Display for StopReason {
         f.write_str(match self {
             Self::Found => "throughput stopped growing",
             Self::NotReached => "the largest allowed load did not reach the knee",
-            Self::Asked => "somebody asked for it",
+            Self::Asked => "it was stopped through the admin port",
             Self::Tokens => "its output tokens are used up",
             Self::Time => "its time is over",
             Self::Hours => "it may not run at this time of day",
@@ -219,24 +219,24 @@ impl fmt::Display for StopReason {
     }
 }
 
-/// Long enough to tell a burst from chance at a few requests a second, short enough to be gone within a second.
+/// Long enough to tell a burst from chance at a few requests a second, short enough to stop within a second of it.
 const BURST_WINDOW: Duration = Duration::from_millis(700);
 
-/// Seconds of arrivals that must be known before their rate says anything.
+/// Seconds of arrivals that must be known before their rate counts.
 const LEAST_KNOWN: f64 = 3.0;
 
 /// Over how long missed objectives are counted.
 const MISS_WINDOW: Duration = Duration::from_secs(5);
 const LEAST_MISSED: u64 = 2;
 
-/// Twice what was usual, and some: a long prompt or two is nobody's fault.
+/// Twice what was usual, and a few: a long prompt or two is no sign of the run.
 const UNUSUAL: u64 = 2;
 const SLACK: u64 = 4;
 
-/// A moment's wait for room in the first-token window is the gate at work; a wait that somebody feels is not.
+/// A short wait for the first-token window is the gate at work; a longer one is a delay that clients notice.
 const LONGEST_QUEUED: Duration = Duration::from_millis(250);
 
-/// Synthetic requests that must have ended before their failures say anything.
+/// Synthetic requests that must have ended before their failures count.
 const ENOUGH_ENDED: u64 = 8;
 
 /// How long views are kept.
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn each_sign_of_clients_paying_ends_it_at_once() {
+    fn each_sign_that_clients_suffer_ends_it_at_once() {
         let calm = at(60, 8.0);
         for (view, why) in [
             (GuardView { queued: 5, ..calm }, StopReason::ClientsQueue),

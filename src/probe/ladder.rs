@@ -1,8 +1,8 @@
 //! How much synthetic load to hold next, and when the knee has been seen. Pure.
 //!
-//! The load is a closed loop: so many synthetic requests in flight beside whatever clients have there. Each step holds more,
-//! until clients and run together make no more tokens: by then the engine's batch is full, or its time is. Two steps must
-//! agree. It holds no rates and no clock.
+//! The load is a closed loop: N synthetic requests in flight beside those of clients. Each step holds more, until clients and
+//! run together get no more tokens a second: by then the engine's batch is full, or its time. Two steps must agree. It holds no
+//! rates and no clock.
 
 /// What was seen while a step was held: of clients and run together.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -18,7 +18,7 @@ pub struct HeldStep {
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum NextStep {
-    /// Hold so many in flight.
+    /// Hold this many in flight.
     Hold(u32),
     /// Throughput stopped growing.
     Found(ProbedKnee),
@@ -50,7 +50,7 @@ impl Ladder {
         Self { steps: Vec::new(), most: most.max(1) }
     }
 
-    /// Books a step.
+    /// Adds a step that was held.
     pub fn on_step(&mut self, step: HeldStep) {
         self.steps.push(step);
     }
@@ -72,7 +72,7 @@ impl Ladder {
         self.steps.iter().map(|step| step.tokens).max_by(f64::total_cmp)
     }
 
-    /// A third as many again of all that is in flight: less could not be told from the coming and going of clients.
+    /// A third more than all that is in flight: less could not be distinguished from the arrivals and ends of clients.
     fn more(&self, held: u32, batch: f64) -> u32 {
         let step = (GROWTH * batch.max(f64::from(held))).round() as u32;
         (held + step.max(LEAST_STEP)).min(self.most)
@@ -90,7 +90,7 @@ impl ProbedKnee {
     }
 }
 
-/// More was held and hardly more tokens came: less than an eighth of what a batch that grew in proportion would bring.
+/// More was held and hardly more tokens were made: less than an eighth of what a batch that grew in proportion would make.
 fn is_flat(before: &HeldStep, after: &HeldStep) -> bool {
     let more = f64::from(after.held.saturating_sub(before.held)) / before.batch.max(1.0);
     more > 0.0 && after.tokens < before.tokens * (1.0 + (FLAT * more).min(MOST_FLAT))
@@ -108,7 +108,7 @@ const CLOSE: f64 = 0.97;
 mod tests {
     use super::*;
 
-    /// An engine whose step takes 13.5 ms and 0.35 ms a sequence, with so many slots, and clients that keep 40 busy.
+    /// An engine of `slots` whose step takes 13.5 ms and 0.35 ms a sequence, with 40 requests of clients in flight.
     fn step(held: u32, slots: f64) -> HeldStep {
         let batch = (40.0 + f64::from(held)).min(slots);
         HeldStep { held, batch, tokens: batch / (0.0135 + 0.00035 * batch) }

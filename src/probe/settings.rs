@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::vocabulary::units::typed;
 
-/// Guard rails of synthetic load. It runs only when somebody asks for it with the admin token.
+/// Limits of synthetic load, which runs only on a request with the admin token.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
@@ -52,7 +52,7 @@ pub struct Hours {
     to: u16,
 }
 
-/// Hours that nobody can read.
+/// A text that is no span of hours.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is no span of hours: write 22:00-06:00")]
 pub struct BadHours(String);

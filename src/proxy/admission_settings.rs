@@ -11,23 +11,25 @@ use serde::{Deserialize, Serialize};
 use crate::admission::{ClassSettings, Classes, Settings};
 use crate::vocabulary::units::typed;
 
-/// Who is let in, and in which order. Beside `trust` it matters in mode enforce only.
+/// Which requests are admitted, and in which order. All but `trust` applies in mode enforce only.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdmissionSettings {
-    /// Networks, such as `10.0.0.0/8`, whose priority, tenant and SLO headers are believed; from anybody else these headers are taken off.
+    /// Networks, such as `10.0.0.0/8`, whose priority, tenant and SLO headers are believed. weir removes these
+    /// headers from all other requests.
     #[schemars(with = "Vec<Network>")]
     pub trust: Vec<IpNet>,
-    /// What waits before one backend; beyond its bounds requests are refused.
+    /// Bounds of the queue before one backend; beyond them requests are refused.
     pub queue: QueueSettings,
-    /// Whether a dispatched stream without a first token is given up at its objective. `false` lets it go on, late.
+    /// Whether a dispatched stream without a first token is ended at its objective. `false` lets it continue, late.
     pub late_abort: bool,
-    /// Whether a request's own prompt length counts where prompts are most of the work: more goodput, at the cost of long prompts.
+    /// Whether a request's own prompt length counts where prompts are most of the work. `true` has more goodput
+    /// and refuses long prompts more often.
     pub length_aware: bool,
-    /// Status of a reply for want of room.
+    /// Status of a refusal because of load.
     #[schemars(extend("enum" = [429, 503, 529]))]
     pub shed_status: u16,
-    /// What each class may, in their order; `x-weir-priority` says which a request is of.
+    /// The classes in their order; the header `x-weir-priority` names the class of a request.
     pub classes: ClassesSettings,
 }
 
@@ -35,43 +37,43 @@ pub struct AdmissionSettings {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct QueueSettings {
-    /// Most requests that wait. More lets longer bursts in; beyond rate times objective it changes nothing.
+    /// Most requests that wait. More admits longer bursts; above rate times objective it changes nothing.
     pub max_requests: usize,
     /// Most bytes of bodies that wait; they count against `limits.body_memory` too.
     #[serde(with = "typed")]
     #[schemars(with = "crate::vocabulary::units::ByteSize")]
     pub max_bytes: u64,
-    /// Most that a request without an objective waits.
+    /// Longest wait of a request without an objective.
     #[serde(with = "typed")]
     #[schemars(with = "crate::vocabulary::units::Span", extend("exclusiveMinimum" = "0s"))]
     pub max_wait: Duration,
 }
 
-/// What each class may.
+/// The classes.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClassesSettings {
-    /// What keeps the service itself alive.
+    /// Requests that keep the service alive, such as synthetic checks.
     pub system: ClassShare,
-    /// Somebody looks at the screen.
+    /// A person waits for the answer.
     pub interactive: ClassShare,
-    /// What says nothing else.
+    /// Requests without a class.
     pub default: ClassShare,
-    /// May come whenever there is room.
+    /// Batch work that can wait.
     pub bulk: ClassShare,
 }
 
-/// What one class may. All three have to be said.
+/// The share of one class. All three keys must be set.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClassShare {
-    /// Share of the dispatches that it gets when it waits, whoever stands before it. 0 lets earlier classes starve it.
+    /// Share of the dispatches that it gets while earlier classes wait. 0 lets earlier classes starve it.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub share: f64,
-    /// Share of the queue's bounds that it may fill. 0 sends away whoever is not dispatched at once.
+    /// Share of the queue's bounds that it may fill. 0 refuses every request that is not dispatched at once.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub queue: f64,
-    /// By how much it may pass the window; 0.1 is ten per cent.
+    /// Share by which it may exceed the window; 0.1 is 10 %.
     #[schemars(range(min = 0.0, max = 10.0))]
     pub headroom: f64,
 }

@@ -23,7 +23,7 @@ pub struct BackendSettings {
     pub model_name: Option<String>,
     /// The `Host` sent to it; absent, the client's own.
     pub host: Option<String>,
-    /// How it is asked whether it is well.
+    /// The health check.
     pub health: Health,
     /// In mode enforce, an answer that the client wants whole is streamed from here and put together again, so that its first
     /// token is seen. `false`: it is left whole, and counts among the requests in flight only. All backends have to allow it.
@@ -134,14 +134,14 @@ fn host_and_port(authority: &str) -> Option<(&str, Option<&str>)> {
     (!host.is_empty() && host.bytes().all(named)).then_some((host, port))
 }
 
-/// How a backend is asked whether it is well.
+/// The health check of a backend.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Health {
-    /// The path asked, below the URL's prefix; any status below 500 is well: a server without such a path is alive too.
+    /// Path of the check, below the URL's prefix. Any status below 500 passes, because a server without such a path is alive too.
     #[schemars(regex(pattern = "^/[!-~]*$"))]
     pub path: String,
-    /// Time between two questions. Shorter finds a dead backend sooner and asks more.
+    /// Time between two checks. A shorter one detects a dead backend sooner and sends more requests.
     #[serde(with = "typed")]
     #[schemars(with = "crate::vocabulary::units::Span", extend("exclusiveMinimum" = "0s"))]
     pub interval: Duration,
@@ -157,11 +157,11 @@ impl Default for Health {
     }
 }
 
-/// What one caller, and all of them together, may take.
+/// Limits of one client, and of all clients together.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProxyLimits {
-    /// Open client connections. What is over the limit waits in the kernel until another one ends.
+    /// Open client connections. A connection above the limit waits in the kernel until another one ends.
     #[schemars(range(min = 1))]
     pub max_connections: usize,
     /// Open connections of one client address; `null` is no limit of its own.
@@ -171,7 +171,7 @@ pub struct ProxyLimits {
     #[serde(with = "typed")]
     #[schemars(with = "crate::vocabulary::units::ByteSize")]
     pub max_body: usize,
-    /// Bytes held for all clients at one time, request bodies and answers that they have not taken; beyond it a request gets
+    /// Bytes held for all clients at one time: request bodies, and answers that they have not read. Beyond it a request gets
     /// 503, and a stream whose client lags behind ends.
     #[serde(with = "typed")]
     #[schemars(with = "crate::vocabulary::units::ByteSize")]
@@ -192,7 +192,7 @@ pub struct ProxyLimits {
     #[serde(with = "typed")]
     #[schemars(with = "crate::vocabulary::units::Span", extend("exclusiveMinimum" = "0s"))]
     pub idle_timeout: Duration,
-    /// How long a client may take nothing while bytes wait for it.
+    /// How long a client may read nothing while bytes wait for it.
     #[serde(with = "typed")]
     #[schemars(with = "crate::vocabulary::units::Span", extend("exclusiveMinimum" = "0s"))]
     pub write_stall: Duration,
@@ -208,8 +208,8 @@ pub struct ProxyLimits {
     #[serde(with = "typed")]
     #[schemars(with = "crate::vocabulary::units::Span", extend("exclusiveMinimum" = "0s"))]
     pub connect_timeout: Duration,
-    /// Whether a client that closes its sending half counts as gone; `false` lets it have its answer, and then a client that
-    /// is really gone is only noticed when something is written to it.
+    /// Whether a client that closes its sending half counts as gone. `false` sends it its answer; a client that is gone is then
+    /// noticed only at the next write.
     pub half_close: bool,
 }
 
@@ -233,11 +233,11 @@ impl Default for ProxyLimits {
     }
 }
 
-/// How the process leaves.
+/// How the process shuts down.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DrainSettings {
-    /// How long open streams may go on. Longer than the longest answer, shorter than the orchestrator's own patience.
+    /// How long open streams may continue. Longer than the longest answer, shorter than the orchestrator's grace period.
     #[serde(with = "typed")]
     #[schemars(with = "crate::vocabulary::units::Span", extend("exclusiveMinimum" = "0s"))]
     pub timeout: Duration,

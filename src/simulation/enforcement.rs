@@ -1,34 +1,34 @@
-//! What a scenario says of control and of the clients that it meets.
+//! The settings of admission and of clients in a scenario file.
 //!
 //! ```toml
 //! [control]
-//! mode = "enforce"            # or observe, the default: everybody is dispatched
+//! mode = "enforce"            # or observe, the default: every request is dispatched
 //! policy = "static"           # first_token_window (default), static, aimd, gradient2, vegas, envoy_gradient, none
 //! limit = 2.0                 # of static: times the engine's best concurrency; default 1
-//! queue = false               # who is not dispatched at once is refused; default true
-//! late_abort = false          # who gets no first token in time is not aborted; default true
+//! queue = false               # a request that is not dispatched at once is refused; default true
+//! late_abort = false          # a request without a first token in time is not aborted; default true
 //! kv_cap = false              # no cap on the context in flight; default true
 //! length_aware = false        # a prompt's own length does not count; default true
 //!
 //! [clients]
 //! classes = { interactive = 0.2, default = 0.3, bulk = 0.5 }   # parts of the traffic
 //! tenants = [2.2, 0.08, 0.08]                                  # parts of the traffic, tenant by tenant
-//! retry = "retry_after"       # who is refused comes back, three times at most; or immediately
+//! retry = "retry_after"       # a refused client tries again, three times at most; or immediately
 //! ```
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::scenario::ScenarioFault;
+use super::scenario_fault::ScenarioFault;
 use crate::admission::policy::ControlPolicy;
 use crate::admission::{Class, Mode, Settings, Tenant};
 
-/// How a rehearsal's gate is driven.
+/// How admission is set in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Enforcement {
-    /// Whether anybody is held back.
+    /// Whether requests are held back.
     pub mode: ModeChoice,
     /// Which rule makes the limits.
     pub policy: PolicyChoice,
@@ -44,7 +44,7 @@ pub struct Enforcement {
     pub length_aware: bool,
 }
 
-/// [`Mode`], as a file says it.
+/// [`Mode`], as it is written in a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ModeChoice {
@@ -55,28 +55,28 @@ pub enum ModeChoice {
     Enforce,
 }
 
-/// [`Policy`], without the figures that only the engine's truth tells.
+/// [`ControlPolicy`], without the numbers that only the engine's truth gives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PolicyChoice {
-    /// [`Policy::FirstTokenWindow`].
+    /// [`ControlPolicy::FirstTokenWindow`].
     #[default]
     FirstTokenWindow,
-    /// [`Policy::Static`], told the truth.
+    /// [`ControlPolicy::Static`], at a multiple of the true best concurrency.
     Static,
-    /// [`Policy::Aimd`].
+    /// [`ControlPolicy::Aimd`].
     Aimd,
-    /// [`Policy::Gradient2`].
+    /// [`ControlPolicy::Gradient2`].
     Gradient2,
-    /// [`Policy::Vegas`].
+    /// [`ControlPolicy::Vegas`].
     Vegas,
-    /// [`Policy::EnvoyGradient`].
+    /// [`ControlPolicy::EnvoyGradient`].
     EnvoyGradient,
-    /// [`Policy::None`].
+    /// [`ControlPolicy::None`].
     None,
 }
 
-/// Who the requests come from.
+/// The clients that send the traffic.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Clients {
@@ -84,7 +84,7 @@ pub struct Clients {
     pub classes: BTreeMap<Class, f64>,
     /// Parts of the traffic by tenant; empty is one.
     pub tenants: Vec<f64>,
-    /// What who is refused does.
+    /// What a refused client does.
     pub retry: Retry,
 }
 
@@ -95,9 +95,9 @@ pub enum Retry {
     /// It gives up.
     #[default]
     Never,
-    /// It comes back after what it was told, and up to half as long again.
+    /// It tries again after `Retry-After`, and up to half as long again.
     RetryAfter,
-    /// It comes back within 20 to 70 ms.
+    /// It tries again within 20 to 70 ms.
     Immediately,
 }
 
@@ -116,7 +116,6 @@ impl Default for Enforcement {
 }
 
 impl Enforcement {
-    /// Whether anybody is held back.
     pub const fn mode(&self) -> Mode {
         match self.mode {
             ModeChoice::Observe => Mode::Observe,
@@ -137,7 +136,7 @@ impl Enforcement {
         }
     }
 
-    /// What the line is set to.
+    /// The queue's settings.
     pub fn settings(&self) -> Settings {
         let usual = Settings::default();
         let max_requests = if self.queue { usual.max_requests } else { 0 };
@@ -146,7 +145,7 @@ impl Enforcement {
 }
 
 impl Clients {
-    /// Whose a request is, by two throws of dice within 0 and 1.
+    /// Class and tenant of a request, from two random numbers between 0 and 1.
     pub fn draw(&self, class: f64, tenant: f64) -> (Class, Tenant) {
         let classes: Vec<(Class, f64)> = self.classes.iter().map(|(class, part)| (*class, *part)).collect();
         let tenants: Vec<(u16, f64)> = (0..).zip(self.tenants.iter().copied()).collect();
@@ -162,9 +161,9 @@ impl Clients {
     }
 }
 
-fn pick<K: Copy>(parts: &[(K, f64)], throw: f64) -> Option<K> {
+fn pick<K: Copy>(parts: &[(K, f64)], random: f64) -> Option<K> {
     let all: f64 = parts.iter().map(|(_, part)| part).sum();
-    let mut left = throw * all;
+    let mut left = random * all;
     for (key, part) in parts {
         left -= part;
         if left < 0.0 {
@@ -181,16 +180,16 @@ mod tests {
     #[test]
     fn parts_are_drawn_in_proportion() {
         let clients = Clients { tenants: vec![2.0, 1.0, 1.0], ..Clients::default() };
-        let drawn = [0.0, 0.49, 0.51, 0.74, 0.76, 1.0].map(|throw| clients.draw(0.5, throw).1.0);
+        let drawn = [0.0, 0.49, 0.51, 0.74, 0.76, 1.0].map(|random| clients.draw(0.5, random).1.0);
         assert_eq!(drawn, [0, 0, 1, 1, 2, 2]);
         assert_eq!(clients.draw(0.5, 0.0).0, Class::Default);
     }
 
     #[test]
-    fn without_a_queue_nobody_may_wait() {
-        let told: Enforcement = toml::from_str("mode = \"enforce\"\nqueue = false\npolicy = \"static\"").unwrap();
-        assert_eq!(told.settings().max_requests, 0);
-        assert_eq!(told.policy(40.0), ControlPolicy::Static(40));
+    fn without_a_queue_no_request_may_wait() {
+        let typed: Enforcement = toml::from_str("mode = \"enforce\"\nqueue = false\npolicy = \"static\"").unwrap();
+        assert_eq!(typed.settings().max_requests, 0);
+        assert_eq!(typed.policy(40.0), ControlPolicy::Static(40));
         assert!(toml::from_str::<Enforcement>("modus = \"enforce\"").is_err());
     }
 }

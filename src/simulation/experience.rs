@@ -1,4 +1,4 @@
-//! What the requests of a segment went through, all of them or those of a class or of some tenants.
+//! Latency and refusals of the requests of a segment: all of them, or those of a class or of some tenants.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::vocabulary::time::Timestamp;
 /// The requests that arrived within `[from, to)`.
 pub(super) struct Experience<'a> {
     pub requests: &'a [Served],
-    /// Says of whom.
+    /// Whose class and tenants restrict them.
     pub expectation: &'a Expectation,
     pub from: Duration,
     pub to: Duration,
@@ -19,7 +19,7 @@ pub(super) struct Experience<'a> {
 }
 
 impl Experience<'_> {
-    /// Seconds to the first token that the share `quantile` of those who got one did not exceed.
+    /// The quantile of the seconds to the first token, of the requests that got one.
     pub fn ttft(&self, quantile: f64) -> Option<f64> {
         let mut ttfts: Vec<f64> = self.within().filter_map(|(_, one)| Some(one.ttft()?.as_secs_f64())).collect();
         ttfts.sort_by(f64::total_cmp);
@@ -34,7 +34,7 @@ impl Experience<'_> {
         self.share(|_| true, |one| one.refused && !one.dispatched)
     }
 
-    /// Those who are still on their way when the rehearsal ends say nothing.
+    /// Requests that are still in flight when the run ends do not count.
     pub fn late(&self) -> Option<f64> {
         self.share(|one| one.dispatched && (one.refused || one.first_token.is_some()), |one| !self.is_on_time(one))
     }

@@ -1,15 +1,15 @@
-//! A journal, replayed: the same samples that the proxy told its estimator, to the same verdicts.
+//! Replays a journal: the samples that the proxy's estimator received, which lead to the same verdicts.
 //!
-//! A journal holds closed requests only, in the order of their ends, so all of it is in memory before the first sample can
-//! be told. What was still running when it was written is not in it. Emissions beyond what a record holds are missing too.
+//! A journal holds ended requests only, in the order of their ends, so all of it is in memory before the first sample is
+//! replayed. Absent: requests that were in flight when it was written, and emissions beyond what a record holds.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
+use super::observed_estimator::ObservedEstimator;
 use super::outcome::SimulationOutcome;
 use super::play::TICK;
-use super::watch::ObservedEstimator;
 use crate::admission::policy::{Control, ControlPolicy};
 use crate::admission::{GateStats, Mode};
 use crate::estimate::Settings;
@@ -23,13 +23,13 @@ pub fn replay<'a>(records: &'a [JournalRecord], settings: &Settings) -> BTreeMap
     for record in records {
         backends.entry(&record.backend).or_default().push(record);
     }
-    backends.into_iter().map(|(backend, records)| (backend, watch(&records, settings))).collect()
+    backends.into_iter().map(|(backend, records)| (backend, replay_backend(&records, settings))).collect()
 }
 
 /// The records of each process that wrote into the file: a journal is appended to, and every process's clock starts at 0.
 ///
-/// Records come in the order of their ends, but for what several workers close at once: an end far before the one before
-/// it is another process's.
+/// Records are in the order of their ends, except where several workers end requests at once: an end long before the one
+/// before it is another process's.
 pub fn lives(records: &[JournalRecord]) -> impl Iterator<Item = &[JournalRecord]> {
     records.chunk_by(|earlier, later| {
         let end = |record: &JournalRecord| record.timeline.ended.unwrap_or(record.timeline.arrived);
@@ -37,12 +37,12 @@ pub fn lives(records: &[JournalRecord]) -> impl Iterator<Item = &[JournalRecord]
     })
 }
 
-fn watch(records: &[&JournalRecord], settings: &Settings) -> SimulationOutcome {
+fn replay_backend(records: &[&JournalRecord], settings: &Settings) -> SimulationOutcome {
     let mut samples = Samples::new(records).peekable();
     // Ticks fall on whole tenths of a second of the journal's clock.
     let first = samples.peek().map_or(0, |first| first.at.as_nanos());
     let mut now = Timestamp::from_nanos(first - first % TICK.as_nanos() as u64);
-    let mut watch = ObservedEstimator::new(
+    let mut observed = ObservedEstimator::new(
         settings.clone(),
         Control::new(ControlPolicy::FirstTokenWindow, settings.slo_ttft),
         None,
@@ -51,12 +51,12 @@ fn watch(records: &[&JournalRecord], settings: &Settings) -> SimulationOutcome {
     for sample in samples {
         while now + TICK <= sample.at {
             now = now + TICK;
-            watch.on_tick(&GateStats::default(), Mode::Observe, now);
+            observed.on_tick(&GateStats::default(), Mode::Observe, now);
         }
-        watch.on_sample(&sample);
+        observed.on_sample(&sample);
     }
-    watch.on_tick(&GateStats::default(), Mode::Observe, now + TICK);
-    watch.outcome
+    observed.on_tick(&GateStats::default(), Mode::Observe, now + TICK);
+    observed.outcome
 }
 
 /// The samples of several records in the order of time; of one instant, in the order of the file.
@@ -153,7 +153,7 @@ fn tokens(count: u64) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-/// More than workers can be apart in closing their requests, less than a process runs that is worth a look.
+/// More than workers can lie apart in ending their requests, less than any run that is worth a replay.
 const RESTART: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
@@ -163,7 +163,7 @@ mod tests {
     use crate::measure::journal::EmissionRecord;
     use crate::measure::{Class, ShedReason, Timeline};
     use crate::simulation::Scenario;
-    use crate::simulation::play::{ReplicaStage, play_aloud, settings};
+    use crate::simulation::play::{ReplicaStage, play_observed, settings};
 
     fn at(ms: u64) -> Timestamp {
         Timestamp::ZERO + Duration::from_millis(ms)
@@ -212,7 +212,7 @@ mod tests {
         JournalVerdict::Finished { outcome: measure::Outcome::Completed, code: CodeClass::Ok2xx, usage: None }
     }
 
-    fn told(records: &[JournalRecord]) -> Vec<(u64, u64, What)> {
+    fn samples(records: &[JournalRecord]) -> Vec<(u64, u64, What)> {
         let records: Vec<&JournalRecord> = records.iter().collect();
         let millis = |sample: &Sample| sample.at.since(Timestamp::ZERO).as_millis() as u64;
         Samples::new(&records).map(|sample| (millis(&sample), sample.request.0, sample.what)).collect()
@@ -225,7 +225,7 @@ mod tests {
         let finished = What::Finished { completed: true, input: None, output: None, cached: None };
         let records = [record(5, Some(6), &[20, 40], 45, completed()), record(1, Some(2), &[30], 60, completed())];
         assert_eq!(
-            told(&records),
+            samples(&records),
             [
                 (1, 1, offered),
                 (2, 1, What::Admitted),
@@ -248,26 +248,26 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_dispatched_leaves_and_what_broke_off_is_not_completed() {
+    fn undispatched_requests_leave_and_broken_ones_do_not_complete() {
         let shed = JournalVerdict::Shed { reason: ShedReason::Saturated };
-        assert_eq!(told(&[record(0, None, &[], 9, shed)])[1], (9, 0, What::Left { shed: true }));
-        let abandoned = told(&[record(0, None, &[], 9, JournalVerdict::Abandoned)]);
+        assert_eq!(samples(&[record(0, None, &[], 9, shed)])[1], (9, 0, What::Left { shed: true }));
+        let abandoned = samples(&[record(0, None, &[], 9, JournalVerdict::Abandoned)]);
         assert_eq!(abandoned[1], (9, 0, What::Left { shed: false }));
-        let broken = told(&[record(0, Some(1), &[], 9, JournalVerdict::Abandoned)]);
+        let broken = samples(&[record(0, Some(1), &[], 9, JournalVerdict::Abandoned)]);
         assert!(matches!(broken[2], (9, 0, What::Finished { completed: false, .. })));
     }
 
-    /// The journal of a rehearsal gives the verdicts of the rehearsal: what the estimator is told is all it needs.
+    /// The journal of a simulation run gives the verdicts of the run: the samples are all that the estimator needs.
     #[test]
-    fn a_replayed_rehearsal_comes_to_the_same_verdicts() {
+    fn a_replayed_run_comes_to_the_same_verdicts() {
         let text = "about = \"x\"\nengines = [\"slots16\"]\nseeds = [1]\ndrain = true\n\
             [[segment]]\nseconds = 30\nrate = 1.5\n[[segment]]\nseconds = 60\nrate = 10\n";
         let scenario = Scenario::parse("step", text).unwrap();
         let subject = &scenario.engines[0];
-        let mut heard = Vec::new();
+        let mut recorded = Vec::new();
         let stage = ReplicaStage { scenario: &scenario, subject, units: &[1.0, 1.0], concurrency: 1.0 };
-        let outcome = play_aloud(stage, 1, |sample| heard.push(*sample));
-        let records = as_records(&heard);
+        let outcome = play_observed(stage, 1, |sample| recorded.push(*sample));
+        let records = as_records(&recorded);
         let replayed = &replay(&records, &settings(subject, scenario.sight.limits))["gpu-0"];
         assert!(outcome.transitions.iter().any(|change| change.to == SaturationState::Saturated));
         assert_eq!(replayed.transitions, outcome.transitions);

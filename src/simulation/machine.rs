@@ -1,4 +1,4 @@
-//! One simulated engine with the traffic that is usual for it and the ways in which it is unlike the plain model.
+//! One simulated engine with its usual traffic and its departures from the plain model.
 
 use std::fmt::Write as _;
 
@@ -55,10 +55,10 @@ impl Machine {
         Engine::with_quirks(self.setup.params, quirks)
     }
 
-    /// Draws the lengths of one request. Dice are thrown as often for every request of a machine.
-    pub fn draw(&self, dice: &mut impl Rng) -> Lengths {
-        let (prompt, output) = self.setup.workload.draw(&self.setup.params, dice);
-        let hit = self.cache.share > 0.0 && dice.random::<f64>() < self.cache.share;
+    /// Draws the lengths of one request. Every request of a machine takes as many random numbers.
+    pub fn draw(&self, rng: &mut impl Rng) -> Lengths {
+        let (prompt, output) = self.setup.workload.draw(&self.setup.params, rng);
+        let hit = self.cache.share > 0.0 && rng.random::<f64>() < self.cache.share;
         let cached = if hit { (self.cache.hit * f64::from(prompt)) as u32 } else { 0 };
         Lengths { prompt, cached, output }
     }

@@ -1,4 +1,4 @@
-//! What came out of one rehearsal: readings second by second, transitions, and what every request went through.
+//! The outcome of one run: readings second by second, transitions, and what happened to every request.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub struct SimulationOutcome {
 pub struct Observation {
     /// When.
     pub at: Timestamp,
-    /// What the estimator said.
+    /// What the estimator published.
     pub reading: Reading,
     /// Requests that enforcement would have refused.
     pub would_shed: u64,
@@ -37,7 +37,7 @@ pub struct Observation {
     pub completed: u64,
 }
 
-/// What one request went through.
+/// What happened to one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Served {
     /// When it arrived.
@@ -50,7 +50,7 @@ pub struct Served {
     pub completed: Option<Timestamp>,
     /// In which class.
     pub class: Class,
-    /// Whose.
+    /// Of which tenant.
     pub tenant: Tenant,
     /// Whether it was dispatched.
     pub dispatched: bool,

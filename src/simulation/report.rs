@@ -1,4 +1,4 @@
-//! What came out beside what was expected: as text for a terminal, as tables for a page.
+//! The outcome beside what was expected: as text for a terminal, as tables for a page.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -28,7 +28,7 @@ pub fn text(findings: &[Finding<'_>]) -> String {
     out
 }
 
-/// A page: for every line of the acceptance table its bar and what each engine came to, then everything else.
+/// A page: for every line of the acceptance table its range and the value of each engine, then everything else.
 pub fn page(findings: &[Finding<'_>]) -> String {
     let mut lines: BTreeMap<(u32, String), Vec<&Finding<'_>>> = BTreeMap::new();
     for finding in findings {
@@ -54,7 +54,7 @@ pub fn page(findings: &[Finding<'_>]) -> String {
     out
 }
 
-/// Findings of one expectation together, an entry for each engine; what is not met stands in bold.
+/// Findings of one expectation together, an entry for each engine; what is not met is in bold.
 fn grouped<'a>(findings: &[&Finding<'a>]) -> Vec<(&'a Scenario, &'a Expectation, Vec<String>)> {
     let mut groups: Vec<(&Scenario, &Expectation, Vec<String>)> = Vec::new();
     for finding in findings {
@@ -185,6 +185,6 @@ mod tests {
         let (a7b, a10) = (page.find("## A7b: 0 of 1 met").unwrap(), page.find("## A10: 1 of 1 met").unwrap());
         assert!(a7b < a10);
         assert!(page.contains("| step | mean_size knee_error, segment 0 at 30 s | <= 5.0 % | seed 5.0 % |"), "{page}");
-        assert!(page.contains("**seed nothing**"), "what is not met stands in bold");
+        assert!(page.contains("**seed nothing**"), "what is not met is in bold");
     }
 }

@@ -1,4 +1,4 @@
-//! Many rehearsals at once, on several threads, and what each expectation came to.
+//! Many runs at once, on several threads, and the value of every expectation.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -14,10 +14,10 @@ use super::scenario::{LevelUnit, Scenario, Segment, Subject};
 use super::truth::{Truth, Truths};
 use super::verdict::{Evidence, across};
 
-/// What one expectation came to for one engine.
+/// The value of one expectation for one engine.
 #[derive(Clone, Debug)]
 pub struct Finding<'a> {
-    /// Where it stands.
+    /// The scenario it is from.
     pub scenario: &'a Scenario,
     /// The engine's name.
     pub engine: &'a str,
@@ -25,7 +25,7 @@ pub struct Finding<'a> {
     pub expectation: &'a Expectation,
     /// A value for each seed; `None` where there was nothing to measure.
     pub seeds: Vec<Option<f64>>,
-    /// Those made one.
+    /// One value from those.
     pub value: Option<f64>,
 }
 
@@ -36,7 +36,7 @@ impl Finding<'_> {
     }
 }
 
-/// Which of the scenarios' engines and seeds are played; the default is all.
+/// Which of the scenarios' engines and seeds are run; the default is all.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     /// Names of engines; empty is all.
@@ -45,9 +45,9 @@ pub struct Selection {
     pub seeds: Option<Vec<u64>>,
 }
 
-/// Plays every scenario with every engine and seed, and holds what came out against what was expected.
+/// Runs every scenario with every engine and seed, and compares the outcome with what was expected.
 ///
-/// Truths that are not in `truths` are computed first and added. The findings come in the order of the files, whichever
+/// Truths that are not in `truths` are computed first and added. The findings are in the order of the files, whichever
 /// thread was first.
 pub fn rehearse<'a>(
     scenarios: &'a [Scenario],
@@ -75,7 +75,7 @@ pub fn rehearse<'a>(
             units: units.clone(),
         }));
     }
-    // The longest first, so that no thread is left alone with it at the end.
+    // The longest first, so that it is not the only one left at the end.
     let mut order: Vec<usize> = (0..runs.len()).collect();
     order.sort_by(|&a, &b| runs[b].work().total_cmp(&runs[a].work()));
     let values = in_parallel(&order, threads, |&run| runs[run].values());
@@ -97,7 +97,7 @@ pub fn rehearse<'a>(
     findings
 }
 
-/// Plays one engine and seed of a scenario, for a chart: the outcome, and the truth of every segment.
+/// Runs one engine and seed of a scenario, for a chart: the outcome, and the truth of every segment.
 pub fn perform(
     scenario: &Scenario,
     subject: &Subject,
@@ -150,10 +150,10 @@ fn machines(scenario: &Scenario, subject: &Subject) -> Vec<Machine> {
 ///
 /// Every machine is known after [`complete`].
 fn against(scenario: &Scenario, subject: &Subject, truths: &Truths) -> (Vec<Truth>, Vec<f64>) {
-    let live = |segment: &Segment| segment.replicas.unwrap_or(scenario.replicas);
+    let replicas = |segment: &Segment| segment.replicas.unwrap_or(scenario.replicas);
     let own = truths.of(&subject.machine).map(|own| own.scaled(1.0, scenario.replicas));
     let of_segment = |segment: &Segment| {
-        let truth = truths.of(&segment.machine(&subject.machine))?.scaled(segment.slowdown, live(segment));
+        let truth = truths.of(&segment.machine(&subject.machine))?.scaled(segment.slowdown, replicas(segment));
         let unit = match segment.unit {
             LevelUnit::Requests => 1.0,
             LevelUnit::Capacity => own?.best.requests_per_second,
@@ -204,7 +204,7 @@ impl SimulationRun<'_> {
         concerned.map(|expectation| evidence.value(expectation)).collect()
     }
 
-    /// Whether something is held against the same traffic without a gate.
+    /// Whether something is compared with the same traffic without a gate.
     fn has_twin(&self) -> bool {
         let concerned = |expectation: &&Expectation| expectation.concerns(&self.subject.name);
         self.scenario.expectations.iter().filter(concerned).any(|expectation| expectation.measure.has_twin())
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_out_is_held_against_what_was_expected() {
+    fn the_outcome_is_compared_with_what_was_expected() {
         let goodput = |bar: &str| {
             let scenarios = scenario(&format!("[[expect]]\nmeasure = \"goodput\"\n{bar}\n"));
             let mut truths = Truths::kept();
@@ -265,7 +265,7 @@ mod tests {
             assert!(findings.iter().all(|finding| finding.seeds.len() == 2));
             findings.iter().map(Finding::is_met).collect::<Vec<_>>()
         };
-        assert_eq!(goodput("at_most = 0.5"), [true, true], "an ungated overload serves hardly anybody in time");
+        assert_eq!(goodput("at_most = 0.5"), [true, true], "an ungated overload serves hardly any request in time");
         assert_eq!(goodput("at_least = 0.5"), [false, false]);
     }
 

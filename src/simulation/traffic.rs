@@ -1,4 +1,4 @@
-//! The requests of a rehearsal, all drawn before it begins: when they arrive and how long they are.
+//! The requests of a run, all drawn before it begins: when they arrive and how long they are.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub struct SimulatedRequest {
     pub seen: Option<u32>,
     /// In which class.
     pub class: Class,
-    /// Whose.
+    /// Of which tenant.
     pub tenant: Tenant,
     /// The request that this is another try of: its number, and how many tries went before.
     pub retry: Option<(usize, u32)>,
@@ -31,11 +31,11 @@ pub struct SimulatedRequest {
 
 /// All requests of `scenario`, in order. `units` are what each segment's level counts in, in requests per second.
 ///
-/// Four independent streams of dice, so that a change to one law does not change what the others draw.
+/// Four independent random streams, so that a change to one law does not change what the others draw.
 pub fn draw(scenario: &Scenario, machine: &Machine, units: &[f64], seed: u64) -> Vec<SimulatedRequest> {
-    let mut lengths = dice(seed, DrawKind::Lengths);
-    let mut sight = dice(seed, DrawKind::Sight);
-    let mut clients = dice(seed, DrawKind::Clients);
+    let mut lengths = rng(seed, DrawKind::Lengths);
+    let mut sight = rng(seed, DrawKind::Sight);
+    let mut clients = rng(seed, DrawKind::Clients);
     let mut requests = Vec::new();
     let mut begins = Timestamp::ZERO;
     for (number, (segment, &unit)) in scenario.segments.iter().zip(units).enumerate() {
@@ -80,13 +80,13 @@ fn reached(from: f64, slope: f64, area: f64) -> f64 {
 }
 
 /// What a length of `prompt` tokens looks like from its bytes.
-fn see(prompt: u32, sight: Sight, dice: &mut ChaCha8Rng) -> Option<u32> {
-    let normal: f64 = StandardNormal.sample(dice);
+fn see(prompt: u32, sight: Sight, rng: &mut ChaCha8Rng) -> Option<u32> {
+    let normal: f64 = StandardNormal.sample(rng);
     let seen = f64::from(prompt) * sight.prompt_bias * (sight.prompt_error * normal).exp();
     sight.prompts.then(|| seen.round().max(1.0) as u32)
 }
 
-/// What dice are thrown for.
+/// What a random stream is for.
 #[derive(Clone, Copy)]
 pub(super) enum DrawKind {
     Lengths = 1,
@@ -95,10 +95,10 @@ pub(super) enum DrawKind {
     Retries = 4,
 }
 
-pub(super) fn dice(seed: u64, purpose: DrawKind) -> ChaCha8Rng {
-    let mut dice = ChaCha8Rng::seed_from_u64(seed);
-    dice.set_stream(purpose as u64);
-    dice
+pub(super) fn rng(seed: u64, purpose: DrawKind) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(purpose as u64);
+    rng
 }
 
 /// `schedule` takes a seed and no stream; an odd multiplier keeps its seeds apart from those above and from each other.

@@ -1,8 +1,8 @@
-//! What an engine can really do: the same model in a closed loop, at the best number of clients.
+//! The true capacity of an engine: the same model in a closed loop, at the best number of clients.
 //!
 //! Short closed loops mislead by up to 7 %, so the last runs are long: 240,000 requests, at least 6,000 s, at most 80,000 s.
-//! What was once computed is kept in `truths.tsv` beside this file, under a key that names every number it depends on; a
-//! machine whose numbers change is not found there and is computed afresh. `weir rehearse --truth` prints the lines.
+//! Computed truths are kept in `truths.tsv` beside this file, under a key with every number they depend on; a machine whose
+//! numbers change is not found there and is computed again. `weir rehearse --truth` prints the lines.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::machine::{self, Lengths, Machine};
 
-/// A machine's capacity, and what it does when nobody holds requests back.
+/// A machine's capacity, and what it does when no request is held back.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Truth {
     /// At the best number of clients.
@@ -21,11 +21,11 @@ pub struct Truth {
     pub clients: u32,
     /// The smallest number of clients that reaches 95 % of it.
     pub clients_at_95: f64,
-    /// With far more clients than the engine can run at once: what an overload without a gate comes to.
+    /// With far more clients than the engine can run at once: the rate of an overload without a gate.
     pub ungated: Flow,
 }
 
-/// What a closed loop kept up.
+/// The rates of a closed loop.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Flow {
     /// Completed requests per second.
@@ -111,11 +111,11 @@ impl Truth {
 
 /// Requests per second of an ungated engine that is given just these requests, over and over: the truth of a sample.
 ///
-/// A few hundred requests are not their law. What an estimate is off from here is its own doing; what it is off from the
-/// law's truth besides is the luck of the draw.
+/// A few hundred requests are not their law. An estimate's difference from here is its own error; its further difference from
+/// the law's truth is chance.
 pub(super) fn of_sample(machine: &Machine, sample: &[Lengths]) -> Option<f64> {
-    let mut turn = sample.iter().copied().cycle();
-    let mut draw = || turn.next();
+    let mut repeated = sample.iter().copied().cycle();
+    let mut draw = || repeated.next();
     let clients = MOST_CLIENTS.min(u32::try_from(4 * sample.len()).unwrap_or(MOST_CLIENTS));
     let requests_per_round = sample.len() as u64;
     (!sample.is_empty()).then(|| {
@@ -136,7 +136,7 @@ struct LoopExtent {
 }
 
 impl LoopExtent {
-    /// Enough to compare two numbers of clients that share their dice.
+    /// Enough to compare two numbers of clients with the same random stream.
     fn short(requests_per_second: f64) -> Self {
         Self { seconds: (10_000.0 / requests_per_second.max(1e-9)).clamp(60.0, 4_000.0) }
     }
@@ -172,14 +172,14 @@ fn clients_at(level: f64, curve: &[(u32, f64)]) -> f64 {
 
 /// Keeps `clients` requests in the engine, drawn from its law. The first fifth of the time does not count.
 fn closed_loop(machine: &Machine, clients: u32, extent: LoopExtent) -> Flow {
-    let mut dice = ChaCha8Rng::seed_from_u64(11);
+    let mut rng = ChaCha8Rng::seed_from_u64(11);
     let warm = Duration::from_secs_f64(extent.seconds / 4.0);
     let length = Duration::from_secs_f64(extent.seconds);
-    run(machine, clients, warm, &mut || Some(machine.draw(&mut dice)), |now, _| now < length)
+    run(machine, clients, warm, &mut || Some(machine.draw(&mut rng)), |now, _| now < length)
 }
 
-/// Keeps `clients` requests in the engine: each that finishes is replaced at once. Counts after `warm`, for as long as
-/// `goes_on` says, which is told the time and the requests since then.
+/// Keeps `clients` requests in the engine: each that finishes is replaced at once. Counts after `warm`, while `goes_on`, which
+/// gets the time and the requests since then, is true.
 fn run(
     machine: &Machine,
     clients: u32,
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn half_the_speed_and_twice_the_replicas_is_the_same_capacity_with_more_in_flight() {
+    fn half_the_speed_and_twice_the_replicas_is_equal_capacity() {
         let truth = Truths::kept().of(&machine("seed")).unwrap();
         let scaled = truth.scaled(2.0, 2);
         assert_eq!(scaled.best.requests_per_second, truth.best.requests_per_second);

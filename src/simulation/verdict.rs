@@ -15,7 +15,7 @@ use crate::vocabulary::time::Timestamp;
 pub(super) struct Evidence<'a> {
     pub scenario: &'a Scenario,
     pub outcome: &'a SimulationOutcome,
-    /// What came out without a gate, if that is asked for.
+    /// The outcome without a gate, if an expectation needs it.
     pub twin: Option<&'a SimulationOutcome>,
     pub machine: &'a Machine,
     /// Of every segment's mix, speed and replicas.
@@ -26,7 +26,7 @@ pub(super) struct Evidence<'a> {
 }
 
 impl Evidence<'_> {
-    /// The expectation's number; `None` when there is none to be had.
+    /// The expectation's number; `None` when there is none.
     pub fn value(&self, expectation: &Expectation) -> Option<f64> {
         if expectation.measure.has_moment() { self.read(expectation) } else { self.count(expectation) }
     }
@@ -215,7 +215,7 @@ impl Evidence<'_> {
     }
 }
 
-/// One value for all seeds: `None` when one seed has none, except for a median, which counts it as endless.
+/// One value for all seeds: `None` when one seed has none, except for a median, which takes it as infinite.
 pub(super) fn across(of: Of, values: &[Option<f64>], range: &std::ops::RangeInclusive<f64>) -> Option<f64> {
     let known: Option<Vec<f64>> = values.iter().copied().collect();
     let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
@@ -244,7 +244,7 @@ fn yes(holds: bool) -> f64 {
     f64::from(u8::from(holds))
 }
 
-/// Left out at the beginning of a segment when goodput is counted: what is completed then arrived before.
+/// Left out at the beginning of a segment when goodput is counted: what is completed then arrived before it.
 const SETTLING: Duration = Duration::from_secs(20);
 
 /// Pieces that a ramp is cut into.

@@ -1,13 +1,13 @@
-//! What a level came to, in the words of those who ask: the search, and the reports of `offline`.
+//! Converts a level's summary into what the search and the reports of `offline` use.
 //!
-//! Only translation: every figure is the summary's. What a summary does not know is absent.
+//! Every figure is the summary's; what a summary does not have is absent.
 
 use super::search::{self, LevelObservation, Worth};
 use crate::load::summary::{LevelSummary, Punctuality, Spread};
 use crate::offline::sweep::{LatencySummary, Level, LevelLoad, OutcomeCounts, Start, SteadyWindow, Throughput};
 
-/// The level as the search sees it.
-pub fn seen(load: search::SearchLoad, level: &LevelSummary, streamed: bool) -> LevelObservation {
+/// The level for the search.
+pub fn observation(load: search::SearchLoad, level: &LevelSummary, streamed: bool) -> LevelObservation {
     let steady = level.steady;
     LevelObservation {
         load,
@@ -22,7 +22,7 @@ pub fn seen(load: search::SearchLoad, level: &LevelSummary, streamed: bool) -> L
     }
 }
 
-/// Whether the level says anything about the server.
+/// Whether the level shows anything of the server.
 pub fn worth(level: &LevelSummary) -> Worth {
     let counts = level.counts;
     let lost = counts.errors + counts.truncated + counts.shed;
@@ -35,7 +35,7 @@ pub fn worth(level: &LevelSummary) -> Worth {
     }
 }
 
-/// The level as the reports see it.
+/// The level for the reports.
 pub fn level(load: LevelLoad, level: &LevelSummary) -> Level {
     let counts = level.counts;
     let mean =
@@ -85,5 +85,5 @@ fn latency(spread: &Spread) -> LatencySummary {
     LatencySummary { mean: known(spread.mean), p50: known(spread.p50), p90: known(spread.p90), p99: known(spread.p99) }
 }
 
-/// Share of requests that may fail before a level says more about the failures than about the load.
+/// Share of requests that may fail before a level shows the failures rather than the load.
 const MOST_LOST: f64 = 0.1;

@@ -2,7 +2,7 @@
 //!
 //! Requests are put on one clock and summed up as if one process had sent them; gaps between tokens, which no folder keeps,
 //! come from histograms that add up bucket for bucket. What does not belong together is refused: a part that is missing or
-//! there twice, another command, levels that did not run at the same time. It holds no terminal, and only `read` touches files.
+//! there twice, another command, levels that did not run at the same time. It holds no terminal, and only `find` and `read` touch files.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -35,12 +35,12 @@ pub struct SweepPart {
     pub closed: bool,
 }
 
-/// What a `sweep.json` says of a level beside its figures.
+/// What a `sweep.json` has of a level beside its figures.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LevelNotes {
     /// Its number in `requests.jsonl`, from 1.
     pub number: usize,
-    /// When its clock stood at zero, microseconds of Unix time.
+    /// When its clock was at zero, microseconds of Unix time.
     pub began_unix_us: u64,
     /// Its histograms.
     pub histograms: LevelTimes,
@@ -51,7 +51,7 @@ pub struct LevelNotes {
 pub struct PartFolder {
     /// Where it is, for sentences.
     pub name: String,
-    /// What it says of itself.
+    /// Its `sweep.json`.
     pub file: PartFile,
     /// Its requests by the number of their level.
     pub requests: BTreeMap<usize, Vec<LoadRecord>>,
@@ -105,7 +105,7 @@ pub struct Merged {
     pub levels: Vec<MergedLevel>,
 }
 
-/// Folders among `paths`, through and through, that hold a part.
+/// Folders among `paths`, and below them, that hold a part.
 pub fn find(paths: &[PathBuf]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for path in paths {
@@ -141,7 +141,7 @@ pub fn read(folder: &Path) -> Result<PartFolder, Problem> {
     Ok(PartFolder { name: folder.display().to_string(), file, requests })
 }
 
-/// Puts parts of the same command together; what cannot be is told.
+/// Merges parts of the same command; what cannot be merged is a [`Problem`].
 pub fn merge(folders: Vec<PartFolder>) -> (Vec<Merged>, Vec<Problem>) {
     let mut groups: BTreeMap<(String, u32), Vec<PartFolder>> = BTreeMap::new();
     for folder in folders {
@@ -265,7 +265,7 @@ fn too_far_apart(parts: &[PartFolder], number: usize, summary: &LevelSummary) ->
     Some(apart).filter(|apart| *apart > tolerable)
 }
 
-/// The same request on a clock that was started so much earlier.
+/// The same request on a clock that was started this much earlier.
 fn later(record: &LoadRecord, late: Duration) -> LoadRecord {
     let shift = |at: Option<Timestamp>| at.map(|at| at + late);
     LoadRecord {
@@ -303,7 +303,7 @@ fn search_in(path: &Path, depth: u32, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Has a `sweep.json` that says so.
+/// Whether its `sweep.json` is one of a part.
 fn is_part(folder: &Path) -> bool {
     #[derive(Deserialize)]
     struct Says {
@@ -333,6 +333,6 @@ const REQUESTS: &str = "requests.jsonl";
 const MOST_DEPTH: u32 = 8;
 const MOST_PARTS: usize = 10_000;
 
-/// Beginnings so far apart, or by such a share of the level, change its load only at the edges.
+/// Beginnings this far apart, or by this share of the level, change its load only at the edges.
 const TOLERABLE: Duration = Duration::from_secs(1);
 const TOLERABLE_SHARE: f64 = 0.05;

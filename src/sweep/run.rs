@@ -1,8 +1,8 @@
 //! Runs a sweep: a warm-up, then level by level, each from a target that has drained.
 //!
-//! The levels come from a list or from the search. A level that can prove nothing more is ended early, unless it was asked
-//! for at its length. Whoever watches is told of every step; when the caller's `stop` resolves, the level under way is cut
-//! short and what there is comes back. It holds no terminal, no files and no verdict.
+//! The levels come from a list or from the search. A level that can prove nothing more is ended early, unless its length was
+//! given. A callback gets every step; when the caller's `stop` resolves, the level under way is cut short and the result so far
+//! is returned. It holds no terminal, no files and no verdict.
 
 use std::cell::Cell;
 use std::num::NonZeroU32;
@@ -23,22 +23,22 @@ use crate::load::summary::LevelSummary;
 pub struct SweepJob {
     /// Everything of a level but its load and its length.
     pub level: LoadLevel,
-    /// The law of the gaps of open levels; a level whose listing has times plays those.
+    /// The law of the gaps of open levels; a level whose trace file has times uses those.
     pub arrivals: Arrivals,
     /// Which levels.
     pub plan: LevelPlan,
-    /// The length of every level that was asked for, if it was.
+    /// The length of every level, where it was given.
     pub extent: Option<Extent>,
     /// When levels begin, where several processes are to send at once.
     pub timetable: Option<Timetable>,
 }
 
-/// Beginnings that are agreed upon.
+/// When levels begin, as several processes have agreed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timetable {
     /// When the first level begins.
     pub first: Instant,
-    /// How long after its predecessor each of the others does; one that is late begins at once.
+    /// How long after its predecessor each of the others begins; a late one begins at once.
     pub every: Duration,
 }
 
@@ -51,7 +51,7 @@ pub enum LevelPlan {
     Auto(Search),
 }
 
-/// What whoever watches is told.
+/// A step of a sweep, for the caller's callback.
 #[derive(Debug)]
 pub enum SweepEvent<'a> {
     /// Some requests that are not counted.
@@ -62,27 +62,27 @@ pub enum SweepEvent<'a> {
     Progress(&'a LevelProgress),
     /// It is over.
     End { number: usize, load: SearchLoad, run: &'a LevelRun, cut: Option<Cut> },
-    /// The target still works off what the level left.
+    /// The target still works on what the level left.
     CoolDown,
 }
 
 /// Why a level was ended before its length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// More and more are in flight: it is past the knee, and the longer it goes on the more is left over.
+    /// More and more are in flight: it is past the knee, and the longer it lasts the more is left over.
     PilesUp,
     /// Too many failed.
     Fails,
-    /// The caller wanted an end.
+    /// The caller stopped it.
     Interrupted,
 }
 
-/// A level that was run. Its requests are gone: whoever wants them takes them from [`Event::End`].
+/// A level that was run, without its requests: those are in [`SweepEvent::End`] only.
 #[derive(Clone, Debug)]
 pub struct CompletedLevel {
     /// What it asked for.
     pub load: SearchLoad,
-    /// What it came to.
+    /// Its summary.
     pub summary: LevelSummary,
     /// Whether it was ended early.
     pub cut: Option<Cut>,
@@ -104,41 +104,41 @@ pub struct Swept {
 pub enum SweepEnd {
     /// All that were asked for.
     Complete,
-    /// The search says so.
+    /// The search has ended.
     Search(SearchEnd),
-    /// The caller wanted an end.
+    /// The caller stopped it.
     Interrupted,
     /// Nothing is answered: warm-up failed.
     NoAnswer,
 }
 
-/// Runs the sweep on the current runtime, until `stop` holds true.
+/// Runs the sweep on the current runtime, until `stop` is true.
 pub async fn run(
     target: &LoadTarget,
-    order: SweepJob,
+    job: SweepJob,
     stop: watch::Receiver<bool>,
     mut on: impl FnMut(SweepEvent<'_>),
 ) -> Swept {
-    let mut sweep = RunningLevel { target, order, stop, levels: Vec::new(), usual_ttft: Duration::ZERO };
+    let mut sweep = RunningSweep { target, job, stop, levels: Vec::new(), usual_ttft: Duration::ZERO };
     on(SweepEvent::WarmUp);
     let end = if sweep.warm_up().await { sweep.run(&mut on).await } else { sweep.unanswered() };
-    let search = match sweep.order.plan {
+    let search = match sweep.job.plan {
         LevelPlan::Auto(search) => Some(search),
         LevelPlan::Given(_) => None,
     };
     Swept { levels: sweep.levels, end, search }
 }
 
-struct RunningLevel<'a> {
+struct RunningSweep<'a> {
     target: &'a LoadTarget,
-    order: SweepJob,
+    job: SweepJob,
     stop: watch::Receiver<bool>,
     levels: Vec<CompletedLevel>,
     /// TTFT of a request that is alone.
     usual_ttft: Duration,
 }
 
-impl RunningLevel<'_> {
+impl RunningSweep<'_> {
     async fn run(&mut self, on: &mut impl FnMut(SweepEvent<'_>)) -> SweepEnd {
         loop {
             let (trial, of) = match self.next() {
@@ -146,15 +146,15 @@ impl RunningLevel<'_> {
                 Err(end) => return end,
             };
             let number = self.levels.len() + 1;
-            self.wait_for_its_time().await;
+            self.wait_for_its_start().await;
             if self.is_stopped() {
                 return SweepEnd::Interrupted;
             }
             on(SweepEvent::Begin { number, of, trial });
             let (run, cut) = self.level(number, trial, on).await;
             on(SweepEvent::End { number, load: trial.load, run: &run, cut });
-            if let LevelPlan::Auto(search) = &mut self.order.plan {
-                search.on_level(fill::seen(trial.load, &run.summary, self.order.level.form.stream));
+            if let LevelPlan::Auto(search) = &mut self.job.plan {
+                search.on_level(fill::observation(trial.load, &run.summary, self.job.level.template.stream));
             }
             let left = run.summary.counts.unfinished > 0;
             self.levels.push(CompletedLevel { load: trial.load, summary: run.summary, cut });
@@ -168,9 +168,9 @@ impl RunningLevel<'_> {
         }
     }
 
-    async fn wait_for_its_time(&self) {
-        let Some(timetable) = self.order.timetable else { return };
-        // Levels are at most some dozens: the product is far from its end.
+    async fn wait_for_its_start(&self) {
+        let Some(timetable) = self.job.timetable else { return };
+        // Levels are at most some dozens: the product does not saturate.
         let before = u32::try_from(self.levels.len()).unwrap_or(u32::MAX);
         tokio::select! {
             () = sleep_until(timetable.first + timetable.every.saturating_mul(before)) => {}
@@ -180,7 +180,7 @@ impl RunningLevel<'_> {
 
     /// The next level and how many there will be.
     fn next(&self) -> Result<(Trial, Option<usize>), SweepEnd> {
-        match &self.order.plan {
+        match &self.job.plan {
             LevelPlan::Given(loads) => {
                 let load = loads.get(self.levels.len()).ok_or(SweepEnd::Complete)?;
                 Ok((Trial { load: *load, requests: usual_requests(*load) }, Some(loads.len())))
@@ -194,7 +194,7 @@ impl RunningLevel<'_> {
 
     async fn level(&self, number: usize, trial: Trial, on: &mut impl FnMut(SweepEvent<'_>)) -> (LevelRun, Option<Cut>) {
         let level = self.level_of(number, trial);
-        let mut watch = LevelWatch::new(trial, self.order.extent.is_none(), self.knee());
+        let mut watch = LevelWatch::new(trial, self.job.extent.is_none(), self.knee());
         let (enough, cut) = (Notify::new(), Cell::new(None));
         let ended = async {
             tokio::select! {
@@ -214,10 +214,10 @@ impl RunningLevel<'_> {
     }
 
     fn level_of(&self, number: usize, trial: Trial) -> LoadLevel {
-        let mut level = self.order.level.clone();
+        let mut level = self.job.level.clone();
         // Other prompts at every level: a prefix cache must find nothing that the workload did not put there.
         level.workload.seed = level.workload.seed.wrapping_add(number as u64);
-        level.extent = self.order.extent.unwrap_or(Extent::Count(trial.requests));
+        level.extent = self.job.extent.unwrap_or(Extent::Count(trial.requests));
         level.pace = self.pace(trial.load);
         level
     }
@@ -228,16 +228,16 @@ impl RunningLevel<'_> {
                 Pacing::Closed { workers: NonZeroU32::new(clients).unwrap_or(NonZeroU32::MIN) }
             }
             SearchLoad::Open(rate) => {
-                // Rates come from the command line or the search, and both know only positive ones.
+                // Rates are from the command line or the search, and both have positive ones only.
                 let rate = Rate::new(rate).unwrap_or(Rate::ONE);
-                let recorded = self.order.level.listing.as_ref().is_some_and(|listing| listing.rate().is_some());
-                if recorded { Pacing::Trace { rate } } else { Pacing::Open { arrivals: self.order.arrivals, rate } }
+                let recorded = self.job.level.trace.as_ref().is_some_and(|trace| trace.rate().is_some());
+                if recorded { Pacing::Trace { rate } } else { Pacing::Open { arrivals: self.job.arrivals, rate } }
             }
         }
     }
 
-    /// A few requests one after the other, not counted: connections, caches, and what a lone request's TTFT is. Says
-    /// whether any was answered.
+    /// A few requests one after the other, not counted: they fill connections and caches and give the TTFT of a lone request.
+    /// Returns whether any was answered.
     async fn warm_up(&mut self) -> bool {
         let run = self.alone(WARM_UP_REQUESTS).await;
         let usual = run.records.iter().filter_map(|record| record.ttft_from_send()).min();
@@ -258,7 +258,7 @@ impl RunningLevel<'_> {
     }
 
     async fn alone(&self, requests: u64) -> LevelRun {
-        let mut level = self.order.level.clone();
+        let mut level = self.job.level.clone();
         level.workload.seed = !level.workload.seed;
         level.pace = Pacing::Closed { workers: NonZeroU32::MIN };
         level.extent = Extent::Count(requests);
@@ -266,7 +266,7 @@ impl RunningLevel<'_> {
     }
 
     fn knee(&self) -> Option<SearchResult> {
-        match &self.order.plan {
+        match &self.job.plan {
             LevelPlan::Auto(search) => search.found(),
             LevelPlan::Given(_) => None,
         }
@@ -281,13 +281,13 @@ impl RunningLevel<'_> {
     }
 }
 
-/// Looks whether a level that is under way can still prove anything.
+/// Checks whether a level under way can still prove anything.
 struct LevelWatch {
     open: bool,
     may_be_cut: bool,
     knee: Option<SearchResult>,
     planned: u64,
-    /// In flight at a third of what was sent so far, kept as (sent, in flight).
+    /// (sent, in flight) at every progress report.
     history: Vec<(u64, u64)>,
 }
 
@@ -307,7 +307,7 @@ impl LevelWatch {
         (self.may_be_cut && self.open && self.piles_up(progress)).then_some(Cut::PilesUp)
     }
 
-    /// Half of the level is over, and what is in flight has doubled since a third of that and lies far above the knee.
+    /// Half of the level is over, and what is in flight has doubled since a third of that and is far above the knee.
     fn piles_up(&self, progress: &LevelProgress) -> bool {
         let now = progress.in_flight();
         let batch = self.knee.map_or(now as f64 / 3.0, |knee| knee.in_flight);
@@ -320,7 +320,7 @@ impl LevelWatch {
     }
 }
 
-/// Requests of a level whose length nobody named: a minute of an open one.
+/// Requests of a level whose length was not given: a minute of an open one.
 fn usual_requests(load: SearchLoad) -> u64 {
     match load {
         SearchLoad::Open(rate) => ((60.0 * rate) as u64).clamp(200, 20_000),
@@ -330,20 +330,20 @@ fn usual_requests(load: SearchLoad) -> u64 {
 
 async fn stopped(mut stop: watch::Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
-        // Whoever could stop it is gone.
+        // The sender is dropped: it can no longer be stopped.
         std::future::pending().await
     }
 }
 
 const WARM_UP_REQUESTS: u64 = 5;
 
-/// A lone request may take so many times its usual TTFT, and this more, and the target still counts as drained.
+/// A lone request may take this many times its usual TTFT, and this much longer, and the target still counts as drained.
 const COOL: f64 = 1.5;
 const COOL_SLACK: Duration = Duration::from_millis(50);
 const COOL_DOWN_TRIES: u32 = 60;
 const COOL_DOWN_PAUSE: Duration = Duration::from_millis(500);
 
-/// With more than this share lost after so many ended, a level says nothing about the load.
+/// With more than this share lost after this many ended, a level shows nothing of the load.
 const ENOUGH_ENDED: u64 = 50;
 const MOST_LOST: f64 = 0.5;
 

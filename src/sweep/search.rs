@@ -3,7 +3,7 @@
 //! First a closed loop climbs by fours from one request in flight until more in flight brings no more throughput: that
 //! bounds the capacity from a load that cannot run away. Where throughput falls again past its best, levels in between look
 //! for the best. Then open-loop levels on both sides of that capacity close in on the rate at which requests begin to pile
-//! up, by bisection, until the interval is narrow. It holds no clock and sends nothing; what a level says is a [`Seen`].
+//! up, by bisection, until the interval is narrow. It holds no clock and sends nothing; what a level showed is a [`LevelObservation`].
 
 use std::fmt;
 
@@ -12,20 +12,20 @@ use std::fmt;
 pub struct Trial {
     /// What it asks of the server.
     pub load: SearchLoad,
-    /// Requests it takes to say anything.
+    /// Requests it needs to show anything.
     pub requests: u64,
 }
 
 /// What a level asks of the server.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum SearchLoad {
-    /// So many requests in flight.
+    /// This many requests in flight.
     Closed(u32),
-    /// So many requests a second.
+    /// This many requests a second.
     Open(f64),
 }
 
-/// What a level said. Rates are per second, times in seconds.
+/// What a level showed. Rates are per second, times in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LevelObservation {
     /// What it asked for.
@@ -44,11 +44,11 @@ pub struct LevelObservation {
     pub drift: (f64, f64),
     /// Requests that were offered.
     pub offered: u64,
-    /// Whether the level says anything about the server.
+    /// Whether the level shows anything of the server.
     pub worth: Worth,
 }
 
-/// Whether a level says anything about the server.
+/// Whether a level shows anything of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Worth {
     /// It does.
@@ -73,7 +73,7 @@ pub enum SearchStep {
 pub enum SearchEnd {
     /// The interval is narrow enough.
     Narrow {
-        /// The last rate that is served as it comes.
+        /// The last rate that the server keeps up with.
         lo: f64,
         /// The first that is not.
         hi: f64,
@@ -115,7 +115,7 @@ impl Search {
         Self { seen: Vec::new(), most_levels, requests, slo_ttft }
     }
 
-    /// Books a level.
+    /// Adds a level that was run.
     pub fn on_level(&mut self, seen: LevelObservation) {
         self.seen.push(seen);
     }
@@ -140,7 +140,7 @@ impl Search {
         let top = self.top()?;
         let full = || self.seen.iter().filter(|level| level.decides() && self.is_full(level));
         let best = full().map(|level| level.served).max_by(f64::total_cmp)?;
-        // The plateau is the levels that cannot be told from the best, weighed by what they rest on.
+        // The plateau is the levels that cannot be distinguished from the best, weighed by what they rest on.
         let plateau = || full().filter(|level| level.served >= PLATEAU * best);
         let weight: f64 = plateau().map(|level| level.completed as f64).sum();
         let mean = |of: fn(&LevelObservation) -> f64| {
@@ -171,7 +171,7 @@ impl Search {
     /// Whether requests pile up at this open level.
     pub fn piles_up(&self, level: &LevelObservation) -> bool {
         let (early, late) = level.drift;
-        // What was left over, as a share of what came: the first and the last third lie two thirds of the level apart.
+        // What was left over, as a share of the arrivals: the first and the last third lie two thirds of the level apart.
         let left_over = (late - early) * level.served / (2.0 / 3.0 * level.offered.max(1) as f64);
         let grows = left_over > LEFT_OVER && late > GROWN * early;
         grows || self.slo_ttft.is_some_and(|slo| late > slo)
@@ -200,7 +200,7 @@ impl Search {
         rungs.windows(2).find(|pair| full(pair)).map(|pair| pair[1])
     }
 
-    /// A number of clients that says more about the best throughput; none when that is known well enough.
+    /// A number of clients that shows more of the best throughput; none when that is known well enough.
     fn next_near_the_peak(&self, top: &LevelObservation) -> Option<u32> {
         let levels = self.closed_levels();
         let deciding = || levels.iter().filter(|level| level.decides() && *level != top);
@@ -220,7 +220,7 @@ impl Search {
         let halfway = |a: &LevelObservation, b: &LevelObservation| {
             Some((f64::from(a.clients()?) * f64::from(b.clients()?)).sqrt().round() as u32)
         };
-        // Whoever waits already is past the peak.
+        // Where requests wait already, the level is past the peak.
         let past = most.drift.1 > PAST_PEAK * below.drift.1;
         let sides = [halfway(below, &most)?, halfway(&most, above)?];
         let [first, second] = if past { sides } else { [sides[1], sides[0]] };
@@ -239,16 +239,16 @@ impl Search {
             (Some(lo), Some(hi)) => f64::midpoint(lo, hi),
         };
         let requests = ((ENOUGH_BATCHES * found.in_flight) as u64 + EVIDENCE).min(MOST_REQUESTS);
-        SearchStep::Try(Trial { load: SearchLoad::Open(rate), requests: self.of_those_that_decide(requests) })
+        SearchStep::Try(Trial { load: SearchLoad::Open(rate), requests: self.requests_to_decide(requests) })
     }
 
     fn closed(&self, clients: u32, evidence: u64) -> SearchStep {
         let requests = 3 * u64::from(clients) + evidence;
-        let requests = if evidence == FEW { requests } else { self.of_those_that_decide(requests) };
+        let requests = if evidence == FEW { requests } else { self.requests_to_decide(requests) };
         SearchStep::Try(Trial { load: SearchLoad::Closed(clients), requests })
     }
 
-    fn of_those_that_decide(&self, requests: u64) -> u64 {
+    fn requests_to_decide(&self, requests: u64) -> u64 {
         self.requests.unwrap_or(requests)
     }
 
@@ -272,7 +272,7 @@ impl LevelObservation {
         }
     }
 
-    /// Enough was completed to tell throughputs apart.
+    /// Enough was completed to distinguish throughputs.
     fn decides(&self) -> bool {
         self.completed >= DECIDES
     }
@@ -315,7 +315,7 @@ const MOST_CLIENTS: u32 = 4096;
 /// Four times the clients that bring less than this are past the knee: half full, a batch still gains by a third.
 const GAIN: f64 = 1.10;
 
-/// With less than this share of what is in flight in the engine's batch, and a TTFT so many times that of a lone request, the
+/// With less than this share of what is in flight in the engine's batch, and a TTFT this many times that of a lone request, the
 /// rest waits: the batch is full.
 const BUSY: f64 = 0.7;
 const WAITS: f64 = 5.0;
@@ -324,30 +324,30 @@ const WAITS: f64 = 5.0;
 /// repeat to about 2 %.
 const PLATEAU: f64 = 0.94;
 
-/// A best so far above the throughput of an overload is a peak, and worth a closer look.
+/// A best this far above the throughput of an overload is a peak, and worth another level.
 const FALLS: f64 = 1.06;
 
-/// So is one that serves about as much with a batch so much smaller.
+/// So is one that serves about as much with a batch this much smaller.
 const BUSIER: f64 = 1.3;
 
-/// Numbers of clients closer than this say the same.
+/// Numbers of clients closer than this show the same.
 const NEAR: f64 = 1.08;
 
 /// Levels spent between rungs.
 const MOST_BETWEEN: usize = 3;
 
-/// TTFT so many times that of the level below is a wait for a place, not a longer batch.
+/// TTFT this many times that of the level below is a wait for a slot, not a longer batch.
 const PAST_PEAK: f64 = 1.5;
 
 /// Where the first open levels lie, as shares of the capacity.
 const BELOW: f64 = 0.92;
 const ABOVE: f64 = 1.08;
 
-/// How far to go on when a side is missing.
+/// The next rate when a side is missing.
 const LOWER: f64 = 0.85;
 const HIGHER: f64 = 1.10;
 
-/// Width at which the search is content.
+/// Width of the interval at which the search ends.
 const NARROW: f64 = 0.10;
 
 /// Share of arrivals left waiting at which they pile up. A Poisson stream at 95 % of an engine with few slots leaves some 3 %
@@ -374,7 +374,7 @@ const MOST_REQUESTS: u64 = 6000;
 mod tests {
     use super::*;
 
-    /// A server of `slots` places, each answer a second long.
+    /// A server of `slots`, each answer a second long.
     fn seen(trial: Trial, slots: f64) -> LevelObservation {
         let (served, in_flight, wait) = match trial.load {
             SearchLoad::Closed(clients) => {
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_without_a_limit_is_never_called_saturated() {
+    fn a_server_without_a_limit_is_never_saturated() {
         let (search, why) = search(1e9, |_, _| {});
         assert_eq!(why, SearchEnd::NeverSaturated(MOST_CLIENTS));
         assert_eq!((search.found(), search.interval()), (None, (None, None)));
@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn an_objective_that_is_broken_is_the_knee_even_where_nothing_piles_up() {
+    fn a_missed_objective_is_the_knee_even_if_nothing_piles_up() {
         let mut strict = Search::new(12, None, Some(0.05));
         let mut lax = Search::new(12, None, Some(5.0));
         let level = seen(Trial { load: SearchLoad::Open(10.0), requests: 500 }, 40.0);

@@ -1,4 +1,4 @@
-//! What a weir said of itself in one second: `/status`, `/knee` and `/saturation` as one value.
+//! What a weir reports of itself in one second: `/status`, `/knee` and `/saturation` as one value.
 //!
 //! It reads leniently, so that it can look at a weir of another version: what is missing is unknown. It computes one thing, the
 //! headroom.
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn only_sheds_that_happened_are_listed_and_the_most_frequent_first() {
+    fn sheds_that_happened_are_listed_most_frequent_first() {
         let totals = json!({ "saturated": 3, "deadline": 0, "queue_full": 7 });
         assert_eq!(shed_by(&totals), [("queue_full".to_owned(), 7), ("saturated".to_owned(), 3)]);
     }

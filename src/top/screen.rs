@@ -1,7 +1,7 @@
 //! What `weir top` draws: state and headroom, the backends, the chosen one's last minutes and knee, the last changes.
 //!
 //! Colour repeats what words and signs say already, so nothing is lost without it. It remembers two minutes of rates and some changes
-//! of state, of each backend there is now; it asks nobody and reads no clock.
+//! of state, of each backend there is now. Absent: requests and a clock.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -51,7 +51,7 @@ impl Screen {
         }
     }
 
-    /// A second has been told.
+    /// The answers of one second.
     pub fn on_picture(&mut self, picture: Picture) {
         self.silence = None;
         self.past.retain(|name, _| picture.backends.iter().any(|backend| backend.name == *name));
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chosen_row_is_in_sight_whatever_number_of_backends_there_are() {
+    fn the_chosen_row_is_visible_for_any_number_of_backends() {
         let names: Vec<String> = (1..40).map(|i| format!("gpu-{i}")).collect();
         let mut screen = Screen::new("here", false);
         screen.on_picture(picture("healthy", &names.iter().map(String::as_str).collect::<Vec<_>>()));
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn without_colour_there_is_none_and_with_it_the_state_has_its_own() {
+    fn the_state_has_a_colour_only_where_colour_is_on() {
         let colours = |screen: &Screen| {
             let terminal = drawn(screen, 120, 27);
             terminal

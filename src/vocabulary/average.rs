@@ -1,57 +1,57 @@
-//! Averages that forget: a rate of events, a smoothed value, a mean with its variance; and classes of counts.
+//! Exponentially weighted averages: a rate of events, a smoothed value, a mean with its variance; and octaves of counts.
 //!
-//! Times are seconds since the estimator's own start. Nothing here knows what it averages.
+//! Times are seconds since a start that the caller chooses. Nothing here knows what it averages.
 
-/// `floor(log2(n))` of a count that may be a fraction; 0 below 2 and of what is not a number.
+/// `floor(log2(n))` of a count that may be a fraction; 0 below 2 and for a NaN.
 pub(crate) fn octave(n: f64) -> usize {
     (n.max(1.0) as u64).ilog2() as usize
 }
 
-/// Events per second, forgetting exponentially with time.
+/// Events per second, averaged over the past with weights that fall exponentially with age.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DecayingRate {
-    memory: f64,
+    time_constant: f64,
     value: f64,
-    at: f64,
+    updated: f64,
     began: Option<f64>,
 }
 
 impl DecayingRate {
-    /// Forgets to 1/e in `memory` seconds.
-    pub fn new(memory: f64) -> Self {
-        Self { memory, value: 0.0, at: 0.0, began: None }
+    /// Weights fall to 1/e in `time_constant` seconds.
+    pub fn new(time_constant: f64) -> Self {
+        Self { time_constant, value: 0.0, updated: 0.0, began: None }
     }
 
-    /// One event.
+    /// Adds one event.
     pub fn add(&mut self, now: f64) {
         self.add_many(now, 1.0);
     }
 
-    /// So much of it at once.
-    pub fn add_many(&mut self, now: f64, much: f64) {
+    /// Adds `amount` events at once, or `amount` of what is counted.
+    pub fn add_many(&mut self, now: f64, amount: f64) {
         if self.began.is_none() {
-            (self.began, self.at) = (Some(now), now);
+            (self.began, self.updated) = (Some(now), now);
         }
-        self.value = self.value * self.decay(now) + much / self.memory;
-        self.at = now;
+        self.value = self.value * self.decay(now) + amount / self.time_constant;
+        self.updated = now;
     }
 
-    /// The rate now. Corrected for the start: an average that began a moment ago has not yet filled up.
+    /// The rate at `now`, corrected for the start: an average that began a moment ago has seen less than its time constant.
     pub fn at(&self, now: f64) -> f64 {
         let Some(began) = self.began else { return 0.0 };
-        let filled = 1.0 - (-(now - began).max(SHORTEST) / self.memory).exp();
+        let filled = 1.0 - (-(now - began).max(SHORTEST) / self.time_constant).exp();
         self.value * self.decay(now) / filled
     }
 
     fn decay(&self, now: f64) -> f64 {
-        (-(now - self.at).max(0.0) / self.memory).exp()
+        (-(now - self.updated).max(0.0) / self.time_constant).exp()
     }
 }
 
-/// Below this age the start correction would blow one event up to a rate.
+/// Seconds; for a younger average the start correction would turn one event into a high rate.
 const SHORTEST: f64 = 0.25;
 
-/// A value smoothed with a fixed gain; the first one is taken as it is.
+/// A value smoothed with a fixed gain (an EWMA); it starts at the first one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Smoothed {
     gain: f64,
@@ -59,12 +59,11 @@ pub(crate) struct Smoothed {
 }
 
 impl Smoothed {
-    /// Moves by `gain` of the difference with every value.
+    /// Each value moves it by `gain` of the difference; `gain` is in (0, 1].
     pub const fn new(gain: f64) -> Self {
         Self { gain, value: None }
     }
 
-    /// One value.
     pub fn add(&mut self, value: f64) {
         self.value = Some(self.value.map_or(value, |old| old + self.gain * (value - old)));
     }
@@ -75,7 +74,7 @@ impl Smoothed {
     }
 }
 
-/// Mean and variance of values, each remembered by `keep` less than the next.
+/// Mean and variance of values, where each weighs `keep` times the next: Welford's update with exponential weights.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moments {
     keep: f64,
@@ -88,12 +87,11 @@ pub(crate) struct Moments {
 }
 
 impl Moments {
-    /// Keeps the share `keep` of every older value's weight.
+    /// Each new value leaves the share `keep` of the older values' weight; 1 keeps all.
     pub const fn new(keep: f64) -> Self {
         Self { keep, weight: 0.0, weight_squared: 0.0, mean: 0.0, variance: 0.0 }
     }
 
-    /// One value.
     pub fn add(&mut self, value: f64) {
         self.weight = self.weight * self.keep + 1.0;
         self.weight_squared = self.weight_squared * self.keep * self.keep + 1.0;
@@ -102,18 +100,18 @@ impl Moments {
         self.variance += (from_old * (value - self.mean) - self.variance) / self.weight;
     }
 
-    /// As many independent values would weigh as much.
+    /// Effective sample size, `(sum w)^2 / sum w^2` (Kish); 0 before the first value.
     pub fn effective(&self) -> f64 {
         if self.weight_squared > 0.0 { self.weight * self.weight / self.weight_squared } else { 0.0 }
     }
 
-    /// Changes how much is kept from now on.
+    /// Changes the share that is kept from now on.
     pub fn set_keep(&mut self, keep: f64) {
         self.keep = keep;
     }
 
-    /// Takes over what another has seen, and keeps its own memory.
-    pub fn take_over(&mut self, other: &Self) {
+    /// Copies the values of another, and keeps its own `keep`.
+    pub fn copy_from(&mut self, other: &Self) {
         *self = Self { keep: self.keep, ..*other };
     }
 
@@ -137,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_fades_when_nothing_comes() {
+    fn a_rate_decays_without_events() {
         let mut rate = DecayingRate::new(1.5);
         (0..100).for_each(|n| rate.add(f64::from(n) * 0.1));
         assert!(rate.at(9.9 + 15.0) < 0.001);
@@ -153,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn forgetful_moments_follow_and_their_weight_stays_bounded() {
+    fn decaying_moments_follow_and_their_weight_stays_bounded() {
         let mut moments = Moments::new(0.95);
         (0..200).for_each(|_| moments.add(1.0));
         (0..200).for_each(|_| moments.add(3.0));
@@ -162,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_smoothed_value_begins_at_its_first() {
+    fn a_smoothed_value_starts_at_the_first() {
         let mut smoothed = Smoothed::new(0.2);
         assert_eq!(smoothed.value(), 0.0);
         smoothed.add(10.0);

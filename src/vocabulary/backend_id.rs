@@ -1,7 +1,7 @@
-//! Who is served by whom: small numbers for backends and models.
+//! Small numbers for backends and models.
 //!
-//! Names live in one table (the ledger's catalog for models, the configuration for backends); everything on the way of a
-//! request carries these indices, so that no label is looked up per token.
+//! Names are in one table (the ledger's catalog for models, the configuration for backends); a request carries these indices
+//! instead, so that no label is looked up per token.
 
 use std::net::IpAddr;
 
@@ -29,7 +29,7 @@ impl BackendId {
 #[serde(transparent)]
 pub struct ModelId(pub u16);
 
-/// Whether an address is link-local, also when it comes as IPv4 inside IPv6: 169.254.0.0/16 and fe80::/10, where clouds
+/// Whether an address is link-local, also when it is written as IPv4 inside IPv6: 169.254.0.0/16 and fe80::/10, where clouds
 /// keep their metadata services. Nothing there is ever a backend.
 pub fn is_link_local(address: IpAddr) -> bool {
     match address.to_canonical() {

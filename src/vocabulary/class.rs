@@ -8,7 +8,7 @@ closed! {
     Class {
         /// Health and operator traffic.
         System = "system",
-        /// A user waits for the answer.
+        /// A person waits for the answer.
         Interactive = "interactive",
         #[default]
         /// No class given, or one that is not configured.

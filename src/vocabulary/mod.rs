@@ -1,14 +1,15 @@
-//! The words that every layer uses, each closed list in one place.
+//! Values that every layer uses: identities, time, units, and each closed list in one place.
 //!
-//! Values only: no clock, no socket, no decision.
+//! No clock, no socket, no decision.
 
 pub mod average;
 pub mod backend_id;
 pub mod bad_answer;
 pub mod class;
-mod closed;
+pub(crate) mod closed;
 pub mod mode;
 pub mod outcome;
+pub mod quantities;
 pub mod shed_reason;
 pub mod signals;
 pub mod slo;

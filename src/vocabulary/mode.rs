@@ -3,14 +3,14 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// What weir does with what it finds out.
+/// Whether weir limits the load.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// Measure, say what would be done, and forward everything.
+    /// Forward every request, measure, and count what enforcement would refuse.
     #[default]
     Observe,
-    /// Let in as many as can be served in time; the others wait or are refused.
+    /// Dispatch what a backend can start in time; other requests wait or are refused.
     Enforce,
 }
 

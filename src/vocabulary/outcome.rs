@@ -1,6 +1,6 @@
-//! The closed lists of what can happen to a request, as metrics.md section 4 names them.
+//! The closed lists of what can happen to a request, as docs/operate/metrics.md names them.
 //!
-//! Every list has `ALL`, `as_str` (the label value) and `index` (the place in a counter array), so that a counter family
+//! Every list has `ALL`, `as_str` (the label value) and `index` (the position in a counter array), so that a counter family
 //! is an array and a label is never looked up. It holds no counters and no decisions.
 
 use super::closed::closed;
@@ -10,7 +10,7 @@ closed! {
     Outcome {
         /// Complete response relayed, upstream status below 500 and not 429.
         Completed = "completed",
-        /// The client went away after dispatch.
+        /// The client disconnected after dispatch.
         ClientCancelled = "client_cancelled",
         /// Late abort: weir closed the upstream request because the first token missed its SLO.
         Deadline = "deadline",
@@ -26,7 +26,7 @@ closed! {
 }
 
 closed! {
-    /// How far a request had come when its client went away.
+    /// The phase a request was in when its client disconnected.
     AbandonPhase {
         /// In weir's queue, never dispatched.
         Queue = "queue",
@@ -38,7 +38,7 @@ closed! {
 }
 
 closed! {
-    /// Where an in-flight request stands.
+    /// The phase of an in-flight request.
     Phase {
         /// No content token seen yet.
         Prefill = "prefill",
@@ -68,7 +68,7 @@ closed! {
         Empty = "empty",
         /// The upstream answered 4xx.
         ClientError = "client_error",
-        /// The client went away first.
+        /// The client disconnected first.
         ClientCancelled = "client_cancelled",
         /// Late abort.
         Deadline = "deadline",
@@ -132,7 +132,7 @@ closed! {
         Itl = "itl",
         /// Arrival to last byte, against TTFT objective + (tokens - 1) x ITL objective.
         E2e = "e2e",
-        /// Was it served at all.
+        /// Whether the request was served at all.
         Availability = "availability",
     }
 }
@@ -142,7 +142,7 @@ closed! {
     ObjectiveResult {
         /// Within the objective.
         Met = "met",
-        /// Not.
+        /// Outside the objective.
         Missed = "missed",
     }
 }
@@ -164,23 +164,23 @@ closed! {
         Admitted = "admitted",
         /// Refused.
         Shed = "shed",
-        /// Its client left.
+        /// Its client disconnected.
         Abandoned = "abandoned",
     }
 }
 
 closed! {
-    /// Which way a queued request went when another backend took it over.
+    /// The direction in which a queued request moved when another backend took it.
     Direction {
-        /// It came from another backend's queue.
+        /// From another backend's queue.
         In = "in",
-        /// Another backend took it.
+        /// To another backend's queue.
         Out = "out",
     }
 }
 
 closed! {
-    /// The two stretches of weir's own work.
+    /// The two parts of the time that weir itself adds.
     OverheadStage {
         /// Body read to bytes at the upstream socket, queue excluded.
         Request = "request",
@@ -190,9 +190,9 @@ closed! {
 }
 
 impl Outcome {
-    /// Whether a request can end so with this class sent. Export creates these children at 0.
+    /// Whether a request with this outcome can have sent this class of status. Export creates these label pairs at 0.
     ///
-    /// Wider than the "usual" column of metrics.md: a body can break off or be left in the middle whatever its status.
+    /// Wider than the "usual" column of docs/operate/metrics.md: a body can break off, or its client leave, whatever the status.
     pub const fn can_end_with(self, code: CodeClass) -> bool {
         match (self, code) {
             (Self::Completed, CodeClass::Ok2xx | CodeClass::Client4xx)
@@ -209,7 +209,7 @@ impl Outcome {
 }
 
 impl CodeClass {
-    /// Class of a status; 0 is "nothing was sent".
+    /// Class of a status; 0 means that nothing was sent.
     pub const fn of_status(status: u16) -> Self {
         match status {
             0 => Self::None,
@@ -263,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn index_is_the_place_in_all() {
+    fn index_is_the_position_in_all() {
         assert!(Outcome::ALL.iter().enumerate().all(|(i, o)| o.index() == i));
         assert!(MalformedReason::ALL.iter().enumerate().all(|(i, o)| o.index() == i));
     }

@@ -5,9 +5,9 @@ use super::closed::closed;
 closed! {
     /// Why weir refused a request before dispatch.
     ShedReason {
-        /// Gate closed and the predicted wait leaves no room for the first-token SLO, decided at arrival.
+        /// Gate closed and the predicted wait leaves no time for the first-token SLO, decided at arrival.
         Saturated = "saturated",
-        /// Queued, and at its turn the first token can no longer meet the SLO, or the wait limit passed.
+        /// Queued, and when it is next the first token can no longer meet the SLO, or the wait limit passed.
         Deadline = "deadline",
         /// Request count limit of the queue.
         QueueFull = "queue_full",
@@ -21,7 +21,7 @@ closed! {
 }
 
 impl ShedReason {
-    /// Whether it was refused because there was too much to do, rather than for lack of a backend or of a right.
+    /// Whether load was the reason, and not the lack of a backend.
     pub const fn is_congestion(self) -> bool {
         match self {
             Self::Saturated | Self::Deadline | Self::QueueFull | Self::QueueBytes => true,

@@ -1,47 +1,48 @@
-//! What the estimate of a backend tells admission: plain figures, and no opinion on what follows.
+//! What the estimate of a backend publishes for admission: plain figures, and no decision.
 
 use super::average::octave;
+use super::quantities::{PerSecond, Seconds, Tokens};
 
 /// Classes of prompt lengths: powers of two.
 pub const PROMPT_CLASSES: usize = 16;
 
-/// One backend at one tick. Times are seconds, rates per second.
+/// One backend at one tick.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Signals {
-    /// Dispatch to first token without load, by floor(log2(prompt tokens)); 0 while unknown.
+    /// Seconds from dispatch to first token without load, by floor(log2(prompt tokens)); 0 while unknown.
     pub unloaded_ttft: [f32; PROMPT_CLASSES],
-    /// Dispatch to first token beyond that, of late: the mean.
-    pub excess_ttft: f64,
+    /// What recent first tokens took beyond that: the mean.
+    pub excess_ttft: Seconds,
     /// Its standard deviation.
-    pub excess_ttft_deviation: f64,
+    pub excess_ttft_deviation: Seconds,
     /// First tokens per second of the time in which a request was pending, `mu`.
-    pub busy_start_rate: f64,
+    pub busy_start_rate: PerSecond,
     /// First tokens per second.
-    pub start_rate: f64,
+    pub start_rate: PerSecond,
     /// Dispatch to first token of the last few requests.
-    pub recent_ttft: f64,
-    /// Load-free dispatch to first token of the typical request.
-    pub typical_ttft: f64,
+    pub recent_ttft: Seconds,
+    /// Dispatch to first token of the typical request, without load.
+    pub typical_ttft: Seconds,
     /// Step time, which is the gap between two emissions of a stream.
-    pub step_time: f64,
+    pub step_time: Seconds,
     /// Dispatch to first token that the window aims at.
-    pub ttft_target: f64,
+    pub ttft_target: Seconds,
     /// Tokens of the mean answer; 0 while unknown.
-    pub mean_answer: f64,
+    pub mean_answer: Tokens,
     /// Streams that decode at the knee, once it is known.
     pub knee_in_flight: Option<f64>,
     /// Seconds of engine time per prompt token, where prompts are most of the work.
-    pub per_prompt_token: Option<f64>,
-    /// Tokens that the engine's memory holds, where that is known.
-    pub kv_tokens: Option<f64>,
+    pub per_prompt_token: Option<Seconds>,
+    /// Tokens that the engine's KV memory holds, where that is known.
+    pub kv_tokens: Option<Tokens>,
     /// Seconds lost to recomputation, per second.
-    pub wasted: f64,
+    pub wasted: PerSecond,
     /// The same over the last one or two seconds.
-    pub wasted_lately: f64,
+    pub wasted_lately: PerSecond,
 }
 
 impl Signals {
-    /// Nothing is known.
+    /// The signals of a backend of which nothing is known.
     pub const UNKNOWN: Self = Self {
         unloaded_ttft: [0.0; PROMPT_CLASSES],
         excess_ttft: 0.0,
@@ -60,13 +61,13 @@ impl Signals {
         wasted_lately: 0.0,
     };
 
-    /// Load-free seconds from dispatch to first token of a prompt of that many tokens.
-    pub fn unloaded_ttft(&self, prompt: f64) -> f64 {
+    /// Dispatch to first token without load, for a prompt of that many tokens.
+    pub fn unloaded_ttft(&self, prompt: Tokens) -> Seconds {
         f64::from(self.unloaded_ttft[octave(prompt).min(PROMPT_CLASSES - 1)])
     }
 
-    /// Seconds from dispatch to first token, `deviations` above the mean.
-    pub fn expected_ttft(&self, prompt: f64, deviations: f64) -> f64 {
+    /// Dispatch to first token under the load of now, `deviations` standard deviations above the mean.
+    pub fn expected_ttft(&self, prompt: Tokens, deviations: f64) -> Seconds {
         self.unloaded_ttft(prompt) + self.excess_ttft + deviations * self.excess_ttft_deviation
     }
 }

@@ -1,9 +1,9 @@
-//! What a good request is.
+//! The objectives for latency (SLO) that a request is judged by.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// The objectives of one request; both are upper limits, in seconds of wall time as the client feels them.
+/// The objectives of one request; both are upper limits of elapsed time as the client sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slo {
     /// Arrival to first content token.
@@ -12,7 +12,7 @@ pub struct Slo {
     pub itl: Duration,
 }
 
-/// The objectives in force; a reload changes them while others read.
+/// The objectives in force; a reload changes them while other threads read.
 #[derive(Debug)]
 pub struct InForce {
     /// Nanoseconds. Read one by one: for the length of a store a request may be judged by one old and one new objective.
@@ -21,12 +21,12 @@ pub struct InForce {
 }
 
 impl InForce {
-    /// These, from the start.
+    /// Starts with `slo`.
     pub fn new(slo: Slo) -> Self {
         Self { ttft: AtomicU64::new(nanos(slo.ttft)), itl: AtomicU64::new(nanos(slo.itl)) }
     }
 
-    /// These, from now on.
+    /// Replaces the objectives.
     pub fn set(&self, slo: Slo) {
         self.ttft.store(nanos(slo.ttft), Relaxed);
         self.itl.store(nanos(slo.itl), Relaxed);

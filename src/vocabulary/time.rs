@@ -1,7 +1,7 @@
 //! A point on the process's monotonic clock.
 //!
-//! Below the I/O floor nothing reads a clock: `now` comes in as an argument of this type. That is what lets a journal be
-//! replayed and a rehearsal run through the code that serves traffic. It holds no wall-clock time and no time zone.
+//! Below the I/O layer nothing reads a clock: `now` comes in as an argument of this type. So a journal is
+//! replayed and a rehearsal run by the code that serves traffic. It holds no wall-clock time and no time zone.
 
 use std::ops::{Add, Sub};
 use std::time::Duration;

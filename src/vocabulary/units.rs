@@ -1,8 +1,7 @@
-//! The two units a person types: sizes (`64MiB`) and spans of time (`1m 30s`).
+//! The two quantities a person types with a unit: sizes (`64MiB`) and spans of time (`1m 30s`).
 //!
-//! What was typed and what is meant are two types: [`ByteSize`] and [`Span`] read and print the human form, the settings
-//! hold `u64` and `Duration`. The modules `size`, `span`, `size_option` and `span_option` join both in
-//! `#[serde(with = "…")]`. A bare number is refused, because nobody remembers whether 30 was seconds or milliseconds.
+//! [`ByteSize`] and [`Span`] read and print the written form; the settings hold `u64`, `usize` and `Duration`. The module [`typed`]
+//! joins the two in `#[serde(with = "…")]`. A bare number is refused, because 30 could be seconds or milliseconds.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,15 +12,15 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-/// A number of bytes, typed as `64MiB`, `1GiB`, `512 KiB` or `4096B`; `kB`, `MB`, `GB` are powers of 1000.
+/// A number of bytes, written as `64MiB`, `1GiB`, `512 KiB` or `4096B`; `kB`, `MB`, `GB` are powers of 1000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
 
-/// A span of time, typed as `500ms`, `30s` or `1m 30s`.
+/// A span of time, written as `500ms`, `30s` or `1m 30s`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);
 
-/// Why a typed unit was not understood: one sentence without a full stop.
+/// Why a size or a span of time was not understood: one sentence without a full stop.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
     /// A number without a unit.
@@ -33,7 +32,7 @@ pub enum UnitError {
     /// A number without a unit.
     #[error("`{0}` has no unit: write a span of time such as `500ms` or `1m 30s`")]
     BareSpan(String),
-    /// Not a span of time; the second part is the reader's own reason.
+    /// Not a span of time; the second part is the reason of the parser.
     #[error("`{0}` is not a span of time such as `500ms` or `1m 30s` ({1})")]
     Span(String, String),
 }
@@ -80,33 +79,33 @@ impl fmt::Display for Span {
     }
 }
 
-/// A unit that is typed as text.
-trait Typed: FromStr<Err = UnitError> + fmt::Display {
-    /// What a reader is told to write.
+/// A quantity that is written as text with its unit.
+trait Quantity: FromStr<Err = UnitError> + fmt::Display {
+    /// What to write, for an error message.
     const EXPECTED: &'static str;
-    /// The refusal of a number without a unit.
-    fn bare(typed: String) -> UnitError;
+    /// The error for a number without a unit.
+    fn without_unit(number: String) -> UnitError;
 }
 
-impl Typed for ByteSize {
+impl Quantity for ByteSize {
     const EXPECTED: &'static str = "a size such as `64MiB`";
 
-    fn bare(typed: String) -> UnitError {
-        UnitError::BareSize(typed)
+    fn without_unit(number: String) -> UnitError {
+        UnitError::BareSize(number)
     }
 }
 
-impl Typed for Span {
+impl Quantity for Span {
     const EXPECTED: &'static str = "a span of time such as `500ms` or `1m 30s`";
 
-    fn bare(typed: String) -> UnitError {
-        UnitError::BareSpan(typed)
+    fn without_unit(number: String) -> UnitError {
+        UnitError::BareSpan(number)
     }
 }
 
-struct TypedVisitor<T>(std::marker::PhantomData<T>);
+struct QuantityVisitor<T>(std::marker::PhantomData<T>);
 
-impl<T: Typed> Visitor<'_> for TypedVisitor<T> {
+impl<T: Quantity> Visitor<'_> for QuantityVisitor<T> {
     type Value = T;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -118,27 +117,27 @@ impl<T: Typed> Visitor<'_> for TypedVisitor<T> {
     }
 
     fn visit_u64<E: de::Error>(self, number: u64) -> Result<T, E> {
-        Err(E::custom(T::bare(number.to_string())))
+        Err(E::custom(T::without_unit(number.to_string())))
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<T, E> {
-        Err(E::custom(T::bare(number.to_string())))
+        Err(E::custom(T::without_unit(number.to_string())))
     }
 
     fn visit_f64<E: de::Error>(self, number: f64) -> Result<T, E> {
-        Err(E::custom(T::bare(number.to_string())))
+        Err(E::custom(T::without_unit(number.to_string())))
     }
 }
 
 impl<'de> Deserialize<'de> for ByteSize {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TypedVisitor(std::marker::PhantomData))
+        deserializer.deserialize_any(QuantityVisitor(std::marker::PhantomData))
     }
 }
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TypedVisitor(std::marker::PhantomData))
+        deserializer.deserialize_any(QuantityVisitor(std::marker::PhantomData))
     }
 }
 
@@ -182,80 +181,80 @@ impl JsonSchema for Span {
     }
 }
 
-/// A plain value that is typed with its unit: what is meant, and how it is written.
-pub trait Meant: Sized {
-    /// The form in the file.
-    type Typed: for<'de> Deserialize<'de> + Serialize;
-    /// Drops the unit.
+/// A plain value of a setting, and the form in which a file holds it.
+pub trait WithUnit: Sized {
+    /// The form in the file: [`ByteSize`] or [`Span`].
+    type Written: for<'de> Deserialize<'de> + Serialize;
+    /// Reads the value.
     ///
     /// # Errors
     /// The number does not fit this machine.
-    fn meant(typed: Self::Typed) -> Result<Self, UnitError>;
-    /// Puts the unit back.
-    fn typed(&self) -> Self::Typed;
+    fn from_written(written: Self::Written) -> Result<Self, UnitError>;
+    /// Gives the form with its unit.
+    fn to_written(&self) -> Self::Written;
 }
 
-impl Meant for Duration {
-    type Typed = Span;
+impl WithUnit for Duration {
+    type Written = Span;
 
-    fn meant(typed: Span) -> Result<Self, UnitError> {
-        Ok(typed.0)
+    fn from_written(written: Span) -> Result<Self, UnitError> {
+        Ok(written.0)
     }
 
-    fn typed(&self) -> Span {
+    fn to_written(&self) -> Span {
         Span(*self)
     }
 }
 
-impl Meant for u64 {
-    type Typed = ByteSize;
+impl WithUnit for u64 {
+    type Written = ByteSize;
 
-    fn meant(typed: ByteSize) -> Result<Self, UnitError> {
-        Ok(typed.0)
+    fn from_written(written: ByteSize) -> Result<Self, UnitError> {
+        Ok(written.0)
     }
 
-    fn typed(&self) -> ByteSize {
+    fn to_written(&self) -> ByteSize {
         ByteSize(*self)
     }
 }
 
-impl Meant for usize {
-    type Typed = ByteSize;
+impl WithUnit for usize {
+    type Written = ByteSize;
 
-    fn meant(typed: ByteSize) -> Result<Self, UnitError> {
-        Self::try_from(typed.0).map_err(|_| UnitError::Size(typed.to_string()))
+    fn from_written(written: ByteSize) -> Result<Self, UnitError> {
+        Self::try_from(written.0).map_err(|_| UnitError::Size(written.to_string()))
     }
 
-    fn typed(&self) -> ByteSize {
+    fn to_written(&self) -> ByteSize {
         ByteSize(*self as u64)
     }
 }
 
-/// `#[serde(with = "crate::vocabulary::units::typed")]`: the struct holds a `Duration`, or a `u64` or `usize` of bytes, the file the
-/// typed form.
+/// `#[serde(with = "crate::vocabulary::units::typed")]`: the struct holds a `Duration`, or a `u64` or `usize` of bytes; the file
+/// holds the form with a unit.
 pub mod typed {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-    use super::Meant;
+    use super::WithUnit;
 
-    /// Reads the typed form.
+    /// Reads the form with a unit.
     ///
     /// # Errors
     /// A bare number, text that is not the unit, or a number too large for this machine.
-    pub fn deserialize<'de, M: Meant, D: Deserializer<'de>>(deserializer: D) -> Result<M, D::Error> {
-        M::meant(M::Typed::deserialize(deserializer)?).map_err(D::Error::custom)
+    pub fn deserialize<'de, V: WithUnit, D: Deserializer<'de>>(deserializer: D) -> Result<V, D::Error> {
+        V::from_written(V::Written::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 
-    /// Writes the typed form.
+    /// Writes the form with a unit.
     ///
     /// # Errors
     /// Only the serializer's own.
-    pub fn serialize<M: Meant, S: Serializer>(meant: &M, serializer: S) -> Result<S::Ok, S::Error> {
-        meant.typed().serialize(serializer)
+    pub fn serialize<V: WithUnit, S: Serializer>(value: &V, serializer: S) -> Result<S::Ok, S::Error> {
+        value.to_written().serialize(serializer)
     }
 }
 
-/// A number and nothing else: its unit is missing.
+/// Whether this is a number without a unit.
 fn is_bare(typed: &str) -> bool {
     typed.trim().parse::<f64>().is_ok()
 }
@@ -293,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_number_is_refused_with_the_way_out() {
+    fn a_bare_number_is_refused_with_an_example() {
         assert_eq!("30".parse::<Span>(), Err(UnitError::BareSpan("30".into())));
         assert_eq!("64".parse::<ByteSize>(), Err(UnitError::BareSize("64".into())));
         let sentence = serde_json::from_str::<Span>("30").unwrap_err().to_string();
@@ -315,10 +314,10 @@ mod tests {
             #[serde(with = "typed")]
             wait: Duration,
             #[serde(with = "typed")]
-            room: usize,
+            limit: usize,
         }
-        let both: Both = serde_json::from_str(r#"{"wait":"10s","room":"1KiB"}"#).unwrap();
-        assert_eq!((both.wait, both.room), (Duration::from_secs(10), 1024));
-        assert_eq!(serde_json::to_string(&both).unwrap(), r#"{"wait":"10s","room":"1KiB"}"#);
+        let both: Both = serde_json::from_str(r#"{"wait":"10s","limit":"1KiB"}"#).unwrap();
+        assert_eq!((both.wait, both.limit), (Duration::from_secs(10), 1024));
+        assert_eq!(serde_json::to_string(&both).unwrap(), r#"{"wait":"10s","limit":"1KiB"}"#);
     }
 }

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Token counts of one answer, as its engine reports them; absent where they are not reported or cannot be believed.
+/// Token counts of one answer, as its engine reports them; absent where the engine does not report them or its report is
+/// not credible.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Tokens of the prompt or of all prompts, each prompt once, cached ones included.

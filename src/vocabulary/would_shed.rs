@@ -10,24 +10,23 @@ pub struct WouldShed {
 }
 
 impl WouldShed {
-    /// Counts one more.
+    /// Counts one more request.
     pub fn add(&mut self, class: Class, reason: ShedReason) {
         self.counts[class.index()][reason.index()] += 1;
     }
 
-    /// Adds another count to this one.
     pub fn add_all(&mut self, other: &Self) {
         for (own, other) in self.counts.iter_mut().flatten().zip(other.counts.iter().flatten()) {
             *own += other;
         }
     }
 
-    /// Of one class, for one reason.
+    /// The requests of one class that would have been refused for one reason.
     pub fn of(&self, class: Class, reason: ShedReason) -> u64 {
         self.counts[class.index()][reason.index()]
     }
 
-    /// All of them.
+    /// The requests of all classes and reasons.
     pub fn total(&self) -> u64 {
         self.counts.iter().flatten().sum()
     }

@@ -1,19 +1,22 @@
 //! The wire formats by name, whose form their errors take, and how an answer is framed. Not which path speaks which: `path`.
 
-/// A wire format. It belongs to a path, not to an engine: one engine speaks several.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
-    OpenAiChat,
-    OpenAiCompletions,
-    OpenAiResponses,
-    OpenAiEmbeddings,
-    AnthropicMessages,
-    OllamaChat,
-    OllamaGenerate,
-    OllamaEmbed,
-    Tgi,
-    SglangNative,
-    LlamacppNative,
+use crate::vocabulary::closed::closed;
+
+closed! {
+    /// A wire format. It belongs to a path, not to an engine: one engine speaks several.
+    Dialect {
+        OpenAiChat = "openai.chat",
+        OpenAiCompletions = "openai.completions",
+        OpenAiResponses = "openai.responses",
+        OpenAiEmbeddings = "openai.embeddings",
+        AnthropicMessages = "anthropic.messages",
+        OllamaChat = "ollama.chat",
+        OllamaGenerate = "ollama.generate",
+        OllamaEmbed = "ollama.embed",
+        Tgi = "tgi",
+        SglangNative = "sglang.native",
+        LlamacppNative = "llamacpp.native",
+    }
 }
 
 /// Whose form an error takes.
@@ -43,23 +46,6 @@ impl Dialect {
             Self::OllamaChat | Self::OllamaGenerate | Self::OllamaEmbed => ApiFamily::Ollama,
             Self::Tgi => ApiFamily::Tgi,
             _ => ApiFamily::OpenAi,
-        }
-    }
-
-    /// Our word for it, in logs and journals.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::OpenAiChat => "openai.chat",
-            Self::OpenAiCompletions => "openai.completions",
-            Self::OpenAiResponses => "openai.responses",
-            Self::OpenAiEmbeddings => "openai.embeddings",
-            Self::AnthropicMessages => "anthropic.messages",
-            Self::OllamaChat => "ollama.chat",
-            Self::OllamaGenerate => "ollama.generate",
-            Self::OllamaEmbed => "ollama.embed",
-            Self::Tgi => "tgi",
-            Self::SglangNative => "sglang.native",
-            Self::LlamacppNative => "llamacpp.native",
         }
     }
 }

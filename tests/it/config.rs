@@ -232,7 +232,7 @@ fn settings_that_contradict_are_faults() {
         ),
         ("limits: {max_body: 3GiB}\n", "weir.yaml:3:20: limits.max_body: larger than `body_memory`"),
         ("workers: 0\n", "weir.yaml:3:10: workers: 0 workers"),
-        ("metrics: {disable: [vllm_x]}\n", "weir.yaml:3:21: metrics.disable[0]: `vllm_x` is not a family of ours"),
+        ("metrics: {disable: [vllm_x]}\n", "weir.yaml:3:21: metrics.disable[0]: `vllm_x` is not a family of weir"),
         ("metrics: {buckets: {ttft: [1, 0.5]}}\n", "weir.yaml:3:27: metrics.buckets.ttft: expected 1 to 64 numbers"),
         ("drain: {timeout: 0s}\n", "weir.yaml:3:18: drain.timeout: a span of zero"),
         ("version: 2\n", "weir.yaml:3:10: version: version 2 is not known"),
@@ -279,7 +279,7 @@ fn what_is_known_of_an_engine_is_read_and_its_faults_are_told() {
     for (said, begin) in said.iter().zip([
         "weir.yaml:3:13: backends[0].engine: `custom` needs `engine_metrics:",
         "weir.yaml:4:18: backends[0].metrics_url: `https://a`: TLS",
-        "weir.yaml:5:19: backends[0].max_num_seqs: an engine with a limit of 0 serves nobody",
+        "weir.yaml:5:19: backends[0].max_num_seqs: an engine with a limit of 0 serves no request",
         "weir.yaml:6:31: backends[1].engine: unknown value `vlm`, did you mean `vllm`?",
         "weir.yaml:6:62: backends[1].engine_metrics.running: `a b` names no series",
     ]) {

@@ -14,8 +14,8 @@ use super::source::{self, File};
 
 /// The widest row of a table, in characters.
 const ROW: usize = 160;
-/// Pages whose tables are made from the metrics' registry and from the configuration's schema: a row holds what those say in a sentence.
-const MADE: &[&str] = &["docs/operate/metrics.md", "docs/use/configuration.md"];
+/// Pages whose tables are made from the registry of the metrics: a row holds what it says in a sentence.
+const MADE: &[&str] = &["docs/operate/metrics.md"];
 /// Folders by which the mention of a file is known, in prose and in comments.
 const FOLDERS: &[&str] = &["docs/", "src/", "tests/", "config/", "deploy/", "dashboards/", "benches/"];
 

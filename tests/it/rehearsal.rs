@@ -62,7 +62,7 @@ fn the_sweep_that_weir_starts_from_is_reproduced() {
     play(&["sweep10", "sweep20", "sweep30", "sweep40", "sweep60"], &[], None);
 }
 
-/// A5: a scenario about holding the load must fail where nobody holds it.
+/// A5: a scenario about holding the load must fail where it is not held.
 #[test]
 fn twice_the_capacity_without_a_gate_serves_few_in_time() {
     play(&["step2x"], &["seed"], Some(&[1]));
@@ -82,7 +82,7 @@ fn a_flash_crowd_and_a_cold_start_find_the_gate_ready() {
 
 /// A6, A7: a gate that has nothing to do does nothing.
 #[test]
-fn at_half_the_capacity_nobody_notices_the_gate() {
+fn at_half_the_capacity_the_gate_has_no_effect() {
     play(&["hold_steady05"], &["slots16", "prefill"], Some(&[1]));
 }
 
@@ -94,7 +94,7 @@ fn an_engine_that_preempts_needs_the_cap() {
 
 /// A22.
 #[test]
-fn refused_clients_that_come_back_are_served_and_do_no_harm() {
+fn refused_clients_that_retry_are_served_and_do_no_harm() {
     play(&["hold_retry", "hold_retry_now"], &["slots16"], Some(&[1]));
 }
 

@@ -82,7 +82,10 @@ const WORDS: &[Word] = &[
 ];
 
 /// Where a word of the table is right: path, word, reason.
-const RIGHT_WORDS: &[(&str, &str, &str)] = &[];
+const RIGHT_WORDS: &[(&str, &str, &str)] = &[
+    ("src/load/workload.rs", "him", "one of the short words that prompts are made of"),
+    ("src/load/workload.rs", "his", "one of the short words that prompts are made of"),
+];
 
 /// Functions over [`FUNCTION_LINES`]: path, name, reason. A comment `// Long: reason` above the function does as well.
 const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[];

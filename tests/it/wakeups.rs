@@ -1,26 +1,38 @@
-//! No wake-up of a waiting request is lost, in any order in which its task, the one that makes room and those that leave can run.
+//! No wake-up of a waiting request is lost, in any order in which its task, the task that makes room and those that leave can run.
 //!
-//! The pool's own files, compiled once more with the locks of a model checker, which tries every interleaving up to a number of
-//! preemptions. A lost wake-up is a task that sleeps for ever, and the checker reports that as a deadlock.
+//! These tests compile the pool's own files with the locks of a model checker, which tries every interleaving up to a bound on
+//! preemptions. After a lost wake-up a task sleeps for ever, and the checker reports that as a deadlock.
 
-#![allow(dead_code, unused_imports, reason = "the files are whole, and used in part")]
+#![allow(dead_code, unused_imports, reason = "each file is compiled whole and used in part")]
 
 use std::future::poll_fn;
 use std::time::Duration;
 
-use backends::{Acquire, Pool, Refused};
+use acquire::Acquire;
+use backends::Pool;
 use loom::future::block_on;
 use loom::thread;
 use parts::{AdmissionRequest, Arc, BackendId, BalancePolicy, Limits, Mode, Settings, Timestamp};
 use permit::Permit;
-use waiter::QueueWait;
+use queue_wait::QueueWait;
+use refused::Refused;
 
+#[path = "../../src/admission/pool/acquire.rs"]
+mod acquire;
 #[path = "../../src/admission/pool/backend_state.rs"]
 mod backend_state;
 #[path = "../../src/admission/pool/backends.rs"]
 mod backends;
+#[path = "../../src/admission/pool/candidates.rs"]
+mod candidates;
 #[path = "../../src/admission/pool/permit.rs"]
 mod permit;
+#[path = "../../src/admission/pool/pool_state.rs"]
+mod pool_state;
+#[path = "../../src/admission/pool/queue_wait.rs"]
+mod queue_wait;
+#[path = "../../src/admission/pool/refused.rs"]
+mod refused;
 #[path = "../../src/admission/pool/slow_start.rs"]
 mod slow_start;
 #[path = "../../src/admission/pool/waiter.rs"]
@@ -63,7 +75,7 @@ fn arrive(pool: &Arc<Pool>) -> Acquire {
     pool.arrive(AdmissionRequest::new(NOW, 10.0), None, NOW)
 }
 
-fn go(pool: &Arc<Pool>) -> Permit {
+fn granted(pool: &Arc<Pool>) -> Permit {
     match arrive(pool) {
         Acquire::Granted(permit) => permit,
         _ => unreachable!("there is room"),
@@ -77,17 +89,17 @@ fn wait(pool: &Arc<Pool>) -> QueueWait {
     }
 }
 
-/// As an exchange does it: sleeps until it is called.
-fn turn(mut waiting: QueueWait) -> Result<Permit, Refused> {
+/// As an exchange does it: sleeps until there is a verdict.
+fn verdict(mut waiting: QueueWait) -> Result<Permit, Refused> {
     block_on(poll_fn(move |cx| waiting.poll(cx)))
 }
 
 #[test]
-fn two_who_wait_are_both_called_when_the_place_comes_back() {
+fn two_waiting_requests_are_both_dispatched_by_one_slot() {
     check(|| {
         let pool = pool(1, 1);
-        let held = go(&pool);
-        let waiters = [wait(&pool), wait(&pool)].map(|waiting| thread::spawn(move || drop(turn(waiting).unwrap())));
+        let held = granted(&pool);
+        let waiters = [wait(&pool), wait(&pool)].map(|waiting| thread::spawn(move || drop(verdict(waiting).unwrap())));
         drop(held);
         waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
         assert_eq!((pool.load(A), pool.gauges(A).queued), (0, 0));
@@ -95,13 +107,13 @@ fn two_who_wait_are_both_called_when_the_place_comes_back() {
 }
 
 #[test]
-fn one_who_leaves_at_the_moment_of_his_call_passes_it_on() {
+fn a_request_that_leaves_while_dispatched_passes_the_slot_on() {
     check(|| {
         let pool = pool(1, 1);
-        let held = go(&pool);
+        let held = granted(&pool);
         let (leaves, stays) = (wait(&pool), wait(&pool));
         let leaver = thread::spawn(move || drop(leaves));
-        let waiter = thread::spawn(move || drop(turn(stays).unwrap()));
+        let waiter = thread::spawn(move || drop(verdict(stays).unwrap()));
         drop(held);
         leaver.join().unwrap();
         waiter.join().unwrap();
@@ -110,13 +122,13 @@ fn one_who_leaves_at_the_moment_of_his_call_passes_it_on() {
 }
 
 #[test]
-fn a_timeout_at_the_moment_of_a_grant_is_one_of_both() {
+fn a_timeout_at_the_moment_of_a_grant_has_one_verdict() {
     check(|| {
         let pool = pool(1, 1);
-        let held = go(&pool);
+        let held = granted(&pool);
         let (expires, stays) = (wait(&pool), wait(&pool));
         let expiring = thread::spawn(move || drop(expires.expire(NOW)));
-        let waiter = thread::spawn(move || drop(turn(stays).unwrap()));
+        let waiter = thread::spawn(move || drop(verdict(stays).unwrap()));
         drop(held);
         expiring.join().unwrap();
         waiter.join().unwrap();
@@ -125,15 +137,15 @@ fn a_timeout_at_the_moment_of_a_grant_is_one_of_both() {
 }
 
 #[test]
-fn more_room_calls_who_arrives_at_that_moment() {
+fn more_room_dispatches_a_request_that_arrives_just_then() {
     check(|| {
         let pool = pool(1, 1);
-        let held = go(&pool);
-        let here = pool.clone();
-        let arriving = thread::spawn(move || match arrive(&here) {
+        let held = granted(&pool);
+        let shared = pool.clone();
+        let arriving = thread::spawn(move || match arrive(&shared) {
             Acquire::Granted(permit) => drop(permit),
-            Acquire::Queued(waiting) => drop(turn(waiting).unwrap()),
-            Acquire::Refused(..) => unreachable!("it may wait for half a minute"),
+            Acquire::Queued(waiting) => drop(verdict(waiting).unwrap()),
+            Acquire::Refused(..) => unreachable!("it may wait for 30 s"),
         });
         publish(&pool, A, 2);
         arriving.join().unwrap();
@@ -143,14 +155,14 @@ fn more_room_calls_who_arrives_at_that_moment() {
 }
 
 #[test]
-fn one_whose_backend_dies_is_called_by_the_other() {
+fn a_request_whose_backend_dies_is_dispatched_by_the_other() {
     check(|| {
         let pool = pool(2, 1);
-        let held = [go(&pool), go(&pool)];
+        let held = [granted(&pool), granted(&pool)];
         let waiting = wait(&pool);
-        let waiter = thread::spawn(move || drop(turn(waiting).unwrap()));
-        let here = pool.clone();
-        let death = thread::spawn(move || here.set_up(A, false, NOW));
+        let waiter = thread::spawn(move || drop(verdict(waiting).unwrap()));
+        let shared = pool.clone();
+        let death = thread::spawn(move || shared.set_up(A, false, NOW));
         drop(held);
         death.join().unwrap();
         waiter.join().unwrap();

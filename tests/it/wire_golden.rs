@@ -124,6 +124,14 @@ fn every_recorded_answer_reads_as_it_was_written_down() {
     }
 }
 
+/// The answers of Ollama's `/api/embed` have no event and no token: there is nothing to read in them.
+#[test]
+fn every_dialect_has_an_answer_in_the_table() {
+    let known: Vec<Dialect> = STREAMS.iter().map(|golden| dialect(golden.file)).collect();
+    let without = Dialect::ALL.into_iter().filter(|own| *own != Dialect::OllamaEmbed && !known.contains(own));
+    assert_eq!(without.collect::<Vec<_>>(), [], "each needs a file in tests/data/sse and a row here");
+}
+
 #[test]
 fn every_edge_case_reads_as_it_was_written_down() {
     for folder in folders("corpora/own/sse", "corpora/own/sse") {

@@ -1,4 +1,4 @@
-//! Which rule makes the limits. One is weir's own; the others are there for comparison, and for the cautious.
+//! Which policy makes the limits: weir's own, a fixed number, or a published limiter for comparison.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ pub enum ControlPolicy {
     /// A window of requests without a first token, and a cap of tokens in flight.
     #[default]
     FirstTokenWindow,
-    /// So many requests in flight.
+    /// A fixed number of requests in flight.
     Static(u32),
     /// Additive increase, multiplicative decrease of the requests in flight, by the time to first token.
     Aimd,
@@ -19,12 +19,12 @@ pub enum ControlPolicy {
     Vegas,
     /// Envoy's adaptive concurrency, by the time to first token.
     EnvoyGradient,
-    /// No limit: what the queue alone makes of it.
+    /// No limit.
     None,
 }
 
 impl ControlPolicy {
-    /// Its name in the configuration.
+    /// Its word in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::FirstTokenWindow => "first_token_window",

@@ -1,15 +1,15 @@
-//! The KV cap: how many tokens of context may be in flight, where the engine throws streams out of its memory.
+//! The KV cap: how many tokens of context may be in flight at an engine that preempts streams for lack of memory.
 //!
-//! A stream that was preempted is computed again, and that time is lost. So the cap is set where loss is seen, below the context
-//! of that moment, and lifted again slowly while it binds and nothing is lost. In tokens and not in requests, for it is tokens
-//! that fill memory. Without loss there is no cap.
+//! A preempted stream is computed again, and that time is lost. So the cap is set when loss is observed, below the context of that
+//! moment, and rises slowly while it binds without loss. It counts tokens, because tokens fill the memory. Without loss there is
+//! no cap.
 
-use crate::admission::GateStats;
+use crate::admission::gate_stats::GateStats;
 use crate::vocabulary::signals::Signals;
 
 /// The cap; moves only with evidence.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::admission) struct KvCap {
+pub(super) struct KvCap {
     cap: Option<f64>,
     /// Seconds before which it does not move again.
     wait_until: f64,
@@ -27,7 +27,7 @@ impl KvCap {
 
     /// A tick, at `now` in seconds.
     pub fn on_tick(&mut self, signals: &Signals, gate_stats: &GateStats, now: f64) {
-        // What is in flight now is gone after about so long, and only then a change has had its effect.
+        // The requests in flight now end after about this many seconds; only then a change has had its effect.
         let residence = (f64::from(gate_stats.in_flight) / signals.start_rate.max(SLOWEST)).clamp(1.0, 60.0);
         if signals.wasted > LOSS && signals.wasted_lately > LOSS && may_be_full(signals, gate_stats) {
             let obeyed = self.cap.is_none_or(|cap| gate_stats.context <= OBEYED * cap);
@@ -37,7 +37,7 @@ impl KvCap {
         } else if let Some(cap) =
             self.cap.as_mut().filter(|_| signals.wasted < CALM && now > self.wait_until && gate_stats.memory_bound)
         {
-            // Memory does not grow: near the context that overflowed the last step is small.
+            // Memory does not grow: near the context that overflowed, steps are small.
             let near = *cap > NEAR * self.overflowed;
             *cap *= 1.0 + if near { NEAR_GROWTH } else { self.growth };
             self.growth = (1.4 * self.growth).min(FAST_GROWTH);
@@ -54,8 +54,8 @@ impl KvCap {
         }
         let cap = (CUT * self.cap.unwrap_or(f64::INFINITY).min(context)).max(SMALLEST);
         self.growth = SLOW_GROWTH;
-        if cap < DISBELIEVED * self.began {
-            // Memory that overflows is relieved long before: something else looks like preemption.
+        if cap < USELESS * self.began {
+            // A full memory would have been relieved long before: the loss has another cause.
             (self.cap, self.wait_until) = (None, now + DOUBT);
             return;
         }
@@ -63,38 +63,38 @@ impl KvCap {
         self.wait_until = now + (residence / 8.0).max(1.0);
     }
 
-    /// Tokens; `None` without one.
+    /// Tokens of context allowed in flight.
     pub fn tokens(&self) -> Option<f64> {
         self.cap
     }
 }
 
-/// Whether what is in flight can have filled the engine's memory.
+/// Whether the requests in flight can have filled the engine's memory.
 fn may_be_full(signals: &Signals, gate_stats: &GateStats) -> bool {
     signals.kv_tokens.is_none_or(|tokens| gate_stats.context >= LEAST_FULL * tokens)
 }
 
-/// Part of its memory below which no engine preempts; prompts are only guessed, and may be twice as long as their bytes say.
+/// Share of its memory below which no engine preempts; prompt lengths are estimates, and may be twice what the bytes suggest.
 const LEAST_FULL: f64 = 0.25;
-/// Share of the time lost to recomputation that is too much, and that is none.
+/// Shares of the time lost to recomputation: above the first there is loss, below the second there is none.
 const LOSS: f64 = 0.05;
 const CALM: f64 = 0.025;
-/// A context within this of the cap obeys it: more is still above it from before.
+/// A context within this factor of the cap counts as capped: a larger one dates from before the last cut.
 const OBEYED: f64 = 1.02;
-/// What is left of the context at a cut.
+/// Share of the context that remains allowed after a cut.
 const CUT: f64 = 0.95;
-/// Share of the context that overflowed from which on the cap grows by little.
+/// Share of the context that overflowed above which the cap grows in small steps.
 const NEAR: f64 = 0.9;
 const NEAR_GROWTH: f64 = 0.01;
-/// Share of the context at first below which a cap is of no use, and seconds for which none is tried then.
-const DISBELIEVED: f64 = 0.4;
+/// Share of the first context below which a cap has proved useless, and the seconds for which none is set then.
+const USELESS: f64 = 0.4;
 const DOUBT: f64 = 60.0;
-/// Tokens; below it no request would fit.
+/// Tokens; below that no request would fit.
 const SMALLEST: f64 = 64.0;
-/// By how much it grows at first, and at most.
+/// Growth per step, at first and at most.
 const SLOW_GROWTH: f64 = 0.02;
 const FAST_GROWTH: f64 = 0.1;
-/// Starts per second that are assumed of any engine.
+/// Starts per second: the least assumed of any engine.
 const SLOWEST: f64 = 0.2;
 
 #[cfg(test)]
@@ -105,7 +105,7 @@ mod tests {
         Signals { wasted, wasted_lately: wasted, start_rate: 10.0, ..Signals::UNKNOWN }
     }
 
-    /// Twenty in flight at ten starts per second: gone after two seconds.
+    /// Twenty requests in flight at ten starts per second: they end after 2 s.
     fn tick(cap: &mut KvCap, wasted: f64, context: f64, memory_bound: bool, now: f64) -> Option<f64> {
         cap.on_tick(&losing(wasted), &GateStats { context, memory_bound, in_flight: 20, ..GateStats::default() }, now);
         cap.tokens()
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn loss_sets_it_below_the_context_and_only_once_in_a_while() {
+    fn loss_sets_it_below_the_context_and_not_at_every_tick() {
         let mut cap = KvCap::new();
         assert_eq!(tick(&mut cap, 0.2, 1000.0, false, 1.0), Some(950.0));
         assert_eq!(tick(&mut cap, 0.2, 940.0, false, 1.5), Some(950.0), "it has had no effect yet");
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cap_that_binds_without_loss_is_lifted_and_one_that_does_not_bind_stays() {
+    fn a_cap_without_loss_rises_only_while_it_binds() {
         let mut cap = KvCap::new();
         tick(&mut cap, 0.2, 1000.0, false, 1.0);
         assert_eq!(tick(&mut cap, 0.2, 600.0, false, 5.0), Some(570.0));
@@ -138,14 +138,14 @@ mod tests {
     }
 
     #[test]
-    fn near_the_context_that_overflowed_it_grows_by_little() {
+    fn near_the_context_that_overflowed_it_grows_in_small_steps() {
         let mut cap = KvCap::new();
         tick(&mut cap, 0.2, 1000.0, false, 1.0);
         assert_eq!(tick(&mut cap, 0.0, 900.0, true, 11.0), Some(959.5));
     }
 
     #[test]
-    fn a_memory_that_is_far_from_full_is_not_capped_and_one_near_it_is() {
+    fn only_a_memory_that_may_be_full_is_capped() {
         for (kv_tokens, capped) in [(400_000.0, None), (25_000.0, Some(18_050.0))] {
             let mut cap = KvCap::new();
             let signals = Signals { kv_tokens: Some(kv_tokens), ..losing(0.2) };
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn loss_that_is_over_cuts_nothing_more() {
+    fn loss_that_ended_cuts_no_further() {
         let mut cap = KvCap::new();
         tick(&mut cap, 0.2, 1000.0, false, 1.0);
         let signals = Signals { wasted: 0.2, wasted_lately: 0.01, start_rate: 10.0, ..Signals::UNKNOWN };

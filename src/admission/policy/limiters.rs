@@ -1,23 +1,23 @@
-//! The published limiters of requests in flight, with their published parameters. They see the time from dispatch to first token:
-//! whole answers differ a hundredfold in length, and all of them fail by that.
+//! Published concurrency limiters with their published parameters, for comparison. Their latency is the time from dispatch to first
+//! token: whole answers differ a hundredfold in length, and with those all of the limiters fail.
 //!
 //! Sources: Netflix concurrency-limits (`VegasLimit`, `Gradient2Limit`), Envoy's `adaptive_concurrency` filter, and additive increase
 //! with multiplicative decrease as in Netflix's `AIMDLimit` (back off at half the objective).
 //!
-//! Absent: whatever a queue or a deadline does; that is admission's, with every policy.
+//! Absent: queue and deadlines, which are the same with every policy.
 
 use std::collections::HashMap;
 
 use super::control_policy::ControlPolicy;
 use crate::measure::{RequestKey, Sample, What};
 
-/// A limiter, and what it needs to hear of single requests.
+/// A limiter, and the requests whose latency it measures.
 #[derive(Debug)]
-pub(in crate::admission) struct ConcurrencyLimiter {
+pub(super) struct ConcurrencyLimiter {
     rule: LimiterRule,
     limit: f64,
     slo: f64,
-    /// When those without a first token were dispatched.
+    /// Requests without a first token: seconds at which they were dispatched.
     pending: HashMap<RequestKey, f64>,
     in_flight: HashMap<RequestKey, ()>,
 }
@@ -25,8 +25,8 @@ pub(in crate::admission) struct ConcurrencyLimiter {
 #[derive(Debug)]
 enum LimiterRule {
     Static,
-    Aimd { calm_until: f64 },
-    Vegas { free: f64, samples: u32, dice: Dice, jitter: f64 },
+    Aimd { no_cut_until: f64 },
+    Vegas { unloaded: f64, samples: u32, rng: Lcg, jitter: f64 },
     Gradient2 { long: f64, windows: u32, window: SampleWindow, since: f64 },
     Envoy(Envoy),
 }
@@ -41,7 +41,7 @@ struct SampleWindow {
 /// Envoy measures the smallest latency by itself, at a concurrency of 3.
 #[derive(Debug, Default)]
 struct Envoy {
-    free: Option<f64>,
+    unloaded: Option<f64>,
     samples: Vec<f64>,
     /// The limit before the measurement.
     saved: f64,
@@ -56,9 +56,9 @@ impl ConcurrencyLimiter {
         let (rule, limit) = match policy {
             ControlPolicy::FirstTokenWindow | ControlPolicy::None => return None,
             ControlPolicy::Static(limit) => (LimiterRule::Static, f64::from(limit)),
-            ControlPolicy::Aimd => (LimiterRule::Aimd { calm_until: 0.0 }, INITIAL),
+            ControlPolicy::Aimd => (LimiterRule::Aimd { no_cut_until: 0.0 }, INITIAL),
             ControlPolicy::Vegas => {
-                (LimiterRule::Vegas { free: 0.0, samples: 0, dice: Dice(12_345), jitter: 0.75 }, INITIAL)
+                (LimiterRule::Vegas { unloaded: 0.0, samples: 0, rng: Lcg(12_345), jitter: 0.75 }, INITIAL)
             }
             ControlPolicy::Gradient2 => {
                 (LimiterRule::Gradient2 { long: 0.0, windows: 0, window: SampleWindow::default(), since: 0.0 }, INITIAL)
@@ -70,14 +70,13 @@ impl ConcurrencyLimiter {
         Some(Self { rule, limit, slo, pending: HashMap::new(), in_flight: HashMap::new() })
     }
 
-    /// Something happened to a request.
     pub fn on_sample(&mut self, sample: &Sample) {
         if matches!(self.rule, LimiterRule::Static) {
             return;
         }
         let now = sample.at.as_secs_f64();
         match sample.what {
-            What::Admitted if self.in_flight.len() < MOST_FOLLOWED => {
+            What::Admitted if self.in_flight.len() < MAX_FOLLOWED => {
                 self.pending.insert(sample.request, now);
                 self.in_flight.insert(sample.request, ());
             }
@@ -95,7 +94,7 @@ impl ConcurrencyLimiter {
         }
     }
 
-    /// Most requests in flight.
+    /// Requests allowed in flight.
     pub fn concurrency(&self) -> u32 {
         self.limit.floor().max(1.0) as u32
     }
@@ -104,25 +103,25 @@ impl ConcurrencyLimiter {
         let Self { rule, limit, slo, .. } = self;
         match rule {
             LimiterRule::Static => {}
-            LimiterRule::Aimd { calm_until } => {
+            LimiterRule::Aimd { no_cut_until } => {
                 if latency > 0.5 * *slo {
-                    if now > *calm_until {
+                    if now > *no_cut_until {
                         *limit = (0.9 * *limit).max(1.0);
-                        *calm_until = now + 1.0;
+                        *no_cut_until = now + 1.0;
                     }
                 } else if 2.0 * in_flight >= *limit {
                     *limit = (*limit + 1.0).min(LARGEST);
                 }
             }
-            LimiterRule::Vegas { free, samples, dice, jitter } => {
+            LimiterRule::Vegas { unloaded, samples, rng, jitter } => {
                 *samples += 1;
                 if f64::from(*samples) >= *jitter * 30.0 * *limit {
-                    // Time to look for the load-free latency again.
-                    (*samples, *free, *jitter) = (0, latency, 0.5 + 0.5 * dice.throw());
-                } else if *free == 0.0 || latency < *free {
-                    *free = latency;
+                    // Time to probe for the unloaded latency again.
+                    (*samples, *unloaded, *jitter) = (0, latency, 0.5 + 0.5 * rng.next_unit());
+                } else if *unloaded == 0.0 || latency < *unloaded {
+                    *unloaded = latency;
                 } else if 2.0 * in_flight >= *limit {
-                    *limit = vegas(*limit, *free, latency);
+                    *limit = vegas(*limit, *unloaded, latency);
                 }
             }
             LimiterRule::Gradient2 { long, windows, window, since } => {
@@ -148,10 +147,10 @@ impl ConcurrencyLimiter {
     }
 }
 
-/// One step of Vegas: the queue it believes in against 3 and 6 times the logarithm of the limit.
-fn vegas(limit: f64, free: f64, latency: f64) -> f64 {
+/// One step of Vegas: its estimate of the queue, against 1, 3 and 6 times the logarithm of the limit.
+fn vegas(limit: f64, unloaded: f64, latency: f64) -> f64 {
     let step = limit.max(1.0).log10().floor().max(1.0);
-    let queue = (limit * (1.0 - free / latency)).ceil();
+    let queue = (limit * (1.0 - unloaded / latency)).ceil();
     let next = match queue {
         queue if queue <= step => limit + 6.0 * step,
         queue if queue < 3.0 * step => limit + step,
@@ -164,18 +163,18 @@ fn vegas(limit: f64, free: f64, latency: f64) -> f64 {
 impl Envoy {
     fn on_latency(&mut self, latency: f64, limit: f64, now: f64) -> f64 {
         self.samples.push(latency);
-        let Some(free) = self.free else {
+        let Some(unloaded) = self.unloaded else {
             if self.samples.len() < ENVOY_SAMPLES {
                 return limit;
             }
-            self.free = Some(self.take_median());
+            self.unloaded = Some(self.take_median());
             (self.measured, self.updated) = (now, now);
             return self.saved;
         };
         let mut next = limit;
         if now - self.updated >= ENVOY_WINDOW {
             self.updated = now;
-            let gradient = (ENVOY_BUFFER * free / self.take_median()).clamp(0.5, 2.0);
+            let gradient = (ENVOY_BUFFER * unloaded / self.take_median()).clamp(0.5, 2.0);
             next = (gradient * limit + (gradient * limit).sqrt()).clamp(ENVOY_LEAST, LARGEST);
             self.at_least = if next <= ENVOY_LEAST { self.at_least + 1 } else { 0 };
         }
@@ -194,22 +193,23 @@ impl Envoy {
     }
 }
 
-/// Vegas spreads its probes so that clients do not probe together. Equal runs must stay equal, so the dice are its own.
+/// A linear congruential generator. Vegas spreads its probes so that clients do not probe together; a generator of its own keeps
+/// equal runs equal.
 #[derive(Clone, Copy, Debug)]
-struct Dice(u64);
+struct Lcg(u64);
 
-impl Dice {
-    fn throw(&mut self) -> f64 {
+impl Lcg {
+    fn next_unit(&mut self) -> f64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as f64 / (1_u64 << 31) as f64
     }
 }
 
-/// Where the limiters begin, and where they end.
+/// First and largest limit of the limiters.
 const INITIAL: f64 = 20.0;
 const LARGEST: f64 = 1_000.0;
-/// Bounds what a leak of samples could hold.
-const MOST_FOLLOWED: usize = 65_536;
+/// Bounds the memory of requests whose end was lost.
+const MAX_FOLLOWED: usize = 65_536;
 /// Envoy's documented defaults: concurrency and requests of the measurement, its interval, the window, the buffer.
 const ENVOY_LEAST: f64 = 3.0;
 const ENVOY_SAMPLES: usize = 50;
@@ -222,26 +222,26 @@ mod tests {
     use super::*;
     use crate::vocabulary::time::Timestamp;
 
-    /// An engine that takes `free` seconds up to `knee` in flight and longer in proportion beyond: where the limit ends up.
-    fn settled(policy: ControlPolicy, knee: f64, free: f64) -> f64 {
-        let mut rival = ConcurrencyLimiter::new(policy, 1.0).unwrap();
+    /// The final limit at an engine that takes `unloaded` seconds up to `knee` in flight, and proportionally longer beyond.
+    fn settled(policy: ControlPolicy, knee: f64, unloaded: f64) -> f64 {
+        let mut limiter = ConcurrencyLimiter::new(policy, 1.0).unwrap();
         let mut now = 0.0;
         for _ in 0..20_000 {
-            let in_flight = rival.limit;
-            now += free / in_flight;
-            rival.on_latency(free * (in_flight / knee).max(1.0), in_flight, now);
+            let in_flight = limiter.limit;
+            now += unloaded / in_flight;
+            limiter.on_latency(unloaded * (in_flight / knee).max(1.0), in_flight, now);
         }
-        rival.limit
+        limiter.limit
     }
 
     #[test]
-    fn aimd_stays_about_where_half_the_objective_is_reached() {
+    fn aimd_settles_where_half_the_objective_is_reached() {
         let limit = settled(ControlPolicy::Aimd, 40.0, 0.1);
         assert!((150.0..=201.0).contains(&limit), "0.5 s is five knees: {limit}");
     }
 
     #[test]
-    fn vegas_and_the_gradients_leave_the_start_and_stay_within_their_bounds() {
+    fn vegas_and_the_gradients_move_and_stay_in_their_bounds() {
         for policy in [ControlPolicy::Vegas, ControlPolicy::Gradient2, ControlPolicy::EnvoyGradient] {
             let limit = settled(policy, 40.0, 0.1);
             assert!(limit != INITIAL && (1.0..=LARGEST).contains(&limit), "{policy:?}: {limit}");
@@ -249,24 +249,24 @@ mod tests {
     }
 
     #[test]
-    fn a_static_limit_is_what_it_was_told() {
+    fn a_static_limit_is_its_configured_number() {
         assert_eq!(settled(ControlPolicy::Static(33), 40.0, 0.1), 33.0);
         assert!(ConcurrencyLimiter::new(ControlPolicy::FirstTokenWindow, 1.0).is_none());
     }
 
     #[test]
     fn requests_are_followed_from_dispatch_to_first_token() {
-        let mut rival = ConcurrencyLimiter::new(ControlPolicy::Aimd, 1.0).unwrap();
-        let mut tell = |seconds: f64, request, what| {
+        let mut limiter = ConcurrencyLimiter::new(ControlPolicy::Aimd, 1.0).unwrap();
+        let mut sample = |seconds: f64, request, what| {
             let at = Timestamp::from_nanos((seconds * 1e9) as u64);
-            rival.on_sample(&Sample { at, request: RequestKey(request), what });
-            rival.limit
+            limiter.on_sample(&Sample { at, request: RequestKey(request), what });
+            limiter.limit
         };
-        (0..20).for_each(|n| assert_eq!(tell(1.0, n, What::Admitted), INITIAL));
+        (0..20).for_each(|n| assert_eq!(sample(1.0, n, What::Admitted), INITIAL));
         let emission = What::Emission { tokens: 1, limited: false };
-        assert_eq!(tell(1.2, 0, emission), 21.0);
-        assert_eq!(tell(1.3, 0, emission), 21.0, "only the first counts");
-        assert!((tell(1.9, 1, emission) - 18.9).abs() < 1e-9, "late");
-        assert!((tell(1.95, 2, emission) - 18.9).abs() < 1e-9, "one cut a second");
+        assert_eq!(sample(1.2, 0, emission), 21.0);
+        assert_eq!(sample(1.3, 0, emission), 21.0, "only the first counts");
+        assert!((sample(1.9, 1, emission) - 18.9).abs() < 1e-9, "late");
+        assert!((sample(1.95, 2, emission) - 18.9).abs() < 1e-9, "one cut a second");
     }
 }

@@ -1,121 +1,120 @@
-//! A place at a backend, held until the last byte of the answer.
+//! The guard that holds a slot at a backend until the last byte of the answer.
 
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::backends::Pool;
 use super::parts::{Arc, BackendId, Slot, Timestamp};
 
-/// A place at a backend. Dropping it gives the place back, on every path.
+/// A slot at a backend. Dropping it releases the slot, on every path.
 #[derive(Debug)]
 pub struct Permit {
     pool: Arc<Pool>,
     backend: BackendId,
-    hold: Hold,
-    /// The queue waits for its first token.
+    held: Held,
+    /// Its first token has not been reported yet.
     pending: bool,
-    /// Its first token came, and it is read.
+    /// It is counted in `listening`.
     listens: bool,
     suspended: bool,
+    /// Its first token arrived.
     begun: bool,
-    /// Tokens that the queue has not been told of.
+    /// Tokens not yet reported to the queue.
     unreported: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Hold {
-    /// A place in the queue's count.
+enum Held {
     Slot(Slot),
-    /// Of a request that is not measured.
-    Passing,
-    /// Given back.
-    Nothing,
+    /// A request that is not measured; the queue does not count it.
+    Unmeasured,
+    Released,
 }
 
 impl Permit {
     pub(super) fn new(pool: Arc<Pool>, backend: BackendId, slot: Slot) -> Self {
-        Self::holding(pool, backend, Hold::Slot(slot))
+        Self::holding(pool, backend, Held::Slot(slot))
     }
 
-    /// For a request that goes past the lines.
-    pub(super) fn passing(pool: Arc<Pool>, backend: BackendId) -> Self {
-        pool.shared(backend).passing.fetch_add(1, Relaxed);
-        Self::holding(pool, backend, Hold::Passing)
+    /// For a request that bypasses the queues.
+    pub(super) fn unmeasured(pool: Arc<Pool>, backend: BackendId) -> Self {
+        pool.shared(backend).unmeasured.fetch_add(1, Relaxed);
+        Self::holding(pool, backend, Held::Unmeasured)
     }
 
-    fn holding(pool: Arc<Pool>, backend: BackendId, hold: Hold) -> Self {
-        Self { pool, backend, hold, pending: true, listens: false, suspended: false, begun: false, unreported: 0 }
+    fn holding(pool: Arc<Pool>, backend: BackendId, held: Held) -> Self {
+        Self { pool, backend, held, pending: true, listens: false, suspended: false, begun: false, unreported: 0 }
     }
 
-    /// Whose place it is.
+    /// The backend that serves the request.
     pub fn backend(&self) -> BackendId {
         self.backend
     }
 
-    /// The first token came: the place no longer counts as pending.
+    /// The first token arrived: the request is no longer pending.
     pub fn on_first_token(&mut self, now: Timestamp) {
-        self.no_longer_pending(now);
+        self.stop_pending(now);
         self.begun = true;
-        self.count_listening();
+        self.update_listening();
     }
 
     /// There will be no first token: the engine does not stream this answer.
     pub fn on_unstreamed(&mut self, now: Timestamp) {
-        self.no_longer_pending(now);
+        self.stop_pending(now);
     }
 
-    /// So many more tokens of the answer came. The queue learns of them in batches, as it counts a memory of many thousands.
+    /// `more` tokens of the answer arrived. They are reported in batches: the queue counts context in thousands of tokens.
     pub fn on_tokens(&mut self, more: u32) {
         self.unreported = self.unreported.saturating_add(more);
         if self.unreported >= BATCH
-            && let Hold::Slot(slot) = self.hold
+            && let Held::Slot(slot) = self.held
         {
             self.pool.on_tokens(self.backend, slot, std::mem::take(&mut self.unreported));
         }
     }
 
-    /// The backend itself refused the request, for want of room: others are held back for a while.
+    /// The backend itself refused the request for lack of capacity: its concurrency is limited for a while.
     pub fn on_refused(&mut self, now: Timestamp) {
         self.pool.on_refused(self.backend, now);
     }
 
-    /// The backend is not read because the client takes nothing.
+    /// The backend is not read because the client accepts no bytes.
     pub fn on_suspended(&mut self) {
         if !std::mem::replace(&mut self.suspended, true) {
-            self.count_listening();
+            self.update_listening();
         }
     }
 
     /// The backend is read again.
     pub fn on_resumed(&mut self) {
         if std::mem::take(&mut self.suspended) {
-            self.count_listening();
+            self.update_listening();
         }
     }
 
-    /// The request is over at `now`. Dropping does the same, without a time to tell.
+    /// The request ended at `now`. Dropping does the same, at the latest time the pool knows.
     pub fn end(mut self, now: Timestamp) {
-        self.give_back(Some(now));
+        self.release(Some(now));
     }
 
-    fn no_longer_pending(&mut self, now: Timestamp) {
+    fn stop_pending(&mut self, now: Timestamp) {
         if std::mem::take(&mut self.pending)
-            && let Hold::Slot(slot) = self.hold
+            && let Held::Slot(slot) = self.held
         {
             self.pool.on_first_token(self.backend, slot, now);
         }
     }
 
-    fn give_back(&mut self, now: Option<Timestamp>) {
+    fn release(&mut self, now: Option<Timestamp>) {
         self.suspended = true;
-        self.count_listening();
-        match std::mem::replace(&mut self.hold, Hold::Nothing) {
-            Hold::Slot(slot) => self.pool.on_end(self.backend, slot, std::mem::take(&mut self.unreported), now),
-            Hold::Passing => _ = self.pool.shared(self.backend).passing.fetch_sub(1, Relaxed),
-            Hold::Nothing => {}
+        self.update_listening();
+        match std::mem::replace(&mut self.held, Held::Released) {
+            Held::Slot(slot) => self.pool.on_end(self.backend, slot, std::mem::take(&mut self.unreported), now),
+            Held::Unmeasured => _ = self.pool.shared(self.backend).unmeasured.fetch_sub(1, Relaxed),
+            Held::Released => {}
         }
     }
 
-    fn count_listening(&mut self) {
+    fn update_listening(&mut self) {
         let listens = self.begun && !self.suspended;
         let count = &self.pool.shared(self.backend).listening;
         match (std::mem::replace(&mut self.listens, listens), listens) {
@@ -128,7 +127,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.give_back(None);
+        self.release(None);
     }
 }
 

@@ -1,4 +1,4 @@
-//! The pool's promises: where requests go, who is called, and that places come back.
+//! The pool's promises: which backend receives a request, which waiting request is dispatched, and that slots are released.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, Wake, Waker};
@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::backends::Acquire;
 use super::parts::*;
-use super::{Permit, Pool, QueueWait, Refused};
+use super::{Acquire, Permit, Pool, QueueWait, Refused};
 use crate::admission::{ShedReason, Signals};
 
 const A: BackendId = BackendId(0);
@@ -18,7 +17,7 @@ fn at(ms: u64) -> Timestamp {
     Timestamp::ZERO + Duration::from_millis(ms)
 }
 
-/// So many requests in flight, at an engine that starts a thousand a second.
+/// `concurrency` requests in flight, at an engine that starts 1,000 per second.
 fn limits(concurrency: u32) -> Limits {
     let signals = Signals { busy_start_rate: 1000.0, recent_ttft: 0.01, ..Signals::UNKNOWN };
     Limits { window: 1e9, concurrency: Some(concurrency), signals, ..Limits::new(Mode::Enforce) }
@@ -36,15 +35,15 @@ fn observing(policy: BalancePolicy, backends: usize) -> Arc<Pool> {
     Pool::new(policy, backends, Settings::default())
 }
 
-fn ask(now: Timestamp) -> AdmissionRequest {
+fn request(now: Timestamp) -> AdmissionRequest {
     AdmissionRequest { slo: Some(Duration::from_secs(1)), ..AdmissionRequest::new(now, 10.0) }
 }
 
 fn arrive(pool: &Arc<Pool>, ms: u64) -> Acquire {
-    pool.arrive(ask(at(ms)), None, at(ms))
+    pool.arrive(request(at(ms)), None, at(ms))
 }
 
-fn go(pool: &Arc<Pool>, ms: u64) -> Permit {
+fn acquire(pool: &Arc<Pool>, ms: u64) -> Permit {
     match arrive(pool, ms) {
         Acquire::Granted(permit) => permit,
         other => panic!("{other:?}"),
@@ -60,9 +59,9 @@ fn wait(pool: &Arc<Pool>, ms: u64) -> QueueWait {
 
 /// Counts how often it was woken.
 #[derive(Default)]
-struct Bell(AtomicUsize);
+struct WakeCount(AtomicUsize);
 
-impl Wake for Bell {
+impl Wake for WakeCount {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Relaxed);
     }
@@ -72,7 +71,7 @@ fn poll(waiting: &mut QueueWait) -> Poll<Result<Permit, Refused>> {
     waiting.poll(&mut Context::from_waker(Waker::noop()))
 }
 
-fn called(waiting: &mut QueueWait) -> Permit {
+fn dispatched(waiting: &mut QueueWait) -> Permit {
     match poll(waiting) {
         Poll::Ready(Ok(permit)) => permit,
         other => panic!("{other:?}"),
@@ -84,69 +83,69 @@ fn ids(permits: &[Permit]) -> Vec<u16> {
 }
 
 #[test]
-fn round_robin_takes_turns_whatever_is_in_flight() {
+fn round_robin_alternates_whatever_is_in_flight() {
     let pool = observing(BalancePolicy::RoundRobin, 3);
-    let permits: Vec<_> = (0..6).map(|_| go(&pool, 0)).collect();
+    let permits: Vec<_> = (0..6).map(|_| acquire(&pool, 0)).collect();
     assert_eq!(ids(&permits), [0, 1, 2, 0, 1, 2]);
 }
 
 #[test]
 fn least_in_flight_fills_the_emptiest() {
     let pool = observing(BalancePolicy::LeastInFlight, 2);
-    let mut permits: Vec<_> = (0..4).map(|_| go(&pool, 0)).collect();
+    let mut permits: Vec<_> = (0..4).map(|_| acquire(&pool, 0)).collect();
     permits.retain(|p| p.backend() == A);
-    assert_eq!(go(&pool, 0).backend(), B);
+    assert_eq!(acquire(&pool, 0).backend(), B);
 }
 
 #[test]
-fn while_observing_the_backend_with_fewer_requests_before_their_first_token_has_most_room() {
+fn in_mode_observe_fewer_pending_requests_are_most_room() {
     let pool = observing(BalancePolicy::MostRoom, 2);
-    let (mut a, _b) = (go(&pool, 0), go(&pool, 0));
-    let _more = go(&pool, 0);
+    let (mut a, _b) = (acquire(&pool, 0), acquire(&pool, 0));
+    let _more = acquire(&pool, 0);
     assert_eq!((pool.gauges(A).in_flight, pool.gauges(A).pending), (2, 2));
     a.on_first_token(at(1));
-    let _tie = go(&pool, 1);
+    let _tie = acquire(&pool, 1);
     assert_eq!(pool.gauges(B).in_flight, 2, "one pending each: the one with fewer in flight takes it");
 }
 
 #[test]
-fn a_saturated_backend_takes_none_while_another_has_room() {
+fn a_full_backend_takes_none_while_another_has_room() {
     let pool = pool(BalancePolicy::MostRoom, &[1, 3]);
-    let permits: Vec<_> = (0..4).map(|_| go(&pool, 0)).collect();
+    let permits: Vec<_> = (0..4).map(|_| acquire(&pool, 0)).collect();
     assert_eq!(permits.iter().filter(|p| p.backend() == A).count(), 1);
     assert!(matches!(arrive(&pool, 0), Acquire::Queued(_)));
 }
 
 #[test]
-fn round_robin_passes_over_who_is_full() {
+fn round_robin_skips_full_backends() {
     let pool = pool(BalancePolicy::RoundRobin, &[1, 3]);
-    let permits: Vec<_> = (0..4).map(|_| go(&pool, 0)).collect();
+    let permits: Vec<_> = (0..4).map(|_| acquire(&pool, 0)).collect();
     assert_eq!(ids(&permits), [0, 1, 1, 1]);
 }
 
 #[test]
-fn a_backend_that_is_down_is_never_picked_and_an_ejected_one_only_when_nobody_else_is_left() {
+fn a_down_backend_is_never_picked_an_ejected_one_only_last() {
     let pool = observing(BalancePolicy::MostRoom, 2);
     pool.set_ejected(A, true, at(0));
-    assert!((0..5).all(|_| go(&pool, 0).backend() == B));
+    assert!((0..5).all(|_| acquire(&pool, 0).backend() == B));
     pool.set_up(B, false, at(0));
-    assert_eq!(go(&pool, 0).backend(), A);
+    assert_eq!(acquire(&pool, 0).backend(), A);
     pool.set_up(A, false, at(0));
     assert!(matches!(arrive(&pool, 0), Acquire::Refused(_, Refused::NoBackend)));
     assert!(pool.pass(None).is_none());
 }
 
 #[test]
-fn the_backend_to_avoid_is_avoided_even_when_it_is_the_last_one() {
+fn the_backend_to_avoid_is_avoided_even_when_it_is_the_last() {
     let pool = observing(BalancePolicy::MostRoom, 1);
-    assert!(matches!(pool.arrive(ask(at(0)), Some(A), at(0)), Acquire::Refused(_, Refused::NoBackend)));
+    assert!(matches!(pool.arrive(request(at(0)), Some(A), at(0)), Acquire::Refused(_, Refused::NoBackend)));
     assert!(matches!(arrive(&pool, 0), Acquire::Granted(_)));
 }
 
 #[test]
-fn only_streams_past_their_first_token_that_are_read_listen() {
+fn only_streams_that_emit_and_are_read_are_listening() {
     let pool = observing(BalancePolicy::MostRoom, 1);
-    let (mut a, mut b, c) = (go(&pool, 0), go(&pool, 0), go(&pool, 0));
+    let (mut a, mut b, c) = (acquire(&pool, 0), acquire(&pool, 0), acquire(&pool, 0));
     assert_eq!(pool.listening(A), 0, "all of them wait for their first token");
     a.on_first_token(at(1));
     b.on_suspended();
@@ -163,9 +162,9 @@ fn only_streams_past_their_first_token_that_are_read_listen() {
 }
 
 #[test]
-fn dropping_a_permit_gives_the_place_back_on_every_path() {
+fn dropping_a_permit_releases_the_slot_on_every_path() {
     let pool = pool(BalancePolicy::MostRoom, &[1]);
-    let permit = go(&pool, 0);
+    let permit = acquire(&pool, 0);
     let held = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
         let _permit = permit;
         panic!("injected");
@@ -177,16 +176,16 @@ fn dropping_a_permit_gives_the_place_back_on_every_path() {
 }
 
 #[test]
-fn who_waits_is_called_when_a_place_is_free_and_his_waker_once() {
+fn a_waiting_request_is_dispatched_and_woken_once() {
     let pool = pool(BalancePolicy::MostRoom, &[1]);
-    let first = go(&pool, 0);
+    let first = acquire(&pool, 0);
     let mut waiting = wait(&pool, 1);
-    let bell = Arc::new(Bell::default());
-    let waker = Waker::from(bell.clone());
+    let wakes = Arc::new(WakeCount::default());
+    let waker = Waker::from(wakes.clone());
     assert!(waiting.poll(&mut Context::from_waker(&waker)).is_pending());
     drop(first);
-    assert_eq!(bell.0.load(Relaxed), 1);
-    let permit = called(&mut waiting);
+    assert_eq!(wakes.0.load(Relaxed), 1);
+    let permit = dispatched(&mut waiting);
     assert_eq!((pool.load(A), pool.gauges(A).queued), (1, 0));
     drop((waiting, permit));
     assert_eq!(pool.load(A), 0);
@@ -197,49 +196,49 @@ fn a_first_token_makes_room_in_the_window() {
     let pool = observing(BalancePolicy::MostRoom, 1);
     let window = Limits { window: 1.0, concurrency: None, ..limits(1) };
     pool.publish(A, window, at(0));
-    let mut first = go(&pool, 0);
+    let mut first = acquire(&pool, 0);
     let mut waiting = wait(&pool, 1);
     assert!(poll(&mut waiting).is_pending());
     first.on_first_token(at(2));
-    assert_eq!(called(&mut waiting).backend(), A);
+    assert_eq!(dispatched(&mut waiting).backend(), A);
 }
 
 #[test]
-fn who_leaves_the_queue_is_never_called_and_holds_nobody_up() {
+fn a_request_that_left_is_never_dispatched_nor_blocks() {
     let pool = pool(BalancePolicy::MostRoom, &[1]);
-    let first = go(&pool, 0);
+    let first = acquire(&pool, 0);
     let (gone, mut next) = (wait(&pool, 1), wait(&pool, 2));
     drop(gone);
     assert_eq!(pool.gauges(A).queued, 1);
     drop(first);
-    assert_eq!(called(&mut next).backend(), A);
+    assert_eq!(dispatched(&mut next).backend(), A);
 }
 
 #[test]
-fn a_call_that_comes_too_late_for_the_one_who_left_goes_to_the_next() {
+fn a_slot_given_to_a_request_that_left_goes_to_the_next() {
     let pool = pool(BalancePolicy::MostRoom, &[1]);
-    let first = go(&pool, 0);
+    let first = acquire(&pool, 0);
     let (gone, mut next) = (wait(&pool, 1), wait(&pool, 2));
     drop(first);
-    assert!(poll(&mut next).is_pending(), "the place is another's");
+    assert!(poll(&mut next).is_pending(), "the slot went to the other");
     drop(gone);
-    assert_eq!(called(&mut next).backend(), A);
+    assert_eq!(dispatched(&mut next).backend(), A);
 }
 
 #[test]
-fn who_waits_too_long_is_refused_without_any_tick() {
+fn a_request_that_waits_too_long_is_refused_without_a_tick() {
     let pool = pool(BalancePolicy::MostRoom, &[1]);
-    let _first = go(&pool, 0);
+    let _first = acquire(&pool, 0);
     let waiting = wait(&pool, 1);
-    let Err(Refused::Shed(shed)) = waiting.expire(at(1001)) else { panic!("it has no turn") };
+    let Err(Refused::Shed(shed)) = waiting.expire(at(1001)) else { panic!("there is no room") };
     assert_eq!(shed.reason, ShedReason::Deadline);
     assert_eq!(pool.gauges(A).queued, 0);
 }
 
 #[test]
-fn a_turn_that_comes_before_the_timer_is_taken() {
+fn a_dispatch_before_the_timer_is_kept() {
     let pool = pool(BalancePolicy::MostRoom, &[1]);
-    let first = go(&pool, 0);
+    let first = acquire(&pool, 0);
     let waiting = wait(&pool, 1);
     drop(first);
     assert!(waiting.expire(at(1001)).is_ok());
@@ -247,25 +246,25 @@ fn a_turn_that_comes_before_the_timer_is_taken() {
 }
 
 #[test]
-fn a_backend_with_room_takes_from_the_others_lines() {
+fn a_backend_with_room_steals_from_the_other_queues() {
     let pool = pool(BalancePolicy::MostRoom, &[1, 1]);
-    let held = [go(&pool, 0), go(&pool, 0)];
+    let held = [acquire(&pool, 0), acquire(&pool, 0)];
     let mut waiting: Vec<_> = (1..5).map(|ms| wait(&pool, ms)).collect();
     let homes: Vec<_> = waiting.iter().map(|waiting| waiting.home()).collect();
     assert!(homes.contains(&A) && homes.contains(&B), "the shorter queue each time: {homes:?}");
     let [a, b] = held;
-    let (stays, frees) = (a, b);
-    drop(frees);
+    let (stays, released) = (a, b);
+    drop(released);
     let mut permits = Vec::new();
     for _ in 0..4 {
-        let place = waiting.iter_mut().position(|waiting| match poll(waiting) {
+        let index = waiting.iter_mut().position(|waiting| match poll(waiting) {
             Poll::Ready(Ok(permit)) => {
                 permits.push(permit);
                 true
             }
             _ => false,
         });
-        drop(waiting.remove(place.expect("somebody is called for each place that is free")));
+        drop(waiting.remove(index.expect("one is dispatched for each free slot")));
         permits.clear();
     }
     drop(stays);
@@ -273,9 +272,9 @@ fn a_backend_with_room_takes_from_the_others_lines() {
 }
 
 #[test]
-fn a_dead_backends_line_goes_to_the_others_and_without_another_it_is_refused() {
+fn the_queue_of_a_down_backend_moves_or_is_refused() {
     let pool = pool(BalancePolicy::MostRoom, &[1, 1]);
-    let held = [go(&pool, 0), go(&pool, 0)];
+    let held = [acquire(&pool, 0), acquire(&pool, 0)];
     let mut waiting: Vec<_> = (1..5).map(|ms| wait(&pool, ms)).collect();
     pool.set_up(A, false, at(10));
     assert_eq!((pool.gauges(A).queued, pool.gauges(B).queued), (0, 4));
@@ -292,7 +291,7 @@ fn a_backend_that_comes_back_starts_slowly() {
     let pool = pool(BalancePolicy::MostRoom, &[64]);
     pool.set_up(A, false, at(0));
     pool.set_up(A, true, at(100));
-    let mut held = vec![go(&pool, 200)];
+    let mut held = vec![acquire(&pool, 200)];
     let _waits = wait(&pool, 300);
     assert_eq!(pool.load(A), 1);
     pool.publish(A, limits(64), at(1200));
@@ -301,14 +300,14 @@ fn a_backend_that_comes_back_starts_slowly() {
     while let Acquire::Granted(permit) = arrive(&pool, 7200) {
         held.push(permit);
     }
-    assert_eq!(pool.load(A), 64, "and as before in the end");
+    assert_eq!(pool.load(A), 64, "and without a limit in the end");
 }
 
 #[test]
-fn a_new_backend_takes_no_more_of_those_who_wait_than_one_that_comes_back() {
-    let pool = Pool::with_places(BalancePolicy::MostRoom, 1, 2, Settings::default());
+fn a_new_backend_starts_as_slowly_as_one_that_comes_back() {
+    let pool = Pool::with_capacity(BalancePolicy::MostRoom, 1, 2, Settings::default());
     pool.publish(A, limits(1), at(0));
-    let _held = go(&pool, 0);
+    let _held = acquire(&pool, 0);
     let _waiting: Vec<QueueWait> = (0..50).map(|_| wait(&pool, 0)).collect();
     assert_eq!(pool.add_backend(Mode::Enforce), Some(B));
     pool.reinstate(B, at(10));
@@ -318,33 +317,33 @@ fn a_new_backend_takes_no_more_of_those_who_wait_than_one_that_comes_back() {
 }
 
 #[test]
-fn a_retired_backend_is_idle_when_nothing_of_it_is_left() {
-    let pool = Pool::with_places(BalancePolicy::MostRoom, 1, 2, Settings::default());
-    let passing = pool.pass(None).unwrap();
-    assert!(!pool.is_idle(A), "it is not retired");
+fn a_draining_backend_is_idle_once_it_has_no_requests() {
+    let pool = Pool::with_capacity(BalancePolicy::MostRoom, 1, 2, Settings::default());
+    let unmeasured = pool.pass(None).unwrap();
+    assert!(!pool.is_idle(A), "it is not draining");
     pool.drain(A, at(0));
-    assert!(!pool.is_idle(A) && !pool.remove_backend(A), "a request that is not measured is there");
-    drop(passing);
+    assert!(!pool.is_idle(A) && !pool.remove_backend(A), "an unmeasured request is in flight");
+    drop(unmeasured);
     assert!(pool.is_idle(A) && pool.remove_backend(A));
 }
 
 #[test]
-fn an_engine_that_refuses_is_given_less() {
+fn an_engine_that_refuses_gets_fewer_requests() {
     let pool = pool(BalancePolicy::MostRoom, &[64]);
-    let mut held: Vec<_> = (0..20).map(|_| go(&pool, 0)).collect();
+    let mut held: Vec<_> = (0..20).map(|_| acquire(&pool, 0)).collect();
     held[0].on_refused(at(10));
-    assert!(matches!(arrive(&pool, 20), Acquire::Queued(_)), "nineteen were there beside it, seventeen are asked for");
+    assert!(matches!(arrive(&pool, 20), Acquire::Queued(_)), "19 others were in flight, 17 are allowed now");
     held.truncate(10);
     assert!(matches!(arrive(&pool, 30), Acquire::Granted(_)));
 }
 
 #[test]
-fn a_switch_to_observe_calls_everybody() {
+fn a_switch_to_observe_dispatches_all_that_wait() {
     let pool = pool(BalancePolicy::MostRoom, &[1]);
-    let _held = go(&pool, 0);
+    let _held = acquire(&pool, 0);
     let mut waiting: Vec<_> = (1..9).map(|ms| wait(&pool, ms)).collect();
     pool.publish(A, Limits::new(Mode::Observe), at(10));
-    let permits: Vec<_> = waiting.iter_mut().map(called).collect();
+    let permits: Vec<_> = waiting.iter_mut().map(dispatched).collect();
     assert_eq!(permits.len(), 8);
 }
 
@@ -374,10 +373,10 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
-    /// Whatever happens: nobody is admitted beyond the limit of the moment, nobody who waits is forgotten while there is room,
-    /// and in the end every place is back.
+    /// For any sequence of events: no request is dispatched beyond the limit of the moment, none is forgotten while there is room,
+    /// and in the end every slot is released.
     #[test]
-    fn limits_are_kept_nobody_is_forgotten_and_all_places_come_back(ops in prop::collection::vec(op(), 1..200)) {
+    fn limits_hold_no_waiter_is_lost_and_all_slots_come_back(ops in prop::collection::vec(op(), 1..200)) {
         let pool = pool(BalancePolicy::MostRoom, &[2, 3, 4]);
         let mut limit = [2_u32, 3, 4];
         let mut up = [true; 3];
@@ -386,7 +385,7 @@ proptest! {
             let now = at(10 * i as u64);
             let before = [0, 1, 2].map(|b| pool.load(BackendId(b)));
             match op {
-                Op::Arrive => match pool.arrive(AdmissionRequest { slo: None, ..ask(now) }, None, now) {
+                Op::Arrive => match pool.arrive(AdmissionRequest { slo: None, ..request(now) }, None, now) {
                     Acquire::Granted(permit) => held.push(permit),
                     Acquire::Queued(w) => waiting.push(w),
                     Acquire::Refused(..) => {}
@@ -404,7 +403,7 @@ proptest! {
             for mut waiting in waiting {
                 match poll(&mut waiting) {
                     Poll::Pending => still.push(waiting),
-                    Poll::Ready(turn) => held.extend(turn.ok()),
+                    Poll::Ready(result) => held.extend(result.ok()),
                 }
             }
             waiting = still;

@@ -1,118 +1,114 @@
-//! Those who wait for one backend: by class, inside a class by tenant, inside a tenant by arrival. Bounded.
+//! The requests that wait for one backend: by class, inside a class by tenant, inside a tenant by arrival. Bounded.
 //!
-//! Tenants share a class by tokens: each dispatch is charged to its tenant, and the one that has been charged least goes
-//! first (virtual token counter, Sheng et al. 2023). It decides an order and no admission; [`super::scheduler`] says who is next.
+//! Tenants share a class by tokens: each dispatch is charged to its tenant, and the tenant that was charged least is served next
+//! (virtual token counter, Sheng et al. 2023).
+//!
+//! Absent: the choice of the next request (`scheduler`) and admission.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::tenant_queue::{QueuedRequest, TenantQueue};
+use super::tenant_queue::TenantQueue;
+use super::ticket::{QueuedRequest, Ticket};
 use crate::admission::request::{AdmissionRequest, Tenant};
 use crate::admission::settings::Settings;
 use crate::vocabulary::class::Class;
 use crate::vocabulary::shed_reason::ShedReason;
 use crate::vocabulary::time::Timestamp;
 
-/// A place in the queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket {
-    pub(in crate::admission) arrived: Timestamp,
-    pub(in crate::admission) number: u64,
-    pub(in crate::admission) class: Class,
-    pub(in crate::admission) tenant: Tenant,
-}
-
-/// One backend's queue.
+/// All classes of one backend.
 #[derive(Debug)]
-pub(in crate::admission) struct Queue<T> {
+pub(super) struct ClassQueues<T> {
     classes: [ClassQueue<T>; 4],
     requests: usize,
     bytes: u64,
     next: u64,
 }
 
-/// One class's lanes.
 #[derive(Debug)]
-pub(in crate::admission) struct ClassQueue<T> {
-    pub lanes: BTreeMap<Tenant, TenantQueue<T>>,
-    /// Those who wait in them.
+pub(super) struct ClassQueue<T> {
+    pub tenants: BTreeMap<Tenant, TenantQueue<T>>,
+    /// Requests that wait in this class.
     pub requests: usize,
     bytes: u64,
-    /// Dispatches that earlier classes had while this one waited or wanted, by its share of them.
+    /// Dispatches of other classes while this one waited or was `wanted`, times its share.
     pub credit: f64,
-    /// One of its own was refused since its last dispatch, because those of other classes would have made it late.
+    /// A request of this class was refused since its last dispatch, because the requests of other classes made it late.
     pub wanted: bool,
 }
 
-impl<T> Queue<T> {
+impl<T> ClassQueues<T> {
     pub fn new() -> Self {
         Self { classes: std::array::from_fn(|_| ClassQueue::new()), requests: 0, bytes: 0, next: 0 }
     }
 
-    /// Why there is no room for one more, if there is none.
-    pub fn refusal(&self, ask: &AdmissionRequest, settings: &Settings) -> Option<ShedReason> {
-        let share = settings.classes.of(ask.class).queue.clamp(0.0, 1.0);
-        let class = &self.classes[ask.class.index()];
+    /// Why the queue has no room for one more request, if it has none.
+    pub fn refusal(&self, request: &AdmissionRequest, settings: &Settings) -> Option<ShedReason> {
+        let share = settings.classes.of(request.class).queue.clamp(0.0, 1.0);
+        let class = &self.classes[request.class.index()];
         let (of_class, bytes) = (settings.max_requests as f64 * share, settings.max_bytes as f64 * share);
         if self.requests >= settings.max_requests || class.requests as f64 + 1.0 > of_class {
             return Some(ShedReason::QueueFull);
         }
-        let more = u64::from(ask.bytes);
+        let more = u64::from(request.bytes);
         let is_too_big = self.bytes + more > settings.max_bytes || (class.bytes + more) as f64 > bytes;
         is_too_big.then_some(ShedReason::QueueBytes)
     }
 
-    /// Takes it in; the caller has asked [`Queue::refusal`]. `credit` tokens are what a tenant that comes back may be behind.
-    pub fn push(&mut self, ask: AdmissionRequest, item: T, credit: f64) -> Ticket {
-        let ticket = Ticket { arrived: ask.arrived, number: self.next, class: ask.class, tenant: ask.tenant };
+    /// The caller has checked [`ClassQueues::refusal`]. A tenant that returns starts `credit` tokens below the others.
+    pub fn push(&mut self, request: AdmissionRequest, item: T, credit: f64) -> Ticket {
+        let ticket =
+            Ticket { arrived: request.arrived, number: self.next, class: request.class, tenant: request.tenant };
         self.next += 1;
         self.requests += 1;
-        self.bytes += u64::from(ask.bytes);
-        self.classes[ask.class.index()].push(QueuedRequest { ticket, ask, item }, credit);
+        self.bytes += u64::from(request.bytes);
+        self.classes[request.class.index()].push(QueuedRequest { ticket, request, item }, credit);
         ticket
     }
 
-    /// Who stands first in a lane.
+    /// The first waiting request of a tenant.
     pub fn head(&self, class: Class, tenant: Tenant) -> Option<AdmissionRequest> {
-        self.class(class).lanes.get(&tenant)?.head().copied()
+        self.class(class).tenants.get(&tenant)?.head().copied()
     }
 
-    /// A lane of that class whose head has waited for longer than it may.
+    /// A tenant whose first request has waited longer than it may.
     pub fn expired(&self, class: Class, now: Timestamp, max_wait: Duration) -> Option<Tenant> {
-        let is_over = |ask: &AdmissionRequest| now.since(ask.arrived) > ask.slo.unwrap_or(max_wait);
-        let mut lanes = self.class(class).waiting();
-        lanes.find(|(_, lane)| lane.head().is_some_and(is_over)).map(|(tenant, _)| tenant)
+        let is_over = |request: &AdmissionRequest| now.since(request.arrived) > request.slo.unwrap_or(max_wait);
+        let mut tenants = self.class(class).waiting();
+        tenants.find(|(_, tenant_queue)| tenant_queue.head().is_some_and(is_over)).map(|(tenant, _)| tenant)
     }
 
-    /// Takes the head of a lane out.
+    /// Takes the first request of a tenant.
     pub fn pop(&mut self, class: Class, tenant: Tenant) -> Option<QueuedRequest<T>> {
-        let waiting = self.class_mut(class).lanes.get_mut(&tenant)?.pop()?;
-        Some(self.gone(waiting))
+        let waiting = self.class_mut(class).tenants.get_mut(&tenant)?.pop()?;
+        Some(self.taken(waiting))
     }
 
-    /// Takes one out, wherever it stands.
+    /// Takes a request out, at any position.
     pub fn remove(&mut self, ticket: Ticket) -> Option<QueuedRequest<T>> {
-        let waiting = self.class_mut(ticket.class).lanes.get_mut(&ticket.tenant)?.remove(ticket)?;
-        Some(self.gone(waiting))
+        let waiting = self.class_mut(ticket.class).tenants.get_mut(&ticket.tenant)?.remove(ticket)?;
+        Some(self.taken(waiting))
     }
 
-    /// Somebody arrived, whatever becomes of him.
-    pub fn on_arrival(&mut self, ask: &AdmissionRequest, now: f64) {
-        self.class_mut(ask.class).lane(ask.tenant).arrivals.add(now);
+    /// Counts an arrival, whatever happens to the request.
+    pub fn on_arrival(&mut self, request: &AdmissionRequest, now: f64) {
+        self.class_mut(request.class).tenant_queue(request.tenant).arrivals.add(now);
     }
 
-    /// A tenant was served so many tokens that it was not charged yet; less than none if it was charged too much.
+    /// A tenant was served `tokens` beyond what it was charged; negative if it was charged too much.
     pub fn charge(&mut self, class: Class, tenant: Tenant, tokens: f64) {
-        if let Some(lane) = self.class_mut(class).lanes.get_mut(&tenant) {
-            lane.virtual_time += tokens;
+        if let Some(tenant_queue) = self.class_mut(class).tenants.get_mut(&tenant) {
+            tenant_queue.virtual_time += tokens;
         }
     }
 
-    /// Forgets tenants that have nothing waiting and have not come for a while.
+    /// Drops tenants that have no waiting request and no recent arrival.
     pub fn forget_idle(&mut self, now: f64) {
         for class in &mut self.classes {
-            if class.lanes.len() > MANY_LANES {
-                class.lanes.retain(|_, lane| !lane.is_empty() || lane.arrivals.at(now) > FORGOTTEN);
+            if class.tenants.len() > MANY_TENANTS {
+                class
+                    .tenants
+                    .retain(|_, tenant_queue| !tenant_queue.is_empty() || tenant_queue.arrivals.at(now) > FORGOTTEN);
             }
         }
     }
@@ -137,12 +133,12 @@ impl<T> Queue<T> {
         self.bytes
     }
 
-    fn gone(&mut self, waiting: QueuedRequest<T>) -> QueuedRequest<T> {
+    fn taken(&mut self, waiting: QueuedRequest<T>) -> QueuedRequest<T> {
         self.requests -= 1;
-        self.bytes -= u64::from(waiting.ask.bytes);
-        let class = self.class_mut(waiting.ask.class);
+        self.bytes -= u64::from(waiting.request.bytes);
+        let class = self.class_mut(waiting.request.class);
         class.requests -= 1;
-        class.bytes -= u64::from(waiting.ask.bytes);
+        class.bytes -= u64::from(waiting.request.bytes);
         if class.requests == 0 && !class.wanted {
             class.credit = 0.0;
         }
@@ -152,42 +148,45 @@ impl<T> Queue<T> {
 
 impl<T> ClassQueue<T> {
     fn new() -> Self {
-        Self { lanes: BTreeMap::new(), requests: 0, bytes: 0, credit: 0.0, wanted: false }
+        Self { tenants: BTreeMap::new(), requests: 0, bytes: 0, credit: 0.0, wanted: false }
     }
 
-    /// A tenant that becomes active starts where the others are, less a credit: without it every burst of a small tenant
-    /// would come after all that the large ones have waiting.
+    /// A tenant that becomes active starts at the least charged of the others, less a credit: without it every burst of a small
+    /// tenant would wait behind all requests of the large ones.
     fn push(&mut self, waiting: QueuedRequest<T>, credit: f64) {
         let least = self.least_charged();
         self.requests += 1;
-        self.bytes += u64::from(waiting.ask.bytes);
-        let lane = self.lane(waiting.ask.tenant);
-        if let Some(least) = least.filter(|_| lane.is_empty()) {
-            lane.virtual_time = lane.virtual_time.max(least - credit);
+        self.bytes += u64::from(waiting.request.bytes);
+        let tenant_queue = self.tenant_queue(waiting.request.tenant);
+        if let Some(least) = least.filter(|_| tenant_queue.is_empty()) {
+            tenant_queue.virtual_time = tenant_queue.virtual_time.max(least - credit);
         }
-        lane.push(waiting);
+        tenant_queue.push(waiting);
     }
 
-    fn lane(&mut self, tenant: Tenant) -> &mut TenantQueue<T> {
-        self.lanes.entry(tenant).or_insert_with(TenantQueue::new)
+    fn tenant_queue(&mut self, tenant: Tenant) -> &mut TenantQueue<T> {
+        self.tenants.entry(tenant).or_insert_with(TenantQueue::new)
     }
 
-    /// Lanes in which somebody waits.
+    /// Tenants that have a waiting request.
     pub fn waiting(&self) -> impl Iterator<Item = (Tenant, &TenantQueue<T>)> {
-        self.lanes.iter().filter(|(_, lane)| !lane.is_empty()).map(|(tenant, lane)| (*tenant, lane))
+        self.tenants
+            .iter()
+            .filter(|(_, tenant_queue)| !tenant_queue.is_empty())
+            .map(|(tenant, tenant_queue)| (*tenant, tenant_queue))
     }
 
     /// Arrivals per second.
     pub fn arrival_rate(&self, now: f64) -> f64 {
-        self.lanes.values().map(|lane| lane.arrivals.at(now)).sum()
+        self.tenants.values().map(|tenant_queue| tenant_queue.arrivals.at(now)).sum()
     }
 
     fn least_charged(&self) -> Option<f64> {
-        self.waiting().map(|(_, lane)| lane.virtual_time).reduce(f64::min)
+        self.waiting().map(|(_, tenant_queue)| tenant_queue.virtual_time).reduce(f64::min)
     }
 }
 
-/// From here on idle tenants are looked for; a lane is about 150 bytes.
-const MANY_LANES: usize = 256;
-/// Arrivals per second of who has not come for half a minute.
+/// Above this number idle tenants are dropped; a tenant queue takes about 150 bytes.
+const MANY_TENANTS: usize = 256;
+/// Arrivals per second of a tenant without one for 30 s.
 const FORGOTTEN: f64 = 1e-5;

@@ -1,29 +1,20 @@
-//! Those of one tenant in one class that wait, in order of arrival, and what the tenant has had so far.
+//! The waiting requests of one tenant in one class, in order of arrival, and the tokens that the tenant was charged.
 
 use std::collections::VecDeque;
 
-use super::class_queue::Ticket;
+use super::ticket::{QueuedRequest, Ticket};
 use crate::admission::gate::tokens;
 use crate::admission::request::AdmissionRequest;
 use crate::vocabulary::average::DecayingRate;
 
-/// One tenant's line inside a class.
 #[derive(Debug)]
-pub(in crate::admission) struct TenantQueue<T> {
+pub(super) struct TenantQueue<T> {
     waiting: VecDeque<QueuedRequest<T>>,
     /// Their prompt tokens.
     tokens: f64,
-    /// Tokens that it was charged, on the class's clock (virtual token counter).
+    /// Tokens that the tenant was charged (virtual token counter).
     pub virtual_time: f64,
     pub arrivals: DecayingRate,
-}
-
-/// Somebody who waits.
-#[derive(Debug)]
-pub(in crate::admission) struct QueuedRequest<T> {
-    pub ticket: Ticket,
-    pub ask: AdmissionRequest,
-    pub item: T,
 }
 
 impl<T> TenantQueue<T> {
@@ -31,30 +22,29 @@ impl<T> TenantQueue<T> {
         Self { waiting: VecDeque::new(), tokens: 0.0, virtual_time: 0.0, arrivals: DecayingRate::new(ARRIVALS) }
     }
 
-    /// Takes a place by time of arrival: who came from another line has waited there.
+    /// Inserts by time of arrival: a request from another queue has waited there already.
     pub fn push(&mut self, waiting: QueuedRequest<T>) {
-        self.tokens += tokens(waiting.ask.prompt);
+        self.tokens += tokens(waiting.request.prompt);
         let after = self.waiting.iter().rev().take_while(|other| other.ticket > waiting.ticket).count();
         self.waiting.insert(self.waiting.len() - after, waiting);
     }
 
     pub fn pop(&mut self) -> Option<QueuedRequest<T>> {
         let waiting = self.waiting.pop_front()?;
-        Some(self.gone(waiting))
+        Some(self.taken(waiting))
     }
 
     pub fn remove(&mut self, ticket: Ticket) -> Option<QueuedRequest<T>> {
-        let place = self.waiting.binary_search_by(|waiting| waiting.ticket.cmp(&ticket)).ok()?;
-        let waiting = self.waiting.remove(place)?;
-        Some(self.gone(waiting))
+        let index = self.waiting.binary_search_by(|waiting| waiting.ticket.cmp(&ticket)).ok()?;
+        let waiting = self.waiting.remove(index)?;
+        Some(self.taken(waiting))
     }
 
     pub fn head(&self) -> Option<&AdmissionRequest> {
-        self.waiting.front().map(|waiting| &waiting.ask)
+        self.waiting.front().map(|waiting| &waiting.request)
     }
 
-    /// The head's place.
-    pub fn first(&self) -> Option<Ticket> {
+    pub fn head_ticket(&self) -> Option<Ticket> {
         self.waiting.front().map(|waiting| waiting.ticket)
     }
 
@@ -66,16 +56,16 @@ impl<T> TenantQueue<T> {
         self.waiting.is_empty()
     }
 
-    /// Prompt tokens of those who wait.
+    /// Prompt tokens of the waiting requests.
     pub fn tokens(&self) -> f64 {
         self.tokens
     }
 
-    fn gone(&mut self, waiting: QueuedRequest<T>) -> QueuedRequest<T> {
-        self.tokens = if self.waiting.is_empty() { 0.0 } else { self.tokens - tokens(waiting.ask.prompt) };
+    fn taken(&mut self, waiting: QueuedRequest<T>) -> QueuedRequest<T> {
+        self.tokens = if self.waiting.is_empty() { 0.0 } else { self.tokens - tokens(waiting.request.prompt) };
         waiting
     }
 }
 
-/// Seconds over which arrivals are counted.
+/// Seconds over which arrivals are averaged.
 const ARRIVALS: f64 = 3.0;

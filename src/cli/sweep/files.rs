@@ -1,7 +1,7 @@
 //! The folder of a sweep: requests as they come, the rest at the end.
 //!
 //! `requests.jsonl` is written level by level, so that an end by force leaves what was measured. A file that cannot be
-//! written is told at the end and does not stop a measurement that is under way.
+//! written is reported at the end and does not stop a measurement in progress.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write as _};
@@ -139,7 +139,7 @@ struct RequestLine {
     record: LoadRecord,
 }
 
-/// The file of a sweep, with what each level keeps for whoever adds levels up.
+/// The file of a sweep, with what each level keeps for adding up the parts.
 pub fn with_kept(judged: &JudgedSweep, kept: &[&LevelNotes], lang: Lang) -> Map<String, Value> {
     let text = file::json(&judged.sweep, &judged.verdict, lang);
     // It was written by us as an object with a list of objects in it.

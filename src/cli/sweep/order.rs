@@ -1,4 +1,4 @@
-//! What was typed becomes what is meant: the flags of `weir sweep` as an order.
+//! The flags of `weir sweep`, checked and turned into a job.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use http::{HeaderName, HeaderValue};
 
-use super::{ArrivalsWord, SweepFlags};
+use super::{ArrivalsWord, SweepArgs};
 use crate::clock::Clock;
 use crate::load::body::BodyTemplate;
 use crate::load::runner::LoadLevel;
@@ -22,13 +22,13 @@ use crate::vocabulary::slo::Slo;
 ///
 /// # Errors
 /// A file cannot be read, or a header field is none.
-pub fn of(flags: &SweepFlags) -> anyhow::Result<SweepJob> {
+pub fn of(flags: &SweepArgs) -> anyhow::Result<SweepJob> {
     let listing = flags.workload.as_deref().or(flags.trace.as_deref()).map(read).transpose()?;
     let plan = plan(flags, listing.as_ref())?;
     let mut level = LoadLevel::open(Rate::ONE, 0);
     level.workload = Workload { prompt: flags.input_tokens, output: flags.output_tokens, seed: flags.seed };
     level.pinned = true;
-    level.form = BodyTemplate {
+    level.template = BodyTemplate {
         api: flags.dialect,
         model: flags.model.clone().unwrap_or_else(|| BodyTemplate::default().model),
         stream: !flags.no_stream,
@@ -41,7 +41,7 @@ pub fn of(flags: &SweepFlags) -> anyhow::Result<SweepJob> {
     level.slo = flags.slo_ttft.map(|ttft| Slo { ttft, itl: std::time::Duration::MAX });
     let count = flags.requests.filter(|_| !is_auto(flags)).map(Extent::Count);
     let whole_trace = listing.as_ref().filter(|_| flags.trace.is_some()).map(|trace| Extent::Count(trace.len() as u64));
-    level.listing = listing;
+    level.trace = listing;
     let extent = count.or(flags.duration.map(Extent::Time)).or(whole_trace);
     let plan = own_share(flags, plan)?;
     if let Some(part) = flags.part.filter(|_| flags.parts.is_some()) {
@@ -52,11 +52,11 @@ pub fn of(flags: &SweepFlags) -> anyhow::Result<SweepJob> {
 }
 
 /// What this process sends of each load.
-fn own_share(flags: &SweepFlags, plan: LevelPlan) -> anyhow::Result<LevelPlan> {
+fn own_share(flags: &SweepArgs, plan: LevelPlan) -> anyhow::Result<LevelPlan> {
     let (Some(index), Some(of)) = (flags.part, flags.parts) else { return Ok(plan) };
     anyhow::ensure!(index < of, "--part {index}: parts count from 0, and there are {of}");
     let LevelPlan::Given(loads) = plan else {
-        anyhow::bail!("--parts needs --rates or --concurrency: nobody can search alone")
+        anyhow::bail!("--parts needs --rates or --concurrency: one part cannot search alone")
     };
     let too_few = loads.iter().find(|load| matches!(load, SearchLoad::Closed(clients) if *clients < of));
     if let Some(SearchLoad::Closed(clients)) = too_few {
@@ -65,7 +65,7 @@ fn own_share(flags: &SweepFlags, plan: LevelPlan) -> anyhow::Result<LevelPlan> {
     Ok(LevelPlan::Given(loads.into_iter().map(|load| share(load, index, of)).collect()))
 }
 
-fn timetable(flags: &SweepFlags) -> Option<Timetable> {
+fn timetable(flags: &SweepArgs) -> Option<Timetable> {
     let beside_others = flags.parts.and(flags.duration).map(|duration| duration + PAUSE);
     let every = flags.every.or(beside_others);
     if flags.start_at.is_none() && every.is_none() {
@@ -77,11 +77,11 @@ fn timetable(flags: &SweepFlags) -> Option<Timetable> {
     Some(Timetable { first, every: every.unwrap_or_default() })
 }
 
-fn is_auto(flags: &SweepFlags) -> bool {
+fn is_auto(flags: &SweepArgs) -> bool {
     flags.rates.is_empty() && flags.concurrency.is_empty() && flags.trace.is_none()
 }
 
-fn plan(flags: &SweepFlags, listing: Option<&Arc<TraceFile>>) -> anyhow::Result<LevelPlan> {
+fn plan(flags: &SweepArgs, listing: Option<&Arc<TraceFile>>) -> anyhow::Result<LevelPlan> {
     if is_auto(flags) {
         let slo = flags.slo_ttft.map(|slo| slo.as_secs_f64());
         return Ok(LevelPlan::Auto(Search::new(usize::from(flags.most_levels), flags.requests, slo)));
@@ -95,7 +95,7 @@ fn plan(flags: &SweepFlags, listing: Option<&Arc<TraceFile>>) -> anyhow::Result<
     Ok(LevelPlan::Given(loads))
 }
 
-fn arrivals(flags: &SweepFlags) -> anyhow::Result<Arrivals> {
+fn arrivals(flags: &SweepArgs) -> anyhow::Result<Arrivals> {
     Ok(match flags.arrivals {
         ArrivalsWord::Poisson => Arrivals::Poisson,
         ArrivalsWord::Constant => Arrivals::Constant,

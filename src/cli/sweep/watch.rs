@@ -65,7 +65,7 @@ impl Watcher {
         if self.bar {
             let filled = ((done * BAR as f64) as usize).min(BAR);
             let (full, empty) = ("=".repeat(filled), " ".repeat(BAR - filled));
-            // A terminal that is gone has nobody to tell.
+            // Nothing can be done about a closed terminal.
             let _ = write!(std::io::stderr(), "\r\x1b[K{} [{full}{empty}] {facts}", self.title);
         } else {
             eprintln!("{}: {:.0} %, {facts}", self.title, 100.0 * done);
@@ -181,7 +181,7 @@ fn load(load: SearchLoad) -> String {
     }
 }
 
-/// None while too little is over to tell.
+/// `None` until enough is done to extrapolate.
 fn left(done: f64, elapsed: Duration) -> Option<String> {
     let left = elapsed.as_secs_f64() * (1.0 - done) / done;
     (done > 0.02 && left.is_finite()).then(|| {
@@ -195,7 +195,7 @@ const HEADER: &str = "         load      sent    served    steady  TTFT mean   T
 /// Characters of the bar.
 const BAR: usize = 24;
 
-/// Where nobody watches, a line so often is enough.
+/// Time between two lines where standard error is not a terminal.
 const QUIET: Duration = Duration::from_secs(15);
 
 /// Below this share of the capacity an overload costs throughput.

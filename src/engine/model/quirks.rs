@@ -1,7 +1,7 @@
-//! What real engines do and the four numbers of a step leave out.
+//! What real engines do and the four costs of a step leave out.
 //!
-//! All off by default. They exist so that an estimator which believes in linear steps and one token a decode can be held
-//! against engines that are not like that. It holds no dice: how many drafted tokens are accepted follows from a hash.
+//! All off by default. They exist so that an estimator which assumes linear steps and one token a decode can be tested with
+//! engines that differ. It holds no randomness: how many drafted tokens are accepted follows from a hash.
 
 use serde::{Deserialize, Serialize};
 
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn another_seed_accepts_other_tokens_and_the_same_seed_the_same() {
+    fn the_seed_decides_which_tokens_are_accepted() {
         let drawn = |seed| {
             let law = Speculation { acceptance: 0.6, most: 4, seed };
             (0..50).map(|id| law.tokens(id, 7)).collect::<Vec<_>>()

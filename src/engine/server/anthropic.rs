@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use super::dialect::{AnswerContext, ServerDialect, Stamp, put};
 use super::engine_request::{BadRequest, EngineRequest, count, flag, messages, prompt_tokens};
 use super::filler_text::put_word;
-use super::pacer::{Finish, Token};
+use super::token::{Finish, Token};
 
 /// `/v1/messages`.
 pub struct Messages;
 
 impl ServerDialect for Messages {
-    fn ask(&self, body: &Value) -> Result<EngineRequest, BadRequest> {
+    fn read_request(&self, body: &Value) -> Result<EngineRequest, BadRequest> {
         let prompt = prompt_tokens(&[Some(messages(body)?), body.get("system")]);
         let max_tokens =
             count(body, "max_tokens")?.ok_or_else(|| BadRequest("max_tokens: field required".to_owned()))?;

@@ -13,8 +13,8 @@ use super::stream::StreamedAnswer;
 pub enum EngineBody {
     /// Known in full; `None` once sent.
     Whole(Option<Bytes>),
-    /// Told token by token.
-    Told(Box<StreamedAnswer>),
+    /// Written token by token.
+    Streamed(Box<StreamedAnswer>),
 }
 
 impl EngineBody {
@@ -31,21 +31,21 @@ impl hyper::body::Body for EngineBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Told(stream) => stream.poll_write(cx).map(|next| next.map(|bytes| bytes.map(Frame::data))),
+            Self::Streamed(stream) => stream.poll_write(cx).map(|next| next.map(|bytes| bytes.map(Frame::data))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
-            Self::Told(stream) => stream.is_over(),
+            Self::Streamed(stream) => stream.is_over(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Told(_) => SizeHint::default(),
+            Self::Streamed(_) => SizeHint::default(),
         }
     }
 }

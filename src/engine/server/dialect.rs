@@ -1,29 +1,28 @@
-//! What the server's dialects have in common: how a request is read and how an answer is told.
+//! What the server's dialects have in common: how a request is read and how an answer is written.
 //!
-//! One [`Dialect`] a path. It writes events; it does not know of HTTP, of the model, or of time, which come to it as
-//! figures.
+//! One [`ServerDialect`] a path. Absent: HTTP, the model, and time, which are passed in as numbers.
 
 use bytes::BytesMut;
 use serde_json::Value;
 
 use super::engine_request::{BadRequest, EngineRequest};
-use super::pacer::{Finish, Token};
+use super::token::{Finish, Token};
 
-/// One API's way to ask and to tell.
+/// The requests and answers of one API.
 pub trait ServerDialect: Send + Sync {
     /// Reads a request's body.
-    fn ask(&self, body: &Value) -> Result<EngineRequest, BadRequest>;
+    fn read_request(&self, body: &Value) -> Result<EngineRequest, BadRequest>;
 
     /// Content type of a streamed answer.
     fn stream_type(&self) -> &'static str;
 
-    /// What comes before the first token, in the same write.
+    /// What precedes the first token, in the same write.
     fn put_opening(&self, out: &mut BytesMut, answer: &AnswerContext, stamp: Stamp);
 
     /// One token's event. `answer` already counts the token.
     fn put_token(&self, out: &mut BytesMut, answer: &AnswerContext, token: &Token, stamp: Stamp);
 
-    /// What comes after the last token of the last choice.
+    /// What follows the last token of the last choice.
     fn put_closing(&self, out: &mut BytesMut, answer: &AnswerContext, stamp: Stamp);
 
     /// An error in the middle of a stream, and what ends the stream after it.
@@ -36,7 +35,7 @@ pub trait ServerDialect: Send + Sync {
     fn error(&self, status: u16, message: &str) -> Value;
 }
 
-/// What is known about an answer while it is told.
+/// What is known about an answer while it is written.
 #[derive(Debug)]
 pub struct AnswerContext {
     /// Serial number of the request.
@@ -46,7 +45,7 @@ pub struct AnswerContext {
     /// Seconds: an arbitrary origin plus the time the server's clock has run. Only clock.rs knows the calendar.
     pub created: u64,
     /// What was asked for.
-    pub ask: EngineRequest,
+    pub request: EngineRequest,
     /// Tokens so far, per choice.
     pub tokens: Vec<u32>,
     /// Why each choice ended, once it has.
@@ -59,10 +58,10 @@ pub struct AnswerContext {
 
 impl AnswerContext {
     /// An answer without a token yet.
-    pub fn new(number: u64, model: String, created: u64, ask: EngineRequest) -> Self {
-        let choices = ask.choices() as usize;
+    pub fn new(number: u64, model: String, created: u64, request: EngineRequest) -> Self {
+        let choices = request.choices() as usize;
         let (tokens, finishes) = (vec![0; choices], vec![None; choices]);
-        Self { number, model, created, ask, tokens, finishes, first_token: None, latest_token: 0 }
+        Self { number, model, created, request, tokens, finishes, first_token: None, latest_token: 0 }
     }
 
     /// Counts a token; `age` is nanoseconds since arrival.
@@ -76,7 +75,7 @@ impl AnswerContext {
 
     /// Prompt tokens of all prompts, each counted once however many choices it has.
     pub fn prompt_tokens(&self) -> u64 {
-        self.ask.prompts.iter().map(|&tokens| u64::from(tokens)).sum()
+        self.request.prompts.iter().map(|&tokens| u64::from(tokens)).sum()
     }
 
     /// Tokens of all choices.
@@ -89,7 +88,7 @@ impl AnswerContext {
         self.finishes.iter().all(Option::is_some)
     }
 
-    /// Why a choice ended; a choice that has not is said to have stopped.
+    /// Why a choice ended; one that has not counts as stopped.
     pub fn finish(&self, choice: usize) -> Finish {
         self.finishes.get(choice).copied().flatten().unwrap_or(Finish::Stop)
     }

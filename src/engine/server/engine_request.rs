@@ -4,7 +4,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 
-use super::pacer::Finish;
+use super::token::Finish;
 use crate::engine::profile::Setup;
 
 /// A request, read.
@@ -40,16 +40,16 @@ impl EngineRequest {
     /// How long each choice gets, and why it ends there.
     ///
     /// Without `ignore_eos` a choice stops at a length drawn from the profile's law, or at `max_tokens` if that is
-    /// less. The dice are seeded by `seed` and the request's number, so a length does not depend on what else is
-    /// going on. KV memory ends every choice.
+    /// less. The generator is seeded by `seed` and the request's number, so a length does not depend on other requests. KV
+    /// memory ends every choice.
     pub fn outputs(&self, setup: &Setup, seed: u64, number: u64) -> Vec<(u32, Finish)> {
-        let mut dice = ChaCha8Rng::seed_from_u64(seed);
-        dice.set_stream(number);
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(number);
         let output = |choice| {
-            let drawn = setup.workload.draw_output(&setup.params, &mut dice);
+            let drawn = setup.workload.draw_output(&setup.params, &mut rng);
             let natural = if self.ignore_eos { self.max_tokens.unwrap_or(drawn) } else { drawn };
-            let room = setup.params.room_after(self.prompt_of(choice));
-            let most = self.max_tokens.unwrap_or(u32::MAX).min(room);
+            let left = setup.params.kv_left_after(self.prompt_of(choice));
+            let most = self.max_tokens.unwrap_or(u32::MAX).min(left);
             let stops = natural < most && !self.ignore_eos;
             (natural.min(most), if stops { Finish::Stop } else { Finish::Length })
         };
@@ -62,8 +62,7 @@ impl EngineRequest {
 #[error("{0}")]
 pub struct BadRequest(pub String);
 
-/// A whole number of at least 1 under `key`; absent or null is `None`. What does not fit 32 bits is as good as the
-/// largest.
+/// A whole number of at least 1 under `key`; absent or null is `None`. What does not fit 32 bits is the largest that does.
 pub fn count(body: &Value, key: &str) -> Result<Option<u32>, BadRequest> {
     match body.get(key) {
         None | Some(Value::Null) => Ok(None),
@@ -74,15 +73,15 @@ pub fn count(body: &Value, key: &str) -> Result<Option<u32>, BadRequest> {
     }
 }
 
-/// The truth of `key`; absent, null and other types are `default`.
+/// The boolean under `key`; absent, null and other types are `default`.
 pub fn flag(body: &Value, key: &str, default: bool) -> bool {
     body.get(key).and_then(Value::as_bool).unwrap_or(default)
 }
 
-/// Prompt tokens of a text, of a list of messages or of content parts: a quarter of the bytes of what is said, at
+/// Prompt tokens of a text, of a list of messages or of content parts: a quarter of the bytes of text, at
 /// least 1.
-pub fn prompt_tokens(said: &[Option<&Value>]) -> u32 {
-    let bytes: usize = said.iter().flatten().map(|value| text_bytes(value)).sum();
+pub fn prompt_tokens(texts: &[Option<&Value>]) -> u32 {
+    let bytes: usize = texts.iter().flatten().map(|value| text_bytes(value)).sum();
     u32::try_from(bytes / 4).unwrap_or(u32::MAX).max(1)
 }
 
@@ -115,8 +114,8 @@ mod tests {
         EngineRequest { prompts: vec![10], n: 1, max_tokens, ignore_eos, ..EngineRequest::default() }
     }
 
-    fn output(ask: &EngineRequest, number: u64) -> (u32, Finish) {
-        ask.outputs(&PROFILES[0].setup, 7, number)[0]
+    fn output(request: &EngineRequest, number: u64) -> (u32, Finish) {
+        request.outputs(&PROFILES[0].setup, 7, number)[0]
     }
 
     #[test]
@@ -126,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn without_it_the_drawn_length_stops_the_answer_unless_max_tokens_comes_first() {
+    fn without_it_the_drawn_length_or_max_tokens_ends_it() {
         let (drawn, finish) = output(&ask(None, false), 0);
         assert_eq!(finish, Finish::Stop);
         assert!((50..500).contains(&drawn), "{drawn}");
@@ -136,15 +135,15 @@ mod tests {
 
     #[test]
     fn lengths_depend_on_seed_and_number_alone() {
-        let ask = ask(None, false);
-        assert_eq!(output(&ask, 4), output(&ask, 4));
-        assert_ne!(output(&ask, 4), output(&ask, 5));
+        let request = ask(None, false);
+        assert_eq!(output(&request, 4), output(&request, 4));
+        assert_ne!(output(&request, 4), output(&request, 5));
     }
 
     #[test]
     fn kv_memory_ends_every_choice() {
-        let ask = EngineRequest { prompts: vec![399_990], ..ask(Some(50), true) };
-        assert_eq!(output(&ask, 0), (10, Finish::Length));
+        let request = EngineRequest { prompts: vec![399_990], ..ask(Some(50), true) };
+        assert_eq!(output(&request, 0), (10, Finish::Length));
     }
 
     #[test]

@@ -9,7 +9,7 @@ pub enum InjectedFault {
     Hang,
     /// An error of this status at once.
     Status(u16),
-    /// The head comes with the first token (`None`), or this much later than it would.
+    /// The head is sent with the first token (`None`), or this much late.
     SlowHead(Option<Duration>),
     /// A stream breaks in this way once it has this many tokens.
     Break {
@@ -31,7 +31,7 @@ pub enum Breakage {
     Truncate,
     /// The dialect's own error event, then the body ends.
     ErrorEvent,
-    /// Nothing more comes; the connection stays.
+    /// Nothing more is sent; the connection stays open.
     Stall,
 }
 

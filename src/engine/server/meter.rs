@@ -1,12 +1,12 @@
 //! What the engine counts, under vLLM's names, in real seconds whatever the speed.
 //!
 //! One family is not vLLM's: `engine_sim_step_lateness_seconds`, how late the steps ended against their ideal instants,
-//! is this server's own account of how well it plays. A request with n choices counts as n requests.
+//! shows how exactly this server keeps the model's time. A request with n choices counts as n requests.
 
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-use super::pacer::Finish;
+use super::token::Finish;
 use crate::engine::model::Engine;
 
 /// Gauges, counters and histograms of one engine.
@@ -56,7 +56,7 @@ impl Meter {
         self.prompt_tokens += u64::from(prompt_tokens);
     }
 
-    /// So many sequences were cancelled.
+    /// N sequences were cancelled.
     pub fn on_abort(&mut self, sequences: u64) {
         self.aborted += sequences;
     }

@@ -1,5 +1,5 @@
-//! Ollama's `/api/chat` and `/api/generate`: one JSON object a line, streaming unless told otherwise, counts and
-//! nanoseconds on the line that says `done`.
+//! Ollama's `/api/chat` and `/api/generate`: one JSON object a line, streaming by default, counts and nanoseconds on the line
+//! with `done`.
 
 use bytes::BytesMut;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::dialect::{AnswerContext, ServerDialect, Stamp, put};
 use super::engine_request::{BadRequest, EngineRequest, flag, messages, prompt_tokens};
 use super::filler_text::put_word;
-use super::pacer::{Finish, Token};
+use super::token::{Finish, Token};
 
 /// `/api/chat`.
 pub struct OllamaChat;
@@ -16,7 +16,7 @@ pub struct OllamaChat;
 pub struct Generate;
 
 impl ServerDialect for OllamaChat {
-    fn ask(&self, body: &Value) -> Result<EngineRequest, BadRequest> {
+    fn read_request(&self, body: &Value) -> Result<EngineRequest, BadRequest> {
         ask(body, prompt_tokens(&[Some(messages(body)?)]))
     }
 
@@ -56,7 +56,7 @@ impl ServerDialect for OllamaChat {
 }
 
 impl ServerDialect for Generate {
-    fn ask(&self, body: &Value) -> Result<EngineRequest, BadRequest> {
+    fn read_request(&self, body: &Value) -> Result<EngineRequest, BadRequest> {
         match body.get("prompt") {
             Some(Value::String(_)) => ask(body, prompt_tokens(&[body.get("prompt"), body.get("system")])),
             _ => Err(BadRequest("prompt must be a string".to_owned())),
@@ -150,7 +150,7 @@ fn joined(texts: &[BytesMut]) -> String {
 
 const NDJSON: &str = "application/x-ndjson";
 
-/// The server knows no calendar; clients want the field and do not read it.
+/// The server has no calendar; clients need the field and do not read it.
 const CREATED_AT: &str = "2026-01-01T00:00:00Z";
 
 #[cfg(test)]
@@ -158,14 +158,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_streams_unless_told_otherwise() {
-        assert!(Generate.ask(&json!({"prompt": "x"})).unwrap().stream);
-        assert!(!Generate.ask(&json!({"prompt": "x", "stream": false})).unwrap().stream);
+    fn it_streams_by_default() {
+        assert!(Generate.read_request(&json!({"prompt": "x"})).unwrap().stream);
+        assert!(!Generate.read_request(&json!({"prompt": "x", "stream": false})).unwrap().stream);
     }
 
     #[test]
     fn negative_num_predict_is_no_limit() {
-        let most = |number: i64| Generate.ask(&json!({"prompt": "x", "options": {"num_predict": number}}));
+        let most = |number: i64| Generate.read_request(&json!({"prompt": "x", "options": {"num_predict": number}}));
         assert_eq!(most(-1).unwrap().max_tokens, None);
         assert_eq!(most(12).unwrap().max_tokens, Some(12));
         assert!(most(0).is_err());

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::dialect::{AnswerContext, ServerDialect, Stamp, put};
 use super::engine_request::{BadRequest, EngineRequest, count, flag, messages, prompt_tokens};
 use super::filler_text::put_word;
-use super::pacer::{Finish, Token};
+use super::token::{Finish, Token};
 
 /// `/v1/chat/completions`.
 pub struct OpenAiChat;
@@ -16,7 +16,7 @@ pub struct OpenAiChat;
 pub struct OpenAiCompletions;
 
 impl ServerDialect for OpenAiChat {
-    fn ask(&self, body: &Value) -> Result<EngineRequest, BadRequest> {
+    fn read_request(&self, body: &Value) -> Result<EngineRequest, BadRequest> {
         let prompt = prompt_tokens(&[Some(messages(body)?)]);
         let newer = count(body, "max_completion_tokens")?;
         ask(body, vec![prompt], newer.or(count(body, "max_tokens")?))
@@ -34,7 +34,7 @@ impl ServerDialect for OpenAiChat {
                 "[{{\"index\":{choice},\"delta\":{{\"role\":\"assistant\",\"content\":\"\"}},\"logprobs\":null,\
                  \"finish_reason\":null}}]"
             );
-            put_tail(out, answer, answer.ask.prompt_of(choice as u32), 0, stamp);
+            put_tail(out, answer, answer.request.prompt_of(choice as u32), 0, stamp);
         }
     }
 
@@ -43,7 +43,7 @@ impl ServerDialect for OpenAiChat {
         put!(out, "[{{\"index\":{},\"delta\":{{\"content\":\"", token.choice);
         put_word(out, answer.number, token.choice, token.index);
         put!(out, "\"}},\"logprobs\":null,\"finish_reason\":{}}}]", reason(token.finish));
-        put_tail(out, answer, answer.ask.prompt_of(token.choice), token.index + 1, stamp);
+        put_tail(out, answer, answer.request.prompt_of(token.choice), token.index + 1, stamp);
     }
 
     fn put_closing(&self, out: &mut BytesMut, answer: &AnswerContext, stamp: Stamp) {
@@ -66,7 +66,7 @@ impl ServerDialect for OpenAiChat {
 }
 
 impl ServerDialect for OpenAiCompletions {
-    fn ask(&self, body: &Value) -> Result<EngineRequest, BadRequest> {
+    fn read_request(&self, body: &Value) -> Result<EngineRequest, BadRequest> {
         let prompts = prompts(body.get("prompt").unwrap_or(&Value::Null))?;
         ask(body, prompts, count(body, "max_tokens")?)
     }
@@ -82,7 +82,7 @@ impl ServerDialect for OpenAiCompletions {
         put!(out, "[{{\"index\":{},\"text\":\"", token.choice);
         put_word(out, answer.number, token.choice, token.index);
         put!(out, "\",\"logprobs\":null,\"finish_reason\":{}}}]", reason(token.finish));
-        put_tail(out, answer, answer.ask.prompt_of(token.choice), token.index + 1, stamp);
+        put_tail(out, answer, answer.request.prompt_of(token.choice), token.index + 1, stamp);
     }
 
     fn put_closing(&self, out: &mut BytesMut, answer: &AnswerContext, stamp: Stamp) {
@@ -102,7 +102,7 @@ impl ServerDialect for OpenAiCompletions {
     }
 }
 
-/// The body of an error, also for paths nobody knows.
+/// The body of an error, also for unknown paths.
 pub fn error(status: u16, message: &str) -> Value {
     let kind = match status {
         400..500 => "BadRequestError",
@@ -162,7 +162,7 @@ fn put_head(out: &mut BytesMut, answer: &AnswerContext, prefix: &str, object: &s
 
 /// The rest of an event behind its `choices`.
 fn put_tail(out: &mut BytesMut, answer: &AnswerContext, prompt: u32, output: u32, stamp: Stamp) {
-    if answer.ask.continuous_usage {
+    if answer.request.continuous_usage {
         put!(out, ",");
         put_usage(out, u64::from(prompt), u64::from(output));
     }
@@ -170,7 +170,7 @@ fn put_tail(out: &mut BytesMut, answer: &AnswerContext, prompt: u32, output: u32
 }
 
 fn put_end(out: &mut BytesMut, answer: &AnswerContext, prefix: &str, object: &str, stamp: Stamp) {
-    if answer.ask.include_usage {
+    if answer.request.include_usage {
         put_head(out, answer, prefix, object);
         put!(out, "[],");
         put_usage(out, answer.prompt_tokens(), answer.output_tokens());
@@ -243,13 +243,13 @@ mod tests {
     #[test]
     fn the_newer_cap_wins() {
         let body = json!({"messages": [{"content": "x"}], "max_tokens": 9, "max_completion_tokens": 4});
-        assert_eq!(OpenAiChat.ask(&body).unwrap().max_tokens, Some(4));
+        assert_eq!(OpenAiChat.read_request(&body).unwrap().max_tokens, Some(4));
     }
 
     #[test]
     fn usage_options_count_only_when_streaming() {
         let body = |stream| json!({"prompt": "x", "stream": stream, "stream_options": {"include_usage": true}});
-        assert!(OpenAiCompletions.ask(&body(true)).unwrap().include_usage);
-        assert!(!OpenAiCompletions.ask(&body(false)).unwrap().include_usage);
+        assert!(OpenAiCompletions.read_request(&body(true)).unwrap().include_usage);
+        assert!(!OpenAiCompletions.read_request(&body(false)).unwrap().include_usage);
     }
 }

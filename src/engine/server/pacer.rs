@@ -1,4 +1,4 @@
-//! Plays the model in real time: one thread owns it, waits for each step's end, and hands the tokens out.
+//! Runs the model in real time: one thread owns it, waits for each step's end, and sends the tokens out.
 //!
 //! The end of a step is computed from the end of the one before, never from when the thread woke up, so lateness does
 //! not add up. It is a thread of its own and not a task because the runtime's timer rounds up to a millisecond, which
@@ -14,34 +14,15 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::Settings;
 use super::engine_request::EngineRequest;
 use super::meter::Meter;
+use super::settings::Settings;
+use super::token::{Finish, Token};
 use crate::clock::Clock;
 use crate::engine::model::{Engine, SequenceId};
 use crate::vocabulary::time::Timestamp;
 
-/// A token of one of a request's choices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Token {
-    /// Which choice, from 0.
-    pub choice: u32,
-    /// Which token of it, from 0.
-    pub index: u32,
-    /// On the choice's last token: why it is the last.
-    pub finish: Option<Finish>,
-}
-
-/// Why a choice ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finish {
-    /// It came to its own end.
-    Stop,
-    /// It reached `max_tokens`, or the end of KV memory.
-    Length,
-}
-
-/// The way to the thread that plays. It ends when the last `Pacer` and [`Ticket`] are gone.
+/// A handle of the thread. The thread ends when the last `Pacer` and [`PacerTicket`] are dropped.
 #[derive(Clone, Debug)]
 pub struct Pacer {
     commands: Sender<PacerCommand>,
@@ -54,7 +35,7 @@ impl Pacer {
     /// it closes early only if the thread has died or a choice could never fit. Dropping the ticket cancels.
     pub fn submit(
         &self,
-        ask: &EngineRequest,
+        request: &EngineRequest,
         outputs: &[(u32, Finish)],
         arrival: Timestamp,
     ) -> (PacerTicket, UnboundedReceiver<Token>) {
@@ -63,9 +44,9 @@ impl Pacer {
         let first = self.next.fetch_add(count, Ordering::Relaxed);
         let choices = (0..).zip(outputs).map(|(choice, &(output, finish))| {
             let stream = TokenSink { tokens: tokens.clone(), choice, finish, arrival, latest: arrival };
-            PacedChoice { prompt: ask.prompt_of(choice), output, stream }
+            PacedChoice { prompt: request.prompt_of(choice), output, stream }
         });
-        // A thread that has died closes the channel, which is how the request learns of it.
+        // A thread that has died closes the channel, which is how the request notices.
         let _ = self.commands.send(PacerCommand::Submit { first, choices: choices.collect() });
         (PacerTicket { commands: self.commands.clone(), first, count, live: true }, receiver)
     }
@@ -76,7 +57,7 @@ impl Pacer {
     }
 }
 
-/// A request's place in the engine; dropping it takes its choices out, unless they have all finished.
+/// A request in the engine; dropping it cancels its choices, unless they have all finished.
 #[derive(Debug)]
 pub struct PacerTicket {
     commands: Sender<PacerCommand>,
@@ -107,7 +88,7 @@ impl Drop for PacerTicket {
 pub fn start(settings: &Settings) -> io::Result<(Pacer, JoinHandle<()>)> {
     let (commands, receiver) = mpsc::channel();
     let meter = Arc::new(Mutex::new(Meter::default()));
-    let player = Player {
+    let worker = PacerThread {
         clock: settings.clock,
         speed: settings.speed,
         engine: Engine::new(settings.setup.params),
@@ -116,7 +97,7 @@ pub fn start(settings: &Settings) -> io::Result<(Pacer, JoinHandle<()>)> {
         meter: Arc::clone(&meter),
         due: None,
     };
-    let thread = thread::Builder::new().name("engine-pacer".to_owned()).spawn(move || player.play())?;
+    let thread = thread::Builder::new().name("engine-pacer".to_owned()).spawn(move || worker.run())?;
     Ok((Pacer { commands, next: Arc::new(AtomicU64::new(0)), meter }, thread))
 }
 
@@ -140,7 +121,7 @@ struct PacedChoice {
     stream: TokenSink,
 }
 
-/// Where a sequence's tokens go.
+/// Receives a sequence's tokens.
 #[derive(Debug)]
 struct TokenSink {
     tokens: UnboundedSender<Token>,
@@ -150,7 +131,7 @@ struct TokenSink {
     latest: Timestamp,
 }
 
-struct Player {
+struct PacerThread {
     clock: Clock,
     speed: f64,
     engine: Engine,
@@ -161,27 +142,27 @@ struct Player {
     due: Option<Timestamp>,
 }
 
-impl Player {
-    fn play(mut self) {
+impl PacerThread {
+    fn run(mut self) {
         while let Some(command) = self.wait() {
             match command {
-                Some(command) => self.obey(command),
+                Some(command) => self.apply(command),
                 None => self.finish_step(),
             }
             if self.due.is_none() {
-                self.wake_up();
+                self.begin_idle_step();
             }
         }
     }
 
     /// Begins a step now, if there is anything to do: what follows an idle time.
-    fn wake_up(&mut self) {
-        self.obey_pending();
+    fn begin_idle_step(&mut self) {
+        self.apply_pending();
         let meter = Arc::clone(&self.meter);
         self.begin_step(self.clock.now(), &mut lock(&meter));
     }
 
-    /// The next command, `Some(None)` when the step is due first, `None` when nobody is left to give commands.
+    /// The next command, `Some(None)` when the step is due first, `None` when every sender of commands is dropped.
     fn wait(&self) -> Option<Option<PacerCommand>> {
         let Some(due) = self.due else { return self.commands.recv().ok().map(Some) };
         let left = due.since(self.clock.now());
@@ -195,13 +176,13 @@ impl Player {
         }
     }
 
-    fn obey_pending(&mut self) {
+    fn apply_pending(&mut self) {
         while let Ok(command) = self.commands.try_recv() {
-            self.obey(command);
+            self.apply(command);
         }
     }
 
-    fn obey(&mut self, command: PacerCommand) {
+    fn apply(&mut self, command: PacerCommand) {
         match command {
             PacerCommand::Submit { first, choices } => {
                 for (id, PacedChoice { prompt, output, stream }) in (first..).zip(choices) {
@@ -224,11 +205,11 @@ impl Player {
 
     /// Ends the step that is due and begins the next one at the same ideal instant.
     ///
-    /// The meter stays locked from the first token to the next step's beginning, so whoever has read a token and then
-    /// asks for the metrics finds the state after it.
+    /// The meter stays locked from the first token to the next step's beginning, so a client that has read a token and then
+    /// reads the metrics finds the state after it.
     fn finish_step(&mut self) {
         let Some(due) = self.due.take() else { return };
-        self.obey_pending();
+        self.apply_pending();
         let now = self.clock.now();
         let lateness = now.since(due);
         let meter = Arc::clone(&self.meter);
@@ -239,13 +220,13 @@ impl Player {
             let gap = now.since(std::mem::replace(&mut stream.latest, now));
             let finish = emission.finished.then_some(stream.finish);
             meter.on_token(emission.index, gap, now.since(stream.arrival), finish);
-            // A receiver that is gone has a ticket on its way to cancel the rest.
+            // A receiver that is dropped has a ticket whose drop cancels the rest.
             let _ = stream.tokens.send(Token { choice: stream.choice, index: emission.index, finish });
             if emission.finished {
                 self.streams.remove(&emission.id);
             }
         }
-        // After a pause of the whole process, a burst of steps would be no engine's behaviour: time starts afresh.
+        // After a pause of the whole process, no engine would make a burst of steps: time restarts.
         self.begin_step(if lateness > WORST_LATENESS { now } else { due }, &mut meter);
     }
 

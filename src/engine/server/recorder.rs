@@ -1,4 +1,4 @@
-//! The engine's own truth, kept for tests in the same process: what it did for each request, and when.
+//! What the engine did for each request, and when: the truth that tests in the same process compare with.
 //!
 //! Held in memory without bound, so not for a server that runs long.
 
@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use crate::vocabulary::time::Timestamp;
 
-/// Collects one [`Record`] a request.
+/// Collects one [`EngineRecord`] a request.
 #[derive(Debug, Default)]
 pub struct Recorder {
     bodies: bool,

@@ -1,4 +1,4 @@
-//! The front service: reads a request, has it submitted, and answers in its dialect.
+//! The HTTP service: reads a request, submits it, and answers in its dialect.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -17,10 +17,12 @@ use super::dialect::{AnswerContext, ServerDialect};
 use super::engine_request::EngineRequest;
 use super::fault::InjectedFault;
 use super::filler_text::put_word;
-use super::pacer::{Pacer, PacerTicket, Token};
+use super::pacer::{Pacer, PacerTicket};
 use super::recorder::EngineEnd;
-use super::stream::{StreamAccount, StreamPhase, StreamedAnswer};
-use super::{Settings, anthropic, ollama, openai};
+use super::settings::Settings;
+use super::stream::{StreamPhase, StreamRecord, StreamedAnswer};
+use super::token::Token;
+use super::{anthropic, ollama, openai};
 
 /// Answers requests; shared by all connections.
 pub struct EngineService {
@@ -38,17 +40,17 @@ impl EngineService {
         Self { settings, pacer, model, served: AtomicU64::new(0) }
     }
 
-    /// Answers one request. `reset` tells the connection how to end, should a fault ask for it.
+    /// Answers one request. `reset` is set when a fault asks for the connection to end in a reset.
     pub async fn answer(
         &self,
         request: Request<Incoming>,
         reset: Arc<AtomicBool>,
     ) -> Result<Response<EngineBody>, Infallible> {
         let path = request.uri().path();
-        let known = dialect(path).map(Asked::Inference).or_else(|| self.reading(path).map(Asked::Reading));
+        let known = dialect(path).map(EngineRoute::Inference).or_else(|| self.reading(path).map(EngineRoute::Reading));
         Ok(match (known, request.method()) {
-            (Some(Asked::Inference(dialect)), &Method::POST) => self.infer(dialect, request, reset).await,
-            (Some(Asked::Reading(response)), &Method::GET | &Method::HEAD) => response,
+            (Some(EngineRoute::Inference(dialect)), &Method::POST) => self.infer(dialect, request, reset).await,
+            (Some(EngineRoute::Reading(response)), &Method::GET | &Method::HEAD) => response,
             (Some(_), _) => json_response(405, &openai::error(405, "method not allowed on this path")),
             (None, _) => json_response(404, &openai::error(404, "no such path")),
         })
@@ -86,27 +88,27 @@ impl EngineService {
             .map_err(|error| EngineRefusal::of_body(&*error))?
             .to_bytes();
         let request_id = String::from_utf8_lossy(request_id.as_bytes());
-        let mut account = StreamAccount::open(self.settings.recorder.clone(), self.settings.clock, &request_id, &body);
+        let mut record = StreamRecord::open(self.settings.recorder.clone(), self.settings.clock, &request_id, &body);
         let fault = self.fault(headers)?;
         match fault {
             Some(InjectedFault::Status(status)) => {
-                account.end = EngineEnd::Broken;
+                record.end = EngineEnd::Broken;
                 return Err(EngineRefusal { status, message: "refused, as it was asked to".to_owned() });
             }
             Some(InjectedFault::Hang) => {
-                account.end = EngineEnd::Broken;
+                record.end = EngineEnd::Broken;
                 std::future::pending::<()>().await;
             }
             _ => {}
         }
-        let ask = self.read(dialect, &body)?;
+        let request = self.read(dialect, &body)?;
         drop(body);
-        let outputs = ask.outputs(&self.settings.setup, self.settings.seed, number);
-        let (ticket, mut tokens) = self.pacer.submit(&ask, &outputs, account.arrival());
-        let created = ORIGIN + account.arrival().as_nanos() / 1_000_000_000;
-        let answer = AnswerContext::new(number, self.model.clone(), created, ask);
-        if !answer.ask.stream {
-            return self.tell_whole(dialect, answer, ticket, tokens, account).await;
+        let outputs = request.outputs(&self.settings.setup, self.settings.seed, number);
+        let (ticket, mut tokens) = self.pacer.submit(&request, &outputs, record.arrival());
+        let created = ORIGIN + record.arrival().as_nanos() / 1_000_000_000;
+        let answer = AnswerContext::new(number, self.model.clone(), created, request);
+        if !answer.request.stream {
+            return self.answer_whole(dialect, answer, ticket, tokens, record).await;
         }
         let early = match fault {
             Some(InjectedFault::SlowHead(None)) => tokens.recv().await,
@@ -121,20 +123,20 @@ impl EngineService {
             _ => None,
         };
         let stamped = self.settings.stamps || headers.get("x-engine-stamps").is_some_and(|value| value == "1");
-        let (phase, out) = (StreamPhase::Silent, BytesMut::with_capacity(BUFFER));
+        let (phase, out) = (StreamPhase::Unopened, BytesMut::with_capacity(BUFFER));
         let stream =
-            StreamedAnswer { dialect, answer, ticket, early, tokens, stamped, breakage, reset, account, phase, out };
-        Ok(response(200, dialect.stream_type(), EngineBody::Told(Box::new(stream))))
+            StreamedAnswer { dialect, answer, ticket, early, tokens, stamped, breakage, reset, record, phase, out };
+        Ok(response(200, dialect.stream_type(), EngineBody::Streamed(Box::new(stream))))
     }
 
-    /// Waits for every token, then answers in one piece. The client leaving drops this future, and with it the ticket.
-    async fn tell_whole(
+    /// Waits for every token, then answers in one piece. A client that leaves drops this future, and with it the ticket.
+    async fn answer_whole(
         &self,
         dialect: &'static dyn ServerDialect,
         mut answer: AnswerContext,
         mut ticket: PacerTicket,
         mut tokens: UnboundedReceiver<Token>,
-        mut account: StreamAccount,
+        mut record: StreamRecord,
     ) -> Result<Response<EngineBody>, EngineRefusal> {
         let mut texts = vec![BytesMut::new(); answer.tokens.len()];
         while !answer.finished() {
@@ -142,16 +144,16 @@ impl EngineService {
                 return Err(EngineRefusal { status: 500, message: "the engine has stopped".to_owned() });
             };
             let now = self.settings.clock.now();
-            answer.on_token(&token, account.age(now));
-            account.on_token(now);
+            answer.on_token(&token, record.age(now));
+            record.on_token(now);
             put_word(&mut texts[token.choice as usize], answer.number, token.choice, token.index);
         }
         ticket.on_finish();
         let mut out = BytesMut::new();
         dialect.put_whole(&mut out, &answer, &texts);
         let out = out.freeze();
-        account.on_piece(&out);
-        account.close(EngineEnd::Finished, self.settings.clock.now());
+        record.on_piece(&out);
+        record.close(EngineEnd::Finished, self.settings.clock.now());
         Ok(response(200, "application/json", EngineBody::whole(out)))
     }
 
@@ -161,14 +163,14 @@ impl EngineService {
         if !body.is_object() {
             return Err(EngineRefusal::bad("the body must be a JSON object".to_owned()));
         }
-        let ask = dialect.ask(&body).map_err(|error| EngineRefusal::bad(error.to_string()))?;
-        let longest = ask.prompts.iter().copied().max().unwrap_or_default();
-        if self.settings.setup.params.room_after(longest) == 0 {
+        let request = dialect.read_request(&body).map_err(|error| EngineRefusal::bad(error.to_string()))?;
+        let longest = request.prompts.iter().copied().max().unwrap_or_default();
+        if self.settings.setup.params.kv_left_after(longest) == 0 {
             let most = self.settings.setup.params.kv_tokens;
             let message = format!("the prompt has {longest} tokens, but this engine holds {most} in all");
             return Err(EngineRefusal::bad(message));
         }
-        Ok(ask)
+        Ok(request)
     }
 
     fn fault(&self, headers: &HeaderMap) -> Result<Option<InjectedFault>, EngineRefusal> {
@@ -201,7 +203,7 @@ impl EngineService {
     }
 }
 
-enum Asked {
+enum EngineRoute {
     Inference(&'static dyn ServerDialect),
     Reading(Response<EngineBody>),
 }
@@ -247,16 +249,16 @@ fn json_response(status: u16, body: &Value) -> Response<EngineBody> {
 
 fn response(status: u16, content_type: &'static str, body: EngineBody) -> Response<EngineBody> {
     let mut response = Response::new(body);
-    // Faults may ask for a status that does not exist; hyper knows 400 to 599 all.
+    // A fault may ask for a status that does not exist; hyper accepts all from 400 to 599.
     *response.status_mut() = hyper::StatusCode::from_u16(status).unwrap_or(hyper::StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
-/// What weir's data port takes by default, too.
+/// Equal to the default of weir's data port.
 const LARGEST_BODY: usize = 64 << 20;
 
-/// `created` of an answer is this plus the clock's seconds: the server does not know the calendar.
+/// `created` of an answer is this plus the clock's seconds: the server has no calendar.
 const ORIGIN: u64 = 1_700_000_000;
 
 /// Holds several events, so that a buffer is reused many times before it is replaced.

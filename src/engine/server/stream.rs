@@ -1,8 +1,8 @@
 //! One request's answer while it streams: tokens in, events out, a stamp on each.
 //!
-//! hyper asks for the next piece when its writer has room, so a stamp is taken immediately before the bytes are handed
+//! hyper polls for the next piece when its writer has space, so a stamp is taken immediately before the bytes are handed
 //! over, and a client that does not read makes tokens wait in the channel, unstamped. Dropped before its end, for
-//! whatever reason, it takes the request out of the engine.
+//! whatever reason, it cancels the request in the engine.
 
 use std::io;
 use std::sync::Arc;
@@ -14,18 +14,19 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::dialect::{AnswerContext, ServerDialect, Stamp};
 use super::fault::Breakage;
-use super::pacer::{PacerTicket, Token};
+use super::pacer::PacerTicket;
 use super::recorder::{EngineEnd, EngineRecord, Recorder};
+use super::token::Token;
 use crate::clock::Clock;
 use crate::vocabulary::time::Timestamp;
 
 /// A streamed answer.
 pub struct StreamedAnswer {
-    /// How it is told.
+    /// How it is written.
     pub dialect: &'static dyn ServerDialect,
-    /// What has been told.
+    /// What has been written.
     pub answer: AnswerContext,
-    /// Its place in the engine.
+    /// Its sequences in the engine.
     pub ticket: PacerTicket,
     /// The token that was waited for before the head was sent, if one was.
     pub early: Option<Token>,
@@ -35,26 +36,26 @@ pub struct StreamedAnswer {
     pub stamped: bool,
     /// How and after how many tokens it is to break.
     pub breakage: Option<(u64, Breakage)>,
-    /// Tells the connection to end in a reset.
+    /// Makes the connection end in a reset.
     pub reset: Arc<AtomicBool>,
-    /// Its account.
-    pub account: StreamAccount,
+    /// Its record.
+    pub record: StreamRecord,
     /// Where it stands.
     pub phase: StreamPhase,
-    /// Room for the next event.
+    /// Buffer of the next event.
     pub out: BytesMut,
 }
 
 /// Where a stream stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamPhase {
-    /// Nothing has been told.
-    Silent,
-    /// Tokens are being told.
-    Telling,
-    /// The connection is broken at the next turn; until then hyper writes out what it has.
+    /// Nothing has been written.
+    Unopened,
+    /// Tokens are being written.
+    Open,
+    /// The connection breaks at the next poll; until then hyper writes out what it has.
     Broken,
-    /// Nothing will be told any more.
+    /// Nothing more will be written.
     Over,
 }
 
@@ -64,7 +65,7 @@ impl StreamedAnswer {
         match self.phase {
             StreamPhase::Over => return Poll::Ready(None),
             StreamPhase::Broken => return Poll::Ready(Some(Err(io::ErrorKind::BrokenPipe.into()))),
-            StreamPhase::Silent | StreamPhase::Telling => {}
+            StreamPhase::Unopened | StreamPhase::Open => {}
         }
         if let Some((after, how)) = self.breakage
             && self.answer.output_tokens() >= after
@@ -76,42 +77,42 @@ impl StreamedAnswer {
             None => std::task::ready!(self.tokens.poll_recv(cx)),
         };
         let Some(token) = next else {
-            // The engine gave the request up: the client must not take this for an end.
+            // The engine dropped the request: the client must not take this for the end.
             self.phase = StreamPhase::Over;
             return Poll::Ready(Some(Err(io::ErrorKind::BrokenPipe.into())));
         };
-        Poll::Ready(Some(Ok(self.tell(&token))))
+        Poll::Ready(Some(Ok(self.write(&token))))
     }
 
-    /// Whether the last piece has been given out.
+    /// Whether the last piece has been handed over.
     pub fn is_over(&self) -> bool {
         self.phase == StreamPhase::Over
     }
 
-    fn tell(&mut self, token: &Token) -> Bytes {
-        let now = self.account.clock.now();
+    fn write(&mut self, token: &Token) -> Bytes {
+        let now = self.record.clock.now();
         let stamp = Stamp(self.stamped.then_some(now.as_nanos()));
-        if self.phase == StreamPhase::Silent {
+        if self.phase == StreamPhase::Unopened {
             self.dialect.put_opening(&mut self.out, &self.answer, stamp);
-            self.phase = StreamPhase::Telling;
+            self.phase = StreamPhase::Open;
         }
-        self.answer.on_token(token, self.account.age(now));
+        self.answer.on_token(token, self.record.age(now));
         self.dialect.put_token(&mut self.out, &self.answer, token, stamp);
         if self.answer.finished() {
             self.dialect.put_closing(&mut self.out, &self.answer, stamp);
             self.ticket.on_finish();
             self.phase = StreamPhase::Over;
         }
-        self.account.on_token(now);
-        let piece = self.give_out();
+        self.record.on_token(now);
+        let piece = self.take_piece();
         if self.is_over() {
-            self.account.close(EngineEnd::Finished, now);
+            self.record.close(EngineEnd::Finished, now);
         }
         piece
     }
 
     fn break_off(&mut self, how: Breakage, cx: &Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
-        self.account.end = EngineEnd::Broken;
+        self.record.end = EngineEnd::Broken;
         match how {
             Breakage::Stall => Poll::Pending,
             Breakage::Truncate => {
@@ -121,7 +122,7 @@ impl StreamedAnswer {
             Breakage::ErrorEvent => {
                 self.phase = StreamPhase::Over;
                 self.dialect.put_error_event(&mut self.out);
-                Poll::Ready(Some(Ok(self.give_out())))
+                Poll::Ready(Some(Ok(self.take_piece())))
             }
             // hyper flushes whenever a body has nothing to add, so the tokens before the break do get out.
             Breakage::Reset | Breakage::Cut => {
@@ -133,25 +134,25 @@ impl StreamedAnswer {
         }
     }
 
-    fn give_out(&mut self) -> Bytes {
+    fn take_piece(&mut self) -> Bytes {
         let piece = self.out.split().freeze();
-        self.account.on_piece(&piece);
+        self.record.on_piece(&piece);
         piece
     }
 }
 
-/// What a request leaves in the recorder, if there is one. Dropped unclosed, it says the request was cancelled.
-pub struct StreamAccount {
+/// What a request leaves in the recorder, if there is one. Dropped before it is closed, it records a cancelled request.
+pub struct StreamRecord {
     clock: Clock,
     recorder: Option<Arc<Recorder>>,
     draft: Option<EngineRecord>,
     arrival: Timestamp,
-    /// What dropping it will say.
+    /// The end that dropping it records.
     pub end: EngineEnd,
 }
 
-impl StreamAccount {
-    /// Opens the account of a request that has just arrived.
+impl StreamRecord {
+    /// For a request that has just arrived.
     pub fn open(recorder: Option<Arc<Recorder>>, clock: Clock, request_id: &str, body: &Bytes) -> Self {
         let arrival = clock.now();
         let draft = recorder.as_ref().map(|recorder| {
@@ -196,7 +197,7 @@ impl StreamAccount {
         }
     }
 
-    /// Hands the record in; what follows is not recorded.
+    /// Gives the record to the recorder; what follows is not recorded.
     pub fn close(&mut self, end: EngineEnd, now: Timestamp) {
         if let (Some(draft), Some(recorder)) = (self.draft.take(), &self.recorder) {
             recorder.on_end(EngineRecord { end, ended: now, ..draft });
@@ -204,7 +205,7 @@ impl StreamAccount {
     }
 }
 
-impl Drop for StreamAccount {
+impl Drop for StreamRecord {
     fn drop(&mut self) {
         self.close(self.end, self.clock.now());
     }

@@ -1,6 +1,6 @@
 //! AIPerf and GenAI-Perf: `profile_export_aiperf.json`, `profile_export_genai_perf.json`, and the CSV of either.
 //!
-//! Every metric is `{unit, avg, p50, …}`, and the unit is believed. Their `inter_token_latency` is a TPOT; the gaps between
+//! Every metric is `{unit, avg, p50, …}`, and the unit is taken as given. Their `inter_token_latency` is a TPOT; the gaps between
 //! chunks are `inter_chunk_latency`. The tokens of the answer are the engine's usage where it is there: AIPerf's own count
 //! can be twice as much.
 
@@ -83,7 +83,7 @@ pub fn read(node: &JsonNode, reading: &mut ImportedFile) {
     reading.keep(node.line, ImportedLevel { environment, level, ..ImportedLevel::default() });
 }
 
-/// Reads a run from a table. It does not say its load, so the name of its folder may: `…concurrency64`, `…request_rate10`.
+/// Reads a run from a table. It has no load, which is taken from the name of its folder: `…concurrency64`, `…request_rate10`.
 pub fn read_table(rows: &[CsvRow], file: &str, reading: &mut ImportedFile) {
     let Some(load) = load_in_name(file) else {
         return reading.wrong(

@@ -1,4 +1,4 @@
-//! A CSV reader for result files: quoted fields, lines of every row, comma, semicolon or tab. It knows no format.
+//! A CSV reader for result files: quoted fields, the line of every row, comma, semicolon or tab. It holds no format.
 
 /// A row and the line it begins on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,8 +11,8 @@ pub struct CsvRow {
 
 impl CsvRow {
     /// A field; nothing when it is empty or not there.
-    pub fn field(&self, place: usize) -> Option<&str> {
-        self.fields.get(place).map(String::as_str).filter(|field| !field.is_empty())
+    pub fn field(&self, column: usize) -> Option<&str> {
+        self.fields.get(column).map(String::as_str).filter(|field| !field.is_empty())
     }
 
     /// It has nothing but empty fields.

@@ -1,14 +1,15 @@
-//! Files and folders, read from disk: the only place offline that touches it.
+//! Reads files and folders from disk; nothing else in `offline` does.
 
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use super::gather;
 use super::reading::Problem;
-use super::{ImportResult, gather, text};
+use super::recognise::{ImportResult, text};
 
-/// Reads files, and folders through and through. A file that is named is always tried; in a folder only those whose name may
-/// be a result's.
+/// Reads files, and folders with all below them. A named file is always tried; in a folder only those whose name may be a
+/// result's.
 pub fn read(paths: &[PathBuf]) -> ImportResult {
     let found = read_beside(paths, &[]);
     if found.sweeps.is_empty() && found.problems.is_empty() {
@@ -105,7 +106,7 @@ fn bytes(path: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// What tools write beside their results: single requests, what the server said, sums over stages, their settings.
+/// What tools write beside their results: single requests, server metrics, sums over stages, settings.
 const ASIDE: [&str; 9] = [
     "requests.jsonl",
     "per_request",

@@ -46,7 +46,7 @@ impl SweepKey {
         let environment = &piece.environment;
         Self {
             sweep: piece.sweep.clone(),
-            // Where the source names its sweep, the file tells apart what two runs named alike.
+            // Where the source names its sweep, the file distinguishes two runs of the same name.
             folder: if piece.sweep.is_some() {
                 piece.level.origin.file.clone()
             } else {
@@ -72,7 +72,7 @@ impl SweepKey {
         if path.is_empty() { "sweep".to_owned() } else { path.to_owned() }
     }
 
-    /// What tells it apart from others of the same name.
+    /// What distinguishes it from others of the same name.
     fn apart(&self) -> String {
         let load = if self.burst {
             "burst"
@@ -108,7 +108,7 @@ fn sweep(id: String, pieces: Vec<ImportedLevel>) -> Sweep {
     let slo = pieces.iter().find_map(|piece| piece.slo);
     let mut levels: Vec<Level> = Vec::with_capacity(pieces.len());
     for piece in pieces {
-        // JSON and CSV of one run are often both there.
+        // Often both the JSON and the CSV of one run are there.
         if !levels.iter().rev().take(MOST_COMPARED).any(|level| is_the_same_run(level, &piece.level)) {
             levels.push(piece.level);
         }
@@ -128,7 +128,7 @@ fn is_the_same_run(left: &Level, right: &Level) -> bool {
         && near(left.ttft.mean.or(left.ttft.p50), right.ttft.mean.or(right.ttft.p50))
 }
 
-/// A name that stands twice gets a number.
+/// A name that occurs twice gets a number.
 fn unique(mut sweeps: Vec<Sweep>) -> Vec<Sweep> {
     let mut seen: BTreeMap<String, u32> = BTreeMap::new();
     for sweep in &mut sweeps {
@@ -156,7 +156,7 @@ fn last(path: &str) -> &str {
 fn stem(path: &str) -> &str {
     let name = last(path);
     let stem = name.rfind('.').filter(|at| *at > 0).map_or(name, |at| &name[..at]);
-    // A name that every run of a tool has says less than the folder's.
+    // A name that every run of a tool has is replaced by the folder's.
     let folder = last(folder(path));
     if COMMON.contains(&stem) && !folder.is_empty() { folder } else { stem }
 }

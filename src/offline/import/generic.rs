@@ -1,4 +1,4 @@
-//! A table with one level a row and columns that say what they hold: the CSV of people's own sweeps, and weir's `sweep.csv`.
+//! A table with one level a row and named columns: the CSV of users' own sweeps, and weir's `sweep.csv`.
 
 use super::super::sweep::{
     Environment, LatencySummary, Level, LevelLoad, OutcomeCounts, Start, SteadyWindow, Throughput,
@@ -9,7 +9,7 @@ use super::reading::{ImportedFile, ImportedLevel, MILLISECONDS, cut};
 /// Whether a header is of this kind: some column is a load.
 pub fn knows(header: &CsvRow) -> bool {
     let columns = Columns::of(header);
-    LOADS.iter().any(|name| columns.place(name).is_some())
+    LOADS.iter().any(|name| columns.index(name).is_some())
 }
 
 /// Reads the rows below the header.
@@ -35,7 +35,7 @@ impl Columns {
         Self(header.fields.iter().map(name).collect())
     }
 
-    fn place(&self, name: &str) -> Option<usize> {
+    fn index(&self, name: &str) -> Option<usize> {
         self.0.iter().position(|column| column == name)
     }
 }
@@ -98,19 +98,23 @@ impl CsvLine<'_> {
             client_limited: matches!(self.text("client_limited"), Some("true" | "1" | "yes")),
             ..Level::default()
         };
-        let environment = Environment {
+        let environment = self.environment();
+        let sweep = self.text("sweep_id").or_else(|| self.text("sweep")).map(cut);
+        self.reading.keep(self.row.line, ImportedLevel { sweep, environment, level, ..ImportedLevel::default() });
+    }
+
+    fn environment(&mut self) -> Environment {
+        Environment {
             tool: self.text("tool").or_else(|| self.text("source")).map(cut),
             engine: self.text("engine").map(cut),
             model: self.text("model").map(cut),
             gpu: self.text("gpu").map(cut),
             gpus: self.number(&["gpus", "num_gpus"]),
             ..Environment::default()
-        };
-        let sweep = self.text("sweep_id").or_else(|| self.text("sweep")).map(cut);
-        self.reading.keep(self.row.line, ImportedLevel { sweep, environment, level, ..ImportedLevel::default() });
+        }
     }
 
-    /// The load, in whichever way the table says it.
+    /// The load, in whichever column the table has it.
     fn load(&mut self) -> Option<LevelLoad> {
         let line = self.row.line;
         for name in ["request_rate", "rate"] {
@@ -150,13 +154,13 @@ impl CsvLine<'_> {
     }
 
     fn text(&self, name: &str) -> Option<&str> {
-        self.row.field(self.columns.place(name)?)
+        self.row.field(self.columns.index(name)?)
     }
 
     fn number(&mut self, names: &[&str]) -> Option<f64> {
         let name = names.iter().find(|name| self.text(name).is_some())?;
-        let place = self.columns.place(name)?;
-        self.reading.field(self.row.line, name, self.row.field(place))
+        let column = self.columns.index(name)?;
+        self.reading.field(self.row.line, name, self.row.field(column))
     }
 
     /// `mean_ttft_ms`, `p99_ttft_s` and so on: the unit is the suffix.

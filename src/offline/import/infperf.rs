@@ -1,7 +1,7 @@
 //! inference-perf: one `stage_N_lifecycle_metrics.json` a level; all times in seconds.
 //!
-//! `requests_per_sec` includes the drain. The client's workers cap what is in flight, silently; `schedule_delay` is where it
-//! shows. `summary_lifecycle_metrics.json` adds unequal stages up and is left aside.
+//! `requests_per_sec` includes the drain. The client's workers cap what is in flight without a message; `schedule_delay` shows
+//! it. `summary_lifecycle_metrics.json` adds unequal stages up and is ignored.
 
 use super::super::sweep::{Environment, LatencySummary, Level, LevelLoad, OutcomeCounts, Throughput};
 use super::json::JsonNode;

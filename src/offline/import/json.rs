@@ -1,8 +1,8 @@
-//! A JSON reader for result files: it knows the line of every value, takes `NaN` and `Infinity`, and reads several
+//! A JSON reader for result files: it keeps the line of every value, accepts `NaN` and `Infinity`, and reads several
 //! documents one after the other.
 //!
-//! serde_json refuses the literals that Python writes and forgets lines, so this is our own. Depth and number of values are
-//! bounded; no input makes it panic. It knows no format.
+//! serde_json refuses the literals that Python writes and keeps no lines. Depth and number of values are bounded; no input makes
+//! it panic. It holds no format.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use std::fmt;
 pub struct JsonNode {
     /// Counted from 1.
     pub line: u32,
-    /// What stands there.
+    /// The value.
     pub value: JsonValue,
 }
 
@@ -28,7 +28,7 @@ pub enum JsonValue {
     Text(String),
     /// An array.
     List(Vec<JsonNode>),
-    /// An object, in the order of the file; of a key that stands twice the last counts.
+    /// An object, in the order of the file; of a key that occurs twice the last counts.
     Map(Vec<(String, JsonNode)>),
 }
 
@@ -60,7 +60,7 @@ impl JsonNode {
         self.get(key).is_some()
     }
 
-    /// The text that stands there.
+    /// The string, if it is one.
     pub fn text(&self) -> Option<&str> {
         match &self.value {
             JsonValue::Text(text) => Some(text),
@@ -146,7 +146,7 @@ impl JsonReader<'_> {
         self.pass(length);
     }
 
-    /// Moves on by so many bytes; they end on a character.
+    /// Moves on by `length` bytes; they end on a character.
     fn pass(&mut self, length: usize) {
         let (passed, rest) = self.rest.split_at(length);
         self.line = self.line.saturating_add(passed.bytes().filter(|byte| *byte == b'\n').count() as u32);
@@ -272,7 +272,7 @@ impl JsonReader<'_> {
                 let code = self.rest.get(..4).and_then(|digits| u32::from_str_radix(digits, 16).ok());
                 let code = code.ok_or_else(|| "expected four hexadecimal digits after `\\u`".to_owned())?;
                 self.pass(4);
-                // Halves of a surrogate pair are shown as U+FFFD each: no name of ours needs them.
+                // Halves of a surrogate pair become U+FFFD each: no key needs them.
                 char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
             }
             other => return Err(format!("expected an escape, found `\\{}`", short(&other.to_string()))),

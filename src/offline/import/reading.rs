@@ -1,11 +1,11 @@
-//! What importers share: the file they are in, numbers with their bounds, and the sentences on what was wrong.
+//! What importers share: the file, numbers with their bounds, and the problems found.
 
 use std::fmt;
 
 use super::super::sweep::{Environment, LatencySummary, Level, LevelOrigin, Objectives};
 use super::json::{JsonNode, JsonValue, short};
 
-/// One sentence on something that could not be read.
+/// Something that could not be read, in one sentence.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
     /// The file, as it was named.
@@ -25,7 +25,7 @@ pub struct ImportedLevel {
     pub shape: String,
     /// What was measured.
     pub environment: Environment,
-    /// What a good request is, when the source says it.
+    /// What a good request is, when the source defines it.
     pub slo: Option<Objectives>,
     /// The level.
     pub level: Level,
@@ -47,14 +47,14 @@ impl ImportedFile {
         Self { file: file.to_owned(), pieces: Vec::new(), problems: Vec::new() }
     }
 
-    /// Notes what is wrong; a file has so many sentences at most.
+    /// Adds a problem; a file has [`MOST_PROBLEMS`] at most.
     pub fn wrong(&mut self, line: Option<u32>, what: impl Into<String>) {
         if self.problems.len() < MOST_PROBLEMS {
             self.problems.push(Problem { file: self.file.clone(), line, what: what.into() });
         }
     }
 
-    /// Keeps a level. One that has no load, or neither throughput nor a count, is a sentence instead.
+    /// Keeps a level, with where it was read.
     pub fn keep(&mut self, line: u32, mut piece: ImportedLevel) {
         if self.pieces.len() >= MOST_LEVELS {
             return self.wrong(Some(line), format!("more than {MOST_LEVELS} levels in one file; this one is left out"));
@@ -63,14 +63,14 @@ impl ImportedFile {
         self.pieces.push(piece);
     }
 
-    /// The number at the end of a path: finite, from 0, below 10^12. Absent, null and NaN are nothing; anything else is a
-    /// sentence and nothing.
+    /// The number at the end of a path: finite, from 0, below 10^12. Absent, null and NaN are `None`; anything else is `None`
+    /// and a problem.
     pub fn number(&mut self, node: &JsonNode, path: &[&str]) -> Option<f64> {
         let found = node.at(path)?;
         match &found.value {
             JsonValue::Null => None,
             JsonValue::Number(value) if value.is_nan() => None,
-            JsonValue::Number(value) if plausible(*value) => Some(without_dust(*value)),
+            JsonValue::Number(value) if plausible(*value) => Some(without_residue(*value)),
             other => {
                 self.wrong(
                     Some(found.line),
@@ -97,7 +97,7 @@ impl ImportedFile {
         let text = text?;
         match grouped(text).parse::<f64>() {
             Ok(value) if value.is_nan() => None,
-            Ok(value) if plausible(value) => Some(without_dust(value)),
+            Ok(value) if plausible(value) => Some(without_residue(value)),
             _ => {
                 self.wrong(
                     Some(line),
@@ -131,7 +131,7 @@ pub fn text(node: &JsonNode, path: &[&str]) -> Option<String> {
     node.at(path).and_then(JsonNode::text).filter(|text| !text.is_empty()).map(cut)
 }
 
-/// At most so many characters of a name.
+/// At most [`MOST_NAME`] characters of a name.
 pub fn cut(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(MOST_NAME).collect()
 }
@@ -152,7 +152,7 @@ fn plausible(value: f64) -> bool {
 }
 
 /// What is below a billionth of anything that is measured here is 0, and its reciprocal no number.
-fn without_dust(value: f64) -> f64 {
+fn without_residue(value: f64) -> f64 {
     if value < LEAST_VALUE { 0.0 } else { value }
 }
 

@@ -1,8 +1,7 @@
-//! weir's own `sweep.json`: written by [`file::json`](super::super::file::json), times in seconds.
+//! weir's own `sweep.json`, which `offline/file` writes; times in seconds.
 
-use super::super::file::SCHEMA;
 use super::super::sweep::{
-    Environment, LatencySummary, Level, LevelLoad, Objectives, OutcomeCounts, Start, SteadyWindow, Throughput,
+    Environment, LatencySummary, Level, LevelLoad, Objectives, OutcomeCounts, SCHEMA, Start, SteadyWindow, Throughput,
 };
 use super::json::JsonNode;
 use super::reading::{ImportedFile, ImportedLevel, text};

@@ -1,15 +1,16 @@
 //! The charts of a sweep: throughput against load, TTFT against load, TTFT against throughput, goodput.
 
+use super::super::analysis::JudgedSweep;
 use super::super::sweep::Level;
 use super::super::verdict::{JudgedLevel, Standing, VerdictKind};
-use super::super::{JudgedSweep as Case, Lang};
+use super::format::Lang;
 use super::number::{plain, time};
 use super::story::pick;
 use super::svg::{Plot, Scale};
 
 /// All charts that the figures allow, each in a `<figure>`.
-pub fn charts(case: &Case, lang: Lang) -> String {
-    let drawer = Drawer::of(case, lang);
+pub fn charts(judged: &JudgedSweep, lang: Lang) -> String {
+    let drawer = Drawer::of(judged, lang);
     if drawer.points.len() < 2 {
         return String::new();
     }
@@ -20,7 +21,7 @@ pub fn charts(case: &Case, lang: Lang) -> String {
 }
 
 struct Drawer<'a> {
-    case: &'a Case,
+    judged: &'a JudgedSweep,
     lang: Lang,
     points: Vec<(&'a JudgedLevel, &'a Level)>,
 }
@@ -28,10 +29,10 @@ struct Drawer<'a> {
 type ReportChart = Option<(String, String)>;
 
 impl<'a> Drawer<'a> {
-    fn of(case: &'a Case, lang: Lang) -> Self {
-        let levels = case.verdict.levels.iter();
-        let points = levels.filter_map(|judged| Some((judged, case.sweep.levels.get(judged.index)?))).collect();
-        Self { case, lang, points }
+    fn of(judged: &'a JudgedSweep, lang: Lang) -> Self {
+        let levels = judged.verdict.levels.iter();
+        let points = levels.filter_map(|level| Some((level, judged.sweep.levels.get(level.index)?))).collect();
+        Self { judged, lang, points }
     }
 
     fn pick(&self, english: &str, korean: &str) -> String {
@@ -48,10 +49,10 @@ impl<'a> Drawer<'a> {
         let y = Scale::linear([most * 1.12]);
         let mut plot = Plot::new(self.x(loads), y, &self.load_name(), &self.pick("served req/s", "처리 req/s"), false);
         self.shade_interval(&mut plot);
-        if let Some(band) = self.case.verdict.plateau {
+        if let Some(band) = self.judged.verdict.plateau {
             plot.shade_y(band.low, band.high, "area-plateau", &self.pick("plateau", "정체 구간"));
         }
-        if !self.case.verdict.closed {
+        if !self.judged.verdict.closed {
             plot.diagonal("diagonal", &self.pick("served = offered", "처리 = 부하"));
         }
         plot.line(&served, "served", &self.pick("served", "처리"));
@@ -63,7 +64,7 @@ impl<'a> Drawer<'a> {
             "Throughput against load. Where the line leaves the diagonal for the plateau, more load brings nothing.",
             "부하에 따른 처리량. 선이 대각선을 벗어나 정체 구간에 들어가면 부하를 늘려도 처리량이 늘지 않습니다.",
         );
-        let caption = if self.case.verdict.closed {
+        let caption = if self.judged.verdict.closed {
             self.pick("Throughput against requests in flight.", "동시 요청 수에 따른 처리량.")
         } else {
             caption
@@ -97,7 +98,7 @@ impl<'a> Drawer<'a> {
         if ttft.len() < 2 {
             return None;
         }
-        let slo = self.case.sweep.slo.map(|slo| slo.ttft);
+        let slo = self.judged.sweep.slo.map(|slo| slo.ttft);
         let tail = self.values(|_, level| level.ttft.p99);
         let y = Scale::logarithmic(ttft.iter().chain(&tail).map(|point| point.1).chain(slo));
         let mut plot = Plot::new(
@@ -115,7 +116,7 @@ impl<'a> Drawer<'a> {
             plot.line(&[(ends.0, slo), (ends.1, slo)], "slo", "SLO");
         }
         self.dots(&mut plot, &ttft, time);
-        let verdict = &self.case.verdict;
+        let verdict = &self.judged.verdict;
         if let (Some(jump), Some(hi)) = (verdict.jump, verdict.sat_hi) {
             plot.note(hi, jump.bad, true, &format!("× {}", super::number::factor(jump.ratio)));
         }
@@ -160,7 +161,7 @@ impl<'a> Drawer<'a> {
         plot.line(&served, "served", &self.pick("served", "처리"));
         plot.line(&good, "goodput", "goodput");
         self.dots(&mut plot, &good, |value| format!("{} req/s", plain(value)));
-        let slo = self.case.sweep.slo.map(|slo| time(slo.ttft)).unwrap_or_default();
+        let slo = self.judged.sweep.slo.map(|slo| time(slo.ttft)).unwrap_or_default();
         let caption = pick(
             self.lang,
             format!("Goodput: what is served with its first token within {slo}."),
@@ -178,11 +179,11 @@ impl<'a> Drawer<'a> {
     fn x(&self, loads: impl Iterator<Item = f64> + Clone) -> Scale {
         let (low, high) =
             loads.clone().fold((f64::INFINITY, 0.0_f64), |(low, high), load| (low.min(load), high.max(load)));
-        if self.case.verdict.closed && high > WIDE * low { Scale::logarithmic(loads) } else { Scale::linear(loads) }
+        if self.judged.verdict.closed && high > WIDE * low { Scale::logarithmic(loads) } else { Scale::linear(loads) }
     }
 
     fn load_name(&self) -> String {
-        if self.case.verdict.closed {
+        if self.judged.verdict.closed {
             self.pick("requests in flight", "동시 요청 수")
         } else {
             self.pick("offered req/s", "부하 req/s")
@@ -190,7 +191,7 @@ impl<'a> Drawer<'a> {
     }
 
     fn shade_interval(&self, plot: &mut Plot) {
-        let verdict = &self.case.verdict;
+        let verdict = &self.judged.verdict;
         if let (VerdictKind::Interval, Some(lo), Some(hi)) = (verdict.kind, verdict.sat_lo, verdict.sat_hi) {
             plot.shade_x(lo, hi, "area-interval", &self.pick("saturation", "포화 구간"));
         }

@@ -1,11 +1,11 @@
-//! A comparison, written.
+//! The report of a comparison.
 
 use serde_json::{Value, json};
 
 use super::super::compare::{AtShare, ComparedSystem, Comparison, Fact, Ratio, Tested};
 use super::super::fit::Fit;
-use super::super::{Lang, ReportFormat};
 use super::document::{Document, DocumentBlock};
+use super::format::{Lang, ReportFormat};
 use super::json::rounded;
 use super::number::{factor, percent, plain, time};
 use super::story::{ReportTable, pick};

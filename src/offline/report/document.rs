@@ -1,10 +1,11 @@
-//! A page of headings, sentences, tables and commands, written as text, Markdown or HTML. It knows nothing of what it says.
+//! A page of headings, sentences, tables and commands, written as text, Markdown or HTML. It holds no sentence of its own.
 
 use std::fmt::Write as _;
 
-use super::super::{Lang, ReportFormat};
+use super::format::{Lang, ReportFormat};
 use super::story::ReportTable;
 use super::{html, markdown, text};
+use crate::svg::escaped;
 
 /// A page.
 #[derive(Clone, Debug, Default)]
@@ -87,19 +88,19 @@ impl Document {
 
     fn html(&self, lang: Lang) -> String {
         let mut body = String::new();
-        let (title, lead) = (html::escaped(&self.title), html::escaped(&self.lead));
+        let (title, lead) = (escaped(&self.title), escaped(&self.lead));
         let _ = writeln!(body, "<article>\n<header>\n<h1>{title}</h1>\n<p class=\"conclusion\">{lead}</p>\n</header>");
         html::figures(&mut body, &self.figures);
         for block in &self.blocks {
             match block {
                 DocumentBlock::Table(table) => html::table(&mut body, table),
                 DocumentBlock::Sentences(heading, sentences) => {
-                    let _ = writeln!(body, "<section>\n<h2>{}</h2>", html::escaped(heading));
+                    let _ = writeln!(body, "<section>\n<h2>{}</h2>", escaped(heading));
                     html::list(&mut body, sentences);
                     let _ = writeln!(body, "</section>");
                 }
                 DocumentBlock::Commands(heading, lines) => {
-                    let (heading, lines) = (html::escaped(heading), html::escaped(&lines.join("\n")));
+                    let (heading, lines) = (escaped(heading), escaped(&lines.join("\n")));
                     let _ =
                         writeln!(body, "<section>\n<h2>{heading}</h2>\n<pre><code>{lines}</code></pre>\n</section>");
                 }

@@ -4,6 +4,7 @@ use super::super::say::Say;
 use super::number::{factor, list, percent, plain, time, whole};
 
 /// One sentence, with its full stop.
+// Long: an arm for each sentence.
 pub fn sentence(said: &Say, closed: bool) -> String {
     let at =
         |load: &f64| if closed { format!("{} in flight", plain(*load)) } else { format!("{} req/s", plain(*load)) };
@@ -101,7 +102,7 @@ pub fn sentence(said: &Say, closed: bool) -> String {
             plain(*to)
         ),
         Say::TwoKnees { throughput, before, latency } => format!(
-            "Two knees: throughput is flat from {} on, while the time to first token explodes only between {} and {}. The verdict is about throughput.",
+            "Two knees: throughput is flat from {} on, while the time to first token rises steeply only between {} and {}. The verdict is about throughput.",
             at(throughput),
             plain(*before),
             at(latency)
@@ -152,7 +153,7 @@ fn limits(said: &Say, at: &dyn Fn(&f64) -> String) -> Option<String> {
             at(load), time(*delay), sent.map(|sent| format!(" (it sent {} req/s)", plain(sent))).unwrap_or_default(), time(*ttft), time(delay + ttft)
         ),
         Say::ClientLimited { load, sent } => format!(
-            "At {} the client could not offer the load{} while the server answered at once: the level says nothing about the server and is left out.",
+            "At {} the client could not offer the load{} while the server answered at once: the level shows nothing about the server and is left out.",
             at(load), sent.map(|sent| format!(" (it sent {} req/s)", plain(sent))).unwrap_or_default()
         ),
         Say::Cold { load, first, second } => format!(
@@ -169,7 +170,7 @@ fn limits(said: &Say, at: &dyn Fn(&f64) -> String) -> Option<String> {
         Say::MediansOnly => "The source gives medians, not means; ratios of times to first token are ratios of medians.".to_owned(),
         Say::NoTtft => "The source gives no time to first token; end-to-end times stand in for it.".to_owned(),
         Say::NoCounts => "The source gives neither the number of requests nor the length of a run, so the drain of each run can only be inferred from the others.".to_owned(),
-        Say::OneRun => "Every level was run once: repeats would tell chance from the system.".to_owned(),
+        Say::OneRun => "Every level was run once: repeats would separate chance from the system.".to_owned(),
         Say::UnderRead { share } => format!("Fill and drain are part of each run: the plateau may be read up to {} too low.", percent(*share)),
         Say::Lengths { factor: by } => format!("The mean length of a request differs by a factor of {} between levels.", plain(*by)),
         Say::Burst { requests, served } => format!(
@@ -190,7 +191,7 @@ fn limits(said: &Say, at: &dyn Fn(&f64) -> String) -> Option<String> {
             plain(*from), plain(*to), percent(*gain), plain(*last)
         ),
         Say::PeakThenFall { peak, next, fall } => format!(
-            "Refused: throughput peaks at {} and falls by {} from {} on; with one run a level this is the system or chance, and nothing tells which.",
+            "Refused: throughput peaks at {} and falls by {} from {} on; with one run a level this is the system or chance, and nothing shows which.",
             at(peak), percent(*fall), at(next)
         ),
         Say::OneLevel { saturated: true } => "Refused: there is one level, and it looks saturated; without a lower one there is nothing to compare it with.".to_owned(),
@@ -235,7 +236,7 @@ fn next(said: &Say, loads: &dyn Fn(&[f64]) -> String) -> String {
             if *estimated { " (estimated from quantiles)" } else { "" }
         ),
         Say::NoGoodput { slo } => {
-            format!("Goodput within {} cannot be told: the source has neither a count nor quantiles.", time(*slo))
+            format!("Goodput within {} is unknown: the source has neither a count nor quantiles.", time(*slo))
         }
         _ => String::new(),
     }

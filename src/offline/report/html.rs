@@ -1,11 +1,13 @@
-//! The report as one self-contained file: its style and its charts are in it, and it asks nothing of any network.
+//! The report as one self-contained file: style and charts are in it, and it loads nothing from a network.
 
 use std::fmt::Write as _;
 
+use super::super::analysis::{Analysis, JudgedSweep};
 use super::super::verdict::Standing;
-use super::super::{Analysis, JudgedSweep, Lang};
 use super::chart::charts;
+use super::format::Lang;
 use super::story::{ReportPart, ReportTable, Story, Topic, pick, story};
+use crate::svg::escaped;
 
 /// The page. Light or dark is the reader's choice.
 pub fn analysis(analysis: &Analysis, lang: Lang) -> String {
@@ -71,7 +73,7 @@ pub fn list(body: &mut String, sentences: &[String]) {
     body.push_str("</ul>\n");
 }
 
-/// What stands between backticks is something to type.
+/// What is between backticks is code.
 fn with_code(sentence: &str) -> String {
     let mut parts = sentence.split('`');
     let mut page = parts.next().unwrap_or_default().to_owned();
@@ -85,7 +87,7 @@ fn with_code(sentence: &str) -> String {
     page
 }
 
-/// Figures that stand out.
+/// Key figures.
 pub fn figures(body: &mut String, figures: &[(String, String)]) {
     body.push_str("<dl class=\"figures\">\n");
     for (name, value) in figures {
@@ -94,7 +96,7 @@ pub fn figures(body: &mut String, figures: &[(String, String)]) {
     body.push_str("</dl>\n");
 }
 
-/// Levels under each other; saturated ones are marked.
+/// One level a row; saturated ones are marked.
 pub fn table(body: &mut String, table: &ReportTable) {
     body.push_str("<div class=\"scroll\"><table>\n<thead><tr>");
     for name in &table.header {
@@ -124,11 +126,6 @@ fn problems(body: &mut String, analysis: &Analysis, lang: Lang) {
     let _ = writeln!(body, "<section class=\"problems\">\n<h2>{}</h2>", pick(lang, "Not read", "읽지 못한 것"));
     list(body, &analysis.problems.iter().map(ToString::to_string).collect::<Vec<_>>());
     let _ = writeln!(body, "</section>");
-}
-
-/// Names come from files: nothing in them is a mark.
-pub fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 const STYLE: &str = include_str!("style.css");

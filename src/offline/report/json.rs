@@ -1,11 +1,12 @@
-//! The JSON of an analysis: the fixed keys of the contract first, all that was judged below `detail`.
+//! The JSON of an analysis: the stable keys first, everything else below `detail`.
 
 use serde_json::{Map, Value, json};
 
+use super::super::analysis::Analysis;
 use super::super::say::Say;
 use super::super::sweep::Sweep;
 use super::super::verdict::{Band, JudgedLevel, Verdict};
-use super::super::{Analysis, Lang};
+use super::format::Lang;
 use super::language::sentence;
 use crate::estimate::Advice;
 
@@ -72,7 +73,7 @@ fn band(band: Band) -> Value {
     json!({"low": band.low, "middle": band.middle, "high": band.high})
 }
 
-/// Four decimals: the rest is dust.
+/// Four decimals.
 pub fn rounded(value: f64) -> f64 {
     if value.abs() < 1e11 { (value * 1e4).round() / 1e4 } else { value }
 }

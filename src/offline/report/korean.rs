@@ -5,6 +5,7 @@ use super::number::{factor, list, percent, plain, time, whole};
 use crate::estimate::{Advice, CountedBy};
 
 /// One sentence, with its full stop.
+// Long: an arm for each sentence.
 pub fn sentence(said: &Say, closed: bool) -> String {
     let at = |load: &f64| {
         if closed { format!("동시 요청 {}개", plain(*load)) } else { format!("{} req/s", plain(*load)) }

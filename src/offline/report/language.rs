@@ -1,7 +1,7 @@
-//! Which language a sentence is said in.
+//! Puts a sentence into a language.
 
+use super::format::Lang;
 use super::{english, korean};
-use crate::offline::Lang;
 use crate::offline::say::Say;
 
 /// A sentence; loads are requests in flight when `closed`.

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::super::{Analysis, Lang};
+use super::super::analysis::Analysis;
+use super::format::Lang;
 use super::story::{ReportTable, Story, pick, story};
 
 /// Every sweep under a heading of its own, then what could not be read.
@@ -49,7 +50,7 @@ pub fn table(page: &mut String, table: &ReportTable) {
     }
 }
 
-/// Names come from files: nothing in them is a mark.
+/// Names are from files: nothing in them is markup.
 pub fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {

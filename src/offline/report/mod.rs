@@ -1,13 +1,14 @@
 //! Reports: what was found, for people and for programs.
 //!
-//! `json` is for programs; `text`, `markdown` and `html` tell the same story in the same order: conclusion, throughput,
-//! latency, a picture in plain words, what the measurement cannot say, what to run next. The words of a language stand in
+//! `json` is for programs; `text`, `markdown` and `html` have the same sections in the same order: conclusion, throughput,
+//! latency, an explanation in plain words, what the measurement cannot say, what to run next. The sentences of a language are in
 //! one file each.
 
 mod chart;
 mod comparison;
 mod document;
 mod english;
+mod format;
 mod html;
 pub(super) mod json;
 mod korean;
@@ -20,33 +21,10 @@ mod svg;
 mod text;
 
 pub use comparison::comparison;
+pub use format::{Lang, ReportFormat};
 pub use planned::planned;
 
-use super::Analysis;
-
-/// How a report is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ReportFormat {
-    /// For a terminal.
-    #[default]
-    Text,
-    /// For programs.
-    Json,
-    /// For a page.
-    Markdown,
-    /// One file with everything in it.
-    Html,
-}
-
-/// The language of a report.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Lang {
-    /// English.
-    #[default]
-    En,
-    /// Korean.
-    Ko,
-}
+use super::analysis::Analysis;
 
 /// The report of an analysis. It ends with a line break.
 pub fn render(analysis: &Analysis, format: ReportFormat, lang: Lang) -> String {

@@ -1,4 +1,4 @@
-//! Figures as people read them: three or four significant digits, with their unit.
+//! Numbers for readers: three or four significant digits, with their unit.
 
 /// Four significant digits at most, without trailing zeros: 13.68, 0.5425, 4100.
 pub fn plain(value: f64) -> String {
@@ -23,8 +23,8 @@ pub fn whole(value: f64) -> String {
     }
     let digits = format!("{:.0}", value.abs());
     let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place) % 3 == 0 {
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
             text.push(',');
         }
         text.push(digit);

@@ -1,10 +1,10 @@
-//! A plan, written: the levels with their reasons, the commands, the cost.
+//! The report of a plan: the levels with their reasons, the commands, the cost.
 
 use serde_json::{Value, json};
 
 use super::super::plan::{LevelPurpose, Plan, PlannedLevel};
-use super::super::{Lang, ReportFormat};
 use super::document::{Document, DocumentBlock};
+use super::format::{Lang, ReportFormat};
 use super::json::rounded;
 use super::number::{percent, plain, time, whole};
 use super::story::{ReportTable, pick};
@@ -48,11 +48,12 @@ fn json(plan: &Plan, lang: Lang) -> Value {
     })
 }
 
-fn document(plan: &Plan, lang: Lang) -> Document {
+/// The plan in one paragraph.
+fn lead(plan: &Plan, lang: Lang) -> String {
     let (gpus, base) = (plain(plan.gpus), &plan.baseline);
     let at_least = if base.at_least { pick(lang, " at least", " 이상") } else { String::new() };
     let highest = plan.levels.last().map_or(0.0, |level| level.rate);
-    let lead = pick(
+    pick(
         lang,
         format!(
             "{} GPU served{at_least} {} req/s. On {gpus} GPUs expect up to {} req/s, {} at an efficiency of {}. Run {} levels up to {} req/s; that takes {}{}.",
@@ -79,7 +80,10 @@ fn document(plan: &Plan, lang: Lang) -> Document {
             time(plan.cost.duration),
             tokens(plan, lang)
         ),
-    );
+    )
+}
+
+fn document(plan: &Plan, lang: Lang) -> Document {
     let row = |level: &PlannedLevel| {
         vec![
             plain(level.rate),
@@ -106,8 +110,9 @@ fn document(plan: &Plan, lang: Lang) -> Document {
         DocumentBlock::Sentences(pick(lang, "How it was chosen", "선정 근거"), reasons(plan, lang)),
         DocumentBlock::Commands(pick(lang, "What to type", "실행 명령"), plan.commands.clone()),
     ];
+    let gpus = plain(plan.gpus);
     let title = pick(lang, format!("The next experiment: {gpus} GPUs"), format!("다음 실험: GPU {gpus}개"));
-    Document { title, lead, figures, blocks }
+    Document { title, lead: lead(plan, lang), figures, blocks }
 }
 
 fn tokens(plan: &Plan, lang: Lang) -> String {
@@ -120,7 +125,7 @@ fn tokens(plan: &Plan, lang: Lang) -> String {
         ),
         (Some(tokens), true) => pick(
             lang,
-            format!(" and at most {} tokens, prompts included (the baseline does not tell them apart)", whole(tokens)),
+            format!(" and at most {} tokens, prompts included (the baseline has only their sum)", whole(tokens)),
             format!(" (프롬프트 포함 최대 {} 토큰, 기준 파일이 구분하지 않음)", whole(tokens)),
         ),
     }

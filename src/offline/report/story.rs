@@ -1,10 +1,11 @@
-//! The story of one sweep, in the order in which it is told: conclusion, throughput, latency, goodput, a picture in plain
-//! words, what the measurement cannot say, what to run next. Layout is for the writers of each format.
+//! The report of one sweep before it has a layout, in its order: conclusion, throughput, latency, goodput, an explanation in
+//! plain words, what the measurement cannot say, what to run next.
 
+use super::super::analysis::JudgedSweep;
 use super::super::say::Say;
 use super::super::sweep::Sweep;
 use super::super::verdict::{Figure, JudgedLevel, Standing, Verdict, VerdictKind};
-use super::super::{JudgedSweep as Case, Lang};
+use super::format::Lang;
 use super::language::sentence;
 use super::number::{factor, plain, time, whole};
 use crate::estimate::Advice;
@@ -18,7 +19,7 @@ pub struct Story {
     pub subject: String,
     /// The conclusion, first sentence to last.
     pub conclusion: Vec<String>,
-    /// The figures that stand out: a name and a value.
+    /// The key figures: a name and a value.
     pub figures: Vec<(String, String)>,
     /// All levels.
     pub table: ReportTable,
@@ -53,11 +54,11 @@ pub struct ReportPart {
 pub enum Topic {
     /// What is served.
     Throughput,
-    /// What callers wait.
+    /// How long requests wait.
     Latency,
     /// What is served in time.
     Goodput,
-    /// The same in plain words.
+    /// An explanation in plain words.
     Picture,
     /// What the measurement cannot say.
     Limits,
@@ -67,19 +68,19 @@ pub enum Topic {
     Next,
 }
 
-/// Tells the story of a judged sweep.
-pub fn story(case: &Case, lang: Lang) -> Story {
-    let (sweep, verdict) = (&case.sweep, &case.verdict);
-    let teller = Teller { sweep, verdict, lang };
+/// The report of a judged sweep.
+pub fn story(judged: &JudgedSweep, lang: Lang) -> Story {
+    let (sweep, verdict) = (&judged.sweep, &judged.verdict);
+    let writer = StoryWriter { sweep, verdict, lang };
     let parts =
         [Topic::Throughput, Topic::Latency, Topic::Goodput, Topic::Picture, Topic::Limits, Topic::Advice, Topic::Next];
     Story {
         title: sweep.id.clone(),
-        subject: teller.subject(),
-        conclusion: teller.conclusion(),
-        figures: teller.figures(),
-        table: teller.table(),
-        parts: parts.into_iter().filter_map(|topic| teller.part(topic)).collect(),
+        subject: writer.subject(),
+        conclusion: writer.conclusion(),
+        figures: writer.figures(),
+        table: writer.table(),
+        parts: parts.into_iter().filter_map(|topic| writer.part(topic)).collect(),
     }
 }
 
@@ -101,13 +102,13 @@ pub fn standing(standing: Standing, lang: Lang) -> String {
     }
 }
 
-struct Teller<'a> {
+struct StoryWriter<'a> {
     sweep: &'a Sweep,
     verdict: &'a Verdict,
     lang: Lang,
 }
 
-impl Teller<'_> {
+impl StoryWriter<'_> {
     fn pick(&self, english: impl Into<String>, korean: impl Into<String>) -> String {
         pick(self.lang, english, korean)
     }
@@ -160,7 +161,6 @@ impl Teller<'_> {
 
     fn conclusion(&self) -> Vec<String> {
         let (verdict, system) = (self.verdict, self.system());
-        let most = verdict.most.requests.map(plain);
         let mut said = match (verdict.kind, verdict.sat_lo, verdict.sat_hi) {
             (VerdictKind::Interval, Some(lo), Some(hi)) => vec![self.pick(
                 format!("{system} saturates between {}.", self.between(lo, hi)),
@@ -185,26 +185,7 @@ impl Teller<'_> {
                 "판정 보류: 이 측정 결과로는 결론을 내릴 수 없습니다.",
             )],
         };
-        let at_least = verdict.kind == VerdictKind::RightCensored;
-        match (&most, verdict.plateau) {
-            (Some(most), _) if at_least => said.push(self.pick(
-                format!("The largest throughput seen, {most} req/s, is a lower bound."),
-                format!("관측된 최대 처리량 {most} req/s는 하한값입니다."),
-            )),
-            (Some(most), Some(band)) if verdict.kind != VerdictKind::Noisy => said.push(self.pick(
-                format!(
-                    "The most it serves is about {most} req/s (plateau {} to {}).",
-                    plain(band.low),
-                    plain(band.high)
-                ),
-                format!(
-                    "최대 처리량은 약 {most} req/s입니다(정체 구간 {}~{} req/s).",
-                    plain(band.low),
-                    plain(band.high)
-                ),
-            )),
-            _ => {}
-        }
+        said.extend(self.capacity());
         if let (Some(jump), false) = (verdict.jump.filter(|jump| jump.ratio > SEEN_JUMP), verdict.closed) {
             said.push(self.pick(
                 format!(
@@ -218,6 +199,30 @@ impl Teller<'_> {
             said.extend(verdict.evidence.first().map(|why| sentence(why, verdict.closed, self.lang)));
         }
         said
+    }
+
+    /// The largest throughput, where the verdict knows what it is.
+    fn capacity(&self) -> Option<String> {
+        let most = plain(self.verdict.most.requests?);
+        match (self.verdict.kind, self.verdict.plateau) {
+            (VerdictKind::RightCensored, _) => Some(self.pick(
+                format!("The largest throughput seen, {most} req/s, is a lower bound."),
+                format!("관측된 최대 처리량 {most} req/s는 하한값입니다."),
+            )),
+            (VerdictKind::Interval | VerdictKind::LeftCensored, Some(band)) => Some(self.pick(
+                format!(
+                    "The most it serves is about {most} req/s (plateau {} to {}).",
+                    plain(band.low),
+                    plain(band.high)
+                ),
+                format!(
+                    "최대 처리량은 약 {most} req/s입니다(정체 구간 {}~{} req/s).",
+                    plain(band.low),
+                    plain(band.high)
+                ),
+            )),
+            _ => None,
+        }
     }
 
     fn figures(&self) -> Vec<(String, String)> {
@@ -296,17 +301,17 @@ impl Teller<'_> {
 
     fn part(&self, topic: Topic) -> Option<ReportPart> {
         let verdict = self.verdict;
-        let told = |wanted: Topic| {
+        let about = |wanted: Topic| {
             let fits = verdict.evidence.iter().filter(|said| topic_of(said) == wanted);
             fits.map(|said| sentence(said, verdict.closed, self.lang)).collect::<Vec<_>>()
         };
         let all = |said: &[Say]| said.iter().map(|said| sentence(said, verdict.closed, self.lang)).collect::<Vec<_>>();
         let (heading, sentences) = match topic {
-            Topic::Throughput => (self.pick("Throughput: the plateau", "처리량의 한계"), self.throughput(told(topic))),
-            Topic::Latency => (self.pick("Latency: the explosion", "응답 시간의 폭증"), told(topic)),
-            Topic::Goodput => (self.pick("Goodput: what is served in time", "제때 처리된 양(goodput)"), told(topic)),
+            Topic::Throughput => (self.pick("Throughput: the plateau", "처리량의 한계"), self.throughput(about(topic))),
+            Topic::Latency => (self.pick("Latency: the steep rise", "응답 시간의 폭증"), about(topic)),
+            Topic::Goodput => (self.pick("Goodput: what is served in time", "제때 처리된 양(goodput)"), about(topic)),
             Topic::Picture => (self.pick("In plain words", "쉽게 말하면"), self.picture()),
-            Topic::Limits => (self.pick("What this measurement cannot say", "이 측정의 한계"), all(&verdict.limits)),
+            Topic::Limits => (self.pick("What this measurement cannot show", "이 측정의 한계"), all(&verdict.limits)),
             Topic::Advice => (self.pick("Limits for the engine", "엔진 한도 설정"), self.advice()),
             Topic::Next => (self.pick("What to run next", "다음 단계"), all(&verdict.next)),
         };
@@ -318,16 +323,16 @@ impl Teller<'_> {
         self.verdict.advice.iter().map(say).collect()
     }
 
-    fn throughput(&self, mut told: Vec<String>) -> Vec<String> {
+    fn throughput(&self, mut sentences: Vec<String>) -> Vec<String> {
         let most = self.verdict.most;
         if self.verdict.plateau.is_some() && (most.total_tokens.is_some() || most.output_tokens.is_some()) {
             let tokens = Say::Tokens { total: most.total_tokens, output: most.output_tokens };
-            told.push(sentence(&tokens, self.verdict.closed, self.lang));
+            sentences.push(sentence(&tokens, self.verdict.closed, self.lang));
         }
-        told
+        sentences
     }
 
-    /// The till of a supermarket: what a queue is, for whoever has never drawn one.
+    /// The till of a supermarket: what a queue is, for readers without the theory.
     fn picture(&self) -> Vec<String> {
         let verdict = self.verdict;
         let (VerdictKind::Interval, Some(lo), Some(hi), Some(band), false) =
@@ -387,7 +392,7 @@ const fn topic_of(said: &Say) -> Topic {
     }
 }
 
-/// A TTFT that is so many times as long is worth a sentence of the conclusion.
+/// A TTFT that is this many times as long is in the conclusion.
 const SEEN_JUMP: f64 = 1.5;
 
 /// A plateau this narrow is one number.

@@ -1,12 +1,9 @@
-//! Drawing: two axes, each linear or logarithmic, and what stands on them.
+//! A chart with two axes, each linear or logarithmic, and what stands on them.
 //!
-//! Colours are classes of the page's style, so that a drawing is light or dark with its page (the rehearsal's own chart has
-//! fixed colours and stands alone). It knows nothing of sweeps.
+//! Colours are classes of the page's style, so that a chart is light or dark with its page. It holds nothing of sweeps.
 
-use std::fmt::Write as _;
-
-use super::html::escaped;
-use super::number::plain;
+use super::number::{plain, time_tick};
+use crate::svg::{Anchor, Canvas, Paint, escaped, path_through, round_ticks};
 
 /// A scale from data to a stretch of the drawing.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +18,7 @@ pub struct Scale {
 /// One chart as it grows.
 #[derive(Debug)]
 pub struct Plot {
-    body: String,
+    canvas: Canvas,
     x: Scale,
     y: Scale,
     legend: Vec<(String, &'static str)>,
@@ -43,7 +40,7 @@ impl Scale {
         if high <= 0.0 {
             (low, high) = (1.0, 10.0);
         }
-        // Air on both sides, and a decade at least.
+        // A margin on both sides, and a factor of five at least.
         let (low, high) = (low / 1.4, high * 1.4);
         let high = high.max(5.0 * low);
         Self { low, high, log: true, from: 0.0, to: 1.0 }
@@ -63,15 +60,7 @@ impl Scale {
     }
 
     fn ticks(&self) -> Vec<f64> {
-        if self.log { self.decades() } else { self.steps() }
-    }
-
-    fn steps(&self) -> Vec<f64> {
-        let rough = (self.high - self.low) / MOST_TICKS;
-        let power = 10_f64.powf(rough.log10().floor());
-        let step =
-            [1.0, 2.0, 5.0, 10.0].map(|digit| digit * power).into_iter().find(|step| *step >= rough).unwrap_or(rough);
-        (0..=20).map(|number| f64::from(number) * step).take_while(|tick| *tick <= self.high).collect()
+        if self.log { self.decades() } else { round_ticks(self.high, MOST_TICKS) }
     }
 
     /// 1, 2 and 5 of each decade, or only the 1 when there are many.
@@ -87,38 +76,34 @@ impl Scale {
     }
 }
 
-// Writing to a string cannot fail, here and below.
 impl Plot {
     /// Axes with their ticks and names. `time` shows the ticks of y as times.
     pub fn new(x: Scale, y: Scale, x_name: &str, y_name: &str, time: bool) -> Self {
         let (x, y) = (x.onto(LEFT, RIGHT), y.onto(BOTTOM, TOP));
-        let mut plot = Self { body: String::new(), x, y, legend: Vec::new() };
+        let mut plot = Self { canvas: Canvas::default(), x, y, legend: Vec::new() };
         for tick in y.ticks() {
             let at = y.at(tick);
-            plot.line_between(LEFT, at, RIGHT, at, "grid");
-            let name = if time { super::number::time_tick(tick) } else { plain(tick) };
-            plot.text(LEFT - 8.0, at + 4.0, "end", "tick", &name);
+            plot.canvas.line((LEFT, at), (RIGHT, at), Paint::Class("grid"));
+            let name = if time { time_tick(tick) } else { plain(tick) };
+            plot.canvas.text((LEFT - 8.0, at + 4.0), Anchor::End, Paint::Class("tick"), &name);
         }
         for tick in x.ticks() {
             let at = x.at(tick);
-            plot.line_between(at, BOTTOM, at, BOTTOM + 5.0, "axis");
-            plot.text(at, BOTTOM + 19.0, "middle", "tick", &plain(tick));
+            plot.canvas.line((at, BOTTOM), (at, BOTTOM + 5.0), Paint::Class("axis"));
+            plot.canvas.text((at, BOTTOM + 19.0), Anchor::Middle, Paint::Class("tick"), &plain(tick));
         }
-        plot.text(f64::midpoint(LEFT, RIGHT), HEIGHT - 6.0, "middle", "name", x_name);
-        let middle = f64::midpoint(TOP, BOTTOM);
-        let _ = writeln!(
-            plot.body,
-            "<text class=\"name\" transform=\"translate(14 {middle:.1}) rotate(-90)\" text-anchor=\"middle\">{}</text>",
-            escaped(y_name)
-        );
-        plot.line_between(LEFT, BOTTOM, RIGHT, BOTTOM, "axis");
-        plot.line_between(LEFT, TOP, LEFT, BOTTOM, "axis");
+        let middle = (f64::midpoint(LEFT, RIGHT), f64::midpoint(TOP, BOTTOM));
+        plot.canvas.text((middle.0, HEIGHT - 6.0), Anchor::Middle, Paint::Class("name"), x_name);
+        plot.canvas.vertical_text(&format!("14 {:.1}", middle.1), Paint::Class("name"), y_name);
+        plot.canvas.line((LEFT, BOTTOM), (RIGHT, BOTTOM), Paint::Class("axis"));
+        plot.canvas.line((LEFT, TOP), (LEFT, BOTTOM), Paint::Class("axis"));
         plot
     }
 
     /// A stretch of x over the whole height.
     pub fn shade_x(&mut self, from: f64, to: f64, class: &'static str, name: &str) {
-        self.rectangle(self.x.at(from), TOP, self.x.at(to), BOTTOM, class);
+        let (left, right) = (self.x.at(from), self.x.at(to));
+        self.canvas.rectangle((left, TOP), (right - left, BOTTOM - TOP), Paint::Class(class));
         self.legend.push((name.to_owned(), class));
     }
 
@@ -126,27 +111,24 @@ impl Plot {
     pub fn shade_y(&mut self, from: f64, to: f64, class: &'static str, name: &str) {
         // A plateau of one value is a line.
         let (top, bottom) = (self.y.at(to), self.y.at(from).max(self.y.at(to) + 2.0));
-        self.rectangle(LEFT, top, RIGHT, bottom, class);
+        self.canvas.rectangle((LEFT, top), (RIGHT - LEFT, bottom - top), Paint::Class(class));
         self.legend.push((name.to_owned(), class));
     }
 
     /// A line through points, in their order.
     pub fn line(&mut self, points: &[(f64, f64)], class: &'static str, name: &str) {
-        let mut path = String::new();
-        for (x, y) in points.iter().filter(|(x, y)| x.is_finite() && y.is_finite()) {
-            let command = if path.is_empty() { 'M' } else { 'L' };
-            let _ = write!(path, "{command}{:.1} {:.1}", self.x.at(*x), self.y.at(*y));
-        }
+        let known = points.iter().filter(|(x, y)| x.is_finite() && y.is_finite());
+        let path = path_through(known.map(|(x, y)| Some((self.x.at(*x), self.y.at(*y)))));
         if path.is_empty() {
             return;
         }
-        let _ = writeln!(self.body, "<path class=\"{class}\" d=\"{path}\"/>");
+        self.canvas.path(&path, Paint::Class(class));
         if !name.is_empty() {
             self.legend.push((name.to_owned(), class));
         }
     }
 
-    /// The part of the diagonal that lies inside, where served is offered.
+    /// The part of the diagonal inside the chart, where served is offered.
     pub fn diagonal(&mut self, class: &'static str, name: &str) {
         let (low, high) = (self.x.low.max(self.y.low), self.x.high.min(self.y.high));
         let points: Vec<(f64, f64)> =
@@ -154,33 +136,25 @@ impl Plot {
         self.line(&points, class, name);
     }
 
-    /// A dot that says its figures when it is pointed at.
-    pub fn dot(&mut self, x: f64, y: f64, class: &str, says: &str) {
-        let (x, y) = (self.x.at(x), self.y.at(y));
-        let _ = writeln!(
-            self.body,
-            "<circle class=\"{class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4.5\"><title>{}</title></circle>",
-            escaped(says)
-        );
+    /// A dot that shows its figures when it is pointed at.
+    pub fn dot(&mut self, x: f64, y: f64, class: &str, figures: &str) {
+        self.canvas.dot((self.x.at(x), self.y.at(y)), 4.5, Paint::Class(class), figures);
     }
 
     /// A text beside a point, above or below it.
     pub fn note(&mut self, x: f64, y: f64, below: bool, text: &str) {
         let (x, y) = (self.x.at(x), self.y.at(y));
         // Towards the middle, so that it stays inside.
-        let (anchor, shift) = if x > f64::midpoint(LEFT, RIGHT) { ("end", -9.0) } else { ("start", 9.0) };
+        let (anchor, shift) = if x > f64::midpoint(LEFT, RIGHT) { (Anchor::End, -9.0) } else { (Anchor::Start, 9.0) };
         let y = if below { (y + 17.0).min(BOTTOM - 6.0) } else { (y - 8.0).max(TOP + 10.0) };
-        self.text(x + shift, y, anchor, "note", text);
+        self.canvas.text((x + shift, y), anchor, Paint::Class("note"), text);
     }
 
-    /// The drawing, with a name for those who do not see it.
+    /// The drawing, with a label for screen readers.
     pub fn finish(mut self, label: &str) -> String {
         self.write_legend();
-        format!(
-            "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">\n{}</svg>",
-            escaped(label),
-            self.body
-        )
+        let label = escaped(label);
+        self.canvas.finish(&format!("viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{label}\""))
     }
 
     /// Above the plot, one after the other.
@@ -192,40 +166,17 @@ impl Plot {
                 (x, y) = (LEFT, y + 17.0);
             }
             if class.starts_with("area") {
-                self.rectangle(x, y - 9.0, x + 18.0, y + 1.0, class);
+                self.canvas.rectangle((x, y - 9.0), (18.0, 10.0), Paint::Class(class));
             } else {
-                self.line_between(x, y - 4.0, x + 18.0, y - 4.0, class);
+                self.canvas.line((x, y - 4.0), (x + 18.0, y - 4.0), Paint::Class(class));
             }
-            self.text(x + 23.0, y, "start", "legend", &name);
+            self.canvas.text((x + 23.0, y), Anchor::Start, Paint::Class("legend"), &name);
             x += width + 6.0;
         }
     }
-
-    fn rectangle(&mut self, x: f64, y: f64, to_x: f64, to_y: f64, class: &str) {
-        let (width, height) = ((to_x - x).max(0.0), (to_y - y).max(0.0));
-        let _ = writeln!(
-            self.body,
-            "<rect class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\"/>"
-        );
-    }
-
-    fn line_between(&mut self, x: f64, y: f64, to_x: f64, to_y: f64, class: &str) {
-        let _ = writeln!(
-            self.body,
-            "<line class=\"{class}\" x1=\"{x:.1}\" y1=\"{y:.1}\" x2=\"{to_x:.1}\" y2=\"{to_y:.1}\"/>"
-        );
-    }
-
-    fn text(&mut self, x: f64, y: f64, anchor: &str, class: &str, text: &str) {
-        let _ = writeln!(
-            self.body,
-            "<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>",
-            escaped(text)
-        );
-    }
 }
 
-/// Below this a value is dust, and its reciprocal no number.
+/// A value below this is 0, and its reciprocal no number.
 const LEAST: f64 = 1e-12;
 
 const WIDTH: f64 = 560.0;
@@ -255,9 +206,9 @@ mod tests {
     fn nothing_is_drawn_outside_or_without_a_number() {
         let mut plot = Plot::new(Scale::linear([10.0]), Scale::logarithmic([0.1, 1.0]), "x", "y", true);
         plot.line(&[(f64::NAN, 1.0), (1000.0, 1e9), (5.0, 0.0)], "served", "a & b");
-        let mut dust = Plot::new(Scale::logarithmic([1e-320]), Scale::linear([1e-320]), "x", "y", false);
-        dust.line(&[(1e-320, 1e-320), (1e300, 1e300)], "served", "");
-        assert!(!dust.finish("").contains("NaN"));
+        let mut tiny = Plot::new(Scale::logarithmic([1e-320]), Scale::linear([1e-320]), "x", "y", false);
+        tiny.line(&[(1e-320, 1e-320), (1e300, 1e300)], "served", "");
+        assert!(!tiny.finish("").contains("NaN"));
         let svg = plot.finish("<name>");
         assert!(
             !svg.contains("NaN") && !svg.contains("inf") && svg.contains("a &amp; b") && svg.contains("&lt;name&gt;"),

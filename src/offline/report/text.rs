@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::super::{Analysis, Lang};
+use super::super::analysis::Analysis;
+use super::format::Lang;
 use super::story::{ReportTable, Story, pick, story};
 
 /// Every sweep below the other, then what could not be read.

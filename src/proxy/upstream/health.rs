@@ -77,7 +77,7 @@ pub fn on_dial_failed(proxy: &ProxyState, backend: BackendId) {
 /// An exchange ended. Only what the backend did without saying a byte counts against it.
 pub fn on_exchange_ended(proxy: &ProxyState, backend: BackendId, end: End, received: u64, now: Timestamp) {
     if let Some(cause) = end.bad_answer() {
-        proxy.passive_health[usize::from(backend.0)].bad_answers.count(cause);
+        proxy.passive_health[backend.index()].bad_answers.count(cause);
     }
     match end {
         End::Broken(Break::ClosedEarly | Break::Truncated | Break::Reset | Break::Timeout) if received == 0 => {

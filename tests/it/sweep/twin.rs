@@ -30,7 +30,7 @@ pub fn search(profile: &Profile, seed: u64) -> (Search, usize, SearchEnd) {
         match search.next() {
             SearchStep::Try(trial) => {
                 let summary = level(profile, trial, seed + number);
-                search.on_level(fill::seen(trial.load, &summary, true));
+                search.on_level(fill::observation(trial.load, &summary, true));
             }
             SearchStep::Stop(why) => return (search, number as usize - 1, why),
         }

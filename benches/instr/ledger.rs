@@ -1,4 +1,4 @@
-//! The books: one value into each kind of histogram, and one emission of a stream from stamp to shard.
+//! The ledger: one value into each kind of histogram, and one emission of a stream from stamp to shard.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -16,7 +16,13 @@ pub const UNITS: &[Unit] = &[
     Unit { name: "histogram_buckets", per: "value", count: 20_000, heap: Heap::Untouched, run: buckets },
     Unit { name: "histogram_log", per: "value", count: 20_000, heap: Heap::Untouched, run: log },
     Unit { name: "emission", per: "emission", count: 20_000, heap: Heap::Untouched, run: |n| emissions(n, false) },
-    Unit { name: "emission_told", per: "emission", count: 20_000, heap: Heap::Untouched, run: |n| emissions(n, true) },
+    Unit {
+        name: "emission_sampled",
+        per: "emission",
+        count: 20_000,
+        heap: Heap::Untouched,
+        run: |n| emissions(n, true),
+    },
 ];
 
 fn buckets(values: u64) {
@@ -35,8 +41,8 @@ fn log(values: u64) {
     black_box(histogram);
 }
 
-/// One long stream, one token every 20 ms. `told`: as samples too, taken every 100 ms.
-fn emissions(count: u64, told: bool) {
+/// One long stream, one token every 20 ms. `sampled`: also as samples, drained every 100 ms.
+fn emissions(count: u64, sampled: bool) {
     let names = [BackendNames { name: "gpu-0".into(), model_name: None }];
     let slo = Slo { ttft: Duration::from_secs(1), itl: Duration::from_millis(200) };
     let ledger = Ledger::new(1, &names, slo, BucketSettings::default(), None);
@@ -54,12 +60,12 @@ fn emissions(count: u64, told: bool) {
     };
     let mut entry = Entry::offer(&ledger.shard(0), account, Class::Default, arrival);
     entry.admit(Timestamp::from_nanos(1_000));
-    let mut trays = [SampleBuffer::default()];
+    let mut buffers = [SampleBuffer::default()];
     for n in 1..=count {
         entry.on_emission(Timestamp::from_nanos(n * GAP), black_box(1), false);
-        if told && n % 5 == 0 {
-            ledger.shard(0).drain_samples(&mut trays);
-            black_box(&trays);
+        if sampled && n % 5 == 0 {
+            ledger.shard(0).drain_samples(&mut buffers);
+            black_box(&buffers);
         }
     }
     black_box(&entry);

@@ -1,4 +1,4 @@
-//! The estimator with somebody who looks at it: told samples, ticked, read once a second.
+//! The estimator and the admission policy, fed with samples and ticked; their readings are kept once a second.
 
 use super::outcome::{Observation, SimulationOutcome};
 use crate::admission::Shadow;
@@ -8,7 +8,7 @@ use crate::estimate::{Estimator, Settings};
 use crate::measure::{Sample, What};
 use crate::vocabulary::time::Timestamp;
 
-/// An estimator, and what has come out of it so far.
+/// An estimator, and its outcome so far.
 pub(super) struct ObservedEstimator {
     estimator: Estimator,
     control: Control,
@@ -50,7 +50,7 @@ impl ObservedEstimator {
         }
     }
 
-    /// A tenth of a second is over: what may be dispatched from now on. On a whole second of the clock a reading is kept.
+    /// A tenth of a second is over: returns what may be dispatched from now on. On a whole second of the clock a reading is kept.
     pub fn on_tick(&mut self, gate_stats: &GateStats, mode: Mode, now: Timestamp) -> Limits {
         self.ticks += 1;
         let limits = policy::tick(&mut self.estimator, &mut self.control, gate_stats, mode, now);
@@ -72,9 +72,9 @@ impl ObservedEstimator {
         limits
     }
 
-    /// Prompt tokens, as the estimator believes them.
-    pub fn prompt(&self, told: Option<u32>) -> f64 {
-        self.estimator.prompt(told)
+    /// Prompt tokens, as the estimator assumes them.
+    pub fn prompt(&self, seen: Option<u32>) -> f64 {
+        self.estimator.prompt(seen)
     }
 
     /// Ticks so far.
