@@ -30,7 +30,7 @@ pub enum Trouble {
     /// The address makes no sense.
     #[error("`{0}` is no address of an admin port: write it as http://127.0.0.1:9902")]
     Address(String),
-    /// Nobody answers there, or not as weir does.
+    /// No answer, or not one of a weir.
     #[error("nothing at http://{at} answers {path} as weir's admin port would ({why}); --admin URL says where it is")]
     Unreachable { at: Arc<str>, path: &'static str, why: String },
 }

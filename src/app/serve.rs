@@ -30,13 +30,13 @@ fn serve_until_signal(source: ConfigSource, loaded: Loaded, log_level: LevelHand
     export::logging::on_panic(std::sync::Arc::clone(&panics));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before anything runs: a signal may arrive as soon as the log says that weir is serving, and it means a drain.
-    let mut signals = runtime.block_on(async { Signals::new() })?;
+    let mut signals = runtime.block_on(async { ProcessSignals::new() })?;
     let origin = StartedFrom { source: Some(source), log_level: Some(log_level) };
     let running = start_from(origin, loaded, |proxy| proxy.facts.panics = panics)?;
     tracing::info!(listen = %running.address, admin = %running.admin, "weir is serving");
     runtime.block_on(async {
         systemd::ready(&running.status());
-        let Signals { terminate, interrupt, hangup } = &mut signals;
+        let ProcessSignals { terminate, interrupt, hangup } = &mut signals;
         let stop = tokio::select! {
             stop = next(terminate, interrupt) => stop,
             () = running.run(hangup) => StopSignal::AtOnce,
@@ -75,13 +75,13 @@ enum StopSignal {
 }
 
 /// SIGTERM, SIGINT and SIGHUP, caught from the moment this is made.
-struct Signals {
+struct ProcessSignals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
 }
 
-impl Signals {
+impl ProcessSignals {
     fn new() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,

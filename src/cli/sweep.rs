@@ -164,7 +164,7 @@ pub fn run(flags: &SweepArgs) -> anyhow::Result<()> {
                 if asked > 1 {
                     end_at_once();
                 }
-                // Whoever listens has ended already, or ends now.
+                // The receiver has ended already, or ends now.
                 let _ = sender.send(true);
             }
         });

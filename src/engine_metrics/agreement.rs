@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn the_verdict_goes_back_and_each_change_is_told_once() {
+    fn the_verdict_reverts_and_each_change_is_returned_once() {
         let mut judge = Judge::default();
         let own = Own { before: 10, after: 10 };
         let reports = [says(30.0, Some(0.0)), says(10.0, Some(0.0))];

@@ -88,7 +88,7 @@ families! {
     PROBE_LAST_OK = Gauge "weir_probe_last_run_successful": "1 if the last run produced an accepted estimate.";
 
     BACKEND_UP = Gauge "weir_backend_up": "1 if the health check passes.";
-    BAD_ANSWERS = Counter "weir_bad_answers_total": "Answers of the backend that weir refused or cut off because they break a rule.";
+    BAD_ANSWERS = Counter "weir_bad_answers_total": "Answers refused or cut off because they break a rule of HTTP or of their dialect.";
     SCRAPE_UP = Gauge "weir_backend_scrape_up": "1 if the last read of the engine's own metrics worked.";
     SCRAPE_AT = Gauge "weir_backend_scrape_timestamp_seconds": "Unix time of the last good read of the engine's own metrics.";
     REPORTED_RUNNING = Gauge "weir_backend_reported_running_requests": "Running requests, by the engine's own count.";

@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn throttling_is_told_from_round_to_round() {
+    fn throttling_is_kept_from_round_to_round() {
         let mut tracker = Tracker::new(identities(), &[]);
         let capped = GpuSample { throttling: Some(vec![ThrottleReason::SwPowerCap]), ..warm(80.0) };
         tracker.on_sample(0, capped.clone(), at(1));

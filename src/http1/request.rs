@@ -37,7 +37,7 @@ pub enum Version {
 pub enum RequestBody {
     /// Neither Content-Length nor Transfer-Encoding.
     None,
-    /// So many bytes.
+    /// A body of that many bytes.
     Length(u64),
     /// As `ChunkedBody` finds.
     Chunked,

@@ -111,7 +111,7 @@ impl BackendPicture {
     }
 }
 
-/// Text of another process, for a terminal: without what could steer it, and not longer than a screen.
+/// Text of another process, for a terminal: without control characters, and not longer than a screen.
 fn text(value: &Value) -> String {
     let shown = value.as_str().unwrap_or_default().chars().filter(|c| !c.is_control());
     shown.take(LONGEST_TEXT).collect()
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hostile_text_cannot_steer_the_terminal() {
+    fn a_hostile_text_has_no_control_characters() {
         assert_eq!(text(&json!("a\u{1b}[2J\r\nb\u{9b}31m")), "a[2Jb31m");
         assert_eq!(text(&json!("x".repeat(10_000))).len(), LONGEST_TEXT);
     }

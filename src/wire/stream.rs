@@ -211,7 +211,7 @@ impl Framed {
 /// Whether a payload is `[DONE]` and nothing else, but for white space around it.
 #[derive(Clone, Copy, Debug, Default)]
 struct DoneMatcher {
-    /// So many bytes of it were seen; [`OTHER`]: it is something else.
+    /// How many of its bytes were seen; [`OTHER`]: it is something else.
     matched: u8,
 }
 

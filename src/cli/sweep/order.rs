@@ -37,7 +37,7 @@ pub fn of(flags: &SweepArgs) -> anyhow::Result<SweepJob> {
     };
     level.headers = flags.headers.iter().map(|field| header(field)).collect::<anyhow::Result<_>>()?;
     level.grace = flags.grace;
-    // Whoever names an objective for the first token wants goodput by it; gaps are not part of it.
+    // A user who names an objective for the first token wants goodput by it; gaps are not part of it.
     level.slo = flags.slo_ttft.map(|ttft| Slo { ttft, itl: std::time::Duration::MAX });
     let count = flags.requests.filter(|_| !is_auto(flags)).map(Extent::Count);
     let whole_trace = listing.as_ref().filter(|_| flags.trace.is_some()).map(|trace| Extent::Count(trace.len() as u64));

@@ -185,6 +185,7 @@ impl ResponseRelay {
     }
 
     /// All heads in `whole`, then the first piece of the body.
+    // Long: each arm ends the loop over the heads of one read.
     fn feed_head<'a>(
         &mut self,
         at: Timestamp,

@@ -5,7 +5,7 @@
 pub(super) struct TokenBuffer<const N: usize> {
     bytes: [u8; N],
     used: usize,
-    /// So many of the bytes are wanted, at most `N`.
+    /// How many of the bytes are wanted, at most `N`.
     limit: usize,
     /// Bytes that came, kept or not.
     length: u64,

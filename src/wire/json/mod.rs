@@ -48,6 +48,6 @@ pub(super) trait Grammar {
     fn close(&mut self, node: Node);
     /// A scalar at `node`.
     fn scalar(&mut self, node: Node, value: Scalar<'_>);
-    /// So many of the first bytes of the text at `node` are wanted.
+    /// How many of the first bytes of the text at `node` are wanted.
     fn wants(&self, node: Node) -> usize;
 }
