@@ -186,10 +186,10 @@ impl ConfigSource {
 }
 
 impl Config {
-    /// As [`Source::load`], without the origins.
+    /// As [`ConfigSource::load`], without the origins.
     ///
     /// # Errors
-    /// As [`Source::load`].
+    /// As [`ConfigSource::load`].
     pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigErrors> {
         let source = ConfigSource { path: path.map(Path::to_owned), overrides: overrides.clone() };
         source.load().map(|loaded| loaded.config)
@@ -198,7 +198,7 @@ impl Config {
     /// Reads `text`, which came from `name`; `environment` answers what `${VAR}` stands for. `${file:…}` stands for nothing here.
     ///
     /// # Errors
-    /// As [`Source::load`].
+    /// As [`ConfigSource::load`].
     pub fn parse(
         text: &str,
         name: &str,

@@ -1,7 +1,7 @@
 //! The composition root: makes the parts from a configuration, connects them, and ends them in order.
 //!
-//! - [`serve`]: `weir serve` from its first line in the log to its exit status; signals
-//! - [`start`]: the order in which the parts are made
+//! - [`mod@serve`]: `weir serve` from its first line in the log to its exit status; signals
+//! - [`mod@start`]: the order in which the parts are made
 //! - `from_config`: what each part is made with, translated from the configuration
 //! - `backend_table`: every backend once, shared by its readers; `backends`: the one writer, at the start and at a reload
 //! - `admin_backend`: what the admin port reads and changes

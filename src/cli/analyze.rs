@@ -44,7 +44,7 @@ pub struct AnalyzeArgs {
 /// Does what was asked for.
 ///
 /// # Errors
-/// [`Refused`] when no sweep supports a verdict; else when nothing could be read or the report not be written.
+/// [`MeasurementRefused`] when no sweep supports a verdict; else when nothing could be read or the report not be written.
 pub fn run(flags: &AnalyzeArgs) -> anyhow::Result<()> {
     let folders = parts::find(&flags.paths);
     let mut found =

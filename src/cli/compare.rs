@@ -45,7 +45,7 @@ pub struct CompareArgs {
 /// Does what was asked for.
 ///
 /// # Errors
-/// [`Refused`] when a side does not carry a comparison; else when nothing could be read or the report not be written.
+/// [`MeasurementRefused`] when a side does not carry a comparison; else when nothing could be read or the report not be written.
 pub fn run(flags: &CompareArgs) -> anyhow::Result<()> {
     let base = sized(one(&flags.base, flags.base_sweep.as_deref())?, flags.base_gpus);
     let mut candidates: Vec<(String, JudgedSweep)> = Vec::new();

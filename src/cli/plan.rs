@@ -49,7 +49,7 @@ pub struct PlanArgs {
 /// Does what was asked for.
 ///
 /// # Errors
-/// [`Refused`] when the baseline is too noisy; else when nothing could be read or the plan not be written.
+/// [`MeasurementRefused`] when the baseline is too noisy; else when nothing could be read or the plan not be written.
 pub fn run(flags: &PlanArgs) -> anyhow::Result<()> {
     let baseline = one(&flags.baseline, flags.sweep.as_deref())?;
     let wish = PlanRequest {

@@ -42,7 +42,7 @@ pub enum ProbeAct {
 /// Does what was asked for; prints the status.
 ///
 /// # Errors
-/// The port cannot be asked or says no; [`Refused`] when a run that was waited for found no knee.
+/// The port cannot be asked or says no; [`MeasurementRefused`] when a run that was waited for found no knee.
 pub fn run(flags: &ProbeArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

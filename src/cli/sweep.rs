@@ -137,7 +137,7 @@ pub enum ArrivalsWord {
 /// Does what was asked for.
 ///
 /// # Errors
-/// [`Refused`] when no level says anything about the server, or together they support no verdict; else when the target or a
+/// [`MeasurementRefused`] when no level says anything about the server, or together they support no verdict; else when the target or a
 /// file cannot be used.
 pub fn run(flags: &SweepArgs) -> anyhow::Result<()> {
     let mut order = order::of(flags)?;
