@@ -10,7 +10,7 @@ use super::parts::{Arc, BackendId, Slot, Timestamp};
 pub struct Permit {
     pool: Arc<Pool>,
     backend: BackendId,
-    held: Held,
+    held: PermitHold,
     /// Its first token has not been reported yet.
     pending: bool,
     /// It is counted in `listening`.
@@ -23,7 +23,7 @@ pub struct Permit {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Held {
+enum PermitHold {
     Slot(Slot),
     /// A request that is not measured; the queue does not count it.
     Unmeasured,
@@ -32,16 +32,16 @@ enum Held {
 
 impl Permit {
     pub(super) fn new(pool: Arc<Pool>, backend: BackendId, slot: Slot) -> Self {
-        Self::holding(pool, backend, Held::Slot(slot))
+        Self::holding(pool, backend, PermitHold::Slot(slot))
     }
 
     /// For a request that bypasses the queues.
     pub(super) fn unmeasured(pool: Arc<Pool>, backend: BackendId) -> Self {
         pool.shared(backend).unmeasured.fetch_add(1, Relaxed);
-        Self::holding(pool, backend, Held::Unmeasured)
+        Self::holding(pool, backend, PermitHold::Unmeasured)
     }
 
-    fn holding(pool: Arc<Pool>, backend: BackendId, held: Held) -> Self {
+    fn holding(pool: Arc<Pool>, backend: BackendId, held: PermitHold) -> Self {
         Self { pool, backend, held, pending: true, listens: false, suspended: false, begun: false, unreported: 0 }
     }
 
@@ -66,7 +66,7 @@ impl Permit {
     pub fn on_tokens(&mut self, more: u32) {
         self.unreported = self.unreported.saturating_add(more);
         if self.unreported >= BATCH
-            && let Held::Slot(slot) = self.held
+            && let PermitHold::Slot(slot) = self.held
         {
             self.pool.on_tokens(self.backend, slot, std::mem::take(&mut self.unreported));
         }
@@ -98,7 +98,7 @@ impl Permit {
 
     fn stop_pending(&mut self, now: Timestamp) {
         if std::mem::take(&mut self.pending)
-            && let Held::Slot(slot) = self.held
+            && let PermitHold::Slot(slot) = self.held
         {
             self.pool.on_first_token(self.backend, slot, now);
         }
@@ -107,10 +107,10 @@ impl Permit {
     fn release(&mut self, now: Option<Timestamp>) {
         self.suspended = true;
         self.update_listening();
-        match std::mem::replace(&mut self.held, Held::Released) {
-            Held::Slot(slot) => self.pool.on_end(self.backend, slot, std::mem::take(&mut self.unreported), now),
-            Held::Unmeasured => _ = self.pool.shared(self.backend).unmeasured.fetch_sub(1, Relaxed),
-            Held::Released => {}
+        match std::mem::replace(&mut self.held, PermitHold::Released) {
+            PermitHold::Slot(slot) => self.pool.on_end(self.backend, slot, std::mem::take(&mut self.unreported), now),
+            PermitHold::Unmeasured => _ = self.pool.shared(self.backend).unmeasured.fetch_sub(1, Relaxed),
+            PermitHold::Released => {}
         }
     }
 

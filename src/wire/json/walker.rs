@@ -206,7 +206,7 @@ impl<const N: usize> Walker<N> {
         let wanted = grammar.wants(self.node).min(N);
         match search::quote(bytes) {
             Some(n) if bytes[n] == b'"' => {
-                self.tell(Scalar::Text { length: n as u64, start: &bytes[..n.min(wanted)] }, grammar);
+                self.report(Scalar::Text { length: n as u64, start: &bytes[..n.min(wanted)] }, grammar);
                 self.after(&bytes[n + 1..], grammar)
             }
             _ => {
@@ -252,7 +252,7 @@ impl<const N: usize> Walker<N> {
             self.node = self.held.whole().map_or(SKIP, |key| grammar.member(self.parent, key));
             return self.to(State::Colon, rest);
         }
-        self.tell(Scalar::Text { length: self.held.length(), start: self.held.start() }, grammar);
+        self.report(Scalar::Text { length: self.held.length(), start: self.held.start() }, grammar);
         self.after(rest, grammar)
     }
 
@@ -274,12 +274,12 @@ impl<const N: usize> Walker<N> {
             self.held.whole().map_or(Some(Scalar::Number(None)), bare)
         };
         let Some(value) = value else { return self.to(State::Broken, &[]) };
-        self.tell(value, grammar);
+        self.report(value, grammar);
         self.after(rest, grammar)
     }
 
     #[inline(always)]
-    fn tell<G: Grammar>(&self, value: Scalar<'_>, grammar: &mut G) {
+    fn report<G: Grammar>(&self, value: Scalar<'_>, grammar: &mut G) {
         grammar.scalar(self.node, value);
     }
 
@@ -343,19 +343,19 @@ mod tests {
     }
 
     fn walk(pieces: &[&[u8]]) -> (Vec<String>, bool) {
-        let (mut walker, mut heard) = (Walker::<64>::default(), SeenMembers::default());
-        pieces.iter().for_each(|piece| walker.feed(piece, &mut heard));
-        (heard.0, walker.ended())
+        let (mut walker, mut seen) = (Walker::<64>::default(), SeenMembers::default());
+        pieces.iter().for_each(|piece| walker.feed(piece, &mut seen));
+        (seen.0, walker.ended())
     }
 
     #[test]
     fn known_members_are_heard_and_the_rest_is_skipped() {
-        let (heard, ended) = walk(&[
+        let (seen, ended) = walk(&[
             br#" {"x":[{"a":"no\"","]":"}"}],"a":{"a":12},"t":"hi\n","a":[true,null,-1.5e3],"y":"\\","z":"\u12\"" } "#,
         ]);
         assert!(ended);
         assert_eq!(
-            heard,
+            seen,
             [
                 "open 1 false",
                 "open 2 false",
@@ -431,12 +431,12 @@ mod tests {
             "[[[1",
             "{\"a\":12",
         ] {
-            let (mut walker, mut heard) = (Walker::<64>::default(), SeenMembers::default());
-            walker.feed(left.as_bytes(), &mut heard);
+            let (mut walker, mut seen) = (Walker::<64>::default(), SeenMembers::default());
+            walker.feed(left.as_bytes(), &mut seen);
             walker.reset();
-            heard.0.clear();
-            text.chunks(1).for_each(|piece| walker.feed(piece, &mut heard));
-            assert_eq!((heard.0, walker.ended()), fresh, "after {left}");
+            seen.0.clear();
+            text.chunks(1).for_each(|piece| walker.feed(piece, &mut seen));
+            assert_eq!((seen.0, walker.ended()), fresh, "after {left}");
         }
     }
 
