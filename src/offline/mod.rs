@@ -7,11 +7,11 @@
 //! How `weir sweep` ends: it fills a [`sweep::Sweep`] from its levels and calls
 //!
 //! ```
-//! use weir::offline::{Analysis, file, report, report::{Format, Lang}, sweep::{Level, Load, Sweep}};
-//! # let level = |rate: f64| Level { load: Load::Rate(rate), ..Level::default() };
+//! use weir::offline::{Analysis, file, report, report::{Lang, ReportFormat}, sweep::{Level, LevelLoad, Sweep}};
+//! # let level = |rate: f64| Level { load: LevelLoad::Rate(rate), ..Level::default() };
 //! let sweep = Sweep { id: "sweep".into(), levels: vec![level(10.0), level(20.0)], ..Sweep::default() };
 //! let analysis = Analysis::of(vec![sweep]);
-//! let _html = report::render(&analysis, Format::Html, Lang::En);
+//! let _html = report::render(&analysis, ReportFormat::Html, Lang::En);
 //! let judged = &analysis.sweeps[0];
 //! let _sweep_json = file::json(&judged.sweep, &judged.verdict, Lang::En);
 //! let _sweep_csv = file::csv(&judged.sweep);
